@@ -1,0 +1,67 @@
+use serde::{Deserialize, Serialize};
+
+/// What the choice of kernels needs to know of a device. Plain data: a program can be lowered for a device that is
+/// elsewhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Profile {
+    /// The adapter's name, for messages.
+    pub adapter: String,
+    /// What kind of processor runs the kernels.
+    pub kind: AdapterKind,
+    /// The limits that kernels have to respect.
+    pub limits: Limits,
+    /// `f16` in shaders (`SHADER_F16`).
+    pub shader_f16: bool,
+    /// Subgroup operations, with the smallest and largest subgroup size; `None` without the feature.
+    pub subgroup: Option<(u32, u32)>,
+}
+
+/// What kind of processor an adapter is; kernels that suit a GPU and a CPU differ completely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdapterKind {
+    /// A GPU, of its own or in the processor.
+    Gpu,
+    /// A software implementation such as lavapipe or SwiftShader.
+    Cpu,
+}
+
+/// The device limits that kernels have to respect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of workgroup memory (`max_compute_workgroup_storage_size`).
+    pub workgroup_bytes: u32,
+    /// Invocations of a workgroup (`max_compute_invocations_per_workgroup`).
+    pub workgroup_invocations: u32,
+    /// Invocations of a workgroup in x (`max_compute_workgroup_size_x`).
+    pub workgroup_size_x: u32,
+    /// Workgroups in one dimension of a grid (`max_compute_workgroups_per_dimension`).
+    pub workgroups_per_dimension: u32,
+    /// Storage buffers of a shader (`max_storage_buffers_per_shader_stage`).
+    pub storage_buffers: u32,
+    /// Bytes of one binding (`max_storage_buffer_binding_size`).
+    pub binding_bytes: u64,
+    /// Bytes of one buffer (`max_buffer_size`).
+    pub buffer_bytes: u64,
+}
+
+impl Profile {
+    /// The least that any WebGPU device offers: no optional feature, and every limit at its default.
+    pub fn portable() -> Self {
+        Profile {
+            adapter: "portable WebGPU minimum".into(),
+            kind: AdapterKind::Gpu,
+            limits: Limits {
+                workgroup_bytes: 16 << 10,
+                workgroup_invocations: 256,
+                workgroup_size_x: 256,
+                workgroups_per_dimension: 65_535,
+                storage_buffers: 8,
+                binding_bytes: 128 << 20,
+                buffer_bytes: 256 << 20,
+            },
+            shader_f16: false,
+            subgroup: None,
+        }
+    }
+}

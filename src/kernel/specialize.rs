@@ -1,0 +1,314 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    sync::Arc,
+};
+
+use crate::{Error, Result};
+
+/// The text of a complete WGSL module. Equal text is the same pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Source {
+    /// The shader's file, for messages and labels: `matmul_tiled`.
+    pub name: &'static str,
+    /// The specialised module.
+    pub wgsl: String,
+    /// Every index is proved in range (the argument stands in the shader's head), so the driver's checks and loop bounds
+    /// may be left out.
+    pub trusted: bool,
+}
+
+/// Fills the slots of a shader file. See `shaders/README.md` for what a slot is.
+///
+/// Each file is a complete, valid module as it stands; a specialisation only replaces marked lines:
+///
+/// ```wgsl
+/// const BR: u32 = 16u; // @slot BR: query rows of a workgroup      <- value
+/// alias elem = f32; // @slot elem: f32 | f16                        <- type
+/// // @slot activation: what happens to each result                  <- function: the next line is replaced
+/// fn activation(x: f32) -> f32 { return x; }
+/// // @region BIAS                                                   <- kept if the region is on (`!BIAS`: if off)
+/// @group(0) @binding(3) var<storage, read> bias: array<f32>;
+/// // @end
+/// // @unroll k KT                                                   <- repeated, `_k0` and `/*k*/0u` counted up
+/// let b_k0 = b[base + /*k*/0u];
+/// // @end
+/// ```
+///
+/// A missing, repeated or unknown slot is an error.
+#[derive(Clone, Debug)]
+pub struct Specialization {
+    name: &'static str,
+    template: &'static str,
+    slots: BTreeMap<String, String>,
+    regions: BTreeSet<String>,
+    trusted: bool,
+}
+
+impl Specialization {
+    /// Starts from a file of `shaders/`: its name without the extension, and its text.
+    pub fn new(name: &'static str, template: &'static str) -> Self {
+        Specialization { name, template, slots: BTreeMap::new(), regions: BTreeSet::new(), trusted: false }
+    }
+
+    /// Sets a value slot: a `const` of type `u32`, `i32`, `f32` or `bool`, which keeps its type.
+    pub fn value(mut self, slot: &str, value: impl std::fmt::Display) -> Self {
+        self.slots.insert(slot.into(), value.to_string());
+        self
+    }
+
+    /// Sets a type slot: the right side of an `alias`.
+    pub fn ty(mut self, slot: &str, wgsl_type: &str) -> Self {
+        self.slots.insert(slot.into(), wgsl_type.into());
+        self
+    }
+
+    /// Sets a function slot: the complete one-line function that replaces the default.
+    pub fn function(mut self, slot: &str, definition: impl Into<String>) -> Self {
+        self.slots.insert(slot.into(), definition.into());
+        self
+    }
+
+    /// Turns a region on; regions are off unless this is called.
+    pub fn region(mut self, region: &str, on: bool) -> Self {
+        if on {
+            self.regions.insert(region.into());
+        }
+        self
+    }
+
+    /// Says that the shader's head proves every index in range.
+    pub fn trusted(mut self) -> Self {
+        self.trusted = true;
+        self
+    }
+
+    /// The module with every slot filled. Bindings are renumbered from 1 in order of appearance, so that a region that
+    /// is off leaves no gap. Slots that are not set keep the file's default.
+    pub fn source(self) -> Result<Arc<Source>> {
+        let error = |line: usize, message: String| Error::Shader {
+            kernel: format!("{}.wgsl:{}", self.name, line + 1),
+            message,
+        };
+        let lines: Vec<&str> = self.template.lines().collect();
+        let mut used = BTreeSet::new();
+        let mut regions = BTreeSet::new();
+        let mut out = String::with_capacity(self.template.len());
+        // Open regions and whether each is on; an unroll holds its lines until its end.
+        let mut open: Vec<(usize, bool)> = Vec::new();
+        let mut unroll: Option<(usize, &str, usize, Vec<String>)> = None;
+        let mut binding = 0u32;
+
+        let mut at = 0;
+        while at < lines.len() {
+            let (line, here) = (lines[at], at);
+            at += 1;
+            let text = line.trim();
+            let live = open.iter().all(|&(_, on)| on);
+
+            if let Some(name) = text.strip_prefix("// @region ") {
+                let name = name.split([':', ' ']).next().unwrap_or_default();
+                let (name, wanted) = name.strip_prefix('!').map_or((name, true), |n| (n, false));
+                regions.insert(name.to_string());
+                open.push((here, self.regions.contains(name) == wanted));
+                continue;
+            }
+            if let Some(rest) = text.strip_prefix("// @unroll ") {
+                if unroll.is_some() {
+                    return Err(error(here, "an unroll inside an unroll".into()));
+                }
+                let mut words = rest.split_whitespace();
+                let (Some(index), Some(count)) = (words.next(), words.next()) else {
+                    return Err(error(here, "expected `// @unroll INDEX COUNT`".into()));
+                };
+                let count = self
+                    .count(&lines, count)
+                    .ok_or_else(|| error(here, format!("`{count}` is no number and no value slot")))?;
+                unroll = Some((open.len(), index, count, Vec::new()));
+                continue;
+            }
+            if text == "// @end" {
+                match unroll.take() {
+                    Some((depth, index, count, body)) if depth == open.len() => {
+                        if live {
+                            for i in 0..count {
+                                for line in &body {
+                                    out.push_str(&at_index(line, index, i));
+                                    out.push('\n');
+                                }
+                            }
+                        }
+                    }
+                    held => {
+                        unroll = held;
+                        open.pop().ok_or_else(|| error(here, "`@end` without a region or unroll".into()))?;
+                    }
+                }
+                continue;
+            }
+
+            let mut emitted = line.to_string();
+            if let Some(slot) = text.strip_prefix("// @slot ") {
+                let name = slot_name(slot);
+                if !used.insert(name.to_string()) {
+                    return Err(error(here, format!("slot `{name}` is there twice")));
+                }
+                let default =
+                    *lines.get(at).ok_or_else(|| error(here, format!("slot `{name}` has no function after it")))?;
+                at += 1;
+                emitted = self.slots.get(name).cloned().unwrap_or_else(|| default.to_string());
+                if !default.trim_start().starts_with("fn ") || !emitted.trim_start().starts_with("fn ") {
+                    return Err(error(here, format!("slot `{name}` takes a one-line function")));
+                }
+            } else if let Some((code, slot)) = line.split_once("// @slot ") {
+                let name = slot_name(slot);
+                if !used.insert(name.to_string()) {
+                    return Err(error(here, format!("slot `{name}` is there twice")));
+                }
+                if let Some(value) = self.slots.get(name) {
+                    emitted = fill(code, value)
+                        .ok_or_else(|| error(here, format!("slot `{name}` is on no `const` or `alias`")))?;
+                }
+            }
+            if !live {
+                continue;
+            }
+            if let Some(renumbered) = renumber(&emitted, &mut binding) {
+                emitted = renumbered;
+            }
+            match &mut unroll {
+                Some((.., body)) => body.push(emitted),
+                None => {
+                    // Browsers require this line, naga rejects it.
+                    if emitted.trim() != "enable subgroups;" {
+                        let _ = writeln!(out, "{emitted}");
+                    }
+                }
+            }
+        }
+        if let Some(&(start, _)) = open.last() {
+            return Err(error(start, "a region without its `// @end`".into()));
+        }
+        if let Some((..)) = unroll {
+            return Err(error(lines.len(), "an unroll without its `// @end`".into()));
+        }
+        if let Some(unknown) = self.slots.keys().find(|slot| !used.contains(*slot)) {
+            return Err(error(0, format!("there is no slot `{unknown}`")));
+        }
+        if let Some(unknown) = self.regions.iter().find(|region| !regions.contains(*region)) {
+            return Err(error(0, format!("there is no region `{unknown}`")));
+        }
+        Ok(Arc::new(Source { name: self.name, wgsl: out, trusted: self.trusted }))
+    }
+
+    /// The count of an unroll: a number, or the value of a slot (set, or its default in the file).
+    fn count(&self, lines: &[&str], count: &str) -> Option<usize> {
+        if let Some(value) = self.slots.get(count) {
+            return value.trim_end_matches('u').parse().ok();
+        }
+        if let Ok(number) = count.parse() {
+            return Some(number);
+        }
+        lines.iter().find_map(|line| {
+            let (code, slot) = line.split_once("// @slot ")?;
+            (slot_name(slot) == count)
+                .then(|| code.split_once('=')?.1.trim().trim_end_matches([';', 'u']).parse().ok())?
+        })
+    }
+}
+
+fn slot_name(slot: &str) -> &str {
+    slot.split([':', ' ']).next().unwrap_or_default()
+}
+
+/// Puts a value behind the `=` of `const NAME: TYPE = …;` (with the type's suffix) or `alias NAME = …;`.
+fn fill(code: &str, value: &str) -> Option<String> {
+    let (left, _) = code.split_once('=')?;
+    let declared = left.trim();
+    if declared.starts_with("alias ") {
+        return Some(format!("{}= {value};", left));
+    }
+    let ty = declared.strip_prefix("const ")?.split_once(':')?.1.trim();
+    let literal = match ty {
+        "u32" if !value.ends_with('u') => format!("{value}u"),
+        "i32" if !value.ends_with('i') => format!("{value}i"),
+        "f32" if !value.contains(['.', 'e', 'f']) => format!("{value}.0"),
+        _ => value.to_string(),
+    };
+    Some(format!("{left}= {literal};"))
+}
+
+/// Line `line` of an unroll at index `i`: `_k0` becomes `_ki`, and a constant marked `/*k*/0u` becomes `iu`.
+fn at_index(line: &str, index: &str, i: usize) -> String {
+    line.replace(&format!("/*{index}*/0"), &i.to_string()).replace(&format!("_{index}0"), &format!("_{index}{i}"))
+}
+
+/// Storage bindings are numbered in order of appearance; binding 0 is the uniform block.
+fn renumber(line: &str, next: &mut u32) -> Option<String> {
+    if !line.contains("var<storage") {
+        return None;
+    }
+    let (before, rest) = line.split_once("@binding(")?;
+    let (_, after) = rest.split_once(')')?;
+    *next += 1;
+    Some(format!("{before}@binding({next}){after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEMPLATE: &str = "\
+enable subgroups;
+const BR: u32 = 16u; // @slot BR: rows
+alias elem = f32; // @slot elem: f32 | f16
+@group(0) @binding(1) var<storage, read> a: array<elem>;
+// @region BIAS
+@group(0) @binding(2) var<storage, read> bias: array<f32>;
+// @end
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+// @slot activation: applied to each result
+fn activation(x: f32) -> f32 { return x; }
+// @unroll k BR
+let b_k0 = a[/*k*/0u];
+// @end
+";
+
+    #[test]
+    fn fills_values_types_functions_regions_and_unrolls() {
+        let source = Specialization::new("t", TEMPLATE)
+            .value("BR", 2)
+            .ty("elem", "f16")
+            .function("activation", "fn activation(x: f32) -> f32 { return max(x, 0.0); }")
+            .source()
+            .expect("every slot exists");
+        assert_eq!(
+            source.wgsl,
+            "const BR: u32 = 2u;\nalias elem = f16;\n@group(0) @binding(1) var<storage, read> a: array<elem>;\n\
+             @group(0) @binding(2) var<storage, read_write> out: array<f32>;\n\
+             fn activation(x: f32) -> f32 { return max(x, 0.0); }\nlet b_k0 = a[0u];\nlet b_k1 = a[1u];\n"
+        );
+        let with_bias = Specialization::new("t", TEMPLATE).region("BIAS", true).source().expect("the region exists");
+        assert!(with_bias.wgsl.contains("@binding(3) var<storage, read_write> out"));
+        assert_eq!(with_bias.wgsl.matches("let b_k").count(), 16);
+    }
+
+    #[test]
+    fn unknown_repeated_and_unclosed_are_errors() {
+        let message = |s: Specialization| s.source().expect_err("must be refused").to_string();
+        assert_eq!(
+            message(Specialization::new("t", TEMPLATE).value("BC", 1)),
+            "shader t.wgsl:1: there is no slot `BC`"
+        );
+        assert_eq!(
+            message(Specialization::new("t", TEMPLATE).region("MASK", true)),
+            "shader t.wgsl:1: there is no region `MASK`"
+        );
+        let twice = "const A: u32 = 1u; // @slot A: x\nconst B: u32 = 1u; // @slot A: x\n";
+        assert_eq!(message(Specialization::new("t", twice)), "shader t.wgsl:2: slot `A` is there twice");
+        assert!(message(Specialization::new("t", "// @region X\n")).contains("without its `// @end`"));
+        assert!(message(Specialization::new("t", "// @end\n")).contains("without a region"));
+        let no_function = "// @slot f: a function\nlet x = 1;\n";
+        assert!(message(Specialization::new("t", no_function)).contains("takes a one-line function"));
+    }
+}

@@ -1,0 +1,235 @@
+use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
+
+use super::{DType, Shape};
+use crate::{Error, Result};
+
+/// A dense row-major tensor in host memory.
+///
+/// ```
+/// use tilewise::Tensor;
+/// let x = Tensor::new([2, 2], vec![1.0f32, 2.0, 3.0, 4.0])?;
+/// assert_eq!(x.as_f32(), Some(&[1.0, 2.0, 3.0, 4.0][..]));
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "RawTensor")]
+pub struct Tensor {
+    shape: Shape,
+    #[serde(flatten)]
+    data: Data,
+}
+
+/// The elements of a [`Tensor`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "dtype", content = "data", rename_all = "lowercase")]
+pub enum Data {
+    /// Elements of [`DType::F32`].
+    F32(Vec<f32>),
+    /// Elements of [`DType::F16`].
+    F16(Vec<f16>),
+    /// Elements of [`DType::BF16`].
+    BF16(Vec<bf16>),
+    /// Elements of [`DType::I32`].
+    I32(Vec<i32>),
+    /// Elements of [`DType::U32`].
+    U32(Vec<u32>),
+    /// Elements of [`DType::Bool`].
+    Bool(Vec<bool>),
+}
+
+#[derive(Deserialize)]
+struct RawTensor {
+    shape: Shape,
+    #[serde(flatten)]
+    data: Data,
+}
+
+impl TryFrom<RawTensor> for Tensor {
+    type Error = Error;
+    fn try_from(raw: RawTensor) -> Result<Self> {
+        Tensor::new(raw.shape, raw.data)
+    }
+}
+
+macro_rules! for_each {
+    ($data:expr, $v:ident => $body:expr) => {
+        match $data {
+            Data::F32($v) => $body,
+            Data::F16($v) => $body,
+            Data::BF16($v) => $body,
+            Data::I32($v) => $body,
+            Data::U32($v) => $body,
+            Data::Bool($v) => $body,
+        }
+    };
+}
+
+impl Data {
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Data::F32(_) => DType::F32,
+            Data::F16(_) => DType::F16,
+            Data::BF16(_) => DType::BF16,
+            Data::I32(_) => DType::I32,
+            Data::U32(_) => DType::U32,
+            Data::Bool(_) => DType::Bool,
+        }
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        for_each!(self, v => v.len())
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+macro_rules! from_vec {
+    ($($t:ty => $variant:ident),*) => {$(
+        impl From<Vec<$t>> for Data {
+            fn from(v: Vec<$t>) -> Self {
+                Data::$variant(v)
+            }
+        }
+    )*};
+}
+from_vec!(f32 => F32, f16 => F16, bf16 => BF16, i32 => I32, u32 => U32, bool => Bool);
+
+impl Tensor {
+    /// A tensor of this shape; an error if the number of elements differs.
+    pub fn new(shape: impl Into<Shape>, data: impl Into<Data>) -> Result<Self> {
+        let (shape, data) = (shape.into(), data.into());
+        if shape.elements() == Some(data.len()) {
+            Ok(Tensor { shape, data })
+        } else {
+            Err(Error::op("tensor", format!("{} elements were given for shape {shape}", data.len())))
+        }
+    }
+
+    /// A tensor of rank 0.
+    pub fn scalar(value: f32) -> Self {
+        Tensor { shape: Shape::default(), data: Data::F32(vec![value]) }
+    }
+
+    /// A tensor whose elements are all zero (or false).
+    pub fn zeros(dtype: DType, shape: impl Into<Shape>) -> Result<Self> {
+        let shape = shape.into();
+        let n = shape.checked_elements("tensor")?;
+        let data = match dtype {
+            DType::F32 => Data::F32(vec![0.0; n]),
+            DType::F16 => Data::F16(vec![f16::ZERO; n]),
+            DType::BF16 => Data::BF16(vec![bf16::ZERO; n]),
+            DType::I32 => Data::I32(vec![0; n]),
+            DType::U32 => Data::U32(vec![0; n]),
+            DType::Bool => Data::Bool(vec![false; n]),
+        };
+        Ok(Tensor { shape, data })
+    }
+
+    /// The shape.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.data.dtype()
+    }
+
+    /// The elements.
+    pub fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// The elements, taken out.
+    pub fn into_data(self) -> Data {
+        self.data
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// The elements, if they are f32.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        match &self.data {
+            Data::F32(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// The elements, if they are i32.
+    pub fn as_i32(&self) -> Option<&[i32]> {
+        match &self.data {
+            Data::I32(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// The elements, if they are bool.
+    pub fn as_bool(&self) -> Option<&[bool]> {
+        match &self.data {
+            Data::Bool(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// Every element as f64; true is 1. Exact for each dtype.
+    pub fn to_f64(&self) -> Vec<f64> {
+        match &self.data {
+            Data::F32(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Data::F16(v) => v.iter().map(|x| x.to_f64()).collect(),
+            Data::BF16(v) => v.iter().map(|x| x.to_f64()).collect(),
+            Data::I32(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Data::U32(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Data::Bool(v) => v.iter().map(|&x| f64::from(u8::from(x))).collect(),
+        }
+    }
+
+    /// The elements as raw bytes in the machine's order.
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.data {
+            Data::Bool(v) => bytemuck::cast_slice(v),
+            Data::F32(v) => bytemuck::cast_slice(v),
+            Data::F16(v) => bytemuck::cast_slice(v),
+            Data::BF16(v) => bytemuck::cast_slice(v),
+            Data::I32(v) => bytemuck::cast_slice(v),
+            Data::U32(v) => bytemuck::cast_slice(v),
+        }
+    }
+
+    /// A tensor from raw bytes in the machine's order; `bytes` may be longer than the elements need.
+    pub fn from_bytes(dtype: DType, shape: impl Into<Shape>, bytes: &[u8]) -> Result<Self> {
+        let shape = shape.into();
+        let n = shape.checked_elements("tensor")?;
+        let need = n * dtype.bytes();
+        let Some(bytes) = bytes.get(..need) else {
+            return Err(Error::op("tensor", format!("{dtype} {shape} needs {need} bytes, {} were given", bytes.len())));
+        };
+        let data = match dtype {
+            DType::F32 => Data::F32(bytemuck::pod_collect_to_vec(bytes)),
+            DType::F16 => Data::F16(bytemuck::pod_collect_to_vec(bytes)),
+            DType::BF16 => Data::BF16(bytemuck::pod_collect_to_vec(bytes)),
+            DType::I32 => Data::I32(bytemuck::pod_collect_to_vec(bytes)),
+            DType::U32 => Data::U32(bytemuck::pod_collect_to_vec(bytes)),
+            DType::Bool => Data::Bool(bytes.iter().map(|&b| b != 0).collect()),
+        };
+        Ok(Tensor { shape, data })
+    }
+
+    /// The same elements under another shape; an error if the number of elements differs.
+    pub fn reshaped(self, shape: impl Into<Shape>) -> Result<Self> {
+        Tensor::new(shape, self.data)
+    }
+}

@@ -1,0 +1,11 @@
+//! Floor 0: element types, shapes, strided layouts and tensors on the host.
+
+mod dtype;
+mod host;
+mod layout;
+mod shape;
+
+pub use dtype::DType;
+pub use host::{Data, Tensor};
+pub use layout::Layout;
+pub use shape::Shape;
