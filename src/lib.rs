@@ -1,5 +1,6 @@
 //! temporary
 pub mod error;
+pub mod graph;
 pub mod kernel;
 pub mod lower;
 pub mod tensor;

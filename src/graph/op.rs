@@ -1,0 +1,558 @@
+use serde::{Deserialize, Serialize};
+
+use crate::tensor::{DType, Shape, Tensor};
+
+/// What a node computes. Operands are listed as `name [shape]`; `[…]` stands for any leading axes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Op {
+    /// A tensor that is given for each run.
+    Input {
+        /// Element type.
+        dtype: DType,
+        /// Shape.
+        shape: Shape,
+    },
+    /// A tensor that is given once, when the program is loaded.
+    Parameter {
+        /// Element type.
+        dtype: DType,
+        /// Shape.
+        shape: Shape,
+    },
+    /// A tensor that is part of the graph.
+    Constant {
+        /// The value.
+        value: Tensor,
+    },
+
+    /// `a [… M K] · b [… K N] → [… M N]`; leading axes broadcast. A transposed operand is given with its last two axes
+    /// swapped. A operand of rank 1 is a row (a) or a column (b), as in NumPy, and its axis is dropped from the result.
+    Matmul {
+        /// `a` is `[… K M]`.
+        #[serde(default)]
+        transpose_a: bool,
+        /// `b` is `[… N K]`.
+        #[serde(default)]
+        transpose_b: bool,
+    },
+    /// Scaled dot-product attention; see [`Attention`].
+    Attention(Attention),
+    /// `x, [weight], [bias] → y, mean, rstd`: `y = (x − mean)/√(var + ε) · weight + bias` over the last `axes` axes.
+    /// `weight` and `bias` broadcast to those axes; `mean` and `rstd = 1/√(var + ε)` have the leading axes, f32.
+    LayerNorm {
+        /// How many trailing axes are normalised together.
+        axes: usize,
+        /// ε, inside the root.
+        epsilon: f32,
+        /// `weight` is given.
+        weight: bool,
+        /// `bias` is given.
+        bias: bool,
+    },
+    /// `x, [weight] → y, rstd`: `y = x/√(mean(x²) + ε) · weight` over the last `axes` axes.
+    RmsNorm {
+        /// How many trailing axes are normalised together.
+        axes: usize,
+        /// ε, inside the root.
+        epsilon: f32,
+        /// `weight` is given.
+        weight: bool,
+    },
+    /// `softmax(x)` along an axis. A line of only −inf gives 0 everywhere.
+    Softmax {
+        /// The axis.
+        axis: usize,
+    },
+    /// `log softmax(x)` along an axis. A line of only −inf gives −inf everywhere.
+    LogSoftmax {
+        /// The axis.
+        axis: usize,
+    },
+
+    /// One function of each element.
+    Unary {
+        /// The function.
+        function: Unary,
+    },
+    /// One function of two elements, with NumPy broadcasting.
+    Binary {
+        /// The function.
+        function: Binary,
+    },
+    /// `condition, a, b → condition ? a : b`, with NumPy broadcasting.
+    Where,
+    /// Conversion to another dtype. Float to integer truncates towards zero and saturates; anything but 0 is true.
+    Cast {
+        /// The dtype of the result.
+        dtype: DType,
+    },
+
+    /// Sum, mean, maximum or minimum over axes.
+    Reduce {
+        /// Which.
+        function: Reduce,
+        /// The axes, sorted, without repeats.
+        axes: Vec<usize>,
+        /// The reduced axes stay with size 1.
+        keep: bool,
+    },
+    /// The index (i32) of the largest element along an axis.
+    Argmax {
+        /// The axis.
+        axis: usize,
+        /// The axis stays with size 1.
+        keep: bool,
+        /// Of equal elements the last one, not the first.
+        #[serde(default)]
+        last: bool,
+    },
+
+    /// The same elements in the same order under another shape.
+    Reshape {
+        /// The shape.
+        shape: Shape,
+    },
+    /// Axes in another order: axis `i` of the result is axis `order[i]` of the operand.
+    Permute {
+        /// A permutation of the axes.
+        order: Vec<usize>,
+    },
+    /// From each axis `sizes[i]` elements, the first at `starts[i]` and each `steps[i]` after the one before (negative:
+    /// backwards).
+    Slice {
+        /// First indices.
+        starts: Vec<usize>,
+        /// Numbers of elements.
+        sizes: Vec<usize>,
+        /// Steps, not 0.
+        steps: Vec<isize>,
+    },
+    /// Operands end to end along an axis.
+    Concat {
+        /// The axis.
+        axis: usize,
+    },
+    /// The operand stretched to a shape by NumPy's rule.
+    Broadcast {
+        /// The shape.
+        shape: Shape,
+    },
+    /// A frame of one value around the operand.
+    Pad {
+        /// Elements before each axis.
+        before: Vec<usize>,
+        /// Elements after each axis.
+        after: Vec<usize>,
+        /// The value, converted to the operand's dtype.
+        value: f64,
+    },
+    /// `data, indices → data[…, indices, …]`: slices of `data` along an axis, picked by i32 indices; the axis is replaced
+    /// by the axes of `indices`. Negative indices count from the end. An index out of range picks the nearest valid one:
+    /// the device can't raise an error.
+    Gather {
+        /// The axis of `data`.
+        axis: usize,
+    },
+}
+
+/// A function of one element. Float results for float operands; the last group keeps or needs other types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Unary {
+    /// −x (float or integer)
+    Neg,
+    /// |x| (float or integer)
+    Abs,
+    /// −1, 0 or 1 (float or integer)
+    Sign,
+    /// eˣ
+    Exp,
+    /// ln x
+    Log,
+    /// √x
+    Sqrt,
+    /// 1/√x
+    Rsqrt,
+    /// 1/x
+    Reciprocal,
+    /// 2/√π · ∫₀ˣ e^(−t²) dt
+    Erf,
+    /// tanh x
+    Tanh,
+    /// 1/(1 + e^(−x))
+    Sigmoid,
+    /// max(x, 0) (float or integer)
+    Relu,
+    /// x·Φ(x) = x/2·(1 + erf(x/√2)); Hendrycks and Gimpel, 2016
+    Gelu,
+    /// x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))); the tanh form of the same paper
+    GeluTanh,
+    /// x·sigmoid(x)
+    Silu,
+    /// ln(1 + eˣ)
+    Softplus,
+    /// sin x
+    Sin,
+    /// cos x
+    Cos,
+    /// ⌊x⌋
+    Floor,
+    /// ⌈x⌉
+    Ceil,
+    /// The nearest integer, halves to even
+    Round,
+    /// ¬x (bool)
+    Not,
+}
+
+/// A function of two elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Binary {
+    /// a + b
+    Add,
+    /// a − b
+    Sub,
+    /// a · b
+    Mul,
+    /// a / b; integers truncate towards zero, and division by 0 gives 0
+    Div,
+    /// The larger
+    Max,
+    /// The smaller
+    Min,
+    /// a to the power b; for a < 0 and integral b the sign is that of real arithmetic
+    Pow,
+    /// a = b, bool
+    Equal,
+    /// a ≠ b, bool
+    NotEqual,
+    /// a < b, bool
+    Less,
+    /// a ≤ b, bool
+    LessEqual,
+    /// a > b, bool
+    Greater,
+    /// a ≥ b, bool
+    GreaterEqual,
+    /// a ∧ b (bool)
+    And,
+    /// a ∨ b (bool)
+    Or,
+    /// a ⊕ b (bool)
+    Xor,
+}
+
+/// What a reduction computes. Over no elements: 0 (sum), NaN is not promised and mean gives 0, −inf or the lowest
+/// integer (max), +inf or the highest integer (min).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reduce {
+    /// Σ x
+    Sum,
+    /// Σ x / n (float)
+    Mean,
+    /// The largest
+    Max,
+    /// The smallest
+    Min,
+}
+
+/// Scaled dot-product attention with every mask and modifier at once.
+///
+/// `q [B, Hq, Tq, D]`, `k [B, Hkv, Tk, D]`, `v [B, Hkv, Tk, Dv]` → `out [B, Hq, Tq, Dv]`, `lse [B, Hq, Tq]` (f32).
+/// `Hq` is a multiple of `Hkv`, and query head `h` reads key head `h / (Hq/Hkv)`.
+///
+/// ```text
+/// s[i,j]    = softcap(scale · q_i·k_j) + bias[i,j] + slope[h]·(j − (i + offset))      softcap(x) = c·tanh(x/c)
+/// seen(i,j) = causal ∧ window ∧ boolean mask ∧ j < key length ∧ i < query length ∧ bias ≠ −inf ∧ same packed sequence
+/// out_i     = Σ_j seen · softmax_j(s) · v_j          lse_i = log Σ_j seen · exp(s[i,j])
+/// ```
+///
+/// A row that sees nothing gives `out` exactly 0 and `lse` the lowest finite f32.
+///
+/// Packed: `q [ΣTq, Hq, D]`, `k [ΣTk, Hkv, D]`, `v [ΣTk, Hkv, Dv]` → `out [ΣTq, Hq, Dv]`, `lse [ΣTq, Hq]`, with the operands
+/// [`AttentionOperand::QueryOffsets`] and [`AttentionOperand::KeyOffsets`]; a query sees only keys of its own sequence, and
+/// `i`, `j` count from the start of each sequence. Boolean mask and bias are not taken packed.
+///
+/// FlashAttention (Dao et al., 2022; Dao, 2023); online softmax (Milakov and Gimelshein, 2018).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Attention {
+    /// Factor on q·k; `None` is 1/√D.
+    #[serde(default)]
+    pub scale: Option<f32>,
+    /// c of `softcap`, > 0.
+    #[serde(default)]
+    pub softcap: Option<f32>,
+    /// Whether keys after the query's own position are hidden: `j ≤ i + offset`.
+    #[serde(default)]
+    pub causal: bool,
+    /// Sliding window: `i + offset − left ≤ j ≤ i + offset + right`.
+    #[serde(default)]
+    pub window: Window,
+    /// Where query 0 stands among the keys; what `causal`, `window` and ALiBi count from.
+    #[serde(default)]
+    pub align: Align,
+    /// What the operands after q, k and v are, in order. Each kind at most once.
+    #[serde(default)]
+    pub operands: Vec<AttentionOperand>,
+}
+
+/// Sizes of a sliding window; `None` is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Window {
+    /// Keys before the query's own position.
+    #[serde(default)]
+    pub left: Option<u32>,
+    /// Keys after the query's own position.
+    #[serde(default)]
+    pub right: Option<u32>,
+}
+
+/// The offset of query 0 among the keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Align {
+    /// offset = 0: PyTorch's `is_causal`.
+    #[default]
+    TopLeft,
+    /// offset = key length − query length, per batch item: FlashAttention, decoding.
+    BottomRight,
+    /// This offset, also negative.
+    Offset(i32),
+    /// Per batch item, from [`AttentionOperand::Offsets`].
+    PerItem,
+}
+
+/// An operand of attention after q, k and v.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttentionOperand {
+    /// bool, broadcasts from the right to `[B, Hq, Tq, Tk]`: true = the key may be seen. A last axis shorter than Tk (and
+    /// not 1) hides the keys past its end.
+    Mask,
+    /// float, broadcasts like the mask: added to the scores; −inf hides the key.
+    Bias,
+    /// i32 `[B]`: keys from here on are hidden.
+    KeyLengths,
+    /// i32 `[B]`: queries from here on see nothing.
+    QueryLengths,
+    /// i32 `[B]`: the offset of query 0 among the keys, for [`Align::PerItem`].
+    Offsets,
+    /// i32 `[B + 1]`, cumulative: where each packed sequence of q starts, and the end (`cu_seqlens`).
+    QueryOffsets,
+    /// i32 `[B + 1]`, cumulative: where each packed sequence of k and v starts, and the end.
+    KeyOffsets,
+    /// f32 `[Hq]`: ALiBi (Press et al., 2022).
+    Slopes,
+}
+
+impl Unary {
+    /// Every function, in declaration order.
+    pub const ALL: [Unary; 22] = [
+        Unary::Neg,
+        Unary::Abs,
+        Unary::Sign,
+        Unary::Exp,
+        Unary::Log,
+        Unary::Sqrt,
+        Unary::Rsqrt,
+        Unary::Reciprocal,
+        Unary::Erf,
+        Unary::Tanh,
+        Unary::Sigmoid,
+        Unary::Relu,
+        Unary::Gelu,
+        Unary::GeluTanh,
+        Unary::Silu,
+        Unary::Softplus,
+        Unary::Sin,
+        Unary::Cos,
+        Unary::Floor,
+        Unary::Ceil,
+        Unary::Round,
+        Unary::Not,
+    ];
+
+    /// The name in graphs and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Unary::Neg => "neg",
+            Unary::Abs => "abs",
+            Unary::Sign => "sign",
+            Unary::Exp => "exp",
+            Unary::Log => "log",
+            Unary::Sqrt => "sqrt",
+            Unary::Rsqrt => "rsqrt",
+            Unary::Reciprocal => "reciprocal",
+            Unary::Erf => "erf",
+            Unary::Tanh => "tanh",
+            Unary::Sigmoid => "sigmoid",
+            Unary::Relu => "relu",
+            Unary::Gelu => "gelu",
+            Unary::GeluTanh => "gelu_tanh",
+            Unary::Silu => "silu",
+            Unary::Softplus => "softplus",
+            Unary::Sin => "sin",
+            Unary::Cos => "cos",
+            Unary::Floor => "floor",
+            Unary::Ceil => "ceil",
+            Unary::Round => "round",
+            Unary::Not => "not",
+        }
+    }
+
+    /// Whether it also takes integers.
+    pub fn takes_integers(self) -> bool {
+        matches!(self, Unary::Neg | Unary::Abs | Unary::Sign | Unary::Relu)
+    }
+}
+
+impl Binary {
+    /// Every function, in declaration order.
+    pub const ALL: [Binary; 16] = [
+        Binary::Add,
+        Binary::Sub,
+        Binary::Mul,
+        Binary::Div,
+        Binary::Max,
+        Binary::Min,
+        Binary::Pow,
+        Binary::Equal,
+        Binary::NotEqual,
+        Binary::Less,
+        Binary::LessEqual,
+        Binary::Greater,
+        Binary::GreaterEqual,
+        Binary::And,
+        Binary::Or,
+        Binary::Xor,
+    ];
+
+    /// The name in graphs and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Binary::Add => "add",
+            Binary::Sub => "sub",
+            Binary::Mul => "mul",
+            Binary::Div => "div",
+            Binary::Max => "max",
+            Binary::Min => "min",
+            Binary::Pow => "pow",
+            Binary::Equal => "equal",
+            Binary::NotEqual => "not_equal",
+            Binary::Less => "less",
+            Binary::LessEqual => "less_equal",
+            Binary::Greater => "greater",
+            Binary::GreaterEqual => "greater_equal",
+            Binary::And => "and",
+            Binary::Or => "or",
+            Binary::Xor => "xor",
+        }
+    }
+
+    /// Whether the result is bool whatever the operands are.
+    pub fn is_comparison(self) -> bool {
+        matches!(
+            self,
+            Binary::Equal
+                | Binary::NotEqual
+                | Binary::Less
+                | Binary::LessEqual
+                | Binary::Greater
+                | Binary::GreaterEqual
+        )
+    }
+
+    /// Whether the operands must be bool.
+    pub fn is_logical(self) -> bool {
+        matches!(self, Binary::And | Binary::Or | Binary::Xor)
+    }
+}
+
+impl Reduce {
+    /// Every reduction, in declaration order.
+    pub const ALL: [Reduce; 4] = [Reduce::Sum, Reduce::Mean, Reduce::Max, Reduce::Min];
+
+    /// The name in graphs and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reduce::Sum => "sum",
+            Reduce::Mean => "mean",
+            Reduce::Max => "max",
+            Reduce::Min => "min",
+        }
+    }
+}
+
+impl AttentionOperand {
+    /// The name in graphs and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            AttentionOperand::Mask => "mask",
+            AttentionOperand::Bias => "bias",
+            AttentionOperand::KeyLengths => "key_lengths",
+            AttentionOperand::QueryLengths => "query_lengths",
+            AttentionOperand::Offsets => "offsets",
+            AttentionOperand::QueryOffsets => "query_offsets",
+            AttentionOperand::KeyOffsets => "key_offsets",
+            AttentionOperand::Slopes => "slopes",
+        }
+    }
+}
+
+impl Attention {
+    /// The number of the node's input that is this operand, if it is given.
+    pub fn input_of(&self, operand: AttentionOperand) -> Option<usize> {
+        self.operands.iter().position(|&o| o == operand).map(|i| i + 3)
+    }
+
+    /// Whether q, k and v are packed sequences.
+    pub fn is_packed(&self) -> bool {
+        self.input_of(AttentionOperand::QueryOffsets).is_some()
+    }
+}
+
+impl Op {
+    /// The name in graphs and messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Input { .. } => "input",
+            Op::Parameter { .. } => "parameter",
+            Op::Constant { .. } => "constant",
+            Op::Matmul { .. } => "matmul",
+            Op::Attention(_) => "attention",
+            Op::LayerNorm { .. } => "layer_norm",
+            Op::RmsNorm { .. } => "rms_norm",
+            Op::Softmax { .. } => "softmax",
+            Op::LogSoftmax { .. } => "log_softmax",
+            Op::Unary { function } => function.name(),
+            Op::Binary { function } => function.name(),
+            Op::Where => "where",
+            Op::Cast { .. } => "cast",
+            Op::Reduce { function, .. } => function.name(),
+            Op::Argmax { .. } => "argmax",
+            Op::Reshape { .. } => "reshape",
+            Op::Permute { .. } => "permute",
+            Op::Slice { .. } => "slice",
+            Op::Concat { .. } => "concat",
+            Op::Broadcast { .. } => "broadcast",
+            Op::Pad { .. } => "pad",
+            Op::Gather { .. } => "gather",
+        }
+    }
+
+    /// Whether the node has no operands.
+    pub fn is_source(&self) -> bool {
+        matches!(self, Op::Input { .. } | Op::Parameter { .. } | Op::Constant { .. })
+    }
+
+    /// Whether the result can be a view: another layout of the operand's buffer.
+    pub fn is_view(&self) -> bool {
+        matches!(self, Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } | Op::Broadcast { .. })
+    }
+}
