@@ -1,6 +1,5 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
     sync::Arc,
 };
 
@@ -34,6 +33,8 @@ pub struct Source {
 /// let b_k0 = b[base + /*k*/0u];
 /// // @end
 /// ```
+///
+/// Unrolls and regions nest in any order.
 ///
 /// A missing, repeated or unknown slot is an error.
 #[derive(Clone, Debug)]
@@ -94,9 +95,9 @@ impl Specialization {
         let mut used = BTreeSet::new();
         let mut regions = BTreeSet::new();
         let mut out = String::with_capacity(self.template.len());
-        // Open regions and whether each is on; an unroll holds its lines until its end.
+        // Open regions and whether each is on; an unroll holds its lines until its end, and may hold another.
         let mut open: Vec<(usize, bool)> = Vec::new();
-        let mut unroll: Option<(usize, &str, usize, Vec<String>)> = None;
+        let mut unrolls: Vec<Unroll<'_>> = Vec::new();
         let mut binding = 0u32;
 
         let mut at = 0;
@@ -114,9 +115,6 @@ impl Specialization {
                 continue;
             }
             if let Some(rest) = text.strip_prefix("// @unroll ") {
-                if unroll.is_some() {
-                    return Err(error(here, "an unroll inside an unroll".into()));
-                }
                 let mut words = rest.split_whitespace();
                 let (Some(index), Some(count)) = (words.next(), words.next()) else {
                     return Err(error(here, "expected `// @unroll INDEX COUNT`".into()));
@@ -124,25 +122,19 @@ impl Specialization {
                 let count = self
                     .count(&lines, count)
                     .ok_or_else(|| error(here, format!("`{count}` is no number and no value slot")))?;
-                unroll = Some((open.len(), index, count, Vec::new()));
+                unrolls.push(Unroll { depth: open.len(), index, count, body: Vec::new() });
                 continue;
             }
             if text == "// @end" {
-                match unroll.take() {
-                    Some((depth, index, count, body)) if depth == open.len() => {
-                        if live {
-                            for i in 0..count {
-                                for line in &body {
-                                    out.push_str(&at_index(line, index, i));
-                                    out.push('\n');
-                                }
-                            }
-                        }
+                // Whatever was opened last ends: an unroll if no region was opened in it.
+                if let Some(unroll) = unrolls.pop_if(|unroll| unroll.depth == open.len()) {
+                    let lines = if live { unroll.lines() } else { Vec::new() };
+                    match unrolls.last_mut() {
+                        Some(outer) => outer.body.extend(lines),
+                        None => lines.iter().for_each(|line| out.push_str(line)),
                     }
-                    held => {
-                        unroll = held;
-                        open.pop().ok_or_else(|| error(here, "`@end` without a region or unroll".into()))?;
-                    }
+                } else {
+                    open.pop().ok_or_else(|| error(here, "`@end` without a region or unroll".into()))?;
                 }
                 continue;
             }
@@ -176,20 +168,20 @@ impl Specialization {
             if let Some(renumbered) = renumber(&emitted, &mut binding) {
                 emitted = renumbered;
             }
-            match &mut unroll {
-                Some((.., body)) => body.push(emitted),
-                None => {
-                    // Browsers require this line, naga rejects it.
-                    if emitted.trim() != "enable subgroups;" {
-                        let _ = writeln!(out, "{emitted}");
-                    }
-                }
+            // Browsers require this line, naga rejects it.
+            if emitted.trim() == "enable subgroups;" {
+                continue;
+            }
+            emitted.push('\n');
+            match unrolls.last_mut() {
+                Some(unroll) => unroll.body.push(emitted),
+                None => out.push_str(&emitted),
             }
         }
         if let Some(&(start, _)) = open.last() {
             return Err(error(start, "a region without its `// @end`".into()));
         }
-        if let Some((..)) = unroll {
+        if !unrolls.is_empty() {
             return Err(error(lines.len(), "an unroll without its `// @end`".into()));
         }
         if let Some(unknown) = self.slots.keys().find(|slot| !used.contains(*slot)) {
@@ -238,9 +230,27 @@ fn fill(code: &str, value: &str) -> Option<String> {
     Some(format!("{left}= {literal};"))
 }
 
-/// Line `line` of an unroll at index `i`: `_k0` becomes `_ki`, and a constant marked `/*k*/0u` becomes `iu`.
-fn at_index(line: &str, index: &str, i: usize) -> String {
-    line.replace(&format!("/*{index}*/0"), &i.to_string()).replace(&format!("_{index}0"), &format!("_{index}{i}"))
+/// An unroll that is open: its lines are repeated at its end.
+struct Unroll<'a> {
+    /// How many regions were open where it began.
+    depth: usize,
+    index: &'a str,
+    count: usize,
+    body: Vec<String>,
+}
+
+impl Unroll<'_> {
+    /// The lines at each index `i`: `_k0` becomes `_ki`, and a constant marked `/*k*/0u` becomes `iu`.
+    fn lines(&self) -> Vec<String> {
+        let (constant, name) = (format!("/*{}*/0", self.index), format!("_{}0", self.index));
+        (0..self.count)
+            .flat_map(|i| {
+                let (i_constant, i_name) = (i.to_string(), format!("_{}{i}", self.index));
+                let at_index = |line: &String| line.replace(&constant, &i_constant).replace(&name, &i_name);
+                self.body.iter().map(at_index).collect::<Vec<_>>()
+            })
+            .collect()
+    }
 }
 
 /// Storage bindings are numbered in order of appearance; binding 0 is the uniform block.
@@ -291,6 +301,34 @@ let b_k0 = a[/*k*/0u];
         let with_bias = Specialization::new("t", TEMPLATE).region("BIAS", true).source().expect("the region exists");
         assert!(with_bias.wgsl.contains("@binding(3) var<storage, read_write> out"));
         assert_eq!(with_bias.wgsl.matches("let b_k").count(), 16);
+    }
+
+    #[test]
+    fn unrolls_and_regions_nest() {
+        let template = "\
+// @unroll m 2
+let a_m0 = /*m*/0u;
+// @region B
+// @unroll n 2
+acc_m0_n0 += a_m0 * b_n0;
+// @end
+// @end
+// @region C
+c_m0;
+// @end
+// @end
+// @region C
+// @unroll m 9
+c_m0;
+// @end
+// @end
+";
+        let source = Specialization::new("t", template).region("B", true).source().expect("all ends match");
+        assert_eq!(
+            source.wgsl,
+            "let a_m0 = 0u;\nacc_m0_n0 += a_m0 * b_n0;\nacc_m0_n1 += a_m0 * b_n1;\n\
+             let a_m1 = 1u;\nacc_m1_n0 += a_m1 * b_n0;\nacc_m1_n1 += a_m1 * b_n1;\n"
+        );
     }
 
     #[test]
