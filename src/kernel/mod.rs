@@ -4,12 +4,20 @@
 //! `Problem` (sizes, layouts, options), which says which of its *variants* can run on a device and why, and turns one of
 //! them into a [`Kernel`]: specialised WGSL, bindings in order, parameters, and a grid of workgroups.
 
+mod argmax;
+mod norm;
 mod profile;
+mod reduce;
+mod softmax;
 mod specialize;
 
 use std::{fmt, sync::Arc};
 
+pub use argmax::ArgmaxProblem;
+pub use norm::{NormKind, NormProblem};
 pub use profile::{AdapterKind, Limits, Profile};
+pub use reduce::ReduceProblem;
+pub use softmax::SoftmaxProblem;
 pub use specialize::{Source, Specialization};
 
 use crate::{DType, Result};
