@@ -1,8 +1,12 @@
-//! temporary
-pub mod error;
+//! Fused masked attention, layer norm and matmul as WGSL compute kernels on [wgpu](https://docs.rs/wgpu), orchestrated by
+//! a host graph and checked, op by op, against a CPU reference.
+
+mod error;
 pub mod graph;
 pub mod kernel;
 pub mod lower;
-pub mod tensor;
+mod tensor;
+
 pub use error::{Error, Result};
+pub use graph::{Graph, ValueId};
 pub use tensor::{DType, Data, Layout, Shape, Tensor};

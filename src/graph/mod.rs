@@ -1,4 +1,267 @@
-//! Floor 1: the graph, an immutable-by-construction list of operations on tensors.
-mod op;
+//! Floor 1: the graph — what is to be computed, before anyone thinks of how.
+//!
+//! A [`Graph`] is a list of [`Node`]s. Each node applies one [`Op`] to values of earlier nodes and defines one or more new
+//! values. Rules, which construction keeps and [`Graph::verify`] checks again after every pass:
+//!
+//! 1. A node's operands are values of earlier nodes: the order of the list is an order of execution.
+//! 2. Every value has the dtype and shape that inference gives for its node; nothing is stored that inference
+//!    would not say again.
+//! 3. Inputs and parameters have a name; names of values are unique. A value without a name prints as `%N`.
+//! 4. Outputs have unique names and are values of the graph; an output may be an input or a parameter.
+//! 5. A node without users has no effect; there are no side effects.
+//!
+//! ```
+//! use tilewise::{DType, Graph};
+//! let mut g = Graph::new();
+//! let x = g.input("x", DType::F32, [2, 3])?;
+//! let w = g.parameter("w", DType::F32, [4, 3])?;
+//! let y = g.linear(x, w, None)?;
+//! let y = g.gelu(y)?;
+//! g.output("y", y)?;
+//! assert_eq!(g.shape(y), &[2, 4].into());
+//! # Ok::<(), tilewise::Error>(())
+//! ```
 
+mod build;
+mod infer;
+mod op;
+mod verify;
+
+use std::collections::HashMap;
+
+pub use build::AttentionArgs;
+pub use infer::infer;
 pub use op::{Align, Attention, AttentionOperand, Binary, Op, Reduce, Unary, Window};
+
+use crate::{
+    Error, Result,
+    tensor::{DType, Shape},
+};
+
+/// A value of a graph: what one node's output computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ValueId(pub(crate) u32);
+
+/// A node of a graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub(crate) u32);
+
+impl ValueId {
+    /// The place in [`Graph::values`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl NodeId {
+    /// The place in [`Graph::nodes`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// One operation with its operands and results.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// The operation.
+    pub op: Op,
+    /// Operands, in the order that the operation documents.
+    pub inputs: Vec<ValueId>,
+    /// Results, in the order that the operation documents.
+    pub outputs: Vec<ValueId>,
+}
+
+/// What is known of a value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Value {
+    /// Its name, if it was given one.
+    pub name: Option<String>,
+    /// Element type.
+    pub dtype: DType,
+    /// Shape.
+    pub shape: Shape,
+    /// The node that defines it.
+    pub node: NodeId,
+}
+
+/// A list of operations on tensors; see the [module](self).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Graph {
+    nodes: Vec<Node>,
+    values: Vec<Value>,
+    outputs: Vec<(String, ValueId)>,
+    names: HashMap<String, ValueId>,
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new() -> Self {
+        Graph::default()
+    }
+
+    /// The nodes, in an order of execution.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The values, in the order of the nodes that define them.
+    pub fn values(&self) -> &[Value] {
+        &self.values
+    }
+
+    /// The outputs, by name, in the order in which they were declared.
+    pub fn outputs(&self) -> &[(String, ValueId)] {
+        &self.outputs
+    }
+
+    /// The value of this name.
+    pub fn find(&self, name: &str) -> Option<ValueId> {
+        self.names.get(name).copied()
+    }
+
+    /// What is known of a value.
+    pub fn value(&self, value: ValueId) -> &Value {
+        &self.values[value.index()]
+    }
+
+    /// A node.
+    pub fn node(&self, node: NodeId) -> &Node {
+        &self.nodes[node.index()]
+    }
+
+    /// The node that defines a value.
+    pub fn definition(&self, value: ValueId) -> &Node {
+        self.node(self.value(value).node)
+    }
+
+    /// The shape of a value.
+    pub fn shape(&self, value: ValueId) -> &Shape {
+        &self.value(value).shape
+    }
+
+    /// The dtype of a value.
+    pub fn dtype(&self, value: ValueId) -> DType {
+        self.value(value).dtype
+    }
+
+    /// The name of a value, or `%N`.
+    pub fn label(&self, value: ValueId) -> String {
+        self.value(value).name.clone().unwrap_or_else(|| format!("%{}", value.0))
+    }
+
+    /// The inputs, in order, with their names.
+    pub fn inputs(&self) -> impl Iterator<Item = (&str, ValueId)> {
+        self.sources(|op| matches!(op, Op::Input { .. }))
+    }
+
+    /// The parameters, in order, with their names.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, ValueId)> {
+        self.sources(|op| matches!(op, Op::Parameter { .. }))
+    }
+
+    fn sources(&self, wanted: fn(&Op) -> bool) -> impl Iterator<Item = (&str, ValueId)> {
+        self.nodes.iter().filter(move |node| wanted(&node.op)).map(|node| {
+            let value = node.outputs[0];
+            (self.value(value).name.as_deref().unwrap_or_default(), value)
+        })
+    }
+
+    /// Appends a node: infers its results, or says why its operands don't fit. Every other builder method ends here.
+    pub fn push(&mut self, op: Op, inputs: &[ValueId]) -> Result<Vec<ValueId>> {
+        if let Some(stranger) = inputs.iter().find(|v| v.index() >= self.values.len()) {
+            return Err(Error::op(op.name(), format!("operand %{} is no value of this graph", stranger.0)));
+        }
+        let operands: Vec<(DType, &Shape)> = inputs.iter().map(|&v| (self.dtype(v), self.shape(v))).collect();
+        let results = infer(&op, &operands)?;
+        let node = NodeId(self.nodes.len() as u32);
+        let first = self.values.len() as u32;
+        let outputs: Vec<ValueId> = (first..first + results.len() as u32).map(ValueId).collect();
+        self.values.extend(results.into_iter().map(|(dtype, shape)| Value { name: None, dtype, shape, node }));
+        self.nodes.push(Node { op, inputs: inputs.to_vec(), outputs: outputs.clone() });
+        Ok(outputs)
+    }
+
+    /// Gives a value a name, by which it is printed and found.
+    pub fn name(&mut self, value: ValueId, name: impl Into<String>) -> Result<()> {
+        let name = name.into();
+        if name.is_empty() || name.starts_with('%') {
+            return Err(Error::Graph(format!("`{name}` can't be a name: names are not empty and don't start with %")));
+        }
+        if let Some(&other) = self.names.get(&name)
+            && other != value
+        {
+            return Err(Error::Graph(format!(
+                "the name `{name}` is taken by another value ({})",
+                self.describe(other)
+            )));
+        }
+        if let Some(old) = self.values[value.index()].name.replace(name.clone()) {
+            self.names.remove(&old);
+        }
+        self.names.insert(name, value);
+        Ok(())
+    }
+
+    /// Declares an output.
+    pub fn output(&mut self, name: impl Into<String>, value: ValueId) -> Result<()> {
+        let name = name.into();
+        if name.is_empty() {
+            return Err(Error::Graph("an output's name is empty".into()));
+        }
+        if self.outputs.iter().any(|(other, _)| *other == name) {
+            return Err(Error::Graph(format!("there are two outputs `{name}`")));
+        }
+        if value.index() >= self.values.len() {
+            return Err(Error::Graph(format!("output `{name}`: %{} is no value of this graph", value.0)));
+        }
+        self.outputs.push((name, value));
+        Ok(())
+    }
+
+    /// The nodes that use each value, by the value's index; a node that uses one twice is listed twice.
+    pub fn users(&self) -> Vec<Vec<NodeId>> {
+        let mut users = vec![Vec::new(); self.values.len()];
+        for (i, node) in self.nodes.iter().enumerate() {
+            for input in &node.inputs {
+                users[input.index()].push(NodeId(i as u32));
+            }
+        }
+        users
+    }
+
+    /// The same graph with other shapes for some of its inputs and parameters: every other shape is inferred anew.
+    ///
+    /// Shapes that an operation bakes in (reshape, slice, broadcast) stay as they are and may then not fit: an error
+    /// names the operation.
+    pub fn with_shapes(&self, shapes: &[(&str, Shape)]) -> Result<Graph> {
+        for (name, _) in shapes {
+            let known = self.find(name).is_some_and(|v| self.definition(v).op.is_source());
+            if !known {
+                return Err(Error::Graph(format!("there is no input or parameter `{name}`")));
+            }
+        }
+        let mut graph = Graph::new();
+        for node in &self.nodes {
+            let mut op = node.op.clone();
+            if let Op::Input { shape, .. } | Op::Parameter { shape, .. } = &mut op
+                && let Some(name) = &self.value(node.outputs[0]).name
+                && let Some((_, new)) = shapes.iter().find(|(n, _)| n == name)
+            {
+                *shape = new.clone();
+            }
+            let outputs = graph.push(op, &node.inputs)?;
+            for (&new, &old) in outputs.iter().zip(&node.outputs) {
+                if let Some(name) = &self.value(old).name {
+                    graph.name(new, name.clone())?;
+                }
+            }
+        }
+        graph.outputs.clone_from(&self.outputs);
+        Ok(graph)
+    }
+
+    /// `name: f32 [2, 3]`, for messages.
+    pub fn describe(&self, value: ValueId) -> String {
+        format!("{}: {} {}", self.label(value), self.dtype(value), self.shape(value))
+    }
+}

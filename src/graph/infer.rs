@@ -1,0 +1,466 @@
+use super::{Align, Attention, AttentionOperand, Binary, Op, Reduce, Unary};
+use crate::{
+    Error, Result,
+    tensor::{DType, Shape},
+};
+
+type Operand<'a> = (DType, &'a Shape);
+
+/// The dtypes and shapes of an operation's results, or why its operands do not fit.
+pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
+    let name = op.name();
+    check_count(op, operands.len())?;
+    let one = |dtype: DType, shape: Shape| Ok(vec![(dtype, shape)]);
+    let results = match op {
+        Op::Input { dtype, shape } | Op::Parameter { dtype, shape } => one(*dtype, shape.clone()),
+        Op::Constant { value } => one(value.dtype(), value.shape().clone()),
+        Op::Matmul { transpose_a, transpose_b } => matmul(operands, *transpose_a, *transpose_b),
+        Op::Attention(attention) => attention_results(attention, operands),
+        Op::LayerNorm { axes, epsilon, weight, bias } => {
+            let statistics = norm(name, operands, *axes, *epsilon, &[("weight", *weight), ("bias", *bias)])?;
+            let (dtype, shape) = operands[0];
+            Ok(vec![(dtype, shape.clone()), (DType::F32, statistics.clone()), (DType::F32, statistics)])
+        }
+        Op::RmsNorm { axes, epsilon, weight } => {
+            let statistics = norm(name, operands, *axes, *epsilon, &[("weight", *weight)])?;
+            let (dtype, shape) = operands[0];
+            Ok(vec![(dtype, shape.clone()), (DType::F32, statistics)])
+        }
+        Op::Softmax { axis } | Op::LogSoftmax { axis } => {
+            let (dtype, shape) = float(name, "x", operands[0])?;
+            in_rank(name, *axis, shape)?;
+            one(dtype, shape.clone())
+        }
+        Op::Unary { function } => unary(*function, operands[0]),
+        Op::Binary { function } => binary(*function, operands[0], operands[1]),
+        Op::Where => {
+            let (condition, a, b) = (operands[0], operands[1], operands[2]);
+            if condition.0 != DType::Bool {
+                return Err(Error::dtype(name, "condition", condition.0, "bool"));
+            }
+            same_dtype(name, a, b)?;
+            let shape = broadcast(name, a.1, b.1)?;
+            one(a.0, broadcast(name, condition.1, &shape)?)
+        }
+        Op::Cast { dtype } => one(*dtype, operands[0].1.clone()),
+        Op::Reduce { function, axes, keep } => {
+            let (dtype, shape) = operands[0];
+            match function {
+                Reduce::Mean => float(name, "x", operands[0]).map(|_| ())?,
+                _ if dtype == DType::Bool => return Err(Error::dtype(name, "x", dtype, "a number (cast it first)")),
+                _ => {}
+            }
+            if axes.windows(2).any(|pair| pair[0] >= pair[1]) {
+                return Err(Error::op(name, format!("axes {axes:?} are not sorted or repeat")));
+            }
+            for &axis in axes {
+                in_rank(name, axis, shape)?;
+            }
+            one(dtype, reduced(shape, axes, *keep))
+        }
+        Op::Argmax { axis, keep, .. } => {
+            let (dtype, shape) = operands[0];
+            if dtype == DType::Bool {
+                return Err(Error::dtype(name, "x", dtype, "a number (cast it first)"));
+            }
+            in_rank(name, *axis, shape)?;
+            if shape[*axis] == 0 {
+                return Err(Error::op(name, format!("axis {axis} of {shape} is empty: there is no largest element")));
+            }
+            one(DType::I32, reduced(shape, &[*axis], *keep))
+        }
+        Op::Reshape { shape } => {
+            let (dtype, from) = operands[0];
+            if from.elements() != shape.checked_elements(name).map(Some)? {
+                let count = |s: &Shape| s.elements().map_or("too many".into(), |n| n.to_string());
+                return Err(Error::op(
+                    name,
+                    format!("{from} has {} elements, the new shape {shape} has {}", count(from), count(shape)),
+                ));
+            }
+            one(dtype, shape.clone())
+        }
+        Op::Permute { order } => {
+            let (dtype, shape) = operands[0];
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            if sorted != (0..shape.rank()).collect::<Vec<_>>() {
+                return Err(Error::op(
+                    name,
+                    format!("{order:?} is no permutation of the {} axes of {shape}", shape.rank()),
+                ));
+            }
+            one(dtype, order.iter().map(|&axis| shape[axis]).collect())
+        }
+        Op::Slice { starts, sizes, steps } => slice(operands[0], starts, sizes, steps),
+        Op::Concat { axis } => concat(operands, *axis),
+        Op::Broadcast { shape } => {
+            let (dtype, from) = operands[0];
+            if !from.broadcasts_to(shape) {
+                return Err(Error::op(name, format!("{from} does not broadcast to {shape}")));
+            }
+            one(dtype, shape.clone())
+        }
+        Op::Pad { before, after, .. } => {
+            let (dtype, shape) = operands[0];
+            if before.len() != shape.rank() || after.len() != shape.rank() {
+                return Err(Error::op(
+                    name,
+                    format!(
+                        "{} and {} pad sizes were given for {shape} (rank {})",
+                        before.len(),
+                        after.len(),
+                        shape.rank()
+                    ),
+                ));
+            }
+            let sizes: Option<Vec<usize>> = shape
+                .iter()
+                .zip(before.iter().zip(after))
+                .map(|(&size, (&b, &a))| size.checked_add(b)?.checked_add(a))
+                .collect();
+            one(dtype, sizes.ok_or_else(|| Error::op(name, format!("the padded size of {shape} overflows")))?.into())
+        }
+        Op::Gather { axis } => {
+            let ((dtype, data), (index_type, indices)) = (operands[0], operands[1]);
+            in_rank(name, *axis, data)?;
+            if index_type != DType::I32 {
+                return Err(Error::dtype(name, "indices", index_type, "i32"));
+            }
+            if data[*axis] == 0 && indices.elements() != Some(0) {
+                return Err(Error::op(
+                    name,
+                    format!("axis {axis} of `data` {data} is empty: there is nothing to pick"),
+                ));
+            }
+            one(dtype, data[..*axis].iter().chain(indices.iter()).chain(&data[axis + 1..]).copied().collect())
+        }
+    }?;
+    for (_, shape) in &results {
+        shape.checked_elements(name)?;
+    }
+    Ok(results)
+}
+
+fn check_count(op: &Op, given: usize) -> Result<()> {
+    let (expected, names): (usize, String) = match op {
+        Op::Input { .. } | Op::Parameter { .. } | Op::Constant { .. } => (0, String::new()),
+        Op::Matmul { .. } | Op::Binary { .. } => (2, "a, b".into()),
+        Op::Where => (3, "condition, a, b".into()),
+        Op::Gather { .. } => (2, "data, indices".into()),
+        Op::Attention(a) => {
+            let names = a.operands.iter().map(|o| format!(", {}", o.name())).collect::<String>();
+            (3 + a.operands.len(), format!("q, k, v{names}"))
+        }
+        Op::LayerNorm { weight, bias, .. } => {
+            let names = [("x", true), (", weight", *weight), (", bias", *bias)];
+            (1 + usize::from(*weight) + usize::from(*bias), names.iter().filter(|n| n.1).map(|n| n.0).collect())
+        }
+        Op::RmsNorm { weight, .. } => (1 + usize::from(*weight), if *weight { "x, weight" } else { "x" }.into()),
+        Op::Concat { .. } => {
+            return if given > 0 {
+                Ok(())
+            } else {
+                Err(Error::op("concat", "no operands were given, expected at least one"))
+            };
+        }
+        _ => (1, "x".into()),
+    };
+    if given == expected {
+        return Ok(());
+    }
+    Err(Error::op(op.name(), format!("{given} operands were given, expected {expected} ({names})")))
+}
+
+fn float<'a>(op: &str, operand: &str, (dtype, shape): Operand<'a>) -> Result<Operand<'a>> {
+    if dtype.is_float() { Ok((dtype, shape)) } else { Err(Error::dtype(op, operand, dtype, "f32, f16 or bf16")) }
+}
+
+fn same_dtype(op: &str, a: Operand<'_>, b: Operand<'_>) -> Result<()> {
+    if a.0 == b.0 {
+        return Ok(());
+    }
+    Err(Error::op(op, format!("`a` is {} {} and `b` is {} {}, expected the same dtype (cast one)", a.0, a.1, b.0, b.1)))
+}
+
+fn broadcast(op: &str, a: &Shape, b: &Shape) -> Result<Shape> {
+    a.broadcast(b)
+        .ok_or_else(|| Error::op(op, format!("{a} and {b} do not broadcast (sizes are equal or 1, from the right)")))
+}
+
+fn in_rank(op: &str, axis: usize, shape: &Shape) -> Result<()> {
+    shape.axis(op, axis as isize).map(|_| ())
+}
+
+fn reduced(shape: &Shape, axes: &[usize], keep: bool) -> Shape {
+    let sizes = shape.iter().enumerate();
+    sizes.filter_map(|(axis, &size)| if !axes.contains(&axis) { Some(size) } else { keep.then_some(1) }).collect()
+}
+
+fn matmul(operands: &[Operand<'_>], transpose_a: bool, transpose_b: bool) -> Result<Vec<(DType, Shape)>> {
+    const OP: &str = "matmul";
+    let (a, b) = (float(OP, "a", operands[0])?, float(OP, "b", operands[1])?);
+    same_dtype(OP, a, b)?;
+    for (operand, shape, transposed) in [("a", a.1, transpose_a), ("b", b.1, transpose_b)] {
+        let least = if transposed { 2 } else { 1 };
+        if shape.rank() < least {
+            return Err(Error::shape(OP, operand, shape, format!("rank {least} or more")));
+        }
+    }
+    let split = |shape: &Shape, transposed: bool| -> (Shape, usize, usize) {
+        let n = shape.rank();
+        let (rows, columns) = (shape[n - 2], shape[n - 1]);
+        let (rows, columns) = if transposed { (columns, rows) } else { (rows, columns) };
+        (shape[..n - 2].into(), rows, columns)
+    };
+    let (batch_a, m, k) = if a.1.rank() == 1 { (Shape::default(), 1, a.1[0]) } else { split(a.1, transpose_a) };
+    let (batch_b, k_b, n) = if b.1.rank() == 1 { (Shape::default(), b.1[0], 1) } else { split(b.1, transpose_b) };
+    if k != k_b {
+        let t = |transposed: bool| if transposed { " transposed" } else { "" };
+        return Err(Error::op(
+            OP,
+            format!("`a` {}{} has inner size {k}, `b` {}{} has {k_b}", a.1, t(transpose_a), b.1, t(transpose_b)),
+        ));
+    }
+    let batch = batch_a
+        .broadcast(&batch_b)
+        .ok_or_else(|| Error::op(OP, format!("the leading axes of `a` {} and `b` {} do not broadcast", a.1, b.1)))?;
+    let row = (a.1.rank() > 1).then_some(m);
+    let column = (b.1.rank() > 1).then_some(n);
+    Ok(vec![(a.0, batch.iter().copied().chain(row).chain(column).collect())])
+}
+
+fn norm(op: &str, operands: &[Operand<'_>], axes: usize, epsilon: f32, optional: &[(&str, bool)]) -> Result<Shape> {
+    let (dtype, shape) = float(op, "x", operands[0])?;
+    if axes == 0 || axes > shape.rank() {
+        return Err(Error::op(
+            op,
+            format!("{axes} trailing axes were given for {shape}, expected 1 to {}", shape.rank()),
+        ));
+    }
+    if !(epsilon >= 0.0 && epsilon.is_finite()) {
+        return Err(Error::op(op, format!("epsilon is {epsilon}, expected a finite number ≥ 0")));
+    }
+    let (outer, inner) = shape.split_at(shape.rank() - axes);
+    let inner = Shape::from(inner);
+    let given = optional.iter().filter(|(_, given)| *given).map(|(name, _)| name);
+    for (&operand, &(other, given)) in given.zip(&operands[1..]) {
+        if other != dtype {
+            return Err(Error::dtype(op, operand, other, dtype.name()));
+        }
+        if !given.broadcasts_to(&inner) {
+            return Err(Error::shape(
+                op,
+                operand,
+                given,
+                format!("one that broadcasts to the normalised axes {inner}"),
+            ));
+        }
+    }
+    Ok(outer.into())
+}
+
+fn unary(function: Unary, (dtype, shape): Operand<'_>) -> Result<Vec<(DType, Shape)>> {
+    let name = function.name();
+    let fits = match function {
+        Unary::Not => dtype == DType::Bool,
+        _ if function.takes_integers() => dtype.is_float() || dtype.is_integer(),
+        _ => dtype.is_float(),
+    };
+    let expected = match function {
+        Unary::Not => "bool",
+        _ if function.takes_integers() => "a number",
+        _ => "f32, f16 or bf16",
+    };
+    if fits { Ok(vec![(dtype, shape.clone())]) } else { Err(Error::dtype(name, "x", dtype, expected)) }
+}
+
+fn binary(function: Binary, a: Operand<'_>, b: Operand<'_>) -> Result<Vec<(DType, Shape)>> {
+    let name = function.name();
+    same_dtype(name, a, b)?;
+    let fits = match function {
+        Binary::Equal | Binary::NotEqual => true,
+        _ => function.is_logical() == (a.0 == DType::Bool),
+    };
+    if !fits {
+        return Err(Error::dtype(name, "a", a.0, if function.is_logical() { "bool" } else { "a number" }));
+    }
+    let dtype = if function.is_comparison() { DType::Bool } else { a.0 };
+    Ok(vec![(dtype, broadcast(name, a.1, b.1)?)])
+}
+
+fn slice(
+    (dtype, shape): Operand<'_>,
+    starts: &[usize],
+    sizes: &[usize],
+    steps: &[isize],
+) -> Result<Vec<(DType, Shape)>> {
+    const OP: &str = "slice";
+    let rank = shape.rank();
+    if [starts.len(), sizes.len(), steps.len()] != [rank; 3] {
+        return Err(Error::op(
+            OP,
+            format!(
+                "{} starts, {} sizes and {} steps were given for {shape} (rank {rank})",
+                starts.len(),
+                sizes.len(),
+                steps.len()
+            ),
+        ));
+    }
+    for axis in 0..rank {
+        let (start, size, step, whole) = (starts[axis], sizes[axis], steps[axis], shape[axis]);
+        if step == 0 {
+            return Err(Error::op(OP, format!("the step of axis {axis} is 0")));
+        }
+        if size == 0 {
+            continue;
+        }
+        let last = (size as i128 - 1) * step as i128 + start as i128;
+        if start >= whole || last < 0 || last >= whole as i128 {
+            return Err(Error::op(
+                OP,
+                format!(
+                    "axis {axis}: {size} elements from {start} with step {step} leave its size of {whole} ({shape})"
+                ),
+            ));
+        }
+    }
+    Ok(vec![(dtype, sizes.into())])
+}
+
+fn concat(operands: &[Operand<'_>], axis: usize) -> Result<Vec<(DType, Shape)>> {
+    const OP: &str = "concat";
+    let (dtype, first) = operands[0];
+    in_rank(OP, axis, first)?;
+    let mut sizes = first.to_vec();
+    for (i, &(other, shape)) in operands.iter().enumerate().skip(1) {
+        let fits = other == dtype
+            && shape.rank() == first.rank()
+            && (0..first.rank()).all(|a| a == axis || shape[a] == first[a]);
+        if !fits {
+            return Err(Error::op(
+                OP,
+                format!("operand {i} is {other} {shape}, operand 0 is {dtype} {first}: only axis {axis} may differ"),
+            ));
+        }
+        sizes[axis] = sizes[axis].checked_add(shape[axis]).ok_or_else(|| Error::op(OP, "the joined size overflows"))?;
+    }
+    Ok(vec![(dtype, sizes.into())])
+}
+
+fn attention_results(attention: &Attention, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
+    const OP: &str = "attention";
+    let (q, k, v) = (float(OP, "q", operands[0])?, float(OP, "k", operands[1])?, float(OP, "v", operands[2])?);
+    if k.0 != v.0 {
+        return Err(Error::op(OP, format!("`k` is {} and `v` is {}, expected the same dtype", k.0, v.0)));
+    }
+    let mut kinds = attention.operands.clone();
+    kinds.sort_unstable();
+    if let Some(pair) = kinds.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::op(OP, format!("`{}` is given twice", pair[0].name())));
+    }
+    let packed = attention.is_packed();
+    if packed != attention.input_of(AttentionOperand::KeyOffsets).is_some() {
+        return Err(Error::op(OP, "packed sequences need both `query_offsets` and `key_offsets`"));
+    }
+    let rank = if packed { 3 } else { 4 };
+    let expected = if packed { "[ΣT, H, D]" } else { "[B, H, T, D]" };
+    for (operand, shape) in [("q", q.1), ("k", k.1), ("v", v.1)] {
+        if shape.rank() != rank {
+            return Err(Error::shape(OP, operand, shape, format!("rank {rank}: {expected}")));
+        }
+    }
+    // Axes as (batch, heads, length, width), whatever the layout.
+    let axes = |s: &Shape| if packed { (1, s[1], s[0], s[2]) } else { (s[0], s[1], s[2], s[3]) };
+    let ((b, hq, tq, d), (bk, hkv, tk, dk), (bv, hv, tv, dv)) = (axes(q.1), axes(k.1), axes(v.1));
+    let three = format!("`q` is {}, `k` is {}, `v` is {}", q.1, k.1, v.1);
+    if b != bk || b != bv {
+        return Err(Error::op(OP, format!("{three}: the batch sizes differ")));
+    }
+    if d != dk {
+        return Err(Error::op(OP, format!("{three}: q and k must have the same head size")));
+    }
+    if hkv != hv || tk != tv {
+        return Err(Error::op(OP, format!("{three}: k and v must have the same heads and length")));
+    }
+    if hq != 0 && (hkv == 0 || hq % hkv != 0) {
+        return Err(Error::op(OP, format!("{three}: {hq} query heads are no multiple of {hkv} key heads")));
+    }
+    if d == 0 && attention.scale.is_none() {
+        return Err(Error::op(OP, format!("{three}: a head size of 0 has no 1/√D; give a scale")));
+    }
+    if let Some(scale) = attention.scale
+        && !scale.is_finite()
+    {
+        return Err(Error::op(OP, format!("scale is {scale}, expected a finite number")));
+    }
+    if let Some(softcap) = attention.softcap
+        && !(softcap > 0.0 && softcap.is_finite())
+    {
+        return Err(Error::op(OP, format!("softcap is {softcap}, expected a finite number > 0")));
+    }
+    if (attention.align == Align::PerItem) != attention.input_of(AttentionOperand::Offsets).is_some() {
+        return Err(Error::op(OP, "alignment per item and the operand `offsets` need each other"));
+    }
+    let mut items = packed.then(|| operands[attention.input_of(AttentionOperand::QueryOffsets).unwrap_or(0)].1);
+    for (&kind, &(dtype, shape)) in attention.operands.iter().zip(&operands[3..]) {
+        let name = kind.name();
+        match kind {
+            AttentionOperand::Mask | AttentionOperand::Bias => {
+                let fits = if kind == AttentionOperand::Mask { dtype == DType::Bool } else { dtype.is_float() };
+                if !fits {
+                    let expected = if kind == AttentionOperand::Mask { "bool" } else { "f32, f16 or bf16" };
+                    return Err(Error::dtype(OP, name, dtype, expected));
+                }
+                if packed {
+                    return Err(Error::op(OP, format!("`{name}` is not taken with packed sequences")));
+                }
+                let scores = Shape::from([b, hq, tq, tk]);
+                // A last axis shorter than Tk hides the keys past its end.
+                let short = shape.last().is_some_and(|&keys| keys < tk);
+                let target = if short { Shape::from([b, hq, tq, shape[shape.rank() - 1]]) } else { scores.clone() };
+                if shape.rank() == 0 || !shape.broadcasts_to(&target) {
+                    return Err(Error::shape(
+                        OP,
+                        name,
+                        shape,
+                        format!("one that broadcasts to [B, Hq, Tq, Tk] = {scores}"),
+                    ));
+                }
+            }
+            AttentionOperand::Slopes => {
+                if dtype != DType::F32 {
+                    return Err(Error::dtype(OP, name, dtype, "f32"));
+                }
+                if shape != &Shape::from([hq]) {
+                    return Err(Error::shape(OP, name, shape, format!("[Hq] = [{hq}]")));
+                }
+            }
+            AttentionOperand::QueryOffsets | AttentionOperand::KeyOffsets => {
+                if dtype != DType::I32 {
+                    return Err(Error::dtype(OP, name, dtype, "i32"));
+                }
+                let first = *items.get_or_insert(shape);
+                if shape.rank() != 1 || shape[0] == 0 || shape != first {
+                    return Err(Error::shape(OP, name, shape, "[sequences + 1], the same for queries and keys"));
+                }
+            }
+            AttentionOperand::KeyLengths | AttentionOperand::QueryLengths | AttentionOperand::Offsets => {
+                if dtype != DType::I32 {
+                    return Err(Error::dtype(OP, name, dtype, "i32"));
+                }
+                let count = items.map_or(b, |offsets| offsets.first().map_or(0, |n| n.saturating_sub(1)));
+                if shape != &Shape::from([count]) {
+                    return Err(Error::shape(OP, name, shape, format!("[B] = [{count}]")));
+                }
+            }
+        }
+    }
+    let (out, lse) = if packed {
+        (Shape::from([tq, hq, dv]), Shape::from([tq, hq]))
+    } else {
+        (Shape::from([b, hq, tq, dv]), Shape::from([b, hq, tq]))
+    };
+    Ok(vec![(q.0, out), (DType::F32, lse)])
+}
