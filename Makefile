@@ -1,0 +1,37 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+
+CARGO ?= cargo
+# Where cargo puts its builds (a shared target directory is respected).
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help demo test lint bench adapter-release adapter-dev
+
+help:
+	@echo "make demo    find or install a Vulkan adapter, verify the kernels on it, run a Transformer decoder layer"
+	@echo "make test    find or install a Vulkan adapter, run every test"
+	@echo "make lint    format, clippy and documentation checks"
+	@echo "make bench   time the kernels on this machine's adapter"
+
+demo: adapter-release
+	$(CARGO) run --release -- verify --quick
+	$(CARGO) run --release -p tilewise --example decoder_layer
+
+test: adapter-dev
+	$(CARGO) test --workspace
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+bench: adapter-release
+	$(CARGO) run --release -- bench
+
+# The program itself is what can tell whether this machine has an adapter.
+adapter-release:
+	$(CARGO) build --release -p tilewise-cli
+	@scripts/adapter.sh $(TARGET)/release/tilewise
+
+adapter-dev:
+	$(CARGO) build -p tilewise-cli
+	@scripts/adapter.sh $(TARGET)/debug/tilewise
