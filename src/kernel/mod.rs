@@ -5,6 +5,7 @@
 //! them into a [`Kernel`]: specialised WGSL, bindings in order, parameters, and a grid of workgroups.
 
 mod argmax;
+mod attention;
 mod norm;
 mod profile;
 mod reduce;
@@ -14,6 +15,7 @@ mod specialize;
 use std::{fmt, sync::Arc};
 
 pub use argmax::ArgmaxProblem;
+pub use attention::{AttentionFault, AttentionProblem};
 pub use norm::{NormKind, NormProblem};
 pub use profile::{AdapterKind, Limits, Profile};
 pub use reduce::ReduceProblem;

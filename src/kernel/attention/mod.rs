@@ -1,0 +1,86 @@
+//! Fused attention, forward: one pass over the keys with an online softmax, no score ever in memory.
+//!
+//! The formula, the masks and what a row that sees nothing gives stand at [`graph::Attention`](crate::graph::Attention).
+
+use crate::{
+    DType, Result, Shape,
+    graph::{Attention, AttentionOperand},
+    tensor::Layout,
+};
+
+/// Attention with sizes and layouts.
+///
+/// Inputs: `q`, `k`, `v`, then the operands in the order of `options.operands`. Outputs: `out`, then `lse` (f32) and
+/// `status` (i32 `[1]`) if they are asked for.
+///
+/// Every layout may have any strides (0, negative) on every axis, so that heads that a projection left at
+/// `[B, T, H, D]`, or one buffer that holds q, k and v side by side, need no copy. Sizes, strides and offsets are run-time
+/// parameters of the shaders; D and Dv are at most 256.
+///
+/// A length, offset or `cu_seqlens` entry that does not fit the tensors is clamped to the nearest that does, and
+/// nothing outside the tensors is read; `status` says that it happened.
+#[derive(Clone, Debug)]
+pub struct AttentionProblem {
+    /// Masks, modifiers and the meaning of the operands after q, k and v.
+    pub options: Attention,
+    /// The dtype of q, k, v and out. The bias is f32, lengths and offsets are i32, slopes are f32.
+    pub dtype: DType,
+    /// `[B, Hq, Tq, D]`; packed `[ΣTq, Hq, D]`.
+    pub q: Layout,
+    /// `[B, Hkv, Tk, D]`; packed `[ΣTk, Hkv, D]`.
+    pub k: Layout,
+    /// `[B, Hkv, Tk, Dv]`; packed `[ΣTk, Hkv, Dv]`.
+    pub v: Layout,
+    /// One for each of `options.operands`: mask and bias with the shape that broadcasts (rank 0 to 4), the others rank 1.
+    pub operands: Vec<Layout>,
+    /// `[B, Hq, Tq, Dv]`, packed `[ΣTq, Hq, Dv]`: how the elements of output 0 lie in its dense buffer. Another order of
+    /// the axes, such as that of `[B, Tq, Hq, Dv]`, lets the heads be merged without a copy.
+    pub out: Layout,
+    /// Whether output 1 is `lse`, f32, dense: `[B, Hq, Tq]`, packed `[ΣTq, Hq]`.
+    pub lse: bool,
+    /// Whether the last output is the status word, i32 `[1]`: 0 if every length and offset fits, otherwise a bit for each
+    /// kind of fault (see [`AttentionFault`]).
+    pub status: bool,
+}
+
+/// Bits of the status word: which lengths or offsets did not fit and were clamped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(i32)]
+pub enum AttentionFault {
+    /// A key length below 0 or over Tk.
+    KeyLength = 1,
+    /// A query length below 0 or over Tq.
+    QueryLength = 2,
+    /// An offset beyond ±2³⁰.
+    Offset = 4,
+    /// Entries of `cu_seqlens` of the queries that decrease, or lie outside 0 to ΣTq.
+    QueryOffsets = 8,
+    /// Entries of `cu_seqlens` of the keys that decrease, or lie outside 0 to ΣTk.
+    KeyOffsets = 16,
+}
+
+impl AttentionProblem {
+    /// Attention over f32 operands with these layouts: a dense `out` in the order of its axes, no `lse`, no status.
+    pub fn new(options: Attention, q: Layout, k: Layout, v: Layout, operands: Vec<Layout>) -> Self {
+        let mut shape = q.shape.to_vec();
+        if let (Some(last), Some(&dv)) = (shape.last_mut(), v.shape.last()) {
+            *last = dv;
+        }
+        let out = Layout::contiguous(shape);
+        AttentionProblem { options, dtype: DType::F32, q, k, v, operands, out, lse: false, status: false }
+    }
+
+    /// The shape of `out`.
+    pub fn out_shape(&self) -> &Shape {
+        &self.out.shape
+    }
+
+    /// The shape of `lse`.
+    pub fn lse_shape(&self) -> Shape {
+        self.q.shape[..self.q.shape.rank().saturating_sub(1)].into()
+    }
+
+    fn operand(&self, operand: AttentionOperand) -> Option<&Layout> {
+        self.operands.get(self.options.input_of(operand)? - 3)
+    }
+}
