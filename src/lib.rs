@@ -6,6 +6,7 @@ pub mod graph;
 pub mod kernel;
 pub mod lower;
 mod tensor;
+pub mod workloads;
 
 pub use error::{Error, Result};
 pub use graph::{Graph, ValueId};
