@@ -4,6 +4,7 @@
 //! `Problem` (sizes, layouts, options), which says which of its *variants* can run on a device and why, and turns one of
 //! them into a [`Kernel`]: specialised WGSL, bindings in order, parameters, and a grid of workgroups.
 
+mod activation;
 mod argmax;
 mod attention;
 mod norm;
@@ -14,6 +15,7 @@ mod specialize;
 
 use std::{fmt, sync::Arc};
 
+pub use activation::unary_wgsl;
 pub use argmax::ArgmaxProblem;
 pub use attention::{AttentionFault, AttentionProblem};
 pub use norm::{NormKind, NormProblem};
