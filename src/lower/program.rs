@@ -16,6 +16,9 @@ pub struct Program {
     pub steps: Vec<Step>,
     /// What the graph passes did, and what kept them from doing more, in order.
     pub notes: Vec<Note>,
+    /// Bytes of every intermediate value of the graph as it was given: what a run of one kernel an operation, that keeps
+    /// each result, would take. Views and outputs don't count.
+    pub unfused_bytes: u64,
 }
 
 /// The place of a [`Buffer`] in [`Program::buffers`].
@@ -75,6 +78,8 @@ pub struct Step {
     pub outputs: Vec<BufferId>,
     /// Buffers of the kernel's scratch.
     pub scratch: Vec<BufferId>,
+    /// The input that output 0 takes over: both lie in one allocation, and no launch binds the input.
+    pub in_place: Option<usize>,
 }
 
 impl Step {
