@@ -4,7 +4,7 @@
 
 use crate::{
     DType, Graph, Result, Tensor,
-    graph::{AttentionArgs, ValueId},
+    graph::{Align, AttentionArgs, Mask, ValueId},
 };
 
 /// A graph to be timed. Its inputs are drawn by [`Workload::inputs`].
@@ -66,8 +66,8 @@ pub fn all(quick: bool) -> Result<Vec<Workload>> {
             g.gelu(y)
         })?);
     }
-    type Mask = (&'static str, bool, bool, Option<f32>);
-    const MASKS: [Mask; 4] = [
+    type Masking = (&'static str, bool, bool, Option<f32>);
+    const MASKS: [Masking; 4] = [
         ("", false, false, None),
         (" causal", true, false, None),
         (" bias", false, true, None),
@@ -85,8 +85,11 @@ pub fn all(quick: bool) -> Result<Vec<Workload>> {
                 let q = g.input("q", DType::F32, [b, h, tq, d])?;
                 let k = g.input("k", DType::F32, [b, h, tk, d])?;
                 let v = g.input("v", DType::F32, [b, h, tk, d])?;
-                let bias = if bias { Some(g.input("bias", DType::F32, [h, tq, tk])?) } else { None };
-                g.attention(q, k, v, &AttentionArgs { causal, bias, softcap, ..AttentionArgs::default() })
+                let mut mask = if causal { Mask::causal(Align::TopLeft) } else { Mask::none() };
+                if bias {
+                    mask = mask & Mask::bias(g.input("bias", DType::F32, [h, tq, tk])?);
+                }
+                g.attention(q, k, v, AttentionArgs { softcap, ..mask.into() })
             })?);
         }
     }
@@ -144,7 +147,7 @@ fn encoder_layer(g: &mut Graph, [b, t, e]: [usize; 3], heads: usize) -> Result<V
         g.split_heads(part, heads)
     };
     let (q, k, v) = (part(g, 0)?, part(g, 1)?, part(g, 2)?);
-    let seen = g.attention(q, k, v, &AttentionArgs::default())?;
+    let seen = g.attention(q, k, v, Mask::none())?;
     let merged = g.merge_heads(seen)?;
     let wo = weight(g, "out_proj.weight", &[e, e])?;
     let bo = weight(g, "out_proj.bias", &[e])?;

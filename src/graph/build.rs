@@ -1,47 +1,10 @@
 //! Builder methods: each pushes one operation, or a few that together have a name.
 
-use super::{Align, Attention, AttentionOperand, Binary, Graph, Op, Reduce, Unary, ValueId, Window};
+use super::{AttentionArgs, Binary, Graph, Op, Reduce, Unary, ValueId};
 use crate::{
     Error, Result,
     tensor::{DType, Shape, Tensor},
 };
-
-/// Masks and modifiers of [`Graph::attention`], with their operands. The default sees everything, scaled by 1/√D.
-///
-/// ```text
-/// causal, top left (offset 0)        causal, bottom right (offset Tk − Tq)      window left 1, right 0 (offset 0)
-///      j 0 1 2 3 4                        j 0 1 2 3 4                                j 0 1 2 3 4
-///  i 0   x . . . .                    i 0   x x x . .                            i 0   x . . . .
-///  i 1   x x . . .                    i 1   x x x x .                            i 1   x x . . .
-///  i 2   x x x . .                    i 2   x x x x x                            i 2   . x x . .
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct AttentionArgs {
-    /// Factor on q·k; `None` is 1/√D.
-    pub scale: Option<f32>,
-    /// Softcap, > 0.
-    pub softcap: Option<f32>,
-    /// Hide keys after the query's own position.
-    pub causal: bool,
-    /// Sliding window.
-    pub window: Window,
-    /// Where query 0 stands among the keys; [`Align::PerItem`] is set by `offsets`.
-    pub align: Align,
-    /// bool, true = may be seen; broadcasts to `[B, Hq, Tq, Tk]`.
-    pub mask: Option<ValueId>,
-    /// Added to the scores; broadcasts to `[B, Hq, Tq, Tk]`.
-    pub bias: Option<ValueId>,
-    /// i32 `[B]`.
-    pub key_lengths: Option<ValueId>,
-    /// i32 `[B]`.
-    pub query_lengths: Option<ValueId>,
-    /// i32 `[B]`: offsets of query 0.
-    pub offsets: Option<ValueId>,
-    /// i32 `[B + 1]` twice: starts of packed sequences in q, and in k and v.
-    pub packed: Option<(ValueId, ValueId)>,
-    /// f32 `[Hq]`: ALiBi slopes.
-    pub slopes: Option<ValueId>,
-}
 
 impl Graph {
     fn push_one(&mut self, op: Op, inputs: &[ValueId]) -> Result<ValueId> {
@@ -121,8 +84,9 @@ impl Graph {
         }
     }
 
-    /// Scaled dot-product attention; see [`Attention`]. The result has q's dtype.
-    pub fn attention(&mut self, q: ValueId, k: ValueId, v: ValueId, args: &AttentionArgs) -> Result<ValueId> {
+    /// Scaled dot-product attention under a [`Mask`](super::Mask); see [`Attention`](super::Attention). The result has q's
+    /// dtype.
+    pub fn attention(&mut self, q: ValueId, k: ValueId, v: ValueId, args: impl Into<AttentionArgs>) -> Result<ValueId> {
         Ok(self.attention_with_lse(q, k, v, args)?.0)
     }
 
@@ -132,36 +96,10 @@ impl Graph {
         q: ValueId,
         k: ValueId,
         v: ValueId,
-        args: &AttentionArgs,
+        args: impl Into<AttentionArgs>,
     ) -> Result<(ValueId, ValueId)> {
-        use AttentionOperand as A;
-        let given = [
-            (A::Mask, args.mask),
-            (A::Bias, args.bias),
-            (A::KeyLengths, args.key_lengths),
-            (A::QueryLengths, args.query_lengths),
-            (A::Offsets, args.offsets),
-            (A::QueryOffsets, args.packed.map(|p| p.0)),
-            (A::KeyOffsets, args.packed.map(|p| p.1)),
-            (A::Slopes, args.slopes),
-        ];
-        let mut inputs = vec![q, k, v];
-        let mut operands = Vec::new();
-        for (operand, value) in given {
-            if let Some(value) = value {
-                operands.push(operand);
-                inputs.push(value);
-            }
-        }
-        let align = if args.offsets.is_some() { Align::PerItem } else { args.align };
-        let attention = Attention {
-            scale: args.scale,
-            softcap: args.softcap,
-            causal: args.causal,
-            window: args.window,
-            align,
-            operands,
-        };
+        let (attention, operands) = args.into().resolve(self)?;
+        let inputs: Vec<ValueId> = [q, k, v].into_iter().chain(operands).collect();
         let outputs = self.push(Op::Attention(attention), &inputs)?;
         Ok((outputs[0], outputs[1]))
     }

@@ -24,13 +24,14 @@
 
 mod build;
 mod infer;
+mod mask;
 mod op;
 mod verify;
 
 use std::collections::HashMap;
 
-pub use build::AttentionArgs;
 pub use infer::infer;
+pub use mask::{AttentionArgs, Mask};
 pub use op::{Align, Attention, AttentionOperand, Binary, Op, Reduce, Unary, Window};
 
 use crate::{

@@ -1,0 +1,225 @@
+use std::ops::BitAnd;
+
+use super::{Align, Attention, AttentionOperand, Graph, ValueId, Window};
+use crate::{Error, Result};
+
+/// Which keys each query may see. Masks compose with `&`: a key is seen where every part says so.
+///
+/// Rows are queries `i`, columns are keys `j`; `x` may be seen. `offset` says where query 0 stands among the keys:
+///
+/// ```text
+/// causal(TopLeft)   offset 0         causal(BottomRight)   offset Tk − Tq     window(1, 0, TopLeft)
+///      j 0 1 2 3 4                        j 0 1 2 3 4                            j 0 1 2 3 4
+///  i 0   x . . . .                    i 0   x x x . .                        i 0   x . . . .
+///  i 1   x x . . .                    i 1   x x x x .                        i 1   x x . . .
+///  i 2   x x x . .                    i 2   x x x x x                        i 2   . x x . .
+///
+/// causal(TopLeft), Tq > Tk           causal(BottomRight), Tq > Tk             key_lengths = 3
+///      j 0 1 2                            j 0 1 2                                j 0 1 2 3 4
+///  i 0   x . .                        i 0   . . .   (sees nothing: out is 0)  i 0   x x x . .
+///  i 1   x x .                        i 1   . . .                             i 1   x x x . .
+///  i 2   x x x                        i 2   x . .                             i 2   x x x . .
+///  i 3   x x x                        i 3   x x .
+///  i 4   x x x                        i 4   x x x
+/// ```
+///
+/// ```
+/// use tilewise::{DType, Graph, graph::{Align, Mask}};
+/// let mut g = Graph::new();
+/// let q = g.input("q", DType::F32, [2, 8, 1, 64])?;
+/// let k = g.input("k", DType::F32, [2, 2, 100, 64])?;
+/// let v = g.input("v", DType::F32, [2, 2, 100, 64])?;
+/// let lengths = g.input("lengths", DType::I32, [2])?;
+/// let mask = Mask::causal(Align::BottomRight) & Mask::key_lengths(lengths);
+/// let out = g.attention(q, k, v, mask)?;
+/// assert_eq!(g.shape(out), &[2, 8, 1, 64].into());
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Mask {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Part {
+    Causal(Align),
+    Window(Window, Align),
+    Aligned(Align),
+    Offsets(ValueId),
+    Boolean(ValueId),
+    Bias(ValueId),
+    KeyLengths(ValueId),
+    QueryLengths(ValueId),
+    Packed(ValueId, ValueId),
+}
+
+impl Mask {
+    /// Everything may be seen.
+    pub fn none() -> Self {
+        Mask::default()
+    }
+
+    fn part(part: Part) -> Self {
+        Mask { parts: vec![part] }
+    }
+
+    /// `j ≤ i + offset`: no key after the query's own position.
+    pub fn causal(align: Align) -> Self {
+        Mask::part(Part::Causal(align))
+    }
+
+    /// `i + offset − left ≤ j ≤ i + offset + right`: a sliding window; `None` is open.
+    pub fn window(left: impl Into<Option<u32>>, right: impl Into<Option<u32>>, align: Align) -> Self {
+        Mask::part(Part::Window(Window { left: left.into(), right: right.into() }, align))
+    }
+
+    /// Hides nothing, but says where query 0 stands among the keys: for ALiBi without a causal mask.
+    pub fn aligned(align: Align) -> Self {
+        Mask::part(Part::Aligned(align))
+    }
+
+    /// The offset of query 0 among the keys per batch item, i32 `[B]`, for parts aligned [`Align::PerItem`].
+    pub fn offsets(offsets: ValueId) -> Self {
+        Mask::part(Part::Offsets(offsets))
+    }
+
+    /// bool, true = may be seen; broadcasts from the right to `[B, Hq, Tq, Tk]`.
+    pub fn boolean(mask: ValueId) -> Self {
+        Mask::part(Part::Boolean(mask))
+    }
+
+    /// Added to the scores, −inf hides; broadcasts from the right to `[B, Hq, Tq, Tk]`.
+    pub fn bias(bias: ValueId) -> Self {
+        Mask::part(Part::Bias(bias))
+    }
+
+    /// i32 `[B]`: keys from here on are hidden. What padding needs.
+    pub fn key_lengths(lengths: ValueId) -> Self {
+        Mask::part(Part::KeyLengths(lengths))
+    }
+
+    /// i32 `[B]`: queries from here on see nothing, and give 0.
+    pub fn query_lengths(lengths: ValueId) -> Self {
+        Mask::part(Part::QueryLengths(lengths))
+    }
+
+    /// Packed sequences, end to end without padding: i32 `[B + 1]` starts in q, and in k and v (`cu_seqlens`).
+    pub fn packed(query_offsets: ValueId, key_offsets: ValueId) -> Self {
+        Mask::part(Part::Packed(query_offsets, key_offsets))
+    }
+}
+
+impl BitAnd for Mask {
+    type Output = Mask;
+    fn bitand(mut self, other: Mask) -> Mask {
+        self.parts.extend(other.parts);
+        self
+    }
+}
+
+/// A mask and the modifiers of attention. A [`Mask`] alone turns into one that scales by 1/√D.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AttentionArgs {
+    /// Which keys each query may see.
+    pub mask: Mask,
+    /// Factor on q·k; `None` is 1/√D.
+    pub scale: Option<f32>,
+    /// c of `c·tanh(s/c)`, > 0, before any mask.
+    pub softcap: Option<f32>,
+    /// f32 `[Hq]`: ALiBi slopes.
+    pub slopes: Option<ValueId>,
+}
+
+impl From<Mask> for AttentionArgs {
+    fn from(mask: Mask) -> Self {
+        AttentionArgs { mask, ..AttentionArgs::default() }
+    }
+}
+
+impl From<&AttentionArgs> for AttentionArgs {
+    fn from(args: &AttentionArgs) -> Self {
+        args.clone()
+    }
+}
+
+impl AttentionArgs {
+    /// The operation and its operands after q, k and v. Two parts of one kind become one: booleans by ∧, biases by +,
+    /// lengths by min, windows by intersection.
+    pub(super) fn resolve(self, g: &mut Graph) -> Result<(Attention, Vec<ValueId>)> {
+        use AttentionOperand as A;
+        let mut op = Attention { scale: self.scale, softcap: self.softcap, ..Attention::default() };
+        let mut align: Option<Align> = None;
+        let mut given: [(A, Option<ValueId>); 8] = [
+            (A::Mask, None),
+            (A::Bias, None),
+            (A::KeyLengths, None),
+            (A::QueryLengths, None),
+            (A::Offsets, None),
+            (A::QueryOffsets, None),
+            (A::KeyOffsets, None),
+            (A::Slopes, self.slopes),
+        ];
+        type Join = fn(&mut Graph, ValueId, ValueId) -> Result<ValueId>;
+        let and: Join = |g, a, b| g.binary(super::Binary::And, a, b);
+        let add: Join = |g, a, b| g.add(a, b);
+        let min: Join = |g, a, b| g.min(a, b);
+        let once: Join = |_, _, _| Err(Error::op("attention", "a mask names offsets or packed sequences twice"));
+        let mut put = |g: &mut Graph, operand: A, value: ValueId, join: Join| -> Result<()> {
+            let slot = &mut given.iter_mut().find(|(kind, _)| *kind == operand).map(|(_, slot)| slot);
+            if let Some(slot) = slot {
+                **slot = Some(match **slot {
+                    Some(old) if old != value => join(g, old, value)?,
+                    _ => value,
+                });
+            }
+            Ok(())
+        };
+        for part in self.mask.parts {
+            let aligned = match part {
+                Part::Causal(align) => {
+                    op.causal = true;
+                    Some(align)
+                }
+                Part::Window(window, align) => {
+                    let least = |a: Option<u32>, b: Option<u32>| a.into_iter().chain(b).min();
+                    op.window = Window {
+                        left: least(op.window.left, window.left),
+                        right: least(op.window.right, window.right),
+                    };
+                    Some(align)
+                }
+                Part::Aligned(align) => Some(align),
+                Part::Offsets(value) => {
+                    put(g, A::Offsets, value, once)?;
+                    Some(Align::PerItem)
+                }
+                Part::Boolean(value) => put(g, A::Mask, value, and).map(|()| None)?,
+                Part::Bias(value) => put(g, A::Bias, value, add).map(|()| None)?,
+                Part::KeyLengths(value) => put(g, A::KeyLengths, value, min).map(|()| None)?,
+                Part::QueryLengths(value) => put(g, A::QueryLengths, value, min).map(|()| None)?,
+                Part::Packed(queries, keys) => {
+                    put(g, A::QueryOffsets, queries, once)?;
+                    put(g, A::KeyOffsets, keys, once).map(|()| None)?
+                }
+            };
+            match (align, aligned) {
+                (Some(a), Some(b)) if a != b => {
+                    return Err(Error::op(
+                        "attention",
+                        format!("parts of the mask are aligned {a:?} and {b:?}: one attention has one alignment"),
+                    ));
+                }
+                _ => align = align.or(aligned),
+            }
+        }
+        op.align = align.unwrap_or_default();
+        let mut values = Vec::new();
+        for (operand, value) in given {
+            if let Some(value) = value {
+                op.operands.push(operand);
+                values.push(value);
+            }
+        }
+        Ok((op, values))
+    }
+}
