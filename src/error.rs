@@ -66,6 +66,11 @@ pub enum Error {
         hint: String,
     },
 
+    /// A kernel that broke a promise in a watched run: it left an element unwritten, wrote behind the end of a buffer, or
+    /// gave different bits in two runs. The fault is tilewise's or the driver's.
+    #[error("{0}")]
+    Guard(String),
+
     /// The device rejected a command. This is a fault of tilewise or of the driver, not of the data.
     #[error("the device rejected {during}: {message}")]
     Validation {

@@ -2,6 +2,7 @@
 //! a host graph and checked, op by op, against a CPU reference.
 
 mod error;
+pub mod gpu;
 pub mod graph;
 pub mod kernel;
 pub mod lower;

@@ -12,9 +12,16 @@ pub struct Source {
     pub name: &'static str,
     /// The specialised module.
     pub wgsl: String,
-    /// Every index is proved in range (the argument stands in the shader's head), so the driver's checks and loop bounds
-    /// may be left out.
-    pub trusted: bool,
+    /// Every index is proved in range and every loop ends (the argument stands in the shader's head), so checks of bounds
+    /// and loops may be left out. Only the kernels of this crate can say so.
+    pub(crate) trusted: bool,
+}
+
+impl Source {
+    /// A module that runs with all checks. Its entry point is `main`; see [`Launch`](super::Launch) for its bindings.
+    pub fn new(name: &'static str, wgsl: impl Into<String>) -> Self {
+        Source { name, wgsl: wgsl.into(), trusted: false }
+    }
 }
 
 /// Fills the slots of a shader file. See `shaders/README.md` for what a slot is.
@@ -78,8 +85,8 @@ impl Specialization {
         self
     }
 
-    /// Says that the shader's head proves every index in range.
-    pub fn trusted(mut self) -> Self {
+    /// Says that the shader's head proves every index in range and every loop finite.
+    pub(crate) fn trusted(mut self) -> Self {
         self.trusted = true;
         self
     }

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    kernel::{Candidate, Kernel, Operand},
+    Error, Result,
+    kernel::{Access, Candidate, Kernel, Operand, buffer_bytes},
     tensor::{DType, Shape, Tensor},
 };
 
@@ -137,5 +138,123 @@ impl Program {
     /// Bytes of temporaries if each had memory of its own.
     pub fn naive_bytes(&self) -> u64 {
         self.buffers.iter().filter(|b| matches!(b.role, Role::Temporary(_))).map(|b| b.bytes).sum()
+    }
+
+    /// Checks what the engine relies on: every index names something, buffers hold their tensors, temporaries lie in
+    /// their allocations, names are unique, and no dispatch writes what it must not or reads what it writes through a
+    /// second binding.
+    pub fn verify(&self) -> Result<()> {
+        let mut names = std::collections::BTreeSet::new();
+        for buffer in &self.buffers {
+            let error = |message: String| Err(Error::op("program", format!("buffer `{}` {message}", buffer.name)));
+            let need = buffer_bytes(buffer.dtype, buffer.shape.checked_elements("program")?);
+            if buffer.bytes < need || buffer.bytes % 16 != 0 {
+                return error(format!(
+                    "has {} bytes, expected a multiple of 16 and at least {need} for {} {}",
+                    buffer.bytes, buffer.dtype, buffer.shape
+                ));
+            }
+            match &buffer.role {
+                Role::Input(name) | Role::Parameter(name) | Role::Output(name) => {
+                    if !names.insert(name.as_str()) {
+                        return error(format!("has the name `{name}` of another input, parameter or output"));
+                    }
+                }
+                Role::Constant(value) => {
+                    if value.dtype() != buffer.dtype || value.shape() != &buffer.shape {
+                        return error(format!(
+                            "is {} {}, its value is {} {}",
+                            buffer.dtype,
+                            buffer.shape,
+                            value.dtype(),
+                            value.shape()
+                        ));
+                    }
+                }
+                Role::Temporary(allocation) => match self.allocations.get(*allocation) {
+                    Some(&bytes) if bytes >= buffer.bytes => {}
+                    Some(bytes) => return error(format!("needs {} bytes, its allocation has {bytes}", buffer.bytes)),
+                    None => {
+                        return error(format!("lies in allocation {allocation}, there are {}", self.allocations.len()));
+                    }
+                },
+            }
+        }
+        (0..self.steps.len()).try_for_each(|step| self.verify_step(step))
+    }
+
+    fn verify_step(&self, index: usize) -> Result<()> {
+        let step = &self.steps[index];
+        let error = |message: String| {
+            Err(Error::op("program", format!("step {index} ({} {}): {message}", step.family, step.variant)))
+        };
+        let operands = step.inputs.iter().chain(&step.outputs).chain(&step.scratch);
+        if let Some(BufferId(id)) = operands.copied().find(|id| id.0 >= self.buffers.len()) {
+            return error(format!("names buffer {id}, there are {}", self.buffers.len()));
+        }
+        if step.scratch.len() != step.kernel.scratch.len() {
+            return error(format!("{} scratch buffers for {}", step.scratch.len(), step.kernel.scratch.len()));
+        }
+        for (id, &bytes) in step.scratch.iter().zip(&step.kernel.scratch) {
+            let buffer = &self.buffers[id.0];
+            if buffer.bytes < bytes {
+                return error(format!(
+                    "scratch `{}` has {} bytes, the kernel needs {bytes}",
+                    buffer.name, buffer.bytes
+                ));
+            }
+        }
+        if let Some(input) = step.in_place {
+            let (Some(&BufferId(from)), Some(&BufferId(to))) = (step.inputs.get(input), step.outputs.first()) else {
+                return error(format!("takes over input {input}, there are {}", step.inputs.len()));
+            };
+            if from == to || self.memory(from) != self.memory(to) || self.buffers[from].bytes != self.buffers[to].bytes
+            {
+                return error(format!(
+                    "takes over `{}` as `{}`, which are not two temporaries of equal size in one allocation",
+                    self.buffers[from].name, self.buffers[to].name
+                ));
+            }
+        }
+        for launch in &step.kernel.launches {
+            let mut bound: Vec<(usize, Access)> = Vec::new();
+            for binding in &launch.bindings {
+                let list = match binding.operand {
+                    Operand::Input(_) => &step.inputs,
+                    Operand::Output(_) => &step.outputs,
+                    Operand::Scratch(_) => &step.scratch,
+                };
+                let (Operand::Input(i) | Operand::Output(i) | Operand::Scratch(i)) = binding.operand;
+                let Some(&BufferId(id)) = list.get(i) else {
+                    return error(format!("`{}` binds {:?}, there are {}", launch.label, binding.operand, list.len()));
+                };
+                let buffer = &self.buffers[id];
+                if binding.access == Access::Write && !matches!(buffer.role, Role::Output(_) | Role::Temporary(_)) {
+                    return error(format!("`{}` writes `{}`, which is {:?}", launch.label, buffer.name, buffer.role));
+                }
+                bound.push((self.memory(id), binding.access));
+            }
+            for (i, &(memory, access)) in bound.iter().enumerate() {
+                if bound[..i]
+                    .iter()
+                    .any(|&(other, was)| other == memory && (was, access) != (Access::Read, Access::Read))
+                {
+                    let BufferId(id) = step.buffer(launch.bindings[i].operand);
+                    return error(format!(
+                        "`{}` binds the memory of `{}` twice and writes it",
+                        launch.label, self.buffers[id].name
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A number for the memory that a buffer lies in, equal for temporaries that share an allocation.
+    fn memory(&self, id: usize) -> usize {
+        match self.buffers[id].role {
+            Role::Temporary(allocation) => self.buffers.len() + allocation,
+            _ => id,
+        }
     }
 }

@@ -1,0 +1,245 @@
+//! Which buffers a program runs on: bind groups, and recording.
+
+use super::{
+    Executable,
+    executable::{BufferInfo, Dispatch, Home, NameCheck},
+    guard,
+    scope::{scoped, scoped_now},
+};
+use crate::{Error, Result};
+
+/// A range of a buffer.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Bound {
+    pub(super) buffer: wgpu::Buffer,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+}
+
+impl Bound {
+    pub(super) fn whole(buffer: wgpu::Buffer) -> Self {
+        Bound { offset: 0, size: buffer.size(), buffer }
+    }
+
+    fn resource(&self) -> wgpu::BindingResource<'_> {
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer: &self.buffer,
+            offset: self.offset,
+            size: wgpu::BufferSize::new(self.size),
+        })
+    }
+}
+
+/// Inputs and outputs, in the order of [`Executable::io`], with the bind groups of the dispatches that touch them.
+pub(super) struct BoundSet {
+    key: Vec<Bound>,
+    groups: Vec<Option<wgpu::BindGroup>>,
+}
+
+/// Sets of the caller's buffers whose bind groups are kept.
+const KEPT_SETS: usize = 8;
+
+impl Executable {
+    /// Records the program into the caller's encoder, as one compute pass, reading and writing the caller's buffers:
+    /// every input and every output by name.
+    ///
+    /// A tensor lies row-major at the start of its slice, which has at least [`buffer_bytes`] bytes (whole 16-byte
+    /// blocks) and an offset that the device allows (`min_storage_buffer_offset_alignment`); its buffer has the usage
+    /// `STORAGE`. An output's buffer may not be given for anything else. [`Executable::buffer`] has the buffers that
+    /// [`run`](Executable::run) uses, which may be given as well.
+    ///
+    /// Temporaries belong to the executable, so runs that are recorded here must be submitted in order on one queue.
+    /// The bind groups of the last eight sets of buffers are kept for the next call, and keep those buffers alive.
+    ///
+    /// # Errors
+    /// [`Error::Binding`] says everything that is wrong with the buffers. Nothing is recorded then.
+    ///
+    /// [`buffer_bytes`]: crate::kernel::buffer_bytes
+    pub fn encode(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        buffers: &[(&str, wgpu::BufferSlice<'_>)],
+    ) -> Result<()> {
+        self.gpu.inner.health.check()?;
+        let key = self.check_buffers(buffers)?;
+        let set = match self.bound.iter().position(|set| set.key == key) {
+            Some(set) => set,
+            None => {
+                let gpu = &*self.gpu.inner;
+                let groups = scoped_now(&gpu.device, &gpu.health, "the caller's buffers", || self.groups(&key))?;
+                self.keep(BoundSet { key, groups })
+            }
+        };
+        self.record_pass(encoder, set);
+        Ok(())
+    }
+
+    /// The buffer of an input or output that [`run`](Executable::run) uses, made if need be.
+    pub async fn buffer_async(&mut self, name: &str) -> Result<wgpu::Buffer> {
+        let Some(at) = self.io.iter().position(|&i| self.buffers[i].name == name) else {
+            return Err(Error::Binding(format!("there is no input or output `{name}`")));
+        };
+        self.bind_own().await?;
+        Ok(self.own_buffers().bounds[at].buffer.clone())
+    }
+
+    /// [`Executable::buffer_async`], blocking.
+    #[cfg(feature = "native")]
+    pub fn buffer(&mut self, name: &str) -> Result<wgpu::Buffer> {
+        pollster::block_on(self.buffer_async(name))
+    }
+
+    /// The caller's buffers in the order of `io`, if they are what the program wants.
+    fn check_buffers(&self, given: &[(&str, wgpu::BufferSlice<'_>)]) -> Result<Vec<Bound>> {
+        let wanted = || self.io.iter().map(|&i| &self.buffers[i]);
+        let alignment = u64::from(self.gpu.inner.limits.min_storage_buffer_offset_alignment);
+        let mut check = NameCheck::new("input or output", wanted().map(|info| info.name.as_str()));
+        let mut bounds = vec![None; self.io.len()];
+        for (name, slice) in given {
+            if check.take(name)
+                && let Some((at, info)) = wanted().enumerate().find(|(_, info)| info.name == *name)
+            {
+                check.buffer(name, *slice, info.bytes, alignment);
+                bounds[at] = Some(Bound { buffer: slice.buffer().clone(), offset: slice.offset(), size: info.bytes });
+            }
+        }
+        for (name, slice) in given {
+            let is_output = wanted().any(|info| info.name == *name && matches!(info.home, Home::Output));
+            if is_output
+                && let Some((other, _)) =
+                    given.iter().find(|(other, with)| other != name && with.buffer() == slice.buffer())
+            {
+                check.problem(format!("output `{name}` has the same buffer as `{other}`"));
+            }
+        }
+        check.finish()?;
+        Ok(bounds.into_iter().flatten().collect())
+    }
+
+    /// Keeps a set of bind groups, in place of the oldest if there are many, and returns its place.
+    fn keep(&mut self, set: BoundSet) -> usize {
+        if self.bound.len() >= KEPT_SETS {
+            self.bound.remove(0);
+        }
+        self.bound.push(set);
+        self.bound.len() - 1
+    }
+
+    /// Makes the executable's own inputs and outputs, once, and returns the place of their bind groups.
+    pub(super) async fn bind_own(&mut self) -> Result<usize> {
+        let gpu = self.gpu.clone();
+        let gpu = &*gpu.inner;
+        let key = match &self.own {
+            Some(own) => own.clone(),
+            None => {
+                let mut own = Vec::with_capacity(self.io.len());
+                for &i in &self.io {
+                    let info = &self.buffers[i];
+                    let bytes = info.bytes + if self.guard { guard::MARGIN } else { 0 };
+                    own.push(Bound::whole(gpu.create_buffer(&info.name, bytes).await?));
+                }
+                self.own.insert(own).clone()
+            }
+        };
+        if let Some(set) = self.bound.iter().position(|set| set.key == key) {
+            return Ok(set);
+        }
+        let groups = scoped(&gpu.device, &gpu.health, "bind groups", || self.groups(&key)).await?;
+        Ok(self.keep(BoundSet { key, groups }))
+    }
+
+    /// The executable's own inputs and outputs; empty before [`Executable::bind_own`].
+    pub(super) fn own_buffers(&self) -> Own<'_> {
+        Own { executable: self, bounds: self.own.as_deref().unwrap_or_default() }
+    }
+
+    /// Makes the bind groups of dispatches that touch no input or output.
+    pub(super) async fn bind_fixed(&mut self) -> Result<()> {
+        let gpu = self.gpu.clone();
+        let gpu = &*gpu.inner;
+        let groups = scoped(&gpu.device, &gpu.health, "bind groups", || {
+            self.dispatches.iter().map(|dispatch| self.group(dispatch, |_| None)).collect::<Vec<_>>()
+        })
+        .await?;
+        for (dispatch, group) in self.dispatches.iter_mut().zip(groups) {
+            dispatch.group = group;
+        }
+        Ok(())
+    }
+
+    fn groups(&self, key: &[Bound]) -> Vec<Option<wgpu::BindGroup>> {
+        let find = |buffer: usize| self.io.iter().position(|&i| i == buffer).map(|at| &key[at]);
+        self.dispatches
+            .iter()
+            .map(|dispatch| if dispatch.group.is_some() { None } else { self.group(dispatch, find) })
+            .collect()
+    }
+
+    /// The bind group of a dispatch, given its inputs and outputs; `None` if one of them is not there.
+    fn group<'a>(&'a self, dispatch: &Dispatch, io: impl Fn(usize) -> Option<&'a Bound>) -> Option<wgpu::BindGroup> {
+        let params = wgpu::BufferBinding {
+            buffer: &self.params,
+            offset: dispatch.params.start,
+            size: wgpu::BufferSize::new(dispatch.params.end - dispatch.params.start),
+        };
+        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(params) }];
+        for (slot, &(buffer, _)) in dispatch.bindings.iter().enumerate() {
+            let bound = match &self.buffers[buffer].home {
+                Home::Constant(bound) | Home::Temporary(bound) => bound,
+                Home::Input | Home::Output => io(buffer)?,
+            };
+            entries.push(wgpu::BindGroupEntry { binding: slot as u32 + 1, resource: bound.resource() });
+        }
+        Some(self.gpu.inner.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(&dispatch.label),
+            layout: &dispatch.pipeline.layout,
+            entries: &entries,
+        }))
+    }
+
+    /// Records the whole program as one pass.
+    pub(super) fn record_pass(&self, encoder: &mut wgpu::CommandEncoder, set: usize) {
+        let mut pass = encoder
+            .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("tilewise"), timestamp_writes: None });
+        self.record(&mut pass, set, &self.dispatches, 0);
+    }
+
+    /// Records dispatches, the first of which is number `first` of the program.
+    pub(super) fn record(&self, pass: &mut wgpu::ComputePass<'_>, set: usize, dispatches: &[Dispatch], first: usize) {
+        for (dispatch, bound) in dispatches.iter().zip(&self.bound[set].groups[first..]) {
+            if dispatch.grid.contains(&0) {
+                continue;
+            }
+            pass.set_pipeline(&dispatch.pipeline.pipeline);
+            pass.set_bind_group(0, dispatch.group.as_ref().or(bound.as_ref()), &[]);
+            let [x, y, z] = dispatch.grid;
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+}
+
+/// The buffers of an executable's own inputs and outputs.
+pub(super) struct Own<'a> {
+    executable: &'a Executable,
+    pub(super) bounds: &'a [Bound],
+}
+
+impl<'a> Own<'a> {
+    fn all(&self) -> impl Iterator<Item = (&'a BufferInfo, &'a Bound)> + use<'a> {
+        let executable = self.executable;
+        executable.io.iter().map(|&i| &executable.buffers[i]).zip(self.bounds)
+    }
+
+    pub(super) fn bound(&self, buffer: usize) -> Option<&'a Bound> {
+        let at = self.executable.io.iter().position(|&i| i == buffer)?;
+        self.bounds.get(at)
+    }
+
+    pub(super) fn inputs(&self) -> impl Iterator<Item = (&'a BufferInfo, &'a Bound)> + use<'a> {
+        self.all().filter(|(info, _)| matches!(info.home, Home::Input))
+    }
+
+    pub(super) fn outputs(&self) -> impl Iterator<Item = (&'a BufferInfo, &'a Bound)> + use<'a> {
+        self.all().filter(|(info, _)| matches!(info.home, Home::Output))
+    }
+}

@@ -1,0 +1,217 @@
+use std::{fmt, sync::Arc};
+
+use super::{
+    adapter::{self, Choice},
+    pipeline::Pipelines,
+    scope::Health,
+};
+use crate::{Error, Result, kernel::Profile};
+
+/// An open device with its compiled kernels. Clones share both.
+///
+/// ```no_run
+/// # #[cfg(feature = "native")] {
+/// let gpu = tilewise::gpu::Gpu::new()?;
+/// println!("{} ({:?})", gpu.profile().adapter, gpu.profile().kind);
+/// # }
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Gpu {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) info: wgpu::AdapterInfo,
+    pub(super) limits: wgpu::Limits,
+    pub(super) features: wgpu::Features,
+    pub(super) profile: Profile,
+    pub(super) health: Arc<Health>,
+    pub(super) pipelines: Pipelines,
+}
+
+/// Chooses an adapter and opens a device; see [`Gpu::builder`].
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    choice: Choice,
+    checked_shaders: bool,
+    portable: bool,
+    features: wgpu::Features,
+}
+
+/// Features that kernels or timing make use of where they are offered.
+const OPTIONAL_FEATURES: wgpu::Features = wgpu::Features::SHADER_F16
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::TIMESTAMP_QUERY)
+    .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS)
+    .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
+
+impl Builder {
+    /// Takes the first adapter whose name contains this text, in any case.
+    pub fn adapter(mut self, name: impl Into<String>) -> Self {
+        self.choice = Choice::Name(name.into());
+        self
+    }
+
+    /// Takes the adapter at this place of [`adapters`](super::adapters).
+    pub fn adapter_index(mut self, index: usize) -> Self {
+        self.choice = Choice::Index(index);
+        self
+    }
+
+    /// Keeps the run-time checks in all shaders, also in those that are proved to stay in range
+    /// ([`Source::trusted`](crate::kernel::Source::trusted)). The results have the same bits.
+    pub fn checked_shaders(mut self, checked: bool) -> Self {
+        self.checked_shaders = checked;
+        self
+    }
+
+    /// Opens the device with the default limits of WebGPU and no optional feature, apart from those of
+    /// [`Builder::features`], so that a program runs here as on the weakest device.
+    pub fn portable(mut self, portable: bool) -> Self {
+        self.portable = portable;
+        self
+    }
+
+    /// Further features that the caller's own use of the device needs; an error if the adapter lacks one.
+    pub fn features(mut self, features: wgpu::Features) -> Self {
+        self.features = features;
+        self
+    }
+
+    /// Opens the device.
+    pub async fn build_async(self) -> Result<Gpu> {
+        let adapter = adapter::choose(&self.choice).await?;
+        let optional = if self.portable { wgpu::Features::empty() } else { OPTIONAL_FEATURES & adapter.features() };
+        let limits = if self.portable { wgpu::Limits::default() } else { adapter.limits() };
+        let name = adapter.get_info().name;
+        let missing = self.features - adapter.features();
+        if !missing.is_empty() {
+            return Err(Error::NoAdapter {
+                message: format!("adapter `{name}` lacks {missing:?}, which was asked for"),
+                hint: "Choose another adapter, or do without.".into(),
+            });
+        }
+        let (device, queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("tilewise"),
+                required_features: optional | self.features,
+                required_limits: limits,
+                ..Default::default()
+            })
+            .await
+            .map_err(|error| Error::NoAdapter {
+                message: format!("adapter `{name}` opened no device: {error}"),
+                hint: "Choose another adapter, or see whether another program holds the device.".into(),
+            })?;
+        let gpu = Gpu::wrap(device, queue, self.checked_shaders);
+        gpu.inner.health.watch(&gpu.inner.device);
+        Ok(gpu)
+    }
+
+    /// [`Builder::build_async`], waiting for the device.
+    #[cfg(feature = "native")]
+    pub fn build(self) -> Result<Gpu> {
+        pollster::block_on(self.build_async())
+    }
+}
+
+impl Gpu {
+    /// Opens the default adapter: the one that the environment variable `WGPU_ADAPTER_NAME` names (a part of its name,
+    /// in any case), or else a real GPU before a software one.
+    #[cfg(feature = "native")]
+    pub fn new() -> Result<Self> {
+        Builder::default().build()
+    }
+
+    /// [`Gpu::new`] without blocking.
+    pub async fn new_async() -> Result<Self> {
+        Builder::default().build_async().await
+    }
+
+    /// Chooses an adapter and what to ask of it.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Uses a device that the caller owns.
+    ///
+    /// Kernels then use what the device was opened with: `SHADER_F16` and `SUBGROUP` if its features have them, its
+    /// limits, and `TIMESTAMP_QUERY` (with `TIMESTAMP_QUERY_INSIDE_PASSES`) for times.
+    ///
+    /// The device's callbacks stay as they are. Errors of tilewise's own commands are caught by error scopes and do not
+    /// reach the caller's handler. If the caller's device-lost callback calls [`Gpu::report_lost`], the reason appears
+    /// in [`Error::DeviceLost`]; without it the loss is noticed at the next failure.
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        Gpu::wrap(device, queue, false)
+    }
+
+    fn wrap(device: wgpu::Device, queue: wgpu::Queue, checked_shaders: bool) -> Self {
+        let (info, limits, features) = (device.adapter_info(), device.limits(), device.features());
+        Gpu {
+            inner: Arc::new(Inner {
+                profile: adapter::profile(&info, &limits, features),
+                device,
+                queue,
+                info,
+                limits,
+                features,
+                health: Arc::default(),
+                pipelines: Pipelines::new(checked_shaders),
+            }),
+        }
+    }
+
+    /// What kernels can count on.
+    pub fn profile(&self) -> &Profile {
+        &self.inner.profile
+    }
+
+    /// The adapter's name, driver and kind.
+    pub fn info(&self) -> &wgpu::AdapterInfo {
+        &self.inner.info
+    }
+
+    /// The driver's name and version.
+    pub fn driver(&self) -> String {
+        adapter::driver(&self.inner.info)
+    }
+
+    /// The device. Errors of the caller's own commands on it are returned by the next call of this crate, unless the
+    /// caller uses error scopes or installs a handler.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.inner.device
+    }
+
+    /// The queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.inner.queue
+    }
+
+    /// How many pipelines have been compiled. A shape that changes only sizes compiles nothing.
+    pub fn compiled_pipelines(&self) -> usize {
+        self.inner.pipelines.compiled()
+    }
+
+    /// Whether runs can be timed on the GPU.
+    pub fn has_timestamps(&self) -> bool {
+        self.inner.features.contains(wgpu::Features::TIMESTAMP_QUERY)
+    }
+
+    /// For the device-lost callback of a device given to [`Gpu::from_wgpu`]: every later call fails with this reason.
+    pub fn report_lost(&self, reason: impl Into<String>) {
+        self.inner.health.set_lost(reason);
+    }
+}
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gpu")
+            .field("adapter", &self.inner.info.name)
+            .field("backend", &self.inner.info.backend)
+            .field("driver", &self.driver())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,281 @@
+//! Runs that watch whether kernels keep their promises.
+
+use super::{
+    Executable, Gpu, LoadOptions, Outputs, Parameters,
+    bindings::Bound,
+    executable::{BufferInfo, Home},
+    scope::scoped,
+    transfer::Wait,
+};
+use crate::{
+    DType, Error, Result, Shape, Tensor,
+    kernel::{Access, Kernel, buffer_bytes},
+    lower::{Buffer, BufferId, Program, Role, Step},
+};
+
+/// Bytes behind the end of each buffer that no kernel may write.
+pub(super) const MARGIN: u64 = 256;
+
+/// A NaN as f32, as two f16 and as two bf16; as bool neither 0 nor 1.
+pub(super) const POISON: u32 = 0x7ffb_7ffb;
+
+/// 7·10²⁸ as f32 and as bf16, 7612 as f16; as bool neither 0 nor 1. What drops a NaN, such as a maximum, shows this.
+const GARBAGE: u32 = 0x6f6f_6f6f;
+
+/// The bytes of a tensor, then `fill` up to `size` bytes.
+pub(super) fn surrounded(bytes: &[u8], size: u64, fill: u32) -> Vec<u8> {
+    let mut all: Vec<u8> = fill.to_le_bytes().into_iter().cycle().take(size as usize).collect();
+    all[..bytes.len()].copy_from_slice(bytes);
+    all
+}
+
+impl Gpu {
+    /// Runs one kernel on host tensors, watched as by [`LoadOptions::guard`], and returns its outputs in order.
+    ///
+    /// This is what the tests of kernels use. Everything is made anew for each call.
+    ///
+    /// # Errors
+    /// [`Error::Guard`] if the kernel leaves an element of an output unwritten, writes behind the end of a buffer, or
+    /// gives different bits in two runs.
+    #[cfg(feature = "native")]
+    pub fn run_kernel(&self, kernel: &Kernel, inputs: &[&Tensor], outputs: &[(DType, Shape)]) -> Result<Vec<Tensor>> {
+        pollster::block_on(self.run_kernel_with(kernel, inputs, outputs, Wait::Block))
+    }
+
+    /// [`Gpu::run_kernel`] without blocking.
+    pub async fn run_kernel_async(
+        &self,
+        kernel: &Kernel,
+        inputs: &[&Tensor],
+        outputs: &[(DType, Shape)],
+    ) -> Result<Vec<Tensor>> {
+        self.run_kernel_with(kernel, inputs, outputs, Wait::Wake).await
+    }
+
+    async fn run_kernel_with(
+        &self,
+        kernel: &Kernel,
+        inputs: &[&Tensor],
+        outputs: &[(DType, Shape)],
+        wait: Wait,
+    ) -> Result<Vec<Tensor>> {
+        let named: Vec<(String, &Tensor)> =
+            inputs.iter().enumerate().map(|(i, tensor)| (format!("input {i}"), *tensor)).collect();
+        let program = program_of(kernel, &named, outputs)?;
+        let mut executable = self.load_with_async(&program, Parameters::new(), LoadOptions { guard: true }).await?;
+        let named: Vec<(&str, &Tensor)> = named.iter().map(|(name, tensor)| (name.as_str(), *tensor)).collect();
+        let inputs = executable.check_inputs(&named)?;
+        let mut found = executable.run_guarded(&inputs, wait).await?;
+        Ok((0..outputs.len()).filter_map(|i| found.remove(&output_name(i))).collect())
+    }
+}
+
+fn output_name(i: usize) -> String {
+    format!("output {i}")
+}
+
+/// A program of one step.
+fn program_of(kernel: &Kernel, inputs: &[(String, &Tensor)], outputs: &[(DType, Shape)]) -> Result<Program> {
+    let mut buffers = Vec::new();
+    let mut add = |name: String, dtype: DType, shape: &Shape, bytes: u64, role: Role| {
+        buffers.push(Buffer { name, dtype, shape: shape.clone(), bytes, role });
+        BufferId(buffers.len() - 1)
+    };
+    let inputs = inputs
+        .iter()
+        .map(|(name, tensor)| {
+            let bytes = buffer_bytes(tensor.dtype(), tensor.len());
+            add(name.clone(), tensor.dtype(), tensor.shape(), bytes, Role::Input(name.clone()))
+        })
+        .collect();
+    let outputs = outputs
+        .iter()
+        .enumerate()
+        .map(|(i, (dtype, shape))| {
+            let bytes = buffer_bytes(*dtype, shape.checked_elements("output")?);
+            Ok(add(output_name(i), *dtype, shape, bytes, Role::Output(output_name(i))))
+        })
+        .collect::<Result<_>>()?;
+    let mut allocations = Vec::new();
+    let scratch = kernel
+        .scratch
+        .iter()
+        .enumerate()
+        .map(|(i, &bytes)| {
+            let bytes = bytes.next_multiple_of(16).max(16);
+            allocations.push(bytes);
+            let shape = Shape::from([bytes as usize / 4]);
+            add(format!("scratch {i}"), DType::U32, &shape, bytes, Role::Temporary(i))
+        })
+        .collect();
+    let step = Step {
+        family: "kernel",
+        variant: "given",
+        reason: String::new(),
+        candidates: Vec::new(),
+        summary: kernel.launches.iter().map(|launch| launch.label.as_str()).collect::<Vec<_>>().join(", "),
+        covers: Vec::new(),
+        kernel: kernel.clone(),
+        inputs,
+        outputs,
+        scratch,
+        in_place: None,
+    };
+    Ok(Program { unfused_bytes: 0, buffers, allocations, steps: vec![step], notes: Vec::new() })
+}
+
+impl Executable {
+    /// Runs twice in poisoned memory and compares.
+    pub(super) async fn run_guarded(&mut self, inputs: &[&Tensor], wait: Wait) -> Result<Outputs> {
+        let set = self.bind_own().await?;
+        let first = self.run_in(POISON, inputs, set, wait).await?;
+        for tensor in first.iter() {
+            self.check_written(tensor)?;
+        }
+        let second = self.run_in(GARBAGE, inputs, set, wait).await?;
+        for (a, b) in first.iter().zip(&second) {
+            self.check_same(a, b)?;
+        }
+        first
+            .into_iter()
+            .map(|Content { info, bytes }| {
+                let info = &self.buffers[info];
+                Ok((info.name.clone(), Tensor::from_bytes(info.dtype, &info.shape, &bytes)?))
+            })
+            .collect()
+    }
+
+    /// One run with `fill` in all memory that the program has yet to write, and behind the end of each buffer; returns
+    /// the outputs.
+    async fn run_in(&self, fill: u32, inputs: &[&Tensor], set: usize, wait: Wait) -> Result<Vec<Content>> {
+        let gpu = &*self.gpu.inner;
+        let own = self.own_buffers();
+        for (tensor, (info, bound)) in inputs.iter().zip(own.inputs()) {
+            let bytes = surrounded(tensor.as_bytes(), bound.size, fill);
+            gpu.write(&bound.buffer, &bytes, &info.name).await?;
+        }
+        let written: Vec<(usize, &Bound)> = self
+            .buffers
+            .iter()
+            .enumerate()
+            .filter_map(|(i, info)| match &info.home {
+                Home::Output => Some((i, own.bound(i)?)),
+                Home::Temporary(bound) => Some((i, bound)),
+                Home::Input | Home::Constant(_) => None,
+            })
+            .collect();
+        for &(i, bound) in &written {
+            gpu.write(&bound.buffer, &surrounded(&[], bound.size, fill), &self.buffers[i].name).await?;
+        }
+        scoped(&gpu.device, &gpu.health, "a run", || {
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            self.record_pass(&mut encoder, set);
+            gpu.queue.submit([encoder.finish()])
+        })
+        .await?;
+        let ranges: Vec<(&wgpu::Buffer, u64, u64)> =
+            written.iter().map(|(_, bound)| (&bound.buffer, 0, bound.size)).collect();
+        let contents = self.gpu.read(&ranges, wait).await?;
+        let mut outputs = Vec::new();
+        for ((i, _), mut bytes) in written.into_iter().zip(contents) {
+            let info = &self.buffers[i];
+            for (word, found) in bytes[info.bytes as usize..].chunks_exact(4).enumerate() {
+                if found != fill.to_le_bytes() {
+                    let value = u32::from_le_bytes([found[0], found[1], found[2], found[3]]);
+                    return Err(self.broken(
+                        i,
+                        format!(
+                            "32-bit word {word} behind its end ({} bytes) was overwritten with {value:#010x}",
+                            info.bytes
+                        ),
+                    ));
+                }
+            }
+            if matches!(info.home, Home::Output) {
+                bytes.truncate(elements(info) * info.dtype.bytes());
+                outputs.push(Content { info: i, bytes });
+            }
+        }
+        Ok(outputs)
+    }
+
+    fn check_written(&self, content: &Content) -> Result<()> {
+        let info = &self.buffers[content.info];
+        let size = info.dtype.bytes();
+        for (i, element) in content.bytes.chunks_exact(size).enumerate() {
+            let unwritten = match info.dtype {
+                DType::Bool => element[0] > 1,
+                // POISON repeats every two bytes.
+                _ => element.chunks_exact(2).all(|half| half == &POISON.to_le_bytes()[..2]),
+            };
+            if unwritten {
+                let what = match info.dtype {
+                    DType::Bool => format!("is the byte {:#04x}, neither 0 nor 1", element[0]),
+                    _ => "was never written, or comes from memory that was never written".to_string(),
+                };
+                return Err(self.broken(content.info, format!("element {} {what}", at(info, i))));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_same(&self, first: &Content, second: &Content) -> Result<()> {
+        let info = &self.buffers[first.info];
+        let size = info.dtype.bytes();
+        let pairs = first.bytes.chunks_exact(size).zip(second.bytes.chunks_exact(size));
+        for (i, (a, b)) in pairs.enumerate() {
+            if a != b {
+                let hex = |bytes: &[u8]| bytes.iter().rev().map(|byte| format!("{byte:02x}")).collect::<String>();
+                return Err(self.broken(
+                    first.info,
+                    format!(
+                        "element {} is 0x{} in one run and 0x{} in the next: a kernel reads memory that nothing wrote, \
+                         or its threads race",
+                        at(info, i),
+                        hex(a),
+                        hex(b)
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn broken(&self, buffer: usize, message: String) -> Error {
+        let writers: Vec<String> = self
+            .steps
+            .iter()
+            .enumerate()
+            .filter(|(_, step)| {
+                self.dispatches[step.dispatches.clone()]
+                    .iter()
+                    .any(|dispatch| dispatch.bindings.contains(&(buffer, Access::Write)))
+            })
+            .map(|(i, step)| format!("step {i}, {}", step.label))
+            .collect();
+        let writers = if writers.is_empty() { "no step".into() } else { writers.join("; ") };
+        Error::Guard(format!("`{}` (written by {writers}): {message}", self.buffers[buffer].name))
+    }
+}
+
+/// What a run left in an output: the place of the buffer, and its elements.
+struct Content {
+    info: usize,
+    bytes: Vec<u8>,
+}
+
+fn elements(info: &BufferInfo) -> usize {
+    info.shape.elements().unwrap_or(0)
+}
+
+/// An index into a dense tensor, flat and by axis.
+fn at(info: &BufferInfo, flat: usize) -> String {
+    let index: Vec<String> = info
+        .shape
+        .strides()
+        .iter()
+        .zip(info.shape.iter())
+        .map(|(&stride, &size)| (flat / stride.unsigned_abs().max(1) % size.max(1)).to_string())
+        .collect();
+    format!("{flat} ([{}])", index.join(", "))
+}

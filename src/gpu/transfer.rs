@@ -1,0 +1,301 @@
+//! Buffers, and tensors to and from them.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+};
+
+use super::{
+    Gpu,
+    device::Inner,
+    scope::{lock, scoped},
+};
+use crate::{DType, Error, Result, Shape, Tensor, kernel::buffer_bytes};
+
+/// How to wait for the device.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wait {
+    /// This thread waits.
+    #[cfg(feature = "native")]
+    Block,
+    /// The future is woken. With the feature `native`, a thread waits for the device meanwhile; in a browser the event
+    /// loop does; otherwise the owner of the device polls it.
+    Wake,
+}
+
+/// Usage of the buffers that tilewise makes: storage that can be filled and read back.
+const USAGE: wgpu::BufferUsages =
+    wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
+
+/// Bytes written to the queue before they are sent off, so that wgpu's staging memory stays small.
+const FLUSH_BYTES: usize = 128 << 20;
+
+impl Gpu {
+    /// A buffer with this tensor: row-major, padded to 16 bytes, usable as storage and in copies.
+    ///
+    /// For [`Executable::encode`](super::Executable::encode) and for parameters that several programs share.
+    pub async fn upload_async(&self, tensor: &Tensor) -> Result<wgpu::Buffer> {
+        self.inner.health.check()?;
+        let bytes = buffer_bytes(tensor.dtype(), tensor.len());
+        let buffer = self.inner.create_buffer("tensor", bytes).await?;
+        self.inner.write(&buffer, tensor.as_bytes(), "a tensor").await?;
+        Ok(buffer)
+    }
+
+    /// [`Gpu::upload_async`]; it does not wait for the device.
+    #[cfg(feature = "native")]
+    pub fn upload(&self, tensor: &Tensor) -> Result<wgpu::Buffer> {
+        pollster::block_on(self.upload_async(tensor))
+    }
+
+    /// The tensor at the start of `slice`, whose buffer needs the usage `COPY_SRC`.
+    pub async fn download_async(
+        &self,
+        slice: wgpu::BufferSlice<'_>,
+        dtype: DType,
+        shape: impl Into<Shape>,
+    ) -> Result<Tensor> {
+        self.download_with(slice, dtype, shape.into(), Wait::Wake).await
+    }
+
+    /// [`Gpu::download_async`], waiting for the tensor.
+    #[cfg(feature = "native")]
+    pub fn download(&self, slice: wgpu::BufferSlice<'_>, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
+        pollster::block_on(self.download_with(slice, dtype, shape.into(), Wait::Block))
+    }
+
+    async fn download_with(
+        &self,
+        slice: wgpu::BufferSlice<'_>,
+        dtype: DType,
+        shape: Shape,
+        wait: Wait,
+    ) -> Result<Tensor> {
+        self.inner.health.check()?;
+        // Copies come in whole words.
+        let bytes = (shape.checked_elements("download")? * dtype.bytes()).next_multiple_of(4) as u64;
+        if slice.size() < bytes {
+            return Err(Error::Binding(format!(
+                "{dtype} {shape} needs {bytes} bytes, the buffer has {} from offset {}",
+                slice.size(),
+                slice.offset()
+            )));
+        }
+        let content = self.read(&[(slice.buffer(), slice.offset(), bytes)], wait).await?;
+        Tensor::from_bytes(dtype, shape, &content[0])
+    }
+
+    /// The bytes of ranges of buffers. Offsets and sizes are multiples of 4.
+    pub(super) async fn read(&self, ranges: &[(&wgpu::Buffer, u64, u64)], wait: Wait) -> Result<Vec<Vec<u8>>> {
+        let gpu = &*self.inner;
+        let mut staging = Vec::with_capacity(ranges.len());
+        for &(_, _, size) in ranges {
+            staging.push(gpu.create_mapped("readback", size, wgpu::MapMode::Read).await?);
+        }
+        let submission = scoped(&gpu.device, &gpu.health, "a copy", || {
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            for (staging, &(buffer, offset, size)) in staging.iter().zip(ranges) {
+                if size > 0 {
+                    encoder.copy_buffer_to_buffer(buffer, offset, staging, 0, size);
+                }
+            }
+            gpu.queue.submit([encoder.finish()])
+        })
+        .await?;
+        self.map(&staging, &[], submission, wait).await?;
+        staging
+            .iter()
+            .zip(ranges)
+            .map(|(buffer, &(_, _, size))| Ok(gpu.mapped(buffer)?.get(..size as usize).unwrap_or_default().to_vec()))
+            .collect()
+    }
+
+    /// Maps buffers for reading and for writing, which waits for `submission` to be done with them.
+    pub(super) async fn map(
+        &self,
+        read: &[wgpu::Buffer],
+        write: &[wgpu::Buffer],
+        submission: wgpu::SubmissionIndex,
+        wait: Wait,
+    ) -> Result<()> {
+        let gpu = &*self.inner;
+        let maps: Vec<Map> = scoped(&gpu.device, &gpu.health, "mapping", || {
+            let read = read.iter().map(|buffer| Map::start(buffer, wgpu::MapMode::Read));
+            read.chain(write.iter().map(|buffer| Map::start(buffer, wgpu::MapMode::Write))).collect()
+        })
+        .await?;
+        self.wait(submission, wait);
+        for map in maps {
+            if !map.await {
+                gpu.health.check()?;
+                gpu.health.set_lost("a buffer could not be mapped, though the device reported no error");
+                return gpu.health.check();
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self, submission: wgpu::SubmissionIndex, wait: Wait) {
+        match wait {
+            #[cfg(feature = "native")]
+            Wait::Block => self.inner.poll(submission),
+            #[cfg(feature = "native")]
+            Wait::Wake => {
+                let (gpu, index) = (self.clone(), submission.clone());
+                let thread = std::thread::Builder::new().name("tilewise poll".into());
+                if thread.spawn(move || gpu.inner.poll(index)).is_err() {
+                    self.inner.poll(submission);
+                }
+            }
+            #[cfg(not(feature = "native"))]
+            Wait::Wake => drop(submission),
+        }
+    }
+}
+
+impl Inner {
+    /// Waits for a submission. A loss of the device shows in `health`.
+    #[cfg(feature = "native")]
+    fn poll(&self, submission: wgpu::SubmissionIndex) {
+        let poll = |kind: wgpu::PollType| {
+            // wgpu 30 panics here when the driver loses the device during the wait.
+            let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.device.poll(kind)));
+            if polled.is_err() {
+                self.health.set_lost("the driver lost the device while it was waited for");
+            }
+            matches!(polled, Ok(Ok(_)))
+        };
+        // The index is unknown if the submission failed; callbacks still have to run.
+        if !poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None }) {
+            poll(wgpu::PollType::Poll);
+        }
+    }
+
+    /// An error if a buffer of this size can't be made or bound.
+    pub(super) fn check_size(&self, name: &str, bytes: u64) -> Result<()> {
+        for (limit, what) in [
+            (self.limits.max_storage_buffer_binding_size, "max_storage_buffer_binding_size"),
+            (self.limits.max_buffer_size, "max_buffer_size"),
+        ] {
+            if bytes > limit {
+                return Err(Error::Limit {
+                    what: format!("bytes of `{name}` ({what} of {})", self.info.name),
+                    value: bytes,
+                    limit,
+                    hint: "split the tensor, or use a smaller batch or a narrower dtype".into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// A storage buffer; its content is zero.
+    pub(super) async fn create_buffer(&self, name: &str, bytes: u64) -> Result<wgpu::Buffer> {
+        self.check_size(name, bytes)?;
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some(name), size: bytes, usage: USAGE, mapped_at_creation: false };
+        self.create(&descriptor).await
+    }
+
+    /// A buffer that can be mapped: for reading, or for writing and then mapped already.
+    pub(super) async fn create_mapped(&self, name: &str, bytes: u64, mode: wgpu::MapMode) -> Result<wgpu::Buffer> {
+        let (usage, mapped_at_creation) = match mode {
+            wgpu::MapMode::Read => (wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST, false),
+            wgpu::MapMode::Write => (wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC, true),
+        };
+        let size = bytes.next_multiple_of(8).max(16);
+        self.create(&wgpu::BufferDescriptor { label: Some(name), size, usage, mapped_at_creation }).await
+    }
+
+    pub(super) async fn create(&self, descriptor: &wgpu::BufferDescriptor<'_>) -> Result<wgpu::Buffer> {
+        let during = format!("a buffer of {} bytes for `{}`", descriptor.size, descriptor.label.unwrap_or_default());
+        scoped(&self.device, &self.health, &during, || self.device.create_buffer(descriptor)).await
+    }
+
+    /// Writes bytes to the start of a buffer, in pieces. The last word is padded with zeros.
+    pub(super) async fn write(&self, buffer: &wgpu::Buffer, bytes: &[u8], name: &str) -> Result<()> {
+        let whole = bytes.len() / 4 * 4;
+        let mut tail = [0u8; 4];
+        tail[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
+        scoped(&self.device, &self.health, &format!("writing `{name}`"), || {
+            for (i, piece) in bytes[..whole].chunks(FLUSH_BYTES).enumerate() {
+                if i > 0 {
+                    self.queue.submit([]);
+                }
+                self.queue.write_buffer(buffer, (i * FLUSH_BYTES) as u64, piece);
+            }
+            if whole < bytes.len() {
+                self.queue.write_buffer(buffer, whole as u64, &tail);
+            }
+        })
+        .await
+    }
+
+    /// The content of a buffer that is mapped for reading.
+    pub(super) fn mapped(&self, buffer: &wgpu::Buffer) -> Result<wgpu::BufferView> {
+        buffer.get_mapped_range(..).map_err(|error| self.mapping(&error))
+    }
+
+    /// The content of a buffer that is mapped for writing.
+    pub(super) fn mapped_mut(&self, buffer: &wgpu::Buffer) -> Result<wgpu::BufferViewMut> {
+        buffer.get_mapped_range_mut(..).map_err(|error| self.mapping(&error))
+    }
+
+    fn mapping(&self, error: &wgpu::MapRangeError) -> Error {
+        let validation = Error::Validation { during: "a mapped range".into(), message: error.to_string() };
+        self.health.check().err().unwrap_or(validation)
+    }
+}
+
+/// A request to map a buffer; resolves to whether it succeeded.
+struct Map(Arc<Mutex<Answer>>);
+
+#[derive(Default)]
+struct Answer {
+    mapped: Option<bool>,
+    waker: Option<Waker>,
+}
+
+/// The callback's half of a [`Map`]. Dropped without a call, it answers no.
+struct Callback(Arc<Mutex<Answer>>);
+
+impl Map {
+    fn start(buffer: &wgpu::Buffer, mode: wgpu::MapMode) -> Self {
+        let answer = Arc::default();
+        let callback = Callback(Arc::clone(&answer));
+        buffer.map_async(mode, .., move |result| callback.answer(result.is_ok()));
+        Map(answer)
+    }
+}
+
+impl Callback {
+    fn answer(&self, mapped: bool) {
+        let mut answer = lock(&self.0);
+        answer.mapped.get_or_insert(mapped);
+        if let Some(waker) = answer.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Callback {
+    fn drop(&mut self) {
+        self.answer(false);
+    }
+}
+
+impl Future for Map {
+    type Output = bool;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<bool> {
+        let mut answer = lock(&self.0);
+        match answer.mapped {
+            Some(mapped) => Poll::Ready(mapped),
+            None => {
+                answer.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
