@@ -1,0 +1,113 @@
+// Batched matrix product, one element of the result an invocation: no workgroup memory, no features. The portable
+// variant.
+//
+//     out[i, m, n] = activation(scale · Σ_k a[i, m, k] · b[i, k, n] + bias[i, m, n]) + residual[i, m, n]
+//
+// Every operand but `out` is read through strides, in elements: 0 broadcasts, a negative one walks backwards (indices
+// wrap in u32, so that their sum is right).
+
+// [block matmul: parameters, operands, epilogue]
+const BATCH_AXES: u32 = 1u; // @slot BATCH_AXES: batch axes that no common stride covers
+
+struct Params {
+  M: u32,
+  N: u32,
+  K: u32,
+  // Number of products.
+  products: u32,
+  scale: f32,
+  // First elements, and strides along m, n and k.
+  a: u32,
+  a_m: u32,
+  a_k: u32,
+  b: u32,
+  b_k: u32,
+  b_n: u32,
+  bias: u32,
+  bias_m: u32,
+  bias_n: u32,
+  residual: u32,
+  residual_m: u32,
+  residual_n: u32,
+  // Batch axes, innermost first.
+  // @unroll d BATCH_AXES
+  size_d0: u32,
+  a_d0: u32,
+  b_d0: u32,
+  bias_d0: u32,
+  residual_d0: u32,
+  // @end
+}
+
+alias a_word = f32; // @slot a_word: f32 | vec4<f32>
+alias b_word = f32; // @slot b_word: f32 | vec4<f32>
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> a: array<a_word>; // (batch, M, K) strided
+@group(0) @binding(2) var<storage, read> b: array<b_word>; // (batch, K, N) strided
+// @region BIAS
+@group(0) @binding(3) var<storage, read> bias: array<f32>; // (batch, M, N) strided
+// @end
+// @region RESIDUAL
+@group(0) @binding(4) var<storage, read> residual: array<f32>; // (batch, M, N) strided
+// @end
+@group(0) @binding(5) var<storage, read_write> out: array<f32>; // (batch, M, N)
+
+// @slot load_a: one element
+fn load_a(i: u32) -> f32 { return a[i]; }
+// @slot load_b: one element
+fn load_b(i: u32) -> f32 { return b[i]; }
+
+// Where product `i` starts in a, b, bias and residual.
+fn starts(i: u32) -> vec4<u32> {
+  var at = vec4<u32>(p.a, p.b, p.bias, p.residual);
+  var rest = i;
+  // @unroll d BATCH_AXES
+  at += (rest % p.size_d0) * vec4<u32>(p.a_d0, p.b_d0, p.bias_d0, p.residual_d0);
+  rest /= p.size_d0;
+  // @end
+  return at;
+}
+
+// @slot activation: applied to each element of the scaled and biased product
+fn activation(x: f32) -> f32 { return x; }
+
+// The element at (m, n) of a product that starts at `at`.
+fn epilogue(product: f32, at: vec4<u32>, m: u32, n: u32) -> f32 {
+  var x = p.scale * product;
+  // @region BIAS
+  x += bias[at.z + m * p.bias_m + n * p.bias_n];
+  // @end
+  x = activation(x);
+  // @region RESIDUAL
+  x += residual[at.w + m * p.residual_m + n * p.residual_n];
+  // @end
+  return x;
+}
+// [end]
+
+const WG: u32 = 64u; // @slot WG: invocations of a workgroup
+
+@compute @workgroup_size(WG)
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let index = (group.x + group.y * groups.x) * WG + local;
+  if index >= p.products * p.M * p.N {
+    return;
+  }
+  let m = index / p.N % p.M;
+  let n = index % p.N;
+  let at = starts(index / (p.M * p.N));
+  var i = at.x + m * p.a_m;
+  var j = at.y + n * p.b_n;
+  var product = 0.0;
+  for (var k = 0u; k < p.K; k++) {
+    product += load_a(i) * load_b(j);
+    i += p.a_k;
+    j += p.b_k;
+  }
+  out[index] = epilogue(product, at, m, n);
+}
