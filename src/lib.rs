@@ -6,6 +6,7 @@ pub mod gpu;
 pub mod graph;
 pub mod kernel;
 pub mod lower;
+pub mod reference;
 mod tensor;
 pub mod workloads;
 

@@ -1,0 +1,21 @@
+//! Slices picked by index. Twins: `src/kernel/gather.rs`, `shaders/gather*.wgsl`, `tests/gather.rs`.
+
+use super::{Array, result_shape};
+use crate::{DType, Result, graph::Op};
+
+/// `data[…, indices, …]` along an axis. Negative indices count from the end; one out of range picks the nearest valid.
+pub fn gather<T: Copy>(data: &Array<T>, indices: &Array<i32>, axis: usize) -> Result<Array<T>> {
+    let operands = [(DType::F32, data.shape()), (DType::I32, indices.shape())];
+    let shape = result_shape(&Op::Gather { axis }, &operands)?;
+    let size = data.shape()[axis];
+    let inner: usize = data.shape()[axis + 1..].iter().product();
+    let mut picked = Vec::with_capacity(shape.iter().product());
+    for outer in 0..data.shape()[..axis].iter().product() {
+        for &index in indices.data() {
+            let from_end = if index < 0 { size as i64 } else { 0 };
+            let index = (i64::from(index) + from_end).clamp(0, size as i64 - 1) as usize;
+            picked.extend_from_slice(&data.data()[(outer * size + index) * inner..][..inner]);
+        }
+    }
+    Array::new(shape, picked)
+}

@@ -1,0 +1,253 @@
+//! Floor 2: what each operation means, on the CPU, by its plain formula.
+//!
+//! The graph is evaluated as it was built, node by node, nothing fused. [`evaluate`] gives what the kernels should give;
+//! [`Evaluation`] keeps every value on the way, in the arithmetic of your choice:
+//!
+//! - `Evaluation::<f64>` is the reference. Floats are f64 from the inputs to the outputs, whatever their dtype; only
+//!   casts and constants round. Integers and booleans are exact.
+//! - `Evaluation::<f32>` is a plain f32 evaluation: rounded after every operation, and to f16 or bf16 where a value of
+//!   that dtype is stored. Its distance from the reference says what error is natural; see [`compare`].
+//!
+//! One file a kernel family, and the function of each operation is public, so that any kernel can be checked:
+//!
+//! ```
+//! use tilewise::{Tensor, graph::Op, reference::{self, Value, compare}};
+//! let a = Tensor::new([1, 2], vec![1.0f32, 2.0])?;
+//! let b = Tensor::new([2, 1], vec![0.5f32, 0.25])?;
+//! let op = Op::Matmul { transpose_a: false, transpose_b: false };
+//! let results = reference::apply::<f64>(&op, &[&Value::from(&a), &Value::from(&b)])?;
+//! assert_eq!(results[0].to_f64(), [1.0]);
+//!
+//! let mine = Tensor::new([1, 1], vec![1.0f32])?;
+//! compare::op(&op, &[&a, &b], &[&mine])?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod attention;
+pub mod compare;
+mod copy;
+mod gather;
+mod matmul;
+mod norm;
+mod pointwise;
+mod real;
+mod reduce;
+mod softmax;
+mod value;
+
+use std::collections::BTreeMap;
+
+pub use attention::attention;
+pub use copy::{broadcast, concat, pad, permute, reshape, slice};
+pub use gather::gather;
+pub use matmul::matmul;
+pub use norm::{layer_norm, rms_norm};
+pub use pointwise::{binary, cast, choose, unary, unary_float};
+pub use real::Real;
+pub use reduce::{argmax, reduce};
+pub use softmax::{log_softmax, softmax};
+pub use value::{Array, Value};
+
+use crate::{
+    DType, Error, Graph, Result, Shape, Tensor, ValueId,
+    graph::{Op, infer},
+};
+
+/// The outputs of a graph, each rounded once to its dtype. `inputs` are the graph's inputs and parameters by name.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use tilewise::{DType, Graph, Tensor, reference};
+/// let mut g = Graph::new();
+/// let x = g.input("x", DType::F32, [3])?;
+/// let y = g.softmax(x, -1)?;
+/// g.output("y", y)?;
+/// let inputs = BTreeMap::from([("x".to_string(), Tensor::new([3], vec![5.0f32; 3])?)]);
+/// let outputs = reference::evaluate(&g, &inputs)?;
+/// assert_eq!(outputs["y"].as_f32(), Some(&[1.0 / 3.0; 3][..]));
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+pub fn evaluate(graph: &Graph, inputs: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+    let evaluation = Evaluation::<f64>::new(graph, inputs)?;
+    graph.outputs().iter().map(|(name, value)| Ok((name.clone(), evaluation.value(*value).to_tensor()?))).collect()
+}
+
+/// The outputs of a graph in f64, not rounded: what to compare with.
+pub fn evaluate_f64(graph: &Graph, inputs: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Value<f64>>> {
+    Ok(Evaluation::<f64>::new(graph, inputs)?.into_outputs(graph))
+}
+
+/// Every value of a graph, in one arithmetic.
+#[derive(Clone, Debug)]
+pub struct Evaluation<R> {
+    values: Vec<Value<R>>,
+}
+
+impl<R: Real> Evaluation<R> {
+    /// Evaluates every node. An error if `inputs` are not exactly the graph's inputs and parameters.
+    pub fn new(graph: &Graph, inputs: &BTreeMap<String, Tensor>) -> Result<Self> {
+        check_inputs(graph, inputs)?;
+        let mut values: Vec<Value<R>> = Vec::with_capacity(graph.values().len());
+        for node in graph.nodes() {
+            let results = match &node.op {
+                Op::Input { .. } | Op::Parameter { .. } => {
+                    let name = graph.label(node.outputs[0]);
+                    let tensor = inputs.get(&name).ok_or_else(|| Error::Binding(format!("`{name}` is missing")))?;
+                    vec![Value::from(tensor)]
+                }
+                op => {
+                    let operands: Vec<&Value<R>> = node.inputs.iter().map(|input| &values[input.index()]).collect();
+                    apply(op, &operands)?
+                }
+            };
+            values.extend(results);
+        }
+        Ok(Evaluation { values })
+    }
+
+    /// What a value of the graph is.
+    pub fn value(&self, value: ValueId) -> &Value<R> {
+        &self.values[value.index()]
+    }
+
+    /// All values, in the graph's order.
+    pub fn values(&self) -> &[Value<R>] {
+        &self.values
+    }
+
+    /// The outputs by name.
+    pub fn into_outputs(self, graph: &Graph) -> BTreeMap<String, Value<R>> {
+        graph.outputs().iter().map(|(name, value)| (name.clone(), self.value(*value).clone())).collect()
+    }
+}
+
+/// One operation: its results for these operands, or why they don't fit. Inputs and parameters have none.
+pub fn apply<R: Real>(op: &Op, operands: &[&Value<R>]) -> Result<Vec<Value<R>>> {
+    let shapes: Vec<(DType, &Shape)> = operands.iter().map(|value| (value.dtype(), value.shape())).collect();
+    let results = infer(op, &shapes)?;
+    let floats = |i: usize| {
+        let wrong = || Error::dtype(op.name(), &format!("operand {i}"), operands[i].dtype(), "f32, f16 or bf16");
+        operands[i].floats().ok_or_else(wrong)
+    };
+    // Float results, in the order of the node's outputs, take the dtypes that inference gives.
+    let stored = |arrays: Vec<Array<R>>| -> Result<Vec<Value<R>>> {
+        let typed = arrays.into_iter().zip(&results);
+        Ok(typed.map(|(array, &(dtype, _))| Value::Float { dtype, array: array.map(|x| x.stored(dtype)) }).collect())
+    };
+    // The same function of an array, whatever its elements are.
+    macro_rules! moved {
+        ($x:expr, $array:ident => $f:expr) => {
+            vec![match $x {
+                Value::Float { dtype, array: $array } => Value::Float { dtype: *dtype, array: $f },
+                Value::I32($array) => Value::I32($f),
+                Value::U32($array) => Value::U32($f),
+                Value::Bool($array) => Value::Bool($f),
+            }]
+        };
+    }
+    Ok(match op {
+        Op::Input { .. } | Op::Parameter { .. } => {
+            return Err(Error::op(op.name(), "its value is given by name, not computed"));
+        }
+        Op::Constant { value } => vec![Value::from(value)],
+        Op::Matmul { transpose_a, transpose_b } => {
+            stored(vec![matmul(floats(0)?, floats(1)?, *transpose_a, *transpose_b)?])?
+        }
+        Op::Attention(options) => {
+            let (out, lse) = attention(options, floats(0)?, floats(1)?, floats(2)?, &operands[3..])?;
+            stored(vec![out, lse])?
+        }
+        Op::LayerNorm { axes, epsilon, weight, bias } => {
+            let weight_array = weight.then(|| floats(1)).transpose()?;
+            let bias_array = bias.then(|| floats(1 + usize::from(*weight))).transpose()?;
+            let (y, mean, rstd) = layer_norm(floats(0)?, weight_array, bias_array, *axes, *epsilon)?;
+            stored(vec![y, mean, rstd])?
+        }
+        Op::RmsNorm { axes, epsilon, weight } => {
+            let weight = weight.then(|| floats(1)).transpose()?;
+            let (y, rstd) = rms_norm(floats(0)?, weight, *axes, *epsilon)?;
+            stored(vec![y, rstd])?
+        }
+        Op::Softmax { axis } => stored(vec![softmax(floats(0)?, *axis)?])?,
+        Op::LogSoftmax { axis } => stored(vec![log_softmax(floats(0)?, *axis)?])?,
+        Op::Unary { function } => vec![unary(*function, operands[0])?.stored()],
+        Op::Binary { function } => vec![binary(*function, operands[0], operands[1])?.stored()],
+        Op::Where => {
+            let wrong = || Error::dtype("where", "condition", operands[0].dtype(), "bool");
+            vec![choose(operands[0].bools().ok_or_else(wrong)?, operands[1], operands[2])?]
+        }
+        Op::Cast { dtype } => vec![cast(operands[0], *dtype)],
+        Op::Reduce { function, axes, keep } => vec![reduce(*function, operands[0], axes, *keep)?.stored()],
+        Op::Argmax { axis, keep, last } => vec![Value::I32(match operands[0] {
+            Value::Float { array, .. } => argmax(array, *axis, *keep, *last)?,
+            Value::I32(array) => argmax(array, *axis, *keep, *last)?,
+            Value::U32(array) => argmax(array, *axis, *keep, *last)?,
+            Value::Bool(array) => argmax(array, *axis, *keep, *last)?,
+        })],
+        Op::Reshape { shape } => moved!(operands[0], x => reshape(x, shape)?),
+        Op::Permute { order } => moved!(operands[0], x => permute(x, order)?),
+        Op::Slice { starts, sizes, steps } => moved!(operands[0], x => slice(x, starts, sizes, steps)?),
+        Op::Broadcast { shape } => moved!(operands[0], x => broadcast(x, shape)?),
+        Op::Pad { before, after, value } => {
+            let frame = Value::<R>::from_f64(operands[0].dtype(), Shape::default(), &[*value]);
+            vec![match (operands[0], &frame) {
+                (Value::Float { dtype, array }, Value::Float { array: frame, .. }) => {
+                    Value::Float { dtype: *dtype, array: pad(array, before, after, frame.data()[0])? }
+                }
+                (Value::I32(array), Value::I32(frame)) => Value::I32(pad(array, before, after, frame.data()[0])?),
+                (Value::U32(array), Value::U32(frame)) => Value::U32(pad(array, before, after, frame.data()[0])?),
+                (Value::Bool(array), Value::Bool(frame)) => Value::Bool(pad(array, before, after, frame.data()[0])?),
+                (x, _) => return Err(Error::dtype("pad", "x", x.dtype(), frame.dtype().name())),
+            }]
+        }
+        Op::Concat { axis } => {
+            macro_rules! joined {
+                ($get:expr) => {
+                    concat(&operands.iter().filter_map($get).collect::<Vec<_>>(), *axis)?
+                };
+            }
+            vec![match operands[0] {
+                Value::Float { dtype, .. } => Value::Float { dtype: *dtype, array: joined!(|x| x.floats()) },
+                Value::I32(_) => Value::I32(joined!(|x| x.i32s())),
+                Value::U32(_) => Value::U32(joined!(|x| x.u32s())),
+                Value::Bool(_) => Value::Bool(joined!(|x| x.bools())),
+            }]
+        }
+        Op::Gather { axis } => {
+            let wrong = || Error::dtype("gather", "indices", operands[1].dtype(), "i32");
+            let indices = operands[1].i32s().ok_or_else(wrong)?;
+            moved!(operands[0], x => gather(x, indices, *axis)?)
+        }
+    })
+}
+
+/// The shapes of an operation's results, whose number the caller knows.
+fn result_shapes<const N: usize>(op: &Op, operands: &[(DType, &Shape)]) -> Result<[Shape; N]> {
+    let shapes: Vec<Shape> = infer(op, operands)?.into_iter().map(|(_, shape)| shape).collect();
+    shapes.try_into().map_err(|shapes: Vec<Shape>| Error::op(op.name(), format!("{} results, not {N}", shapes.len())))
+}
+
+/// The shape of an operation's only result.
+fn result_shape(op: &Op, operands: &[(DType, &Shape)]) -> Result<Shape> {
+    result_shapes(op, operands).map(|[shape]| shape)
+}
+
+/// One error for all that is missing, unknown or of the wrong dtype or shape.
+fn check_inputs(graph: &Graph, inputs: &BTreeMap<String, Tensor>) -> Result<()> {
+    let expected: BTreeMap<&str, ValueId> = graph.inputs().chain(graph.parameters()).collect();
+    let mut faults = Vec::new();
+    for (&name, &value) in &expected {
+        let (dtype, shape) = (graph.dtype(value), graph.shape(value));
+        match inputs.get(name) {
+            None => faults.push(format!("`{name}` ({dtype} {shape}) is missing")),
+            Some(given) if given.dtype() != dtype || given.shape() != shape => {
+                faults.push(format!("`{name}` is {} {}, expected {dtype} {shape}", given.dtype(), given.shape()));
+            }
+            Some(_) => {}
+        }
+    }
+    for name in inputs.keys().filter(|name| !expected.contains_key(name.as_str())) {
+        faults.push(format!("the graph has no input or parameter `{name}`"));
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Error::Binding(format!("inputs: {}", faults.join("; ")))) }
+}

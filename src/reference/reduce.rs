@@ -1,0 +1,87 @@
+//! Reductions over axes, and the place of the maximum. Twins: `src/kernel/reduce.rs`, `src/kernel/argmax.rs`,
+//! `shaders/{reduce,argmax}*.wgsl`, `tests/{reduce,argmax}.rs`.
+
+use super::{
+    Array, Real, Value, result_shape,
+    value::{steps, walk},
+};
+use crate::{
+    DType, Error, Result,
+    graph::{Op, Reduce},
+};
+
+/// Sum, mean, maximum or minimum over `axes` (sorted), in row-major order; integers wrap. See [`Reduce`].
+pub fn reduce<R: Real>(function: Reduce, x: &Value<R>, axes: &[usize], keep: bool) -> Result<Value<R>> {
+    let op = Op::Reduce { function, axes: axes.to_vec(), keep };
+    let shape = result_shape(&op, &[(x.dtype(), x.shape())])?;
+    let lines = Lines::new(x.shape(), axes);
+    let n = lines.steps.len();
+    macro_rules! integers {
+        ($x:expr, $t:ident) => {
+            Array::new(
+                shape,
+                match function {
+                    Reduce::Sum | Reduce::Mean => lines.fold($x, 0, $t::wrapping_add),
+                    Reduce::Max => lines.fold($x, $t::MIN, $t::max),
+                    Reduce::Min => lines.fold($x, $t::MAX, $t::min),
+                },
+            )?
+        };
+    }
+    Ok(match x {
+        Value::I32(x) => Value::I32(integers!(x.data(), i32)),
+        Value::U32(x) => Value::U32(integers!(x.data(), u32)),
+        Value::Bool(_) => return Err(Error::dtype(function.name(), "x", DType::Bool, "a number")),
+        Value::Float { dtype, array } => {
+            let x = array.data();
+            let data = match function {
+                Reduce::Sum => lines.fold(x, R::ZERO, |a, b| a + b),
+                Reduce::Mean => {
+                    let sums = lines.fold(x, R::ZERO, |a, b| a + b);
+                    sums.into_iter().map(|sum| sum / R::of(n.max(1) as f64)).collect()
+                }
+                Reduce::Max => lines.fold(x, R::of(f64::NEG_INFINITY), |a, b| if b > a { b } else { a }),
+                Reduce::Min => lines.fold(x, R::of(f64::INFINITY), |a, b| if b < a { b } else { a }),
+            };
+            Value::Float { dtype: *dtype, array: Array::new(shape, data)? }
+        }
+    })
+}
+
+/// The index of the largest element along `axis`: of equal ones the first, or the last. See [`Op::Argmax`].
+pub fn argmax<T: Copy + PartialOrd>(x: &Array<T>, axis: usize, keep: bool, last: bool) -> Result<Array<i32>> {
+    let shape = result_shape(&Op::Argmax { axis, keep, last }, &[(DType::F32, x.shape())])?;
+    let lines = Lines::new(x.shape(), &[axis]);
+    let places = lines.starts.iter().map(|&start| {
+        let line = |i: usize| x.data()[start + lines.steps[i]];
+        let best = (0..lines.steps.len()).reduce(|best, i| {
+            let better = if last { line(i) >= line(best) } else { line(i) > line(best) };
+            if better { i } else { best }
+        });
+        best.unwrap_or_default() as i32
+    });
+    Array::new(shape, places.collect())
+}
+
+/// An array cut into lines along some of its axes: element `i` of line `l` is at `starts[l] + steps[i]`.
+pub(super) struct Lines {
+    pub(super) starts: Vec<usize>,
+    pub(super) steps: Vec<usize>,
+}
+
+impl Lines {
+    pub(super) fn new(shape: &[usize], along: &[usize]) -> Self {
+        let step = steps(shape);
+        let places = |chosen: bool| {
+            let axes = (0..shape.len()).filter(|axis| along.contains(axis) == chosen);
+            let (sizes, steps): (Vec<_>, Vec<_>) = axes.map(|axis| (shape[axis], step[axis])).unzip();
+            walk(0, &sizes, &steps)
+        };
+        Lines { starts: places(false), steps: places(true) }
+    }
+
+    fn fold<T: Copy>(&self, x: &[T], first: T, f: impl Fn(T, T) -> T) -> Vec<T> {
+        let line = |&start: &usize| self.steps.iter().fold(first, |sum, step| f(sum, x[start + step]));
+        self.starts.iter().map(line).collect()
+    }
+}
