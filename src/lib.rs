@@ -7,6 +7,7 @@ pub mod graph;
 pub mod kernel;
 pub mod lower;
 pub mod reference;
+pub mod nn;
 mod tensor;
 pub mod workloads;
 
