@@ -13,4 +13,4 @@ pub mod workloads;
 
 pub use error::{Error, Result};
 pub use graph::{Graph, ValueId};
-pub use tensor::{DType, Data, Layout, Shape, Tensor};
+pub use tensor::{DType, Data, Layout, Shape, Tensor, safetensors};

@@ -24,8 +24,10 @@
 
 mod build;
 mod infer;
+mod json;
 mod mask;
 mod op;
+mod print;
 mod verify;
 mod weights;
 
