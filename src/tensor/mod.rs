@@ -2,9 +2,7 @@
 
 mod dtype;
 mod host;
-pub(crate) mod json;
 mod layout;
-pub mod safetensors;
 mod shape;
 
 pub use dtype::DType;

@@ -2,11 +2,21 @@
 //!
 //! The formula, the masks and what a row that sees nothing gives stand at [`graph::Attention`](crate::graph::Attention).
 
+mod plain;
+mod setup;
+mod sizes;
+mod tiled;
+
+use setup::Setup;
+
+use super::{AdapterKind, Candidate, Kernel, Problem, Profile};
 use crate::{
-    DType, Result, Shape,
+    DType, Error, Layout, Result, Shape,
     graph::{Attention, AttentionOperand},
-    tensor::Layout,
 };
+
+/// The widest head of q, k or v that the kernels take.
+const MAX_HEAD: usize = 256;
 
 /// Attention with sizes and layouts.
 ///
@@ -82,5 +92,107 @@ impl AttentionProblem {
 
     fn operand(&self, operand: AttentionOperand) -> Option<&Layout> {
         self.operands.get(self.options.input_of(operand)? - 3)
+    }
+}
+
+/// One way to run attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Variant {
+    Plain,
+    Tiled,
+    SplitKv,
+}
+
+impl Variant {
+    fn name(self) -> &'static str {
+        match self {
+            Variant::Plain => "plain",
+            Variant::Tiled => "tiled",
+            Variant::SplitKv => "split_kv",
+        }
+    }
+
+    /// Every variant with what speaks for it here, best first.
+    fn order(setup: &Setup<'_>) -> [(Variant, &'static str); 3] {
+        let plain = (Variant::Plain, "no workgroup memory, no features: runs everywhere");
+        let tiled = (Variant::Tiled, "tiles of queries, keys and values in workgroup memory");
+        let split = (Variant::SplitKv, "few query rows: the keys are split over workgroups");
+        match setup.profile.kind {
+            AdapterKind::Cpu => [plain, tiled, split],
+            AdapterKind::Gpu if tiled::prefers_split(setup) => [split, tiled, plain],
+            AdapterKind::Gpu => [tiled, split, plain],
+        }
+    }
+
+    /// Why the variant can't run here, if it can't.
+    fn refusal(self, setup: &Setup<'_>) -> Option<String> {
+        let widest = setup.sizes.d.max(setup.sizes.dv);
+        if widest > MAX_HEAD {
+            return Some(format!("a head of {widest} is wider than {MAX_HEAD}"));
+        }
+        match self {
+            Variant::Plain => None,
+            Variant::Tiled => tiled::refusal(setup),
+            Variant::SplitKv => tiled::split_refusal(setup),
+        }
+    }
+
+    fn kernel(self, setup: &Setup<'_>) -> Result<Kernel> {
+        match self {
+            Variant::Plain => plain::kernel(setup),
+            Variant::Tiled => tiled::kernel(setup),
+            Variant::SplitKv => tiled::split_kernel(setup),
+        }
+    }
+}
+
+impl Problem for AttentionProblem {
+    fn family(&self) -> &'static str {
+        "attention"
+    }
+
+    fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
+        match Setup::new(self, profile) {
+            Ok(setup) => Variant::order(&setup)
+                .into_iter()
+                .map(|(variant, reason)| match variant.refusal(&setup) {
+                    Some(refusal) => Candidate::refused(variant.name(), refusal),
+                    None => Candidate::usable(variant.name(), reason),
+                })
+                .collect(),
+            Err(error) => vec![Candidate::refused(Variant::Plain.name(), error.to_string())],
+        }
+    }
+
+    fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
+        let setup = Setup::new(self, profile)?;
+        let Some((variant, _)) = Variant::order(&setup).into_iter().find(|(v, _)| v.name() == variant) else {
+            return Err(Error::op("attention", format!("there is no variant `{variant}`")));
+        };
+        if let Some(reason) = variant.refusal(&setup) {
+            let reasons = vec![format!("{}: {reason}", variant.name())];
+            return Err(Error::NoVariant { family: "attention", reasons });
+        }
+        variant.kernel(&setup)
+    }
+
+    fn summary(&self) -> String {
+        let options = &self.options;
+        let mut words = vec![format!("q{} k{} v{}", self.q.shape, self.k.shape, self.v.shape)];
+        if options.causal {
+            words.push("+causal".into());
+        }
+        if options.window.left.is_some() || options.window.right.is_some() {
+            let side = |size: Option<u32>| size.map_or("∞".into(), |size| size.to_string());
+            words.push(format!("+window({}, {})", side(options.window.left), side(options.window.right)));
+        }
+        if options.softcap.is_some() {
+            words.push("+softcap".into());
+        }
+        words.extend(options.operands.iter().map(|operand| format!("+{}", operand.name())));
+        if self.lse {
+            words.push("+lse".into());
+        }
+        words.join(" ")
     }
 }

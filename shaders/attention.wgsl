@@ -1,0 +1,324 @@
+// Attention, plain: an invocation takes one query row, and walks over the keys that it sees with an online softmax.
+//
+//     s_ij = softcap(scale · q_i·k_j) + bias_ij + slope_h · (j − (i + offset))
+//     m_i = max_j s_ij,  l_i = Σ_j exp(s_ij − m_i),  out_i = Σ_j exp(s_ij − m_i) · v_j / l_i,  lse_i = m_i + log l_i
+//
+// over the keys j that query i sees; a row without any gives 0, and the lowest f32 for lse.
+// Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018; Dao et al., "FlashAttention", 2022.
+//
+// The portable baseline: no workgroup memory, no features, no barriers. The row of q and the accumulator live in
+// per-invocation arrays with a run-time index, which GPUs put in memory: other variants are faster.
+
+const ROWS: u32 = 64u; // query rows of a workgroup, an invocation each
+const D_MAX: u32 = 64u; // @slot D_MAX: at least D and Dv, at least 1
+
+// ---- block: parameters ----
+struct Params {
+    // Workgroups in all.
+    workgroups: u32,
+    // Tiles of rows of one head (or of `span` heads), of one batch item or of all packed sequences.
+    tiles: u32,
+    // Ranges that the keys of a tile are split into, a workgroup each.
+    splits: u32,
+    // Hq
+    heads: u32,
+    // Query heads that share a key head, Hq / Hkv, and those of them that share a tile: 1 or all.
+    group: u32,
+    span: u32,
+    // Tq, packed ΣTq; and rows of all heads of all items.
+    rows: u32,
+    all_rows: u32,
+    // Records in `items`.
+    records: u32,
+    // D, Dv
+    d: u32,
+    dv: u32,
+    // s = scale · q·k, or cap · tanh(scale · q·k)
+    scale: f32,
+    cap: f32,
+    // The one record of all batch items, if there is no `items`; see `Item`.
+    k_end: i32,
+    lo: i32,
+    hi: i32,
+    offset: i32,
+    // First element, and steps of the axes (B, H, T, D).
+    q_offset: u32,
+    q_b: u32,
+    q_h: u32,
+    q_t: u32,
+    q_d: u32,
+    k_offset: u32,
+    k_b: u32,
+    k_h: u32,
+    k_t: u32,
+    k_d: u32,
+    v_offset: u32,
+    v_b: u32,
+    v_h: u32,
+    v_t: u32,
+    v_d: u32,
+    out_offset: u32,
+    out_b: u32,
+    out_h: u32,
+    out_t: u32,
+    out_d: u32,
+    lse_b: u32,
+    lse_h: u32,
+    lse_t: u32,
+    // First element, and steps of (B, Hq, Tq, Tk); 0 where they broadcast.
+    mask_offset: u32,
+    mask_b: u32,
+    mask_h: u32,
+    mask_i: u32,
+    mask_j: u32,
+    bias_offset: u32,
+    bias_b: u32,
+    bias_h: u32,
+    bias_i: u32,
+    bias_j: u32,
+    // First slope in `items`, and the step between heads.
+    slopes_at: u32,
+    slopes_step: u32,
+}
+// ---- end ----
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> q: array<f32>; // (B, Hq, Tq, D); packed (ΣTq, Hq, D)
+@group(0) @binding(2) var<storage, read> k: array<f32>; // (B, Hkv, Tk, D); packed (ΣTk, Hkv, D)
+@group(0) @binding(3) var<storage, read> v: array<f32>; // (B, Hkv, Tk, Dv); packed (ΣTk, Hkv, Dv)
+// @region MASK
+@group(0) @binding(4) var<storage, read> mask: array<u32>; // broadcasts to (B, Hq, Tq, Tk), four to a word
+// @end
+// @region BIAS
+@group(0) @binding(5) var<storage, read> bias: array<f32>; // broadcasts to (B, Hq, Tq, Tk)
+// @end
+// @region SIDE
+@group(0) @binding(6) var<storage, read> items: array<u32>; // (records, 8) of attention_items.wgsl, then slopes (Hq)
+// @end
+@group(0) @binding(7) var<storage, read_write> out: array<f32>; // (B, Hq, Tq, Dv); packed (ΣTq, Hq, Dv)
+// @region LSE
+@group(0) @binding(8) var<storage, read_write> lse: array<f32>; // (B, Hq, Tq); packed (ΣTq, Hq)
+// @end
+
+// ---- block: scores ----
+const LOWEST: f32 = -3.40282346e+38f;
+
+// A batch item or packed sequence: `rows` rows of q and out from `q_start`, keys from row `k_start`. Query i < q_len
+// sees the keys from max(0, i + lo) to before min(k_end, i + hi + 1), and stands at i + offset among them.
+struct Item {
+    q_start: u32,
+    rows: u32,
+    q_len: i32,
+    k_start: u32,
+    k_end: i32,
+    lo: i32,
+    hi: i32,
+    offset: i32,
+}
+
+fn item_of(b: u32) -> Item {
+    var item = Item(0u, p.rows, i32(p.rows), 0u, p.k_end, p.lo, p.hi, p.offset);
+    // @region ITEMS
+    let at = b * 8u;
+    item.q_start = items[at];
+    item.rows = items[at + 1u];
+    item.q_len = i32(items[at + 2u]);
+    item.k_start = items[at + 3u];
+    item.k_end = i32(items[at + 4u]);
+    item.lo = i32(items[at + 5u]);
+    item.hi = i32(items[at + 6u]);
+    item.offset = i32(items[at + 7u]);
+    // @end
+    return item;
+}
+
+// Which keys a query sees, from `first` to before `end`, less those that mask or bias hide; and what its scores need.
+struct Query {
+    first: i32,
+    end: i32,
+    // Where the query stands among the keys.
+    position: i32,
+    slope: f32,
+    // Where its rows of mask and bias begin.
+    mask: u32,
+    bias: u32,
+}
+
+fn query_of(item: Item, b: u32, h: u32, i: u32) -> Query {
+    let row = i32(i);
+    var query: Query;
+    query.first = max(0, row + item.lo);
+    query.end = select(0, min(item.k_end, row + item.hi + 1), row < item.q_len);
+    query.position = row + item.offset;
+    // @region SLOPES
+    query.slope = bitcast<f32>(items[p.slopes_at + h * p.slopes_step]);
+    // @end
+    // @region MASK
+    query.mask = p.mask_offset + b * p.mask_b + h * p.mask_h + i * p.mask_i;
+    // @end
+    // @region BIAS
+    query.bias = p.bias_offset + b * p.bias_b + h * p.bias_h + i * p.bias_i;
+    // @end
+    return query;
+}
+
+// tanh, to f32's precision also near 0; exp can't overflow.
+fn tanh_of(x: f32) -> f32 {
+    let a = min(abs(x), 15.0);
+    let x2 = x * x;
+    let near = x + x * x2 * (-0.33333333 + x2 * (0.13333333 + x2 * (-0.053968254 + x2 * 0.021869488)));
+    let far = sign(x) * (1.0 - 2.0 / (exp(2.0 * a) + 1.0));
+    return select(far, near, a < 0.25);
+}
+
+// A score, and whether its key is seen. The value of a key that is not seen means nothing.
+struct Score {
+    value: f32,
+    seen: bool,
+}
+
+// The score of key j, from dot = q_i · k_j.
+fn score_of(query: Query, j: i32, dot: f32) -> Score {
+    var seen = j >= query.first && j < query.end;
+    var value = dot * p.scale;
+    // @region SOFTCAP
+    value = p.cap * tanh_of(value);
+    // @end
+    // @region MASK
+    if seen {
+        let at = query.mask + u32(j) * p.mask_j;
+        seen = ((mask[at >> 2u] >> ((at & 3u) * 8u)) & 0xffu) != 0u;
+    }
+    // @end
+    // @region BIAS
+    if seen {
+        let added = bias[query.bias + u32(j) * p.bias_j];
+        seen = bitcast<u32>(added) != 0xff800000u;
+        value += select(0.0, added, seen);
+    }
+    // @end
+    // @region SLOPES
+    value += query.slope * f32(j - query.position);
+    // @end
+    return Score(value, seen);
+}
+// ---- end ----
+
+// ---- block: places ----
+// What a workgroup works on: from row `first` on, of heads h to h + span of item b. Row x of a tile is query x / span of
+// head h + x % span.
+struct Place {
+    item: Item,
+    b: u32,
+    h: u32,
+    first: u32,
+    split: u32,
+}
+
+// Workgroup w of `p.workgroups`. Tiles with the most keys under a causal mask, the last ones, come first.
+fn place_of(w: u32) -> Place {
+    let split = w % p.splits;
+    let tiles = w / p.splits;
+    let spans = tiles / p.tiles;
+    var tile = p.tiles - 1u - tiles % p.tiles;
+    let h = spans * p.span % p.heads;
+    var b = spans * p.span / p.heads;
+    // @region PACKED
+    // Record b has the tiles from q_start · span / ROWS + b on: always enough, and never one of its neighbours'.
+    b = 0u;
+    var after = p.records;
+    while after - b > 1u {
+        let middle = (b + after) / 2u;
+        if items[middle * 8u] * p.span / ROWS + middle <= tile {
+            b = middle;
+        } else {
+            after = middle;
+        }
+    }
+    tile -= items[b * 8u] * p.span / ROWS + b;
+    // @end
+    return Place(item_of(b), b, h, tile * ROWS, split);
+}
+
+// Keys from `first` to before `end`.
+struct Keys {
+    first: u32,
+    end: u32,
+}
+
+// The keys that this split of the tile reads: its part of those that any row sees, if no mask hides them.
+fn keys_of(place: Place) -> Keys {
+    let item = place.item;
+    let i = i32(place.first / p.span);
+    let i_end = min(i32((place.first + ROWS - 1u) / p.span + 1u), item.q_len);
+    let first = u32(max(0, i + item.lo));
+    let end = u32(select(0, max(0, min(item.k_end, i_end + item.hi)), i < item.q_len));
+    let part = (max(end, first) - first + p.splits - 1u) / p.splits;
+    return Keys(first + place.split * part, min(end, first + (place.split + 1u) * part));
+}
+// ---- end ----
+
+@compute @workgroup_size(ROWS)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) t: u32,
+) {
+    let w = workgroup.x + workgroup.y * grid.x;
+    if w >= p.workgroups {
+        return;
+    }
+    let place = place_of(w);
+    let item = place.item;
+    let i = place.first + t;
+    if i >= item.rows {
+        return;
+    }
+    let b = place.b;
+    let h = place.h;
+    let row = item.q_start + i;
+    let q_row = p.q_offset + b * p.q_b + h * p.q_h + row * p.q_t;
+    let k_head = p.k_offset + b * p.k_b + h / p.group * p.k_h + item.k_start * p.k_t;
+    let v_head = p.v_offset + b * p.v_b + h / p.group * p.v_h + item.k_start * p.v_t;
+
+    var q_i: array<f32, D_MAX>;
+    var acc: array<f32, D_MAX>;
+    for (var d = 0u; d < p.d; d++) {
+        q_i[d] = q[q_row + d * p.q_d];
+    }
+    for (var d = 0u; d < p.dv; d++) {
+        acc[d] = 0.0;
+    }
+
+    let query = query_of(item, b, h, i);
+    var m_i = LOWEST;
+    var l_i = 0.0;
+    for (var j = query.first; j < query.end; j++) {
+        let k_row = k_head + u32(j) * p.k_t;
+        var dot = 0.0;
+        for (var d = 0u; d < p.d; d++) {
+            dot += q_i[d] * k[k_row + d * p.k_d];
+        }
+        let score = score_of(query, j, dot);
+        if !score.seen {
+            continue;
+        }
+        let m_new = max(m_i, score.value);
+        let keep = exp(m_i - m_new);
+        let weight = exp(score.value - m_new);
+        m_i = m_new;
+        l_i = l_i * keep + weight;
+        let v_row = v_head + u32(j) * p.v_t;
+        for (var d = 0u; d < p.dv; d++) {
+            acc[d] = acc[d] * keep + weight * v[v_row + d * p.v_d];
+        }
+    }
+
+    let out_row = p.out_offset + b * p.out_b + h * p.out_h + row * p.out_t;
+    for (var d = 0u; d < p.dv; d++) {
+        out[out_row + d * p.out_d] = select(0.0, acc[d] / l_i, l_i > 0.0);
+    }
+    // @region LSE
+    lse[b * p.lse_b + h * p.lse_h + row * p.lse_t] = select(LOWEST, m_i + log(l_i), l_i > 0.0);
+    // @end
+}

@@ -1,0 +1,263 @@
+//! What every variant shares: the launch that cleans up lengths and offsets, regions, bindings and parameters.
+
+use super::{
+    AttentionProblem,
+    sizes::{Sizes, window},
+};
+use crate::{
+    Layout, Result,
+    graph::{Align, AttentionOperand as A},
+    kernel::{Binding, Kernel, Launch, Operand, Profile, Specialization, buffer_bytes, fold_grid},
+    tensor::DType,
+};
+
+/// Words of a record that `attention_items.wgsl` writes.
+const RECORD: usize = 8;
+
+/// A problem, checked, on a device.
+#[derive(Debug)]
+pub(super) struct Setup<'a> {
+    pub(super) problem: &'a AttentionProblem,
+    pub(super) profile: &'a Profile,
+    pub(super) sizes: Sizes,
+}
+
+/// How a kernel walks over the query rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tiling {
+    /// Rows of a workgroup.
+    pub(super) rows: usize,
+    /// Query heads that share a tile: 1, or all that share a key head.
+    pub(super) span: usize,
+    /// Ranges of keys that a tile of rows is split into.
+    pub(super) splits: usize,
+}
+
+impl<'a> Setup<'a> {
+    pub(super) fn new(problem: &'a AttentionProblem, profile: &'a Profile) -> Result<Self> {
+        Ok(Setup { problem, profile, sizes: Sizes::of(problem)? })
+    }
+
+    fn has(&self, operand: A) -> bool {
+        self.problem.operand(operand).is_some()
+    }
+
+    /// Whether records come from `attention_items.wgsl`.
+    fn has_items(&self) -> bool {
+        [A::KeyLengths, A::QueryLengths, A::Offsets, A::QueryOffsets].into_iter().any(|operand| self.has(operand))
+    }
+
+    fn records(&self) -> usize {
+        if self.sizes.packed { self.sizes.items + 2 } else { self.sizes.items }
+    }
+
+    /// The number of an input of the problem.
+    fn input(&self, operand: A) -> Option<Operand> {
+        self.problem.options.input_of(operand).map(Operand::Input)
+    }
+
+    fn lse(&self) -> Option<Operand> {
+        self.problem.lse.then_some(Operand::Output(1))
+    }
+
+    /// What the variants need before their own launches: scratch 0 with clean records, if lengths or offsets come from
+    /// buffers, and the status word, if it is asked for.
+    pub(super) fn begin(&self) -> Result<Kernel> {
+        let mut kernel = Kernel { launches: Vec::new(), scratch: Vec::new() };
+        if !self.has_items() && !self.problem.status {
+            return Ok(kernel);
+        }
+        let slopes = if self.has(A::Slopes) { self.sizes.heads } else { 0 };
+        kernel.scratch.push(buffer_bytes(DType::I32, self.records() * RECORD + slopes));
+
+        let status = self.problem.status.then_some(Operand::Output(1 + usize::from(self.problem.lse)));
+        let source = Specialization::new("attention_items", include_str!("../../../shaders/attention_items.wgsl"))
+            .region("KEY_LENGTHS", self.has(A::KeyLengths))
+            .region("QUERY_LENGTHS", self.has(A::QueryLengths))
+            .region("OFFSETS", self.has(A::Offsets))
+            .region("PACKED", self.sizes.packed)
+            .region("SLOPES", self.has(A::Slopes))
+            .region("BOTTOM_RIGHT", self.problem.options.align == Align::BottomRight)
+            .region("STATUS", status.is_some())
+            .source()?;
+        let operands = [A::KeyLengths, A::QueryLengths, A::Offsets, A::QueryOffsets, A::KeyOffsets, A::Slopes];
+        let mut bindings: Vec<Binding> =
+            operands.into_iter().filter_map(|operand| self.input(operand)).map(Binding::read).collect();
+        bindings.push(Binding::write(Operand::Scratch(0)));
+        bindings.extend(status.map(Binding::write));
+
+        let range = self.sizes.range(self.problem);
+        let (left, right) = window(self.problem);
+        let mut params = vec![
+            self.sizes.items as u32,
+            self.sizes.heads as u32,
+            self.sizes.rows as u32,
+            self.sizes.keys as u32,
+            self.sizes.key_limit as u32,
+            range.offset as u32,
+            left.unwrap_or(0) as u32,
+            right.unwrap_or(0) as u32,
+            u32::from(left.is_none()),
+            u32::from(right.is_none()),
+        ];
+        for operand in operands {
+            let layout = self.problem.operand(operand);
+            params.push(layout.map_or(0, |layout| layout.offset as u32));
+            params.push(layout.map_or(0, |layout| layout.strides[0] as u32));
+        }
+        params.push((self.records() * RECORD) as u32);
+
+        let words = operands.iter().filter_map(|&operand| self.problem.operand(operand)).map(distinct).sum::<u64>();
+        kernel.launches.push(Launch {
+            label: "records".into(),
+            source,
+            bindings,
+            params,
+            grid: [1, 1, 1],
+            flops: 0,
+            bytes: 4 * words + kernel.scratch[0],
+        });
+        Ok(kernel)
+    }
+
+    /// The regions of the block `scores`, and of the bindings that go with it.
+    pub(super) fn specialize(&self, name: &'static str, template: &'static str) -> Specialization {
+        Specialization::new(name, template)
+            .region("MASK", self.has(A::Mask))
+            .region("BIAS", self.has(A::Bias))
+            .region("SOFTCAP", self.problem.options.softcap.is_some())
+            .region("SLOPES", self.has(A::Slopes))
+            .region("SIDE", self.has_items() || self.has(A::Slopes))
+            .region("ITEMS", self.has_items())
+            .region("PACKED", self.sizes.packed)
+    }
+
+    /// q, k, v and what the block `scores` reads.
+    pub(super) fn inputs(&self) -> Vec<Binding> {
+        let mut inputs = vec![Operand::Input(0), Operand::Input(1), Operand::Input(2)];
+        inputs.extend(self.input(A::Mask));
+        inputs.extend(self.input(A::Bias));
+        inputs.extend(self.side());
+        inputs.into_iter().map(Binding::read).collect()
+    }
+
+    /// out, and lse if it is asked for.
+    pub(super) fn outputs(&self) -> Vec<Binding> {
+        [Operand::Output(0)].into_iter().chain(self.lse()).map(Binding::write).collect()
+    }
+
+    /// The buffer of records and slopes; slopes alone are read where they are.
+    fn side(&self) -> Option<Operand> {
+        if self.has_items() { Some(Operand::Scratch(0)) } else { self.input(A::Slopes) }
+    }
+
+    /// Tiles of rows of one head (or of `span` heads), of one batch item or of all packed sequences.
+    fn tiles(&self, tiling: Tiling) -> u64 {
+        let rows = (self.sizes.rows * tiling.span) as u64;
+        if self.sizes.packed {
+            // A sequence has at most one tile that is not full, and the tiles of record b begin at q_start / rows + b.
+            rows / tiling.rows as u64 + self.records() as u64
+        } else {
+            rows.div_ceil(tiling.rows as u64)
+        }
+    }
+
+    pub(super) fn workgroups(&self, tiling: Tiling) -> u64 {
+        if self.sizes.rows == 0 {
+            return 0;
+        }
+        self.tiles(tiling) * (self.sizes.batch * self.sizes.heads / tiling.span * tiling.splits) as u64
+    }
+
+    /// Query rows of all heads of all items.
+    pub(super) fn all_rows(&self) -> usize {
+        self.sizes.batch * self.sizes.heads * self.sizes.rows
+    }
+
+    pub(super) fn grid(&self, tiling: Tiling) -> Result<[u32; 3]> {
+        fold_grid(self.workgroups(tiling), self.profile, "attention")
+    }
+
+    /// The block `parameters`.
+    pub(super) fn params(&self, tiling: Tiling) -> Vec<u32> {
+        let options = &self.problem.options;
+        let sizes = &self.sizes;
+        let scale = options.scale.unwrap_or_else(|| 1.0 / (sizes.d as f32).sqrt());
+        let range = sizes.range(self.problem);
+        let mut params = vec![
+            self.workgroups(tiling) as u32,
+            self.tiles(tiling) as u32,
+            tiling.splits as u32,
+            sizes.heads as u32,
+            sizes.group() as u32,
+            tiling.span as u32,
+            sizes.rows as u32,
+            self.all_rows() as u32,
+            self.records() as u32,
+            sizes.d as u32,
+            sizes.dv as u32,
+            options.softcap.map_or(scale, |cap| scale / cap).to_bits(),
+            options.softcap.unwrap_or(0.0).to_bits(),
+            range.end as u32,
+            range.lo as u32,
+            range.hi as u32,
+            range.offset as u32,
+        ];
+        for layout in [&self.problem.q, &self.problem.k, &self.problem.v, &self.problem.out] {
+            params.push(layout.offset as u32);
+            params.extend(self.strides(layout));
+        }
+        params.extend(self.lse_steps());
+        for operand in [A::Mask, A::Bias] {
+            let layout = self.problem.operand(operand).map(|layout| sizes.broadcast(layout));
+            params.push(layout.as_ref().map_or(0, |layout| layout.offset as u32));
+            params.extend(layout.map_or([0; 4], |layout| self.strides(&layout)));
+        }
+        params.extend(match self.problem.operand(A::Slopes) {
+            Some(_) if self.has_items() => [(self.records() * RECORD) as u32, 1],
+            Some(slopes) => [slopes.offset as u32, slopes.strides[0] as u32],
+            None => [0, 0],
+        });
+        params
+    }
+
+    /// Steps of the axes (B, H, T) of lse.
+    pub(super) fn lse_steps(&self) -> [u32; 3] {
+        let (heads, rows) = (self.sizes.heads as u32, self.sizes.rows as u32);
+        if self.sizes.packed { [0, 1, heads] } else { [heads * rows, rows, 1] }
+    }
+
+    /// Steps of the axes (B, H, T, D); a negative one wraps.
+    pub(super) fn strides(&self, layout: &Layout) -> [u32; 4] {
+        match layout.strides[..] {
+            [b, h, t, d] => [b, h, t, d].map(|stride| stride as u32),
+            [t, h, d] => [0, h, t, d].map(|stride| stride as u32),
+            _ => [0; 4],
+        }
+    }
+
+    /// Multiplications and additions of q·k and of the weighted sum of v.
+    pub(super) fn flops(&self) -> u64 {
+        self.sizes.pairs(self.problem) * self.sizes.heads as u64 * 2 * (self.sizes.d + self.sizes.dv) as u64
+    }
+
+    /// Every element of q, k, v, mask, bias and out once.
+    pub(super) fn bytes(&self) -> u64 {
+        let problem = self.problem;
+        let wide = [&problem.q, &problem.k, &problem.v, &problem.out].into_iter().map(distinct).sum::<u64>() * 4;
+        let bias = problem.operand(A::Bias).map_or(0, |layout| 4 * distinct(layout));
+        let mask = problem.operand(A::Mask).map_or(0, distinct);
+        let lse = if problem.lse { 4 * self.all_rows() as u64 } else { 0 };
+        wide + bias + mask + lse
+    }
+}
+
+/// Elements of a layout that lie at different places.
+fn distinct(layout: &Layout) -> u64 {
+    layout
+        .shape
+        .iter()
+        .zip(&layout.strides)
+        .map(|(&n, &stride)| if stride == 0 { n.min(1) } else { n } as u64)
+        .product()
+}

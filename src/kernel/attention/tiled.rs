@@ -1,0 +1,223 @@
+//! Tiles in workgroup memory; with few query rows, the keys of a tile split over several workgroups.
+
+use super::setup::{Setup, Tiling};
+use crate::{
+    Result,
+    kernel::{Binding, Kernel, Launch, Operand, Profile, Specialization, buffer_bytes, fold_grid},
+    tensor::DType,
+};
+
+/// Keys at a time, as in the shader.
+const BC: usize = 32;
+const K_STRIDE: usize = BC / 4 + 1;
+
+/// Workgroups that a GPU needs to be busy.
+const BUSY: u64 = 512;
+/// A split of the keys has at least so many.
+const LEAST_KEYS: usize = 64;
+const MOST_SPLITS: usize = 32;
+
+/// The value slots of the shader, and what follows from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    /// Rows of a workgroup, and of an invocation.
+    br: usize,
+    tr: usize,
+    /// vec4s of each row of O of an invocation.
+    nv: usize,
+    /// Columns of q and k, and rows of v, at a time.
+    kt: usize,
+    vt: usize,
+    /// Columns of q that are staged, and whether that is once for all.
+    q_columns: usize,
+    q_stays: bool,
+}
+
+impl Shape {
+    /// For whole tiles of queries: 64 rows, and 64 floats of O in the registers of an invocation.
+    fn tall(d: usize, dv: usize, profile: &Profile) -> Self {
+        let nv = dv.div_ceil(32).max(1);
+        let tr = match nv {
+            ..=2 => 8,
+            3..=4 => 4,
+            _ => 2,
+        };
+        let lean = Shape { br: 64, tr, nv, kt: 16, vt: rows_of_v(nv, 16), q_columns: 16, q_stays: false };
+        // With memory for it, q is read once and a tile takes fewer barriers.
+        let kt = d.next_multiple_of(16).clamp(16, 64);
+        let rich = Shape { kt, vt: rows_of_v(nv, 32), q_columns: d.max(1).next_multiple_of(kt), q_stays: true, ..lean };
+        // More would leave no room for a second workgroup beside it.
+        let limit = profile.limits.workgroup_bytes.min(48 << 10) as usize;
+        if rich.bytes() <= limit { rich } else { lean }
+    }
+
+    /// For few queries: 16 rows.
+    fn flat(dv: usize) -> Self {
+        let nv = dv.div_ceil(32).max(1);
+        Shape { br: 16, tr: 2, nv, kt: 32, vt: rows_of_v(nv, 32), q_columns: 32, q_stays: false }
+    }
+
+    fn workgroup(self) -> usize {
+        8 * self.br / self.tr
+    }
+
+    /// vec4s of staged v, or of staged k.
+    fn kv(self) -> usize {
+        (self.vt * 8 * self.nv).max(self.kt * K_STRIDE)
+    }
+
+    /// Where q is staged: behind k, and behind v too if it stays.
+    fn q_at(self) -> usize {
+        if self.q_stays { self.kv() } else { self.kt * K_STRIDE }
+    }
+
+    fn stage(self) -> usize {
+        self.kv().max(self.q_at() + self.br * (self.q_columns / 4 + 1))
+    }
+
+    /// Workgroup memory: staged operands, weights, and a float a row.
+    fn bytes(self) -> usize {
+        16 * (self.stage() + self.br * 8) + 4 * self.br
+    }
+
+    fn fill(self, source: Specialization) -> Specialization {
+        source
+            .value("BR", self.br)
+            .value("TR", self.tr)
+            .value("NV", self.nv)
+            .value("KT", self.kt)
+            .value("VT", self.vt)
+            .value("Q_COLUMNS", self.q_columns)
+            .value("Q_AT", self.q_at())
+            .value("STAGE", self.stage())
+            .region("Q_STAYS", self.q_stays)
+            .trusted()
+    }
+
+    fn refusal(self, profile: &Profile) -> Option<String> {
+        let limits = &profile.limits;
+        if self.bytes() > limits.workgroup_bytes as usize {
+            return Some(format!(
+                "needs {} bytes of workgroup memory, {} are there",
+                self.bytes(),
+                limits.workgroup_bytes
+            ));
+        }
+        let most = limits.workgroup_invocations.min(limits.workgroup_size_x) as usize;
+        (self.workgroup() > most).then(|| format!("needs {} invocations, a workgroup has {most}", self.workgroup()))
+    }
+}
+
+/// Rows of v at a time: as many as fit in 8 KiB, at most `most`.
+fn rows_of_v(nv: usize, most: usize) -> usize {
+    let fit = 512 / (8 * nv);
+    [32, 16, 8, 4].into_iter().find(|&rows| rows <= fit && rows <= most).unwrap_or(4)
+}
+
+/// Query heads that share a key head share tiles where the rows of one do not fill a tile.
+fn span(setup: &Setup<'_>, rows: usize) -> usize {
+    if setup.sizes.rows < rows { setup.sizes.group().max(1) } else { 1 }
+}
+
+fn template(setup: &Setup<'_>, shape: Shape) -> Specialization {
+    shape.fill(setup.specialize("attention_tiled", include_str!("../../../shaders/attention_tiled.wgsl")))
+}
+
+fn tall(setup: &Setup<'_>) -> Shape {
+    Shape::tall(setup.sizes.d, setup.sizes.dv, setup.profile)
+}
+
+pub(super) fn refusal(setup: &Setup<'_>) -> Option<String> {
+    tall(setup).refusal(setup.profile)
+}
+
+pub(super) fn kernel(setup: &Setup<'_>) -> Result<Kernel> {
+    let mut kernel = setup.begin()?;
+    let shape = tall(setup);
+    let tiling = Tiling { rows: shape.br, span: span(setup, shape.br), splits: 1 };
+    kernel.launches.push(Launch {
+        label: "tiled".into(),
+        source: template(setup, shape).region("LSE", setup.problem.lse).source()?,
+        bindings: setup.inputs().into_iter().chain(setup.outputs()).collect(),
+        params: setup.params(tiling),
+        grid: setup.grid(tiling)?,
+        flops: setup.flops(),
+        bytes: setup.bytes(),
+    });
+    Ok(kernel)
+}
+
+/// Whether whole tiles of queries leave most of a GPU idle, and the keys suffice to share out.
+pub(super) fn prefers_split(setup: &Setup<'_>) -> bool {
+    let shape = tall(setup);
+    let tiling = Tiling { rows: shape.br, span: span(setup, shape.br), splits: 1 };
+    setup.workgroups(tiling) < BUSY / 4 && setup.sizes.keys >= 4 * LEAST_KEYS
+}
+
+fn split_tiling(setup: &Setup<'_>) -> Tiling {
+    let shape = Shape::flat(setup.sizes.dv);
+    let whole = Tiling { rows: shape.br, span: span(setup, shape.br), splits: 1 };
+    let wanted = BUSY.div_ceil(setup.workgroups(whole).max(1)) as usize;
+    // At least two, so that a problem of any size can take this way.
+    Tiling { splits: wanted.min(setup.sizes.keys / LEAST_KEYS).clamp(2, MOST_SPLITS), ..whole }
+}
+
+/// Bytes of the parts: O, then m and l.
+fn part_bytes(setup: &Setup<'_>, tiling: Tiling) -> u64 {
+    buffer_bytes(DType::F32, tiling.splits * setup.all_rows() * (setup.sizes.dv + 2))
+}
+
+pub(super) fn split_refusal(setup: &Setup<'_>) -> Option<String> {
+    let bytes = part_bytes(setup, split_tiling(setup));
+    let limit = setup.profile.limits.binding_bytes;
+    if bytes > limit {
+        return Some(format!("the parts take {bytes} bytes, a binding has {limit}"));
+    }
+    Shape::flat(setup.sizes.dv).refusal(setup.profile)
+}
+
+pub(super) fn split_kernel(setup: &Setup<'_>) -> Result<Kernel> {
+    const WG: u64 = 64;
+    let mut kernel = setup.begin()?;
+    let shape = Shape::flat(setup.sizes.dv);
+    let tiling = split_tiling(setup);
+    let parts = Operand::Scratch(kernel.scratch.len());
+    let part_bytes = part_bytes(setup, tiling);
+    kernel.scratch.push(part_bytes);
+    kernel.launches.push(Launch {
+        label: format!("split-kv: {} parts", tiling.splits),
+        source: template(setup, shape).region("SPLIT", true).source()?,
+        bindings: setup.inputs().into_iter().chain([Binding::write(parts)]).collect(),
+        params: setup.params(tiling),
+        grid: setup.grid(tiling)?,
+        flops: setup.flops(),
+        bytes: setup.bytes() + part_bytes,
+    });
+
+    let sizes = &setup.sizes;
+    let elements = (setup.all_rows() * sizes.dv.max(1)) as u64;
+    let workgroups = elements.div_ceil(WG);
+    let mut params = vec![
+        workgroups as u32,
+        tiling.splits as u32,
+        sizes.heads as u32,
+        sizes.rows as u32,
+        setup.all_rows() as u32,
+        sizes.dv as u32,
+        setup.problem.out.offset as u32,
+    ];
+    params.extend(setup.strides(&setup.problem.out));
+    params.extend(setup.lse_steps());
+    kernel.launches.push(Launch {
+        label: "split-kv: merge".into(),
+        source: Specialization::new("attention_merge", include_str!("../../../shaders/attention_merge.wgsl"))
+            .region("LSE", setup.problem.lse)
+            .source()?,
+        bindings: [Binding::read(parts)].into_iter().chain(setup.outputs()).collect(),
+        params,
+        grid: fold_grid(workgroups, setup.profile, "attention")?,
+        flops: 0,
+        bytes: part_bytes + 4 * elements,
+    });
+    Ok(kernel)
+}
