@@ -7,9 +7,10 @@ pub mod graph;
 pub mod kernel;
 pub mod lower;
 pub mod reference;
+pub mod nn;
 mod tensor;
 pub mod workloads;
 
 pub use error::{Error, Result};
 pub use graph::{Graph, ValueId};
-pub use tensor::{DType, Data, Layout, Shape, Tensor};
+pub use tensor::{DType, Data, Layout, Shape, Tensor, safetensors};

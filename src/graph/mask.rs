@@ -103,6 +103,11 @@ impl Mask {
         Mask::part(Part::QueryLengths(lengths))
     }
 
+    /// Whether a part says that sequences are packed.
+    pub fn is_packed(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Packed(..)))
+    }
+
     /// Packed sequences, end to end without padding: i32 `[B + 1]` starts in q, and in k and v (`cu_seqlens`).
     pub fn packed(query_offsets: ValueId, key_offsets: ValueId) -> Self {
         Mask::part(Part::Packed(query_offsets, key_offsets))

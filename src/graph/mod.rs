@@ -24,15 +24,19 @@
 
 mod build;
 mod infer;
+mod json;
 mod mask;
 mod op;
+mod print;
 mod verify;
+mod weights;
 
 use std::collections::HashMap;
 
 pub use infer::infer;
 pub use mask::{AttentionArgs, Mask};
 pub use op::{Align, Attention, AttentionOperand, Binary, Op, Reduce, Unary, Window};
+pub use weights::ScoreStage;
 
 use crate::{
     Error, Result,

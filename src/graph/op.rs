@@ -146,6 +146,7 @@ pub enum Op {
         /// Elements after each axis.
         after: Vec<usize>,
         /// The value, converted to the operand's dtype.
+        #[serde(with = "crate::tensor::json::number")]
         value: f64,
     },
     /// `data, indices → data[…, indices, …]`: slices of `data` along an axis, picked by i32 indices; the axis is replaced
@@ -304,6 +305,7 @@ pub struct Attention {
 
 /// Sizes of a sliding window; `None` is open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Window {
     /// Keys before the query's own position.
     #[serde(default)]

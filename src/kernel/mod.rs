@@ -16,6 +16,7 @@ mod profile;
 mod reduce;
 mod softmax;
 mod specialize;
+mod strided;
 
 use std::{fmt, sync::Arc};
 
@@ -26,7 +27,7 @@ pub use copy::{ConcatProblem, CopyProblem, PadProblem};
 pub use gather::GatherProblem;
 pub use matmul::{Epilogue, MatmulProblem};
 pub use norm::{NormKind, NormProblem};
-pub use pointwise::{Instr, PointwiseProblem, Value};
+pub use pointwise::{Arg, Instr, PointwiseProblem};
 pub use profile::{AdapterKind, Limits, Profile};
 pub use reduce::ReduceProblem;
 pub use softmax::SoftmaxProblem;

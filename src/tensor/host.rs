@@ -1,5 +1,4 @@
 use half::{bf16, f16};
-use serde::{Deserialize, Serialize};
 
 use super::{DType, Shape};
 use crate::{Error, Result};
@@ -12,17 +11,14 @@ use crate::{Error, Result};
 /// assert_eq!(x.as_f32(), Some(&[1.0, 2.0, 3.0, 4.0][..]));
 /// # Ok::<(), tilewise::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "RawTensor")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
     shape: Shape,
-    #[serde(flatten)]
     data: Data,
 }
 
 /// The elements of a [`Tensor`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "dtype", content = "data", rename_all = "lowercase")]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Data {
     /// Elements of [`DType::F32`].
     F32(Vec<f32>),
@@ -36,20 +32,6 @@ pub enum Data {
     U32(Vec<u32>),
     /// Elements of [`DType::Bool`].
     Bool(Vec<bool>),
-}
-
-#[derive(Deserialize)]
-struct RawTensor {
-    shape: Shape,
-    #[serde(flatten)]
-    data: Data,
-}
-
-impl TryFrom<RawTensor> for Tensor {
-    type Error = Error;
-    fn try_from(raw: RawTensor) -> Result<Self> {
-        Tensor::new(raw.shape, raw.data)
-    }
 }
 
 macro_rules! for_each {

@@ -2,7 +2,9 @@
 
 mod dtype;
 mod host;
+pub(crate) mod json;
 mod layout;
+pub mod safetensors;
 mod shape;
 
 pub use dtype::DType;

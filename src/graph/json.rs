@@ -1,0 +1,174 @@
+//! Graphs as JSON.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeStruct};
+use serde_json::{Map, Value};
+
+use super::{Graph, Node, Op, ValueId};
+use crate::{Error, Result};
+
+const WHAT: &str = "graph";
+
+/// A node as it is written.
+#[derive(Serialize)]
+struct NodeForm<'a> {
+    #[serde(flatten)]
+    op: &'a Op,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    inputs: Vec<String>,
+    outputs: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutputForm {
+    name: String,
+    value: String,
+}
+
+/// A graph as it is read: each node is decoded by itself, so that an error can name it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GraphForm {
+    nodes: Vec<Map<String, Value>>,
+    outputs: Vec<OutputForm>,
+}
+
+impl Graph {
+    /// The graph as JSON, one node a line; [`Graph::from_json`] reads it back.
+    pub fn to_json(&self) -> Result<String> {
+        let nodes = self.node_forms().iter().map(line).collect::<Result<Vec<_>>>()?;
+        let outputs = self.output_forms().iter().map(line).collect::<Result<Vec<_>>>()?;
+        let list = |lines: Vec<String>| match lines.is_empty() {
+            true => "[]".to_string(),
+            false => format!("[\n    {}\n  ]", lines.join(",\n    ")),
+        };
+        Ok(format!("{{\n  \"nodes\": {},\n  \"outputs\": {}\n}}\n", list(nodes), list(outputs)))
+    }
+
+    /// Builds the graph that a JSON text describes, with every check of the builder.
+    ///
+    /// `nodes` lists the operations in an order of execution. `op` and the fields beside it are those of [`Op`]; `inputs`
+    /// are values by name, or by `%N` for the N-th value that the nodes define; `outputs` names the results (it may be
+    /// left out, except for inputs and parameters). `outputs` of the graph gives the results to the caller.
+    ///
+    /// ```
+    /// let g = tilewise::Graph::from_json(r#"{
+    ///   "nodes": [
+    ///     {"op": "input", "dtype": "f32", "shape": [2, 3], "outputs": ["x"]},
+    ///     {"op": "constant", "value": {"dtype": "f32", "shape": [3], "data": [0, 1, "-inf"]}, "outputs": ["mask"]},
+    ///     {"op": "binary", "function": "add", "inputs": ["x", "mask"]},
+    ///     {"op": "softmax", "axis": 1, "inputs": ["%2"], "outputs": ["p"]}
+    ///   ],
+    ///   "outputs": [{"name": "p", "value": "p"}]
+    /// }"#)?;
+    /// assert_eq!(g.outputs().len(), 1);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    pub fn from_json(text: &str) -> Result<Graph> {
+        let form: GraphForm = serde_json::from_str(text).map_err(|e| Error::format(WHAT, e.to_string()))?;
+        form.build()
+    }
+
+    fn node_forms<'a>(&'a self) -> Vec<NodeForm<'a>> {
+        let labels = |values: &[ValueId]| values.iter().map(|&v| self.label(v)).collect();
+        let form = |node: &'a Node| {
+            let Node { op, inputs, outputs } = node;
+            NodeForm { op, inputs: labels(inputs), outputs: labels(outputs) }
+        };
+        self.nodes.iter().map(form).collect()
+    }
+
+    fn output_forms(&self) -> Vec<OutputForm> {
+        let form = |(name, value): &(String, ValueId)| OutputForm { name: name.clone(), value: self.label(*value) };
+        self.outputs.iter().map(form).collect()
+    }
+
+    fn resolve(&self, label: &str) -> Result<ValueId> {
+        let value = match label.strip_prefix('%') {
+            Some(number) => number.parse().ok().map(ValueId).filter(|v| v.index() < self.values.len()),
+            None => self.find(label),
+        };
+        value.ok_or_else(|| Error::format(WHAT, format!("no value `{label}` is defined before it")))
+    }
+}
+
+impl Serialize for Graph {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut form = serializer.serialize_struct("Graph", 2)?;
+        form.serialize_field("nodes", &self.node_forms())?;
+        form.serialize_field("outputs", &self.output_forms())?;
+        form.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Graph {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        GraphForm::deserialize(deserializer)?.build().map_err(de::Error::custom)
+    }
+}
+
+fn line(form: &impl Serialize) -> Result<String> {
+    serde_json::to_string(form).map_err(|e| Error::format(WHAT, e.to_string()))
+}
+
+impl GraphForm {
+    fn build(self) -> Result<Graph> {
+        let mut graph = Graph::new();
+        for (at, mut node) in self.nodes.into_iter().enumerate() {
+            let text = |key: &str| node.get(key).and_then(Value::as_str).map(str::to_string);
+            let first = node.get("outputs").and_then(|names| names.get(0)).and_then(Value::as_str);
+            let place = [text("op").map(|op| format!(", {op}")), first.map(|name| format!(", `{name}`"))];
+            let place = format!("node {at}{}", place.into_iter().flatten().collect::<String>());
+            push(&mut graph, &mut node).map_err(|e| {
+                let message = match e {
+                    Error::Format { message, .. } | Error::Graph(message) => message,
+                    other => other.to_string(),
+                };
+                Error::format(WHAT, format!("{place}: {message}"))
+            })?;
+        }
+        for OutputForm { name, value } in self.outputs {
+            let value = graph
+                .resolve(&value)
+                .map_err(|_| Error::format(WHAT, format!("output `{name}`: there is no value `{value}`")))?;
+            graph.output(name, value)?;
+        }
+        Ok(graph)
+    }
+}
+
+fn push(graph: &mut Graph, node: &mut Map<String, Value>) -> Result<()> {
+    let fail = |message: String| Err(Error::format(WHAT, message));
+    let mut names = |key: &str| match node.remove(key) {
+        None => Ok(Vec::new()),
+        Some(list) => serde_json::from_value::<Vec<String>>(list)
+            .map_err(|e| Error::format(WHAT, format!("`{key}` is a list of names: {e}"))),
+    };
+    let (inputs, outputs) = (names("inputs")?, names("outputs")?);
+    let op = Op::deserialize(&*node).map_err(|e| Error::format(WHAT, e.to_string()))?;
+    let known = serde_json::to_value(&op).map_err(|e| Error::format(WHAT, e.to_string()))?;
+    if let Some(stray) = node.keys().find(|&key| known.get(key).is_none()) {
+        let known: Vec<&str> = known.as_object().into_iter().flat_map(Map::keys).map(String::as_str).collect();
+        return fail(format!("there is no field `{stray}`; the fields are {}, inputs, outputs", known.join(", ")));
+    }
+    let needs_name = matches!(op, Op::Input { .. } | Op::Parameter { .. });
+    if needs_name && outputs.first().is_none_or(|name| name.starts_with('%')) {
+        return fail("an input or parameter needs its name in `outputs`".into());
+    }
+    let inputs = inputs.iter().map(|label| graph.resolve(label)).collect::<Result<Vec<_>>>()?;
+    let results = graph.push(op, &inputs)?;
+    if outputs.len() > results.len() {
+        return fail(format!("`outputs` has {} names, the operation has {} results", outputs.len(), results.len()));
+    }
+    for (&value, name) in results.iter().zip(outputs) {
+        let own = format!("%{}", value.index());
+        if name == own {
+            continue;
+        }
+        if name.starts_with('%') {
+            return fail(format!("the result `{name}` is value {own}; a name of your own can't start with %"));
+        }
+        graph.name(value, name)?;
+    }
+    Ok(())
+}

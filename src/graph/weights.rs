@@ -1,0 +1,204 @@
+//! Attention written out with plain operations: for those who must look at scores or weights.
+
+use super::{Align, Attention, AttentionArgs, AttentionOperand, Binary, Graph, ValueId};
+use crate::{Error, Result, Shape, Tensor};
+
+/// How far [`Graph::attention_scores`] goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScoreStage {
+    /// `scale · q·k`
+    Scaled,
+    /// After softcap.
+    Capped,
+    /// After bias, ALiBi and masks: a hidden key has −inf.
+    Masked,
+    /// After softmax: a row that sees nothing is 0.
+    Weights,
+}
+
+impl Graph {
+    /// The weights of [`Graph::attention`], `[B, Hq, Tq, Tk]`. Every score is stored, which attention itself never does.
+    pub fn attention_weights(&mut self, q: ValueId, k: ValueId, args: impl Into<AttentionArgs>) -> Result<ValueId> {
+        self.attention_scores(q, k, args, ScoreStage::Weights)
+    }
+
+    /// The scores of [`Graph::attention`] at some stage, `[B, Hq, Tq, Tk]`, from plain operations: what to compare an own
+    /// implementation with, stage by stage. Packed sequences are not taken.
+    pub fn attention_scores(
+        &mut self,
+        q: ValueId,
+        k: ValueId,
+        args: impl Into<AttentionArgs>,
+        stage: ScoreStage,
+    ) -> Result<ValueId> {
+        const OP: &str = "attention_scores";
+        let (op, operands) = args.into().resolve(self)?;
+        if op.is_packed() {
+            return Err(Error::op(OP, "packed sequences have no common score matrix: look at one sequence at a time"));
+        }
+        // The operands are checked by the attention that they belong to.
+        let inputs: Vec<ValueId> = [q, k, k].into_iter().chain(operands.iter().copied()).collect();
+        let shapes: Vec<_> = inputs.iter().map(|&v| (self.dtype(v), self.shape(v))).collect();
+        super::infer(&super::Op::Attention(op.clone()), &shapes)?;
+        let given = |kind| op.input_of(kind).map(|i| inputs[i]);
+
+        let mut s = self.scaled_scores(q, k, &op)?;
+        if stage == ScoreStage::Scaled {
+            return Ok(s);
+        }
+        if let Some(cap) = op.softcap {
+            let c = self.scalar(cap.into(), s)?;
+            let ratio = self.div(s, c)?;
+            let bent = self.tanh(ratio)?;
+            s = self.mul(c, bent)?;
+        }
+        if stage == ScoreStage::Capped {
+            return Ok(s);
+        }
+        let keys = self.shape(k)[2];
+        if let Some(bias) = given(AttentionOperand::Bias) {
+            let bias = self.extended(bias, keys, f64::NEG_INFINITY)?;
+            let bias = self.cast(bias, self.dtype(s))?;
+            s = self.add(s, bias)?;
+        }
+        let offset = self.offset(q, k, &op, &given)?;
+        if let Some(slopes) = given(AttentionOperand::Slopes) {
+            let distance = self.distance(q, k, offset)?;
+            let distance = self.cast(distance, self.dtype(s))?;
+            let heads = self.shape(slopes)[0];
+            let slopes = self.reshape(slopes, [heads, 1, 1])?;
+            let slopes = self.cast(slopes, self.dtype(s))?;
+            let tilt = self.mul(slopes, distance)?;
+            s = self.add(s, tilt)?;
+        }
+        if let Some(seen) = self.seen(q, k, offset, &op, &given)? {
+            let hidden = self.scalar(f64::NEG_INFINITY, s)?;
+            s = self.select(seen, s, hidden)?;
+        }
+        if stage == ScoreStage::Masked { Ok(s) } else { self.softmax(s, -1) }
+    }
+
+    /// `scale · q·kᵀ`, each query head with its key head.
+    fn scaled_scores(&mut self, q: ValueId, k: ValueId, op: &Attention) -> Result<ValueId> {
+        let [b, hq, tq, d] = axes(self.shape(q));
+        let [_, hkv, tk, _] = axes(self.shape(k));
+        let product = if hq == hkv {
+            self.matmul_transposed(q, k)?
+        } else {
+            let q = self.reshape(q, [b, hkv, hq / hkv, tq, d])?;
+            let k = self.reshape(k, [b, hkv, 1, tk, d])?;
+            let product = self.matmul_transposed(q, k)?;
+            self.reshape(product, [b, hq, tq, tk])?
+        };
+        let scale = self.scalar(op.scale.map_or_else(|| 1.0 / (d as f64).sqrt(), f64::from), product)?;
+        self.mul(product, scale)
+    }
+
+    /// A mask or bias whose last axis is shorter than the keys, with `hidden` past its end.
+    fn extended(&mut self, value: ValueId, keys: usize, hidden: f64) -> Result<ValueId> {
+        let shape = self.shape(value).clone();
+        let last = shape.last().copied().unwrap_or(1);
+        if last == 1 || last >= keys {
+            return Ok(value);
+        }
+        let mut frame = vec![(0, 0); shape.rank()];
+        frame[shape.rank() - 1].1 = keys - last;
+        self.pad(value, &frame, hidden)
+    }
+
+    /// i32: where query 0 stands among the keys, of rank 0 or `[B, 1, 1, 1]`.
+    fn offset(
+        &mut self,
+        q: ValueId,
+        k: ValueId,
+        op: &Attention,
+        given: &impl Fn(AttentionOperand) -> Option<ValueId>,
+    ) -> Result<ValueId> {
+        let (tq, tk) = (self.shape(q)[2], self.shape(k)[2]);
+        match (op.align, given(AttentionOperand::Offsets)) {
+            (Align::PerItem, Some(offsets)) => self.per_item(offsets),
+            (Align::BottomRight, _) => {
+                let length = |g: &mut Graph, kind, whole: usize| match given(kind) {
+                    Some(lengths) => {
+                        let lengths = g.per_item(lengths)?;
+                        let (zero, most) = (g.integer(0)?, g.integer(whole as i64)?);
+                        let lengths = g.max(lengths, zero)?;
+                        g.min(lengths, most)
+                    }
+                    None => g.integer(whole as i64),
+                };
+                let keys = length(self, AttentionOperand::KeyLengths, tk)?;
+                let queries = length(self, AttentionOperand::QueryLengths, tq)?;
+                self.sub(keys, queries)
+            }
+            (Align::Offset(offset), _) => self.integer(offset.into()),
+            (Align::TopLeft | Align::PerItem, _) => self.integer(0),
+        }
+    }
+
+    /// i32 `[…, Tq, Tk]`: `j − (i + offset)`.
+    fn distance(&mut self, q: ValueId, k: ValueId, offset: ValueId) -> Result<ValueId> {
+        let (i, j) = (self.positions(self.shape(q)[2], true)?, self.positions(self.shape(k)[2], false)?);
+        let own = self.add(i, offset)?;
+        self.sub(j, own)
+    }
+
+    /// bool: the conjunction of every mask, or `None` where nothing hides anything.
+    fn seen(
+        &mut self,
+        q: ValueId,
+        k: ValueId,
+        offset: ValueId,
+        op: &Attention,
+        given: &impl Fn(AttentionOperand) -> Option<ValueId>,
+    ) -> Result<Option<ValueId>> {
+        let (tq, tk) = (self.shape(q)[2], self.shape(k)[2]);
+        let mut parts = Vec::new();
+        let right = if op.causal { Some(0) } else { op.window.right };
+        if right.is_some() || op.window.left.is_some() {
+            let distance = self.distance(q, k, offset)?;
+            if let Some(right) = right {
+                let most = self.integer(right.into())?;
+                parts.push(self.binary(Binary::LessEqual, distance, most)?);
+            }
+            if let Some(left) = op.window.left {
+                let least = self.integer(-i64::from(left))?;
+                parts.push(self.binary(Binary::GreaterEqual, distance, least)?);
+            }
+        }
+        if let Some(mask) = given(AttentionOperand::Mask) {
+            parts.push(self.extended(mask, tk, 0.0)?);
+        }
+        for (kind, length, column) in
+            [(AttentionOperand::KeyLengths, tk, false), (AttentionOperand::QueryLengths, tq, true)]
+        {
+            if let Some(lengths) = given(kind) {
+                let lengths = self.per_item(lengths)?;
+                let at = self.positions(length, column)?;
+                parts.push(self.binary(Binary::Less, at, lengths)?);
+            }
+        }
+        let mut parts = parts.into_iter();
+        let Some(first) = parts.next() else { return Ok(None) };
+        parts.try_fold(first, |all, part| self.binary(Binary::And, all, part)).map(Some)
+    }
+
+    fn positions(&mut self, length: usize, column: bool) -> Result<ValueId> {
+        let shape = if column { Shape::from([length, 1]) } else { Shape::from([length]) };
+        self.constant(Tensor::new(shape, (0..length as i32).collect::<Vec<_>>())?)
+    }
+
+    fn per_item(&mut self, value: ValueId) -> Result<ValueId> {
+        let items = self.shape(value)[0];
+        self.reshape(value, [items, 1, 1, 1])
+    }
+
+    fn integer(&mut self, value: i64) -> Result<ValueId> {
+        let value = value.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+        self.constant(Tensor::new(Shape::default(), vec![value])?)
+    }
+}
+
+fn axes(shape: &Shape) -> [usize; 4] {
+    [shape[0], shape[1], shape[2], shape[3]]
+}

@@ -1,0 +1,242 @@
+//! A chain of instructions as WGSL text.
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use super::{Arg, Instr};
+use crate::{
+    DType, Error, Result,
+    graph::{Binary, Unary},
+    kernel::{activation::unary_wgsl, strided::Words},
+};
+
+/// A value in the shader: the name of a variable or an expression that needs no parentheses.
+#[derive(Clone)]
+struct Term {
+    text: String,
+    dtype: DType,
+    /// The value, where the host knows it.
+    scalar: Option<f64>,
+}
+
+/// The functions that compute one element: `fn value(r0: u32, …) -> u32`, from bits to bits, and those it calls.
+pub(super) fn value_functions(operands: &[DType], body: &[Instr], dtype: DType, words: &mut Words) -> Result<String> {
+    let mut chain = Chain { operands, terms: Vec::with_capacity(body.len()), functions: BTreeSet::new(), words };
+    let mut text = String::new();
+    for (n, &instr) in body.iter().enumerate() {
+        let (value, result) = chain.instr(n, instr, n + 1 == body.len())?;
+        let _ = write!(text, "let v{n} = {value}; ");
+        chain.terms.push(Term { text: format!("v{n}"), dtype: result, scalar: None });
+    }
+    let Some(last) = chain.terms.last() else {
+        return Err(Error::op("pointwise", "the chain has no instruction; a copy is a problem of its own"));
+    };
+    if last.dtype != dtype {
+        return Err(Error::op(
+            "pointwise",
+            format!("the last instruction gives {}, the output is {dtype}; a cast is an instruction", last.dtype),
+        ));
+    }
+    let bits = match dtype {
+        DType::F16 => format!("f16_bits({})", last.text),
+        DType::BF16 => format!("bf16_bits({})", last.text),
+        DType::Bool => format!("u32({})", last.text),
+        DType::F32 | DType::I32 | DType::U32 => format!("bitcast<u32>({})", last.text),
+    };
+    let parameters: Vec<String> = (0..operands.len()).map(|n| format!("r{n}: u32")).collect();
+    let mut all = format!("fn value({}) -> u32 {{ {text}return {bits}; }}", parameters.join(", "));
+    for function in chain.functions {
+        all = all + "\n" + &unary_wgsl(function, &function_name(function));
+    }
+    Ok(all)
+}
+
+fn function_name(function: Unary) -> String {
+    format!("{}_f32", function.name())
+}
+
+struct Chain<'a> {
+    operands: &'a [DType],
+    terms: Vec<Term>,
+    functions: BTreeSet<Unary>,
+    words: &'a mut Words,
+}
+
+impl Chain<'_> {
+    /// The value of an instruction and its dtype.
+    fn instr(&mut self, n: usize, instr: Instr, is_last: bool) -> Result<(String, DType)> {
+        match instr {
+            Instr::Unary(function, x) => {
+                let x = self.term(n, x)?;
+                Ok((self.unary(function, &x)?, x.dtype))
+            }
+            Instr::Binary(function, a, b) => {
+                let (a, b) = (self.term(n, a)?, self.term(n, b)?);
+                same_dtype(function.name(), &a, &b)?;
+                let dtype = if function.is_comparison() { DType::Bool } else { a.dtype };
+                Ok((binary(function, &a, &b)?, dtype))
+            }
+            Instr::Where(condition, a, b) => {
+                let (condition, a, b) = (self.term(n, condition)?, self.term(n, a)?, self.term(n, b)?);
+                if condition.dtype != DType::Bool {
+                    return Err(Error::dtype("where", "condition", condition.dtype, "bool"));
+                }
+                same_dtype("where", &a, &b)?;
+                Ok((format!("select({}, {}, {})", b.text, a.text, condition.text), a.dtype))
+            }
+            Instr::Cast(dtype, x) => {
+                let x = self.term(n, x)?;
+                Ok((cast(&x, dtype, is_last), dtype))
+            }
+        }
+    }
+
+    fn term(&mut self, n: usize, value: Arg) -> Result<Term> {
+        match value {
+            Arg::Operand(i) => {
+                let Some(&dtype) = self.operands.get(i) else {
+                    let given = self.operands.len();
+                    return Err(Error::op(
+                        "pointwise",
+                        format!("instruction {n} reads operand {i}, there are {given}"),
+                    ));
+                };
+                let text = match dtype {
+                    DType::F32 => format!("bitcast<f32>(r{i})"),
+                    DType::F16 => format!("unpack2x16float(r{i}).x"),
+                    DType::BF16 => format!("bitcast<f32>(r{i} << 16u)"),
+                    DType::I32 => format!("bitcast<i32>(r{i})"),
+                    DType::U32 => format!("r{i}"),
+                    DType::Bool => format!("(r{i} != 0u)"),
+                };
+                Ok(Term { text, dtype, scalar: None })
+            }
+            Arg::Instr(i) => self.terms.get(i).cloned().ok_or_else(|| {
+                Error::op("pointwise", format!("instruction {n} reads instruction {i}, which is not before it"))
+            }),
+            Arg::Scalar(dtype, value) => {
+                let (bits, read): (u32, fn(String) -> String) = match dtype {
+                    DType::F32 | DType::F16 | DType::BF16 => {
+                        ((value as f32).to_bits(), |w| format!("bitcast<f32>({w})"))
+                    }
+                    DType::I32 => (value as i32 as u32, |w| format!("bitcast<i32>({w})")),
+                    DType::U32 => (value as u32, |w| w),
+                    DType::Bool => (u32::from(value != 0.0), |w| format!("({w} != 0u)")),
+                };
+                let word = self.words.add(bits);
+                Ok(Term { text: read(word), dtype, scalar: Some(value) })
+            }
+        }
+    }
+
+    fn unary(&mut self, function: Unary, x: &Term) -> Result<String> {
+        let text = &x.text;
+        if x.dtype.is_float() && function != Unary::Not {
+            self.functions.insert(function);
+            return Ok(format!("{}({text})", function_name(function)));
+        }
+        Ok(match (function, x.dtype) {
+            (Unary::Not, DType::Bool) => format!("!{text}"),
+            (Unary::Neg, DType::I32) => format!("0 - {text}"),
+            (Unary::Neg, DType::U32) => format!("0u - {text}"),
+            (Unary::Abs, DType::I32) => format!("abs({text})"),
+            (Unary::Sign, DType::I32) => format!("clamp({text}, -1, 1)"),
+            (Unary::Sign, DType::U32) => format!("min({text}, 1u)"),
+            (Unary::Relu, DType::I32) => format!("max({text}, 0)"),
+            (Unary::Abs | Unary::Relu, DType::U32) => text.clone(),
+            (_, dtype) => {
+                let expected = match function {
+                    Unary::Not => "bool",
+                    _ if function.takes_integers() => "a number",
+                    _ => "f32, f16 or bf16",
+                };
+                return Err(Error::dtype(function.name(), "x", dtype, expected));
+            }
+        })
+    }
+}
+
+fn same_dtype(op: &str, a: &Term, b: &Term) -> Result<()> {
+    if a.dtype == b.dtype {
+        Ok(())
+    } else {
+        Err(Error::op(op, format!("`a` is {} and `b` is {}, expected one dtype", a.dtype, b.dtype)))
+    }
+}
+
+fn binary(function: Binary, a: &Term, b: &Term) -> Result<String> {
+    let dtype = a.dtype;
+    let fits = match function {
+        Binary::Equal | Binary::NotEqual => true,
+        _ => function.is_logical() == (dtype == DType::Bool),
+    };
+    if !fits {
+        let expected = if function.is_logical() { "bool" } else { "a number" };
+        return Err(Error::dtype(function.name(), "a", dtype, expected));
+    }
+    let kind = match dtype {
+        DType::I32 => "i32",
+        DType::U32 => "u32",
+        DType::F32 | DType::F16 | DType::BF16 | DType::Bool => "f32",
+    };
+    let (x, y) = (&a.text, &b.text);
+    Ok(match function {
+        Binary::Add => format!("{x} + {y}"),
+        Binary::Sub => format!("{x} - {y}"),
+        Binary::Mul => format!("{x} * {y}"),
+        Binary::Div if dtype.is_float() => format!("{x} / {y}"),
+        Binary::Div => format!("divide_{kind}({x}, {y})"),
+        Binary::Max => format!("max({x}, {y})"),
+        Binary::Min => format!("min({x}, {y})"),
+        Binary::Pow => match b.scalar.filter(|_| dtype.is_float()).and_then(|power| known_power(x, power)) {
+            Some(value) => value,
+            None => format!("power_{kind}({x}, {y})"),
+        },
+        Binary::Equal => format!("{x} == {y}"),
+        Binary::NotEqual | Binary::Xor => format!("{x} != {y}"),
+        Binary::Less => format!("{x} < {y}"),
+        Binary::LessEqual => format!("{x} <= {y}"),
+        Binary::Greater => format!("{x} > {y}"),
+        Binary::GreaterEqual => format!("{x} >= {y}"),
+        Binary::And => format!("{x} && {y}"),
+        Binary::Or => format!("{x} || {y}"),
+    })
+}
+
+/// x to a power that has a short formula.
+fn known_power(x: &str, power: f64) -> Option<String> {
+    match power {
+        0.0 => Some("1.0".into()),
+        1.0 => Some(x.into()),
+        2.0 => Some(format!("{x} * {x}")),
+        3.0 => Some(format!("{x} * {x} * {x}")),
+        0.5 => Some(format!("sqrt({x})")),
+        -1.0 => Some(format!("1.0 / {x}")),
+        _ => None,
+    }
+}
+
+/// `x` as `dtype`. What is stored next is rounded there.
+fn cast(x: &Term, dtype: DType, is_stored: bool) -> String {
+    let text = &x.text;
+    let number = match (x.dtype, dtype) {
+        (from, DType::F32 | DType::F16 | DType::BF16) if from.is_float() => text.clone(),
+        (DType::I32, DType::BF16) => format!("f32(odd_i32({text}))"),
+        (DType::U32, DType::BF16) => format!("f32(odd_u32({text}))"),
+        (_, DType::F32 | DType::F16 | DType::BF16) => format!("f32({text})"),
+        (DType::I32, DType::I32) | (DType::U32, DType::U32) | (DType::Bool, DType::Bool) => text.clone(),
+        (DType::U32, DType::I32) => format!("i32(min({text}, 0x7fffffffu))"),
+        (DType::I32, DType::U32) => format!("u32(max({text}, 0))"),
+        (DType::Bool, DType::I32) => format!("i32({text})"),
+        (DType::Bool, DType::U32) => format!("u32({text})"),
+        (_, DType::I32) => format!("to_i32({text})"),
+        (_, DType::U32) => format!("to_u32({text})"),
+        (DType::I32, DType::Bool) => format!("{text} != 0"),
+        (DType::U32, DType::Bool) => format!("{text} != 0u"),
+        (_, DType::Bool) => format!("{text} != 0.0"),
+    };
+    match dtype {
+        DType::F16 if x.dtype != DType::F16 && !is_stored => format!("unpack2x16float(f16_bits({number})).x"),
+        DType::BF16 if x.dtype != DType::BF16 && !is_stored => format!("bitcast<f32>(bf16_bits({number}) << 16u)"),
+        _ => number,
+    }
+}

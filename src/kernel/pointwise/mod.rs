@@ -1,0 +1,209 @@
+//! Chains of pointwise functions. Twins: `shaders/pointwise.wgsl`, `src/reference/pointwise.rs`, `tests/pointwise.rs`.
+
+mod expression;
+
+use super::{
+    Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
+    strided::{self, View, Words},
+};
+use crate::{
+    DType, Error, Layout, Result, Shape,
+    graph::{Binary, Unary},
+};
+
+/// A chain of functions of single elements, computed in one pass: what would be a kernel a function stays in registers.
+///
+/// ```text
+/// out[i] = body(x0[i], x1[i], …)         i over `shape`, operands read through their layouts
+/// ```
+///
+/// Inputs are the operands in order; the one output is dense, of `shape` and `dtype`.
+///
+/// Types are the graph's: the operands of a [`Binary`] have one dtype, and so have both choices of a where. f16 and bf16
+/// values are computed in f32, and rounded (to nearest, halves to even) where they are stored or where an
+/// [`Instr::Cast`] says so; the unfused graph rounds after each function.
+///
+/// The bounds of the functions are those of [`unary_wgsl`](super::unary_wgsl). add, sub and mul are rounded correctly, div
+/// within 2.5 ulp, pow within (16 + 4·|b·log₂|a||) ulp; pow by a scalar 2, 3, ½, 0, 1 or −1 is as good as products, root
+/// and quotient. Integers wrap around; i32::MIN / −1 is i32::MIN; an integer to a negative power is that power of ±1,
+/// else 0.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PointwiseProblem {
+    /// The shape of the output.
+    pub shape: Shape,
+    /// The dtype of the output, which the last instruction has.
+    pub dtype: DType,
+    /// The inputs: what they are, and where they lie; each layout has the shape of the output (see
+    /// [`Layout::broadcast`]). At most [`PointwiseProblem::MAX_OPERANDS`].
+    pub operands: Vec<(DType, Layout)>,
+    /// What is computed, in order; the last instruction is the result.
+    pub body: Vec<Instr>,
+    /// The operand whose buffer the output takes over, if any.
+    pub in_place: Option<usize>,
+}
+
+/// One function in a [`PointwiseProblem`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Instr {
+    /// A function of one value.
+    Unary(Unary, Arg),
+    /// A function of two values of one dtype.
+    Binary(Binary, Arg, Arg),
+    /// `condition ? a : b`: a bool and two values of one dtype.
+    Where(Arg, Arg, Arg),
+    /// Conversion: float to integer truncates and saturates, anything but 0 is true.
+    Cast(DType, Arg),
+}
+
+/// What an [`Instr`] works on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Arg {
+    /// The element of the operand of this number.
+    Operand(usize),
+    /// The result of the instruction of this number, an earlier one.
+    Instr(usize),
+    /// A number of this dtype, which f64 holds exactly (true is 1). It is a parameter: another number compiles nothing.
+    Scalar(DType, f64),
+}
+
+impl PointwiseProblem {
+    /// The most operands a chain can have: a portable device binds eight storage buffers, and one is the output.
+    pub const MAX_OPERANDS: usize = 7;
+
+    /// A chain whose output has memory of its own.
+    pub fn new(shape: impl Into<Shape>, dtype: DType, operands: Vec<(DType, Layout)>, body: Vec<Instr>) -> Self {
+        PointwiseProblem { shape: shape.into(), dtype, operands, body, in_place: None }
+    }
+
+    /// The buffer that an operand is read from: its own, or the output's.
+    fn buffer(&self, operand: usize) -> String {
+        if self.in_place == Some(operand) { "out".into() } else { format!("x{operand}") }
+    }
+
+    fn check(&self) -> Result<usize> {
+        let elements = self.shape.checked_elements("pointwise")?;
+        if self.operands.len() > Self::MAX_OPERANDS {
+            return Err(Error::Limit {
+                what: "pointwise: operands".into(),
+                value: self.operands.len() as u64,
+                limit: Self::MAX_OPERANDS as u64,
+                hint: "split the chain".into(),
+            });
+        }
+        for (n, (_, layout)) in self.operands.iter().enumerate() {
+            if layout.shape != self.shape {
+                return Err(Error::shape(
+                    "pointwise",
+                    &format!("x{n}"),
+                    &layout.shape,
+                    format_args!("{}, the output's (see Layout::broadcast)", self.shape),
+                ));
+            }
+        }
+        match self.in_place {
+            Some(input) if !self.fits_in_place(input) => Err(Error::op(
+                "pointwise",
+                format!("the output can't take over the buffer of `x{input}`: it needs a dense operand of its size"),
+            )),
+            _ => Ok(elements),
+        }
+    }
+
+    /// Whether each element of the operand lies where the element of the output does.
+    fn fits_in_place(&self, input: usize) -> bool {
+        self.operands.get(input).is_some_and(|(dtype, layout)| {
+            layout.is_contiguous() && layout.shape == self.shape && dtype.bytes() == self.dtype.bytes()
+        })
+    }
+}
+
+impl Problem for PointwiseProblem {
+    fn family(&self) -> &'static str {
+        "pointwise"
+    }
+
+    fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
+        let refusal = self.check().err().map(|error| error.to_string());
+        strided::candidates(profile, self.operands.len() + 1, refusal.as_deref())
+    }
+
+    fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
+        let elements = self.check()?;
+        let variant = strided::variant("pointwise", &self.candidates(profile), variant)?;
+        let mut words = Words::default();
+        let dtypes: Vec<DType> = self.operands.iter().map(|&(dtype, _)| dtype).collect();
+        let value = expression::value_functions(&dtypes, &self.body, self.dtype, &mut words)?;
+        let mut source = Specialization::new("pointwise", include_str!("../../../shaders/pointwise.wgsl"))
+            .ty("block", strided::block(self.dtype))
+            .function("pack", strided::pack(self.dtype))
+            .function("value", value);
+        let mut bindings = Vec::with_capacity(self.operands.len() + 1);
+        let mut bytes = (elements * self.dtype.bytes()) as u64;
+        for (n, (dtype, layout)) in self.operands.iter().enumerate() {
+            let reader = View::whole(layout).reader(&format!("read{n}"), &self.buffer(n), *dtype, &mut words);
+            source = source.function(&format!("read{n}"), reader.definition).region(&format!("READ{n}"), true);
+            if self.in_place != Some(n) {
+                source = source.ty(&format!("block{n}"), reader.block).region(&format!("X{n}"), true);
+                bindings.push(Binding::read(Operand::Input(n)));
+            }
+            bytes += strided::touched(layout) * dtype.bytes() as u64;
+        }
+        bindings.push(Binding::write(Operand::Output(0)));
+        let read: String = (0..dtypes.len()).map(|n| format!("let r{n} = read{n}(i); ")).collect();
+        let one = |c: &str| {
+            let arguments: Vec<String> = (0..dtypes.len()).map(|n| format!("r{n}.{c}")).collect();
+            format!("value({})", arguments.join(", "))
+        };
+        let source = source
+            .function(
+                "elements",
+                format!(
+                    "fn elements(i: u32) -> vec4<u32> {{ {read}return vec4<u32>({}); }}",
+                    strided::COMPONENTS.map(one).join(", ")
+                ),
+            )
+            .value("WORKGROUP", variant.workgroup)
+            .value("BLOCKS", variant.blocks)
+            .value("WORDS", words.vectors())
+            .source()?;
+        Ok(Kernel {
+            launches: vec![Launch {
+                label: variant.name.into(),
+                source,
+                bindings,
+                params: words.params(elements),
+                grid: variant.grid("pointwise", elements, profile)?,
+                flops: (self.body.len() * elements) as u64,
+                bytes,
+            }],
+            scratch: Vec::new(),
+        })
+    }
+
+    fn summary(&self) -> String {
+        let names: Vec<&str> = self.body.iter().map(|instr| instr.name()).collect();
+        let dtypes: Vec<&str> = self.operands.iter().map(|(dtype, _)| dtype.name()).collect();
+        let in_place = self.in_place.map_or(String::new(), |n| format!(" in place of x{n}"));
+        format!("{} ({}) -> {} {}{in_place}", names.join(" "), dtypes.join(", "), self.dtype, self.shape)
+    }
+
+    fn allows_in_place(&self, input: usize) -> bool {
+        self.fits_in_place(input)
+    }
+
+    fn set_in_place(&mut self, input: usize) {
+        self.in_place = Some(input);
+    }
+}
+
+impl Instr {
+    /// The function's name in graphs and messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Instr::Unary(function, _) => function.name(),
+            Instr::Binary(function, ..) => function.name(),
+            Instr::Where(..) => "where",
+            Instr::Cast(..) => "cast",
+        }
+    }
+}

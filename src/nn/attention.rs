@@ -1,0 +1,294 @@
+use super::{Linear, join, parameter};
+use crate::{
+    DType, Error, Graph, Result, Shape, ValueId,
+    graph::{Mask, Reduce, Unary},
+};
+
+/// `torch.nn.MultiheadAttention`, batch first unless said otherwise.
+///
+/// `query [B, Tq, E]`, `key [B, Tk, key_width]`, `value [B, Tk, value_width]` → `[B, Tq, E]`. Without a batch axis `[T, E]` too; with a
+/// [`Mask::packed`](crate::graph::Mask::packed) mask, `[ΣT, E]` is a batch of packed sequences.
+///
+/// Parameters: `in_proj_weight [3E, E]`, or `q_proj_weight`, `k_proj_weight`, `v_proj_weight` where a width differs;
+/// `in_proj_bias [3E]`; `out_proj.weight`, `out_proj.bias`; `bias_k`, `bias_v` `[1, 1, E]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MultiheadAttention {
+    /// E: features of query and result.
+    pub width: usize,
+    /// Heads; E is a multiple.
+    pub heads: usize,
+    /// Features of the keys (`kdim`); `None` is E.
+    pub key_width: Option<usize>,
+    /// Features of the values (`vdim`); `None` is E.
+    pub value_width: Option<usize>,
+    /// Whether the projections have biases.
+    pub bias: bool,
+    /// One more key and value, learned, the same for all (`add_bias_kv`).
+    pub bias_kv: bool,
+    /// One more key and value of zeros (`add_zero_attn`).
+    pub zero_attention: bool,
+    /// Batched operands are `[B, T, E]`; otherwise `[T, B, E]`.
+    pub batch_first: bool,
+}
+
+/// What hides keys, in PyTorch's polarity, and a [`Mask`] in tilewise's; a key is seen where all agree.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AttentionMasks {
+    /// `[Tq, Tk]` or `[B·heads, Tq, Tk]`. bool: true = may **not** be seen. Float: added.
+    pub attn_mask: Option<ValueId>,
+    /// `[B, Tk]`. bool: true = may **not** be seen. Float: added.
+    pub key_padding_mask: Option<ValueId>,
+    /// Whatever [`Mask`] says: causal, windows, lengths, packed sequences. Boolean parts: true = **may** be seen.
+    pub mask: Mask,
+}
+
+/// Whether the attention weights are wanted beside the result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttentionWeights {
+    /// No: the fused kernel runs and no weight is ever stored.
+    #[default]
+    None,
+    /// The mean over heads, `[B, Tq, Tk]`.
+    Averaged,
+    /// Of each head, `[B, heads, Tq, Tk]`.
+    PerHead,
+}
+
+impl From<Mask> for AttentionMasks {
+    fn from(mask: Mask) -> Self {
+        AttentionMasks { mask, ..AttentionMasks::default() }
+    }
+}
+
+impl MultiheadAttention {
+    /// PyTorch's defaults, but batch first.
+    pub fn new(width: usize, heads: usize) -> Self {
+        MultiheadAttention {
+            width,
+            heads,
+            key_width: None,
+            value_width: None,
+            bias: true,
+            bias_kv: false,
+            zero_attention: false,
+            batch_first: true,
+        }
+    }
+
+    /// Adds the layer without weights; `name` is the prefix of its parameters.
+    pub fn build(
+        &self,
+        g: &mut Graph,
+        name: &str,
+        [query, key, value]: [ValueId; 3],
+        masks: &AttentionMasks,
+    ) -> Result<ValueId> {
+        Ok(self.build_with_weights(g, name, [query, key, value], masks, AttentionWeights::None)?.0)
+    }
+
+    /// Adds the layer; the second result is the attention weights, if they are wanted.
+    pub fn build_with_weights(
+        &self,
+        g: &mut Graph,
+        name: &str,
+        operands: [ValueId; 3],
+        masks: &AttentionMasks,
+        weights: AttentionWeights,
+    ) -> Result<(ValueId, Option<ValueId>)> {
+        let given = self.check(g, name, operands)?;
+        let packed = masks.mask.is_packed();
+        // One layout inside: [B, T, E], or [ΣT, E] packed.
+        let turned = given == 3 && !self.batch_first;
+        let [query, key, value] = if turned {
+            self.each(g, operands, |g, x| g.permute(x, &[1, 0, 2]))?
+        } else if given == 2 && !packed {
+            self.each(g, operands, |g, x| {
+                let [t, e] = [g.shape(x)[0], g.shape(x)[1]];
+                g.reshape(x, [1, t, e])
+            })?
+        } else {
+            operands
+        };
+        let [q, k, v] = self.project(g, name, [query, key, value])?;
+        let [k, v] = self.extend(g, name, [k, v], packed)?;
+        let keys = g.shape(k)[if packed { 0 } else { 1 }];
+        let [q, k, v] = if packed {
+            self.each(g, [q, k, v], |g, x| {
+                let (t, e) = (g.shape(x)[0], g.shape(x)[1]);
+                g.reshape(x, [t, self.heads, e / self.heads])
+            })?
+        } else {
+            self.each(g, [q, k, v], |g, x| g.split_heads(x, self.heads))?
+        };
+        let mask = self.mask(g, masks, keys)?;
+        let attended = g.attention(q, k, v, mask.clone())?;
+        let merged = if packed {
+            let tokens = g.shape(attended)[0];
+            g.reshape(attended, [tokens, self.width])?
+        } else {
+            g.merge_heads(attended)?
+        };
+        let out = Linear { inputs: self.width, outputs: self.width, bias: self.bias };
+        let mut y = out.build(g, &join(name, "out_proj"), merged)?;
+        if turned {
+            y = g.permute(y, &[1, 0, 2])?;
+        } else if given == 2 && !packed {
+            let tokens = g.shape(y)[1];
+            y = g.reshape(y, [tokens, self.width])?;
+        }
+        let weights = match weights {
+            AttentionWeights::None => None,
+            _ if packed => {
+                return Err(Error::op(name, "attention weights are not given for packed sequences: run one at a time"));
+            }
+            wanted => {
+                let all = g.attention_weights(q, k, mask)?;
+                let w = match wanted {
+                    AttentionWeights::Averaged => g.reduce(Reduce::Mean, all, &[1], false)?,
+                    _ => all,
+                };
+                let inner: Shape = g.shape(w)[1..].into();
+                Some(if given == 2 { g.reshape(w, inner)? } else { w })
+            }
+        };
+        Ok((y, weights))
+    }
+
+    fn each(
+        &self,
+        g: &mut Graph,
+        values: [ValueId; 3],
+        f: impl Fn(&mut Graph, ValueId) -> Result<ValueId>,
+    ) -> Result<[ValueId; 3]> {
+        let [a, b, c] = values;
+        Ok([f(g, a)?, f(g, b)?, f(g, c)?])
+    }
+
+    fn check(&self, g: &Graph, name: &str, operands: [ValueId; 3]) -> Result<usize> {
+        if self.heads == 0 || self.width % self.heads != 0 {
+            return Err(Error::op(name, format!("width {} is no multiple of {} heads", self.width, self.heads)));
+        }
+        let rank = g.shape(operands[0]).rank();
+        let widths = [self.width, self.key_width.unwrap_or(self.width), self.value_width.unwrap_or(self.width)];
+        for ((operand, value), width) in ["query", "key", "value"].iter().zip(operands).zip(widths) {
+            let shape = g.shape(value);
+            if !(2..=3).contains(&rank) || shape.rank() != rank || shape.last() != Some(&width) {
+                return Err(Error::op(
+                    name,
+                    format!("`{operand}` has shape {shape}, expected [B, T, {width}] (or [T, {width}] for all three)"),
+                ));
+            }
+        }
+        Ok(rank)
+    }
+
+    /// q, k and v, `[…, E]` each. One product where operands are the same and the weights lie together.
+    fn project(&self, g: &mut Graph, name: &str, [query, key, value]: [ValueId; 3]) -> Result<[ValueId; 3]> {
+        let e = self.width;
+        let (kw, vw) = (self.key_width.unwrap_or(e), self.value_width.unwrap_or(e));
+        let bias = if self.bias { Some(parameter(g, &join(name, "in_proj_bias"), [3 * e])?) } else { None };
+        let rows = |g: &mut Graph, of: Option<ValueId>, from: usize, to: usize| -> Result<Option<ValueId>> {
+            of.map(|x| if from == 0 && to == 3 { Ok(x) } else { g.slice(x, 0, from * e, to * e) }).transpose()
+        };
+        if kw != e || vw != e {
+            let mut part = |i: usize, kind: &str, x: ValueId, width: usize| -> Result<ValueId> {
+                let weight = parameter(g, &join(name, &format!("{kind}_proj_weight")), [e, width])?;
+                let bias = rows(g, bias, i, i + 1)?;
+                g.linear(x, weight, bias)
+            };
+            return Ok([part(0, "q", query, e)?, part(1, "k", key, kw)?, part(2, "v", value, vw)?]);
+        }
+        let weight = parameter(g, &join(name, "in_proj_weight"), [3 * e, e])?;
+        // Runs of equal operands: [q k v], [q] [k v], [q] [k] [v], …
+        let operands = [query, key, value];
+        let mut parts = Vec::with_capacity(3);
+        let mut from = 0;
+        while from < 3 {
+            let to = (from + 1..3).find(|&i| operands[i] != operands[from]).unwrap_or(3);
+            let weight = rows(g, Some(weight), from, to)?.unwrap_or(weight);
+            let bias = rows(g, bias, from, to)?;
+            let product = g.linear(operands[from], weight, bias)?;
+            for i in 0..to - from {
+                parts.push(if to - from == 1 { product } else { g.slice(product, -1, i * e, (i + 1) * e)? });
+            }
+            from = to;
+        }
+        Ok([parts[0], parts[1], parts[2]])
+    }
+
+    /// The learned and the zero key and value, behind the others.
+    fn extend(&self, g: &mut Graph, name: &str, [k, v]: [ValueId; 2], packed: bool) -> Result<[ValueId; 2]> {
+        if !self.bias_kv && !self.zero_attention {
+            return Ok([k, v]);
+        }
+        if packed {
+            return Err(Error::op(name, "bias_kv and zero_attention are not taken with packed sequences"));
+        }
+        let one: Shape = [g.shape(k)[0], 1, self.width].into();
+        let (mut ks, mut vs) = (vec![k], vec![v]);
+        if self.bias_kv {
+            for (list, kind) in [(&mut ks, "bias_k"), (&mut vs, "bias_v")] {
+                let row = parameter(g, &join(name, kind), [1, 1, self.width])?;
+                list.push(g.broadcast(row, one.clone())?);
+            }
+        }
+        if self.zero_attention {
+            let zero = g.scalar(0.0, k)?;
+            let zeros = g.broadcast(zero, one)?;
+            ks.push(zeros);
+            vs.push(zeros);
+        }
+        Ok([g.concat(&ks, 1)?, g.concat(&vs, 1)?])
+    }
+
+    /// All masks as one, in tilewise's polarity. Added keys (bias_kv, zero_attention) are seen by all.
+    fn mask(&self, g: &mut Graph, masks: &AttentionMasks, keys: usize) -> Result<Mask> {
+        let added = usize::from(self.bias_kv) + usize::from(self.zero_attention);
+        if added > 0 && masks.mask != Mask::none() {
+            return Err(Error::op(
+                "multihead attention",
+                "a Mask would hide the added key and value (bias_kv, zero_attention): use attn_mask and key_padding_mask",
+            ));
+        }
+        let mut all = masks.mask.clone();
+        for (value, name) in [(masks.attn_mask, "attn_mask"), (masks.key_padding_mask, "key_padding_mask")] {
+            let Some(value) = value else { continue };
+            let shape = g.shape(value).clone();
+            let target: Shape = match (name, &shape[..]) {
+                ("attn_mask", &[tq, tk]) => [tq, tk].into(),
+                ("attn_mask", &[bh, tq, tk]) if bh % self.heads == 0 => [bh / self.heads, self.heads, tq, tk].into(),
+                ("key_padding_mask", &[tk]) => [tk].into(),
+                ("key_padding_mask", &[b, tk]) => [b, 1, 1, tk].into(),
+                _ => {
+                    let expected = match name {
+                        "attn_mask" => "[Tq, Tk] or [B·heads, Tq, Tk]",
+                        _ => "[B, Tk]",
+                    };
+                    return Err(Error::op(
+                        "multihead attention",
+                        format!("`{name}` has shape {shape}, expected {expected}"),
+                    ));
+                }
+            };
+            if target.last() != Some(&(keys - added)) {
+                return Err(Error::op(
+                    "multihead attention",
+                    format!("`{name}` has shape {shape}, but there are {} keys", keys - added),
+                ));
+            }
+            let mut value = g.reshape(value, target.clone())?;
+            if added > 0 {
+                let mut frame = vec![(0, 0); target.rank()];
+                frame[target.rank() - 1] = (0, added);
+                value = g.pad(value, &frame, 0.0)?;
+            }
+            all = all
+                & match g.dtype(value) {
+                    DType::Bool => Mask::boolean(g.unary(Unary::Not, value)?),
+                    dtype if dtype.is_float() => Mask::bias(value),
+                    dtype => return Err(Error::dtype("multihead attention", name, dtype, "bool or float")),
+                };
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,52 @@
+//! Floor 6: layers that *build graphs*, with PyTorch's names and semantics.
+//!
+//! A layer is a small struct of sizes and options. Its `build` adds nodes to a [`Graph`] and declares the parameters
+//! it needs under PyTorch's `state_dict` names (`encoder.layers.0.self_attn.in_proj_weight`), so that the
+//! weights of a PyTorch model load unchanged. Parameters of the same name and shape are the same parameter: that's how
+//! weights are tied.
+//!
+//! Two polarities of boolean masks meet here. [`Mask`](crate::graph::Mask) says which keys **may** be seen;
+//! `attn_mask` and `key_padding_mask` of [`AttentionMasks`], as in `torch.nn.MultiheadAttention`, say which may
+//! **not**. Float masks are added in both.
+//!
+//! ```
+//! use tilewise::{DType, Graph, graph::{Align, Mask}, nn};
+//! let mut g = Graph::new();
+//! let target = g.input("target", DType::F32, [2, 5, 20])?;
+//! let memory = g.input("memory", DType::F32, [2, 7, 12])?;
+//! let layer = nn::DecoderLayer { memory_width: Some(12), ..nn::DecoderLayer::new(20, 4, 80) };
+//! let causal = nn::AttentionMasks::from(Mask::causal(Align::TopLeft));
+//! let y = layer.build(&mut g, "layer", target, memory, &causal, &nn::AttentionMasks::default())?;
+//! assert_eq!(g.shape(y), &[2, 5, 20].into());
+//! # Ok::<(), tilewise::Error>(())
+//! ```
+
+mod attention;
+mod basic;
+mod sequence;
+mod transformer;
+
+pub use attention::{AttentionMasks, AttentionWeights, MultiheadAttention};
+pub use basic::{Embedding, LayerNorm, Linear, RmsNorm, learned_positions, sinusoidal_positions};
+pub use sequence::{Pooling, key_mask, mask_rows, pool};
+pub use transformer::{Activation, Decoder, DecoderLayer, Encoder, EncoderLayer, FeedForward, Transformer};
+
+use crate::{DType, Error, Graph, Result, Shape, ValueId, graph::Op};
+
+/// The parameter of this name: declared now, or the one that is there already if shape and dtype agree (tied weights).
+pub fn parameter(g: &mut Graph, name: &str, shape: impl Into<Shape>) -> Result<ValueId> {
+    let shape = shape.into();
+    match g.find(name) {
+        None => g.parameter(name, DType::F32, shape),
+        Some(value) if matches!(g.definition(value).op, Op::Parameter { .. }) && g.shape(value) == &shape => Ok(value),
+        Some(value) => Err(Error::Graph(format!(
+            "parameter `{name}` {shape} is needed, but the name belongs to {}",
+            g.describe(value)
+        ))),
+    }
+}
+
+/// `prefix.name`, or `name` where the prefix is empty.
+pub(crate) fn join(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() { name.to_string() } else { format!("{prefix}.{name}") }
+}

@@ -1,0 +1,285 @@
+use super::{AttentionMasks, LayerNorm, Linear, MultiheadAttention, join};
+use crate::{Graph, Result, ValueId, graph::Unary};
+
+/// The function between the two linear layers of a feed-forward block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// max(x, 0)
+    #[default]
+    Relu,
+    /// x·Φ(x)
+    Gelu,
+    /// gelu's tanh form
+    GeluTanh,
+    /// x·sigmoid(x)
+    Silu,
+    /// `silu(W₁x) · W₃x`, with a third matrix `linear3` (Shazeer, 2020).
+    SwiGlu,
+}
+
+/// `linear2(activation(linear1(x)))`: the same for each token, so sequences of any length pass through it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedForward {
+    /// Features of x and of the result.
+    pub width: usize,
+    /// Features between the two.
+    pub hidden: usize,
+    /// The function between the two.
+    pub activation: Activation,
+    /// Whether the linear layers have biases.
+    pub bias: bool,
+}
+
+impl FeedForward {
+    /// Adds the block; its parameters are `linear1`, `linear2` (and `linear3`) behind `name`.
+    pub fn build(&self, g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId> {
+        let up = Linear { inputs: self.width, outputs: self.hidden, bias: self.bias };
+        let down = Linear { inputs: self.hidden, outputs: self.width, bias: self.bias };
+        let hidden = up.build(g, &join(name, "linear1"), x)?;
+        let hidden = match self.activation {
+            Activation::Relu => g.relu(hidden)?,
+            Activation::Gelu => g.gelu(hidden)?,
+            Activation::GeluTanh => g.gelu_tanh(hidden)?,
+            Activation::Silu => g.silu(hidden)?,
+            Activation::SwiGlu => {
+                let gate = g.unary(Unary::Silu, hidden)?;
+                let value = up.build(g, &join(name, "linear3"), x)?;
+                g.mul(gate, value)?
+            }
+        };
+        down.build(g, &join(name, "linear2"), hidden)
+    }
+}
+
+macro_rules! layer {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $ty:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        pub struct $name {
+            /// Features of a token (`d_model`).
+            pub width: usize,
+            /// Heads (`nhead`).
+            pub heads: usize,
+            /// Features inside the feed-forward block (`dim_feedforward`).
+            pub hidden: usize,
+            /// The function inside the feed-forward block.
+            pub activation: Activation,
+            /// Norm before each block instead of after its residual (`norm_first`).
+            pub norm_first: bool,
+            /// ε of the norms (`layer_norm_eps`).
+            pub epsilon: f32,
+            /// Whether linear layers and norms have biases.
+            pub bias: bool,
+            /// Operands are `[B, T, E]`; otherwise `[T, B, E]`.
+            pub batch_first: bool,
+            $($(#[$field_doc])* pub $field: $ty,)*
+        }
+
+        impl $name {
+            /// PyTorch's defaults (post-norm, relu), but batch first.
+            pub fn new(width: usize, heads: usize, hidden: usize) -> Self {
+                $name {
+                    width,
+                    heads,
+                    hidden,
+                    activation: Activation::Relu,
+                    norm_first: false,
+                    epsilon: 1e-5,
+                    bias: true,
+                    batch_first: true,
+                    $($field: $default,)*
+                }
+            }
+
+            fn attention(&self) -> MultiheadAttention {
+                let mut attention = MultiheadAttention::new(self.width, self.heads);
+                (attention.bias, attention.batch_first) = (self.bias, self.batch_first);
+                attention
+            }
+
+            fn feed_forward(&self) -> FeedForward {
+                FeedForward {
+                    width: self.width,
+                    hidden: self.hidden,
+                    activation: self.activation,
+                    bias: self.bias,
+                }
+            }
+
+            /// `norm(x + block(x))`, or `x + block(norm(x))` with the norm first.
+            fn residual(
+                &self,
+                g: &mut Graph,
+                norm: &str,
+                x: ValueId,
+                block: impl FnOnce(&mut Graph, ValueId) -> Result<ValueId>,
+            ) -> Result<ValueId> {
+                let layer = LayerNorm { width: self.width, epsilon: self.epsilon, bias: self.bias };
+                if self.norm_first {
+                    let normed = layer.build(g, norm, x)?;
+                    let y = block(g, normed)?;
+                    g.add(x, y)
+                } else {
+                    let y = block(g, x)?;
+                    let sum = g.add(x, y)?;
+                    layer.build(g, norm, sum)
+                }
+            }
+        }
+    };
+}
+
+layer! {
+    /// `torch.nn.TransformerEncoderLayer`: self-attention, then a feed-forward block, each with a residual and a norm.
+    EncoderLayer {}
+}
+
+impl EncoderLayer {
+    /// Adds the layer; `name` is the prefix of its parameters.
+    pub fn build(&self, g: &mut Graph, name: &str, x: ValueId, masks: &AttentionMasks) -> Result<ValueId> {
+        let x = self.residual(g, &join(name, "norm1"), x, |g, x| {
+            self.attention().build(g, &join(name, "self_attn"), [x, x, x], masks)
+        })?;
+        self.residual(g, &join(name, "norm2"), x, |g, x| self.feed_forward().build(g, name, x))
+    }
+}
+
+layer! {
+    /// `torch.nn.TransformerDecoderLayer`: self-attention over the target, **encoder–decoder attention** whose queries come
+    /// from the target and whose keys and values come from the encoder's output, then a feed-forward block. Target and memory
+    /// may differ in length and in width.
+    DecoderLayer {
+        /// Features of the memory; `None` is the width of the target, as PyTorch has it.
+        memory_width: Option<usize> = None,
+    }
+}
+
+impl DecoderLayer {
+    /// Adds the layer; `masks` are those of the self-attention (causal, as a rule), `memory_masks` those over the memory.
+    pub fn build(
+        &self,
+        g: &mut Graph,
+        name: &str,
+        x: ValueId,
+        memory: ValueId,
+        masks: &AttentionMasks,
+        memory_masks: &AttentionMasks,
+    ) -> Result<ValueId> {
+        let x = self.residual(g, &join(name, "norm1"), x, |g, x| {
+            self.attention().build(g, &join(name, "self_attn"), [x, x, x], masks)
+        })?;
+        let x = self.residual(g, &join(name, "norm2"), x, |g, x| {
+            let cross =
+                MultiheadAttention { key_width: self.memory_width, value_width: self.memory_width, ..self.attention() };
+            cross.build(g, &join(name, "multihead_attn"), [x, memory, memory], memory_masks)
+        })?;
+        self.residual(g, &join(name, "norm3"), x, |g, x| self.feed_forward().build(g, name, x))
+    }
+}
+
+/// `torch.nn.TransformerEncoder`: layers `layers.0`, `layers.1`, … and a last norm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Encoder {
+    /// Each layer.
+    pub layer: EncoderLayer,
+    /// How many.
+    pub layers: usize,
+    /// Whether `norm` stands behind the last.
+    pub final_norm: bool,
+}
+
+impl Encoder {
+    /// Adds the stack; `name` is the prefix of its parameters.
+    pub fn build(&self, g: &mut Graph, name: &str, mut x: ValueId, masks: &AttentionMasks) -> Result<ValueId> {
+        for i in 0..self.layers {
+            x = self.layer.build(g, &join(name, &format!("layers.{i}")), x, masks)?;
+        }
+        if self.final_norm {
+            final_norm(g, name, x, self.layer.width, self.layer.epsilon, self.layer.bias)
+        } else {
+            Ok(x)
+        }
+    }
+}
+
+/// `torch.nn.TransformerDecoder`: layers `layers.0`, `layers.1`, … and a last norm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decoder {
+    /// Each layer.
+    pub layer: DecoderLayer,
+    /// How many.
+    pub layers: usize,
+    /// Whether `norm` stands behind the last.
+    pub final_norm: bool,
+}
+
+impl Decoder {
+    /// Adds the stack: every layer attends to the same `memory`. `name` is the prefix of its parameters.
+    pub fn build(
+        &self,
+        g: &mut Graph,
+        name: &str,
+        mut x: ValueId,
+        memory: ValueId,
+        masks: &AttentionMasks,
+        memory_masks: &AttentionMasks,
+    ) -> Result<ValueId> {
+        for i in 0..self.layers {
+            x = self.layer.build(g, &join(name, &format!("layers.{i}")), x, memory, masks, memory_masks)?;
+        }
+        if self.final_norm {
+            final_norm(g, name, x, self.layer.width, self.layer.epsilon, self.layer.bias)
+        } else {
+            Ok(x)
+        }
+    }
+}
+
+fn final_norm(g: &mut Graph, name: &str, x: ValueId, width: usize, epsilon: f32, bias: bool) -> Result<ValueId> {
+    LayerNorm { width, epsilon, bias }.build(g, &join(name, "norm"), x)
+}
+
+/// `torch.nn.Transformer`: an encoder over the source and a decoder over the target, each with a last norm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Transformer {
+    /// The encoder.
+    pub encoder: Encoder,
+    /// The decoder.
+    pub decoder: Decoder,
+}
+
+impl Transformer {
+    /// PyTorch's arrangement: one width, the same layer everywhere.
+    pub fn new(layer: EncoderLayer, encoder_layers: usize, decoder_layers: usize) -> Self {
+        let EncoderLayer { width, heads, hidden, activation, norm_first, epsilon, bias, batch_first } = layer;
+        let decoder = DecoderLayer {
+            width,
+            heads,
+            hidden,
+            activation,
+            norm_first,
+            epsilon,
+            bias,
+            batch_first,
+            memory_width: None,
+        };
+        Transformer {
+            encoder: Encoder { layer, layers: encoder_layers, final_norm: true },
+            decoder: Decoder { layer: decoder, layers: decoder_layers, final_norm: true },
+        }
+    }
+
+    /// Adds both stacks; parameters are under `encoder` and `decoder` behind `name`.
+    pub fn build(
+        &self,
+        g: &mut Graph,
+        name: &str,
+        [source, target]: [ValueId; 2],
+        source_masks: &AttentionMasks,
+        target_masks: &AttentionMasks,
+        memory_masks: &AttentionMasks,
+    ) -> Result<ValueId> {
+        let memory = self.encoder.build(g, &join(name, "encoder"), source, source_masks)?;
+        self.decoder.build(g, &join(name, "decoder"), target, memory, target_masks, memory_masks)
+    }
+}
