@@ -6,8 +6,8 @@ pub mod gpu;
 pub mod graph;
 pub mod kernel;
 pub mod lower;
-pub mod reference;
 pub mod nn;
+pub mod reference;
 mod tensor;
 pub mod workloads;
 

@@ -25,11 +25,15 @@ mod attention;
 mod basic;
 mod sequence;
 mod transformer;
+#[cfg(feature = "native")]
+mod weights;
 
 pub use attention::{AttentionMasks, AttentionWeights, MultiheadAttention};
 pub use basic::{Embedding, LayerNorm, Linear, RmsNorm, learned_positions, sinusoidal_positions};
 pub use sequence::{Pooling, key_mask, mask_rows, pool};
 pub use transformer::{Activation, Decoder, DecoderLayer, Encoder, EncoderLayer, FeedForward, Transformer};
+#[cfg(feature = "native")]
+pub use weights::{Uploaded, Weights};
 
 use crate::{DType, Error, Graph, Result, Shape, ValueId, graph::Op};
 

@@ -50,8 +50,13 @@ pub fn save(path: impl AsRef<std::path::Path>, tensors: &BTreeMap<String, Tensor
 }
 
 fn tensor(name: &str, view: &TensorView<'_>) -> Result<Tensor> {
+    decode(name, view.dtype(), view.shape(), view.data())
+}
+
+/// A tensor from its bytes in a file; `name` is for messages.
+pub(crate) fn decode(name: &str, dtype: Dtype, shape: &[usize], data: &[u8]) -> Result<Tensor> {
     let fail = |message: String| Error::format(WHAT, format!("tensor `{name}`: {message}"));
-    let dtype = match view.dtype() {
+    let dtype = match dtype {
         Dtype::F32 => DType::F32,
         Dtype::F16 => DType::F16,
         Dtype::BF16 => DType::BF16,
@@ -59,16 +64,16 @@ fn tensor(name: &str, view: &TensorView<'_>) -> Result<Tensor> {
         Dtype::U32 => DType::U32,
         Dtype::BOOL => DType::Bool,
         Dtype::I64 => {
-            let wide: Vec<i64> = bytemuck::pod_collect_to_vec(view.data());
+            let wide: Vec<i64> = bytemuck::pod_collect_to_vec(data);
             let narrow = wide
                 .iter()
                 .map(|&x| i32::try_from(x).map_err(|_| fail(format!("{x} does not fit i32, which I64 is read as"))));
             let narrow = narrow.collect::<Result<Vec<i32>>>()?;
-            return Tensor::new(view.shape(), narrow).map_err(|e| fail(e.to_string()));
+            return Tensor::new(shape, narrow).map_err(|e| fail(e.to_string()));
         }
         other => return Err(fail(format!("{other} is not supported; convert it to F32, F16, BF16, I32, U32 or BOOL"))),
     };
-    Tensor::from_bytes(dtype, view.shape(), view.data()).map_err(|e| fail(e.to_string()))
+    Tensor::from_bytes(dtype, shape, data).map_err(|e| fail(e.to_string()))
 }
 
 impl View for &Tensor {

@@ -1,0 +1,257 @@
+//! Weights from safetensors files, straight to the device.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use ::safetensors::{Dtype, SafeTensors};
+use half::{bf16, f16};
+use serde::Deserialize;
+
+use crate::{
+    DType, Data, Error, Graph, Result, Shape, Tensor,
+    gpu::{self, Gpu, Parameters},
+    tensor::safetensors::decode,
+};
+
+/// The tensors of a model on disk, by name. Opening reads only the headers; a tensor is read when it is asked for.
+///
+/// ```no_run
+/// # fn main() -> tilewise::Result<()> {
+/// # let (graph, gpu) = (tilewise::Graph::new(), tilewise::gpu::Gpu::new()?);
+/// use tilewise::nn::Weights;
+/// let weights = Weights::open("model.safetensors")?;
+/// weights.check(&graph)?; // every missing, unexpected and mis-shaped tensor in one error
+/// let uploaded = weights.upload(&gpu, &graph)?; // one tensor in host memory at a time
+/// let program = gpu.compile(&graph, uploaded.parameters())?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Weights {
+    files: Vec<PathBuf>,
+    entries: BTreeMap<String, Entry>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    file: usize,
+    dtype: Dtype,
+    shape: Shape,
+    start: u64,
+    bytes: usize,
+    /// The name in the file.
+    stored: String,
+}
+
+/// Parameters that lie on a device; programs can share them.
+#[derive(Clone, Debug, Default)]
+pub struct Uploaded {
+    buffers: Vec<(String, gpu::wgpu::Buffer)>,
+}
+
+impl Uploaded {
+    /// For [`Gpu::compile`](crate::gpu::Gpu::compile) and [`Gpu::load`](crate::gpu::Gpu::load).
+    pub fn parameters(&self) -> Parameters<'_> {
+        self.buffers.iter().fold(Parameters::new(), |all, (name, buffer)| all.buffer(name, buffer.clone()))
+    }
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Weights {
+    /// Opens a `.safetensors` file, a `.safetensors.index.json` that lists shards, or a folder with either
+    /// (`model.safetensors.index.json` before `model.safetensors`).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        if path.is_dir() {
+            let candidates = ["model.safetensors.index.json", "model.safetensors"].map(|name| path.join(name));
+            return match candidates.iter().find(|file| file.is_file()) {
+                Some(file) => Weights::open(file),
+                None => Err(Error::format(
+                    path.display().to_string(),
+                    "the folder has neither model.safetensors.index.json nor model.safetensors",
+                )),
+            };
+        }
+        let mut weights = Weights { files: Vec::new(), entries: BTreeMap::new() };
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let fail = |message: String| Error::format(path.display().to_string(), message);
+            let text = std::fs::read_to_string(path).map_err(|e| fail(format!("can't be read: {e}")))?;
+            let index: Index = serde_json::from_str(&text).map_err(|e| fail(e.to_string()))?;
+            let folder = path.parent().unwrap_or(Path::new(""));
+            let mut shards: Vec<&String> = index.weight_map.values().collect();
+            shards.sort_unstable();
+            shards.dedup();
+            for shard in shards {
+                weights.add(&folder.join(shard))?;
+            }
+            if let Some(lost) = index.weight_map.keys().find(|name| !weights.entries.contains_key(*name)) {
+                return Err(fail(format!("`{lost}` is listed, but no shard has it")));
+            }
+        } else {
+            weights.add(path)?;
+        }
+        Ok(weights)
+    }
+
+    fn add(&mut self, path: &Path) -> Result<()> {
+        let fail = |message: String| Error::format(path.display().to_string(), message);
+        let mut file = File::open(path).map_err(|e| fail(format!("can't be opened: {e}")))?;
+        let size = file.metadata().map_err(|e| fail(e.to_string()))?.len();
+        let mut length = [0u8; 8];
+        file.read_exact(&mut length).map_err(|_| fail("is no safetensors file: it is too short".into()))?;
+        let header = u64::from_le_bytes(length);
+        if header > size.saturating_sub(8) {
+            return Err(fail(format!("is no safetensors file: a header of {header} bytes in a file of {size}")));
+        }
+        let mut bytes = length.to_vec();
+        bytes.resize(8 + header as usize, 0);
+        file.read_exact(&mut bytes[8..]).map_err(|e| fail(e.to_string()))?;
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| fail(e.to_string()))?;
+        if 8 + header + metadata.data_len() as u64 != size {
+            return Err(fail(format!(
+                "is incomplete: the header promises {} bytes, the file has {size}",
+                8 + header + metadata.data_len() as u64
+            )));
+        }
+        let index = self.files.len();
+        self.files.push(path.to_path_buf());
+        for (name, info) in metadata.tensors() {
+            let (start, end) = info.data_offsets;
+            let entry = Entry {
+                file: index,
+                dtype: info.dtype,
+                shape: info.shape.clone().into(),
+                start: 8 + header + start as u64,
+                bytes: end - start,
+                stored: name.clone(),
+            };
+            if let Some(other) = self.entries.insert(name.clone(), entry) {
+                return Err(fail(format!("`{name}` is in {} too", self.files[other.file].display())));
+            }
+        }
+        Ok(())
+    }
+
+    /// The names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor.
+    pub fn shape(&self, name: &str) -> Option<&Shape> {
+        self.entries.get(name).map(|entry| &entry.shape)
+    }
+
+    /// Other names: `rename` gives the parameter's name for the file's, or `None` to leave the tensor out.
+    pub fn rename(self, rename: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
+        for (name, entry) in self.entries {
+            let Some(new) = rename(&name) else { continue };
+            if let Some(other) = entries.insert(new.clone(), entry) {
+                return Err(Error::Binding(format!("`{name}` and `{}` would both be called `{new}`", other.stored)));
+            }
+        }
+        Ok(Weights { entries, ..self })
+    }
+
+    /// Compares with the parameters of a graph: every missing, unexpected and mis-shaped tensor in one error.
+    pub fn check(&self, graph: &Graph) -> Result<()> {
+        let (mut missing, mut shapes) = (Vec::new(), Vec::new());
+        let mut expected = std::collections::BTreeSet::new();
+        for (name, value) in graph.parameters() {
+            expected.insert(name);
+            match self.entries.get(name) {
+                None => missing.push(graph.describe(value)),
+                Some(entry) if &entry.shape != graph.shape(value) => {
+                    shapes.push(format!(
+                        "{name}: the file has {}, the graph needs {}",
+                        entry.shape,
+                        graph.shape(value)
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        let unexpected: Vec<String> = self
+            .entries
+            .iter()
+            .filter(|(name, _)| !expected.contains(name.as_str()))
+            .map(|(name, entry)| format!("{name}: {}", entry.shape))
+            .collect();
+        let mut message = String::new();
+        for (title, list) in [("missing", &missing), ("unexpected", &unexpected), ("of another shape", &shapes)] {
+            if !list.is_empty() {
+                let _ = write!(message, "\n{} {title}:\n  {}", list.len(), list.join("\n  "));
+            }
+        }
+        if message.is_empty() {
+            return Ok(());
+        }
+        let files: Vec<String> = self.files.iter().map(|file| file.display().to_string()).collect();
+        Err(Error::Binding(format!("the weights in {} do not fit the model:{message}", files.join(", "))))
+    }
+
+    /// Reads one tensor.
+    pub fn tensor(&self, name: &str) -> Result<Tensor> {
+        let entry = self.entries.get(name).ok_or_else(|| Error::Binding(format!("there is no tensor `{name}`")))?;
+        let path = &self.files[entry.file];
+        let fail = |e: std::io::Error| Error::format(path.display().to_string(), format!("`{name}`: {e}"));
+        let mut file = File::open(path).map_err(fail)?;
+        file.seek(SeekFrom::Start(entry.start)).map_err(fail)?;
+        let mut bytes = vec![0; entry.bytes];
+        file.read_exact(&mut bytes).map_err(fail)?;
+        decode(name, entry.dtype, &entry.shape, &bytes)
+    }
+
+    /// Uploads what a graph's parameters need, one tensor at a time, converted to their dtypes. The names must fit:
+    /// see [`Weights::check`].
+    pub fn upload(&self, gpu: &Gpu, graph: &Graph) -> Result<Uploaded> {
+        self.check(graph)?;
+        let mut buffers = Vec::new();
+        for (name, value) in graph.parameters() {
+            let tensor = convert(self.tensor(name)?, graph.dtype(value), name)?;
+            buffers.push((name.to_string(), gpu.upload(&tensor)?));
+        }
+        Ok(Uploaded { buffers })
+    }
+
+    /// Reads what a graph's parameters need into host memory, for the reference.
+    pub fn tensors(&self, graph: &Graph) -> Result<BTreeMap<String, Tensor>> {
+        self.check(graph)?;
+        let convert = |(name, value)| Ok((String::from(name), convert(self.tensor(name)?, graph.dtype(value), name)?));
+        graph.parameters().map(convert).collect()
+    }
+}
+
+/// The same values in another float dtype.
+fn convert(tensor: Tensor, dtype: DType, name: &str) -> Result<Tensor> {
+    if tensor.dtype() == dtype {
+        return Ok(tensor);
+    }
+    if !(tensor.dtype().is_float() && dtype.is_float()) {
+        return Err(Error::op(
+            "weights",
+            format!("`{name}` is {} in the file, the graph needs {dtype}", tensor.dtype()),
+        ));
+    }
+    let shape = tensor.shape().clone();
+    let data: Data = match dtype {
+        DType::F16 => tensor.to_f64().into_iter().map(f16::from_f64).collect::<Vec<_>>().into(),
+        DType::BF16 => tensor.to_f64().into_iter().map(bf16::from_f64).collect::<Vec<_>>().into(),
+        _ => match tensor.data() {
+            Data::F16(v) => v.iter().map(|x| x.to_f32()).collect::<Vec<_>>().into(),
+            Data::BF16(v) => v.iter().map(|x| x.to_f32()).collect::<Vec<_>>().into(),
+            other => other.clone(),
+        },
+    };
+    Tensor::new(shape, data)
+}
