@@ -1,9 +1,12 @@
 //! Which buffers a program runs on: bind groups, and recording.
 
+use std::ops::Range;
+
 use super::{
     Executable,
-    executable::{BufferInfo, Dispatch, Home, NameCheck},
+    executable::{BufferInfo, Dispatch, Home},
     guard,
+    names::NameCheck,
     scope::{scoped, scoped_now},
 };
 use crate::{Error, Result};
@@ -32,8 +35,8 @@ impl Bound {
 
 /// Inputs and outputs, in the order of [`Executable::io`], with the bind groups of the dispatches that touch them.
 pub(super) struct BoundSet {
-    key: Vec<Bound>,
-    groups: Vec<Option<wgpu::BindGroup>>,
+    pub(super) key: Vec<Bound>,
+    pub(super) groups: Vec<Option<wgpu::BindGroup>>,
 }
 
 /// Sets of the caller's buffers whose bind groups are kept.
@@ -70,7 +73,7 @@ impl Executable {
                 self.keep(BoundSet { key, groups })
             }
         };
-        self.record_pass(encoder, set);
+        self.record_pass(encoder, &self.bound[set].groups);
         Ok(())
     }
 
@@ -104,11 +107,15 @@ impl Executable {
             }
         }
         for (name, slice) in given {
-            let is_output = wanted().any(|info| info.name == *name && matches!(info.home, Home::Output));
-            if is_output
-                && let Some((other, _)) =
-                    given.iter().find(|(other, with)| other != name && with.buffer() == slice.buffer())
-            {
+            if !wanted().any(|info| info.name == *name && matches!(info.home, Home::Output)) {
+                continue;
+            }
+            let others = given.iter().filter(|(other, _)| other != name).map(|(other, with)| (*other, with.buffer()));
+            let constants = self.buffers.iter().filter_map(|info| match &info.home {
+                Home::Constant(bound) => Some((info.name.as_str(), &bound.buffer)),
+                _ => None,
+            });
+            if let Some((other, _)) = others.chain(constants).find(|(_, buffer)| *buffer == slice.buffer()) {
                 check.problem(format!("output `{name}` has the same buffer as `{other}`"));
             }
         }
@@ -167,7 +174,7 @@ impl Executable {
         Ok(())
     }
 
-    fn groups(&self, key: &[Bound]) -> Vec<Option<wgpu::BindGroup>> {
+    pub(super) fn groups(&self, key: &[Bound]) -> Vec<Option<wgpu::BindGroup>> {
         let find = |buffer: usize| self.io.iter().position(|&i| i == buffer).map(|at| &key[at]);
         self.dispatches
             .iter()
@@ -198,20 +205,25 @@ impl Executable {
     }
 
     /// Records the whole program as one pass.
-    pub(super) fn record_pass(&self, encoder: &mut wgpu::CommandEncoder, set: usize) {
+    pub(super) fn record_pass(&self, encoder: &mut wgpu::CommandEncoder, groups: &[Option<wgpu::BindGroup>]) {
         let mut pass = encoder
             .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("tilewise"), timestamp_writes: None });
-        self.record(&mut pass, set, &self.dispatches, 0);
+        self.record(&mut pass, groups, 0..self.dispatches.len());
     }
 
-    /// Records dispatches, the first of which is number `first` of the program.
-    pub(super) fn record(&self, pass: &mut wgpu::ComputePass<'_>, set: usize, dispatches: &[Dispatch], first: usize) {
-        for (dispatch, bound) in dispatches.iter().zip(&self.bound[set].groups[first..]) {
+    /// Records some of the dispatches. `groups` has the bind groups of all those that touch inputs or outputs.
+    pub(super) fn record(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        groups: &[Option<wgpu::BindGroup>],
+        range: Range<usize>,
+    ) {
+        for (dispatch, group) in self.dispatches[range.clone()].iter().zip(&groups[range]) {
             if dispatch.grid.contains(&0) {
                 continue;
             }
             pass.set_pipeline(&dispatch.pipeline.pipeline);
-            pass.set_bind_group(0, dispatch.group.as_ref().or(bound.as_ref()), &[]);
+            pass.set_bind_group(0, dispatch.group.as_ref().or(group.as_ref()), &[]);
             let [x, y, z] = dispatch.grid;
             pass.dispatch_workgroups(x, y, z);
         }
@@ -225,7 +237,7 @@ pub(super) struct Own<'a> {
 }
 
 impl<'a> Own<'a> {
-    fn all(&self) -> impl Iterator<Item = (&'a BufferInfo, &'a Bound)> + use<'a> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (&'a BufferInfo, &'a Bound)> + use<'a> {
         let executable = self.executable;
         executable.io.iter().map(|&i| &executable.buffers[i]).zip(self.bounds)
     }

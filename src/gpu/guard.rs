@@ -169,7 +169,7 @@ impl Executable {
         }
         scoped(&gpu.device, &gpu.health, "a run", || {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            self.record_pass(&mut encoder, set);
+            self.record_pass(&mut encoder, &self.bound[set].groups);
             gpu.queue.submit([encoder.finish()])
         })
         .await?;

@@ -10,13 +10,20 @@ mod bindings;
 mod device;
 mod executable;
 mod guard;
+mod load;
+mod names;
 mod pipeline;
 mod scope;
+#[cfg(feature = "native")]
+mod timing;
 mod transfer;
 
 #[cfg(feature = "native")]
 pub use adapter::adapters;
 pub use adapter::{Adapter, adapters_async};
 pub use device::{Builder, Gpu};
-pub use executable::{Executable, LoadOptions, Outputs, Parameters};
+pub use executable::{Executable, Outputs};
+pub use load::{LoadOptions, Parameters};
+#[cfg(feature = "native")]
+pub use timing::{RunProfile, StepTime, Timing};
 pub use wgpu;

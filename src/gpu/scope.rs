@@ -21,6 +21,12 @@ impl Health {
         lock(&self.lost).get_or_insert_with(|| reason.into());
     }
 
+    /// A buffer is not mapped though no scope caught an error. wgpu keeps silent so only about a device that is lost.
+    pub(super) fn unmapped(&self) -> Error {
+        self.set_lost("a buffer could not be mapped");
+        Error::DeviceLost(lock(&self.lost).clone().unwrap_or_default())
+    }
+
     /// Installs the callbacks; this replaces those of the device.
     pub(super) fn watch(self: &Arc<Self>, device: &wgpu::Device) {
         let health = Arc::clone(self);

@@ -128,9 +128,7 @@ impl Gpu {
         self.wait(submission, wait);
         for map in maps {
             if !map.await {
-                gpu.health.check()?;
-                gpu.health.set_lost("a buffer could not be mapped, though the device reported no error");
-                return gpu.health.check();
+                return Err(gpu.health.unmapped());
             }
         }
         Ok(())
@@ -157,7 +155,7 @@ impl Gpu {
 impl Inner {
     /// Waits for a submission. A loss of the device shows in `health`.
     #[cfg(feature = "native")]
-    fn poll(&self, submission: wgpu::SubmissionIndex) {
+    pub(super) fn poll(&self, submission: wgpu::SubmissionIndex) {
         let poll = |kind: wgpu::PollType| {
             // wgpu 30 panics here when the driver loses the device during the wait.
             let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.device.poll(kind)));
@@ -234,17 +232,12 @@ impl Inner {
 
     /// The content of a buffer that is mapped for reading.
     pub(super) fn mapped(&self, buffer: &wgpu::Buffer) -> Result<wgpu::BufferView> {
-        buffer.get_mapped_range(..).map_err(|error| self.mapping(&error))
+        buffer.get_mapped_range(..).map_err(|_| self.health.unmapped())
     }
 
     /// The content of a buffer that is mapped for writing.
     pub(super) fn mapped_mut(&self, buffer: &wgpu::Buffer) -> Result<wgpu::BufferViewMut> {
-        buffer.get_mapped_range_mut(..).map_err(|error| self.mapping(&error))
-    }
-
-    fn mapping(&self, error: &wgpu::MapRangeError) -> Error {
-        let validation = Error::Validation { during: "a mapped range".into(), message: error.to_string() };
-        self.health.check().err().unwrap_or(validation)
+        buffer.get_mapped_range_mut(..).map_err(|_| self.health.unmapped())
     }
 }
 

@@ -1,0 +1,355 @@
+//! From a program to an executable.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+};
+
+use super::{
+    Executable, Gpu,
+    bindings::Bound,
+    device::Inner,
+    executable::{BufferInfo, Dispatch, Home, StepInfo},
+    guard,
+    names::NameCheck,
+};
+use crate::{
+    Error, Result, Tensor,
+    kernel::Launch,
+    lower::{Program, Role},
+};
+
+/// Options of [`Gpu::load_with`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Watches every [`run`](Executable::run) for kernels that break their promises, at several times the cost.
+    ///
+    /// Outputs and temporaries, each in memory of its own, are filled with NaN, and so are the bytes behind the end of
+    /// every buffer. A run is done twice, the second time with large finite numbers in place of NaN. It fails
+    /// with [`Error::Guard`] if an element of an output was never written, if memory behind a buffer's end was written,
+    /// or if the two runs differ in a bit: then a kernel read memory that nothing wrote, or its threads race.
+    ///
+    /// A kernel must not ask for the length of a buffer (`arrayLength`): it is larger here.
+    pub guard: bool,
+}
+
+/// Parameters of a program, by name, as tensors or as buffers of the caller.
+///
+/// Arrays, slices and maps of named tensors turn into it:
+///
+/// ```
+/// use tilewise::{Tensor, gpu::Parameters};
+/// let weight = Tensor::scalar(2.0);
+/// let parameters: Parameters = [("weight", &weight)].into();
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Parameters<'a> {
+    given: Vec<(&'a str, Parameter<'a>)>,
+}
+
+#[derive(Clone, Debug)]
+enum Parameter<'a> {
+    Tensor(&'a Tensor),
+    Buffer(wgpu::Buffer),
+}
+
+impl<'a> Parameters<'a> {
+    /// No parameters yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a parameter that is uploaded.
+    pub fn tensor(mut self, name: &'a str, tensor: &'a Tensor) -> Self {
+        self.given.push((name, Parameter::Tensor(tensor)));
+        self
+    }
+
+    /// Adds a parameter that lies in the caller's buffer, row-major from its start. The buffer needs the usage
+    /// `STORAGE` and a size of whole 16-byte blocks; several programs may share it.
+    pub fn buffer(mut self, name: &'a str, buffer: wgpu::Buffer) -> Self {
+        self.given.push((name, Parameter::Buffer(buffer)));
+        self
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a Tensor)> for Parameters<'a> {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a Tensor)>>(parameters: I) -> Self {
+        Parameters { given: parameters.into_iter().map(|(name, tensor)| (name, Parameter::Tensor(tensor))).collect() }
+    }
+}
+
+impl<'a, const N: usize> From<[(&'a str, &'a Tensor); N]> for Parameters<'a> {
+    fn from(parameters: [(&'a str, &'a Tensor); N]) -> Self {
+        parameters.into_iter().collect()
+    }
+}
+
+impl<'a, const N: usize> From<&'a [(&'a str, &'a Tensor); N]> for Parameters<'a> {
+    fn from(parameters: &'a [(&'a str, &'a Tensor); N]) -> Self {
+        parameters.iter().copied().collect()
+    }
+}
+
+impl<'a> From<&'a [(&'a str, &'a Tensor)]> for Parameters<'a> {
+    fn from(parameters: &'a [(&'a str, &'a Tensor)]) -> Self {
+        parameters.iter().copied().collect()
+    }
+}
+
+impl<'a> From<&'a BTreeMap<String, Tensor>> for Parameters<'a> {
+    fn from(parameters: &'a BTreeMap<String, Tensor>) -> Self {
+        parameters.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
+    }
+}
+
+impl<'a> From<&'a HashMap<String, Tensor>> for Parameters<'a> {
+    fn from(parameters: &'a HashMap<String, Tensor>) -> Self {
+        parameters.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
+    }
+}
+
+impl Gpu {
+    /// Compiles a program's kernels, uploads its parameters and constants and allocates its temporaries.
+    pub async fn load_async(&self, program: &Program, parameters: impl Into<Parameters<'_>>) -> Result<Executable> {
+        self.load_with_async(program, parameters, LoadOptions::default()).await
+    }
+
+    /// [`Gpu::load_async`] with options.
+    pub async fn load_with_async(
+        &self,
+        program: &Program,
+        parameters: impl Into<Parameters<'_>>,
+        options: LoadOptions,
+    ) -> Result<Executable> {
+        let gpu = &*self.inner;
+        gpu.health.check()?;
+        program.verify()?;
+        gpu.check_program(program)?;
+        let buffers = gpu.place(program, parameters.into(), options.guard).await?;
+        let pipelines = gpu.pipelines.get(gpu, program.steps.iter().flat_map(|step| &step.kernel.launches)).await?;
+
+        let mut words: Vec<u32> = Vec::new();
+        let mut steps = Vec::with_capacity(program.steps.len());
+        let mut dispatches = Vec::with_capacity(pipelines.len());
+        let mut pipelines = pipelines.into_iter();
+        for step in &program.steps {
+            let first = dispatches.len();
+            for (launch, pipeline) in step.kernel.launches.iter().zip(&mut pipelines) {
+                dispatches.push(Dispatch {
+                    label: launch.label.clone(),
+                    pipeline,
+                    params: gpu.push_params(&mut words, launch),
+                    bindings: launch.bindings.iter().map(|b| (step.buffer(b.operand).0, b.access)).collect(),
+                    grid: launch.grid,
+                    group: None,
+                });
+            }
+            steps.push(StepInfo {
+                label: format!("{} {}: {}", step.family, step.variant, step.summary),
+                flops: step.flops(),
+                bytes: step.bytes(),
+                dispatches: first..dispatches.len(),
+            });
+        }
+        let params = gpu
+            .create(&wgpu::BufferDescriptor {
+                label: Some("parameters"),
+                size: (words.len() as u64 * 4).max(16),
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+            .await?;
+        gpu.write(&params, bytemuck::cast_slice(&words), "parameters").await?;
+
+        let io = (0..buffers.len()).filter(|&i| matches!(buffers[i].home, Home::Input | Home::Output)).collect();
+        let mut executable = Executable {
+            gpu: self.clone(),
+            buffers,
+            io,
+            steps,
+            dispatches,
+            params,
+            guard: options.guard,
+            bound: Vec::new(),
+            own: None,
+            #[cfg(feature = "native")]
+            copies: Vec::new(),
+            staging: None,
+        };
+        executable.bind_fixed().await?;
+        Ok(executable)
+    }
+
+    /// [`Gpu::load_async`], blocking.
+    #[cfg(feature = "native")]
+    pub fn load<'a>(&self, program: &Program, parameters: impl Into<Parameters<'a>>) -> Result<Executable> {
+        pollster::block_on(self.load_async(program, parameters.into()))
+    }
+
+    /// [`Gpu::load_with_async`], blocking.
+    #[cfg(feature = "native")]
+    pub fn load_with<'a>(
+        &self,
+        program: &Program,
+        parameters: impl Into<Parameters<'a>>,
+        options: LoadOptions,
+    ) -> Result<Executable> {
+        pollster::block_on(self.load_with_async(program, parameters.into(), options))
+    }
+}
+
+impl Inner {
+    /// An error if the program needs more than this device has.
+    fn check_program(&self, program: &Program) -> Result<()> {
+        for step in &program.steps {
+            for launch in &step.kernel.launches {
+                let what = |what: &str| format!("{} {}: {}: {what}", step.family, step.variant, launch.label);
+                let limit = |given: u64, limit: u64, name: &str| {
+                    if given <= limit {
+                        return Ok(());
+                    }
+                    let hint = "lower the graph for this device's profile".to_string();
+                    Err(Error::Limit { what: what(name), value: given, limit, hint })
+                };
+                let limits = &self.limits;
+                limit(
+                    launch.bindings.len() as u64,
+                    limits.max_storage_buffers_per_shader_stage.into(),
+                    "storage buffers (max_storage_buffers_per_shader_stage)",
+                )?;
+                for size in launch.grid {
+                    limit(
+                        size.into(),
+                        limits.max_compute_workgroups_per_dimension.into(),
+                        "workgroups (max_compute_workgroups_per_dimension)",
+                    )?;
+                }
+                limit(
+                    launch.params.len() as u64 * 4,
+                    limits.max_uniform_buffer_binding_size,
+                    "bytes of parameters (max_uniform_buffer_binding_size)",
+                )?;
+            }
+        }
+        program.buffers.iter().try_for_each(|buffer| self.check_size(&buffer.name, buffer.bytes))
+    }
+
+    /// Appends the parameters of a launch at an offset that may be bound, in whole 16-byte blocks.
+    fn push_params(&self, words: &mut Vec<u32>, launch: &Launch) -> Range<u64> {
+        let align = self.limits.min_uniform_buffer_offset_alignment as usize / 4;
+        words.resize(words.len().next_multiple_of(align.max(4)), 0);
+        let start = words.len();
+        words.extend(&launch.params);
+        words.resize(start + launch.params.len().next_multiple_of(4).max(4), 0);
+        start as u64 * 4..words.len() as u64 * 4
+    }
+
+    /// Finds a place for each buffer, and fills parameters and constants.
+    async fn place(&self, program: &Program, parameters: Parameters<'_>, guard: bool) -> Result<Vec<BufferInfo>> {
+        let mut given = by_name(program, parameters)?;
+        let temporaries = self.place_temporaries(program, guard).await?;
+        let mut buffers = Vec::with_capacity(program.buffers.len());
+        for (i, buffer) in program.buffers.iter().enumerate() {
+            let (name, bytes) = (&buffer.name, buffer.bytes);
+            let (name, home) = match &buffer.role {
+                Role::Input(name) => (name, Home::Input),
+                Role::Output(name) => (name, Home::Output),
+                Role::Parameter(name) => match given.remove(name.as_str()) {
+                    Some(Parameter::Buffer(buffer)) => (name, Home::Constant(Bound { buffer, offset: 0, size: bytes })),
+                    Some(Parameter::Tensor(tensor)) => {
+                        (name, Home::Constant(self.constant(name, bytes, tensor, guard).await?))
+                    }
+                    None => return Err(Error::Binding(format!("parameter `{name}` is missing"))),
+                },
+                Role::Constant(tensor) => (name, Home::Constant(self.constant(name, bytes, tensor, guard).await?)),
+                Role::Temporary(_) => {
+                    let Some(bound) = temporaries.get(&i) else {
+                        return Err(Error::op("program", format!("temporary `{name}` has no memory")));
+                    };
+                    (name, Home::Temporary(bound.clone()))
+                }
+            };
+            buffers.push(BufferInfo {
+                name: name.clone(),
+                dtype: buffer.dtype,
+                shape: buffer.shape.clone(),
+                bytes,
+                home,
+            });
+        }
+        Ok(buffers)
+    }
+
+    /// Memory for each temporary: the planned allocations; with the guard on, its own, unless it takes over an input's.
+    async fn place_temporaries(&self, program: &Program, guard: bool) -> Result<HashMap<usize, Bound>> {
+        let mut memory: Vec<Bound> = Vec::new();
+        if !guard {
+            for (i, &bytes) in program.allocations.iter().enumerate() {
+                memory.push(Bound::whole(self.create_buffer(&format!("temporary {i}"), bytes.max(16)).await?));
+            }
+        }
+        // The temporary whose memory another one takes over, in place.
+        let mut origins: HashMap<usize, usize> = HashMap::new();
+        for step in &program.steps {
+            if let Some(input) = step.in_place.and_then(|input| step.inputs.get(input))
+                && let Some(output) = step.outputs.first()
+            {
+                let origin = origins.get(&input.0).copied().unwrap_or(input.0);
+                origins.insert(output.0, origin);
+            }
+        }
+        let mut temporaries = HashMap::new();
+        for (i, buffer) in program.buffers.iter().enumerate() {
+            let Role::Temporary(allocation) = buffer.role else { continue };
+            let bound = if guard {
+                let origin = origins.get(&i).copied().unwrap_or(i);
+                match temporaries.get(&origin) {
+                    Some(bound) => Bound::clone(bound),
+                    None => {
+                        let bound = Bound::whole(self.create_buffer(&buffer.name, buffer.bytes + guard::MARGIN).await?);
+                        temporaries.insert(origin, bound.clone());
+                        bound
+                    }
+                }
+            } else {
+                Bound { size: buffer.bytes, ..memory[allocation].clone() }
+            };
+            temporaries.insert(i, bound);
+        }
+        Ok(temporaries)
+    }
+
+    async fn constant(&self, name: &str, bytes: u64, tensor: &Tensor, guard: bool) -> Result<Bound> {
+        let buffer = self.create_buffer(name, bytes + if guard { guard::MARGIN } else { 0 }).await?;
+        if guard {
+            self.write(&buffer, &guard::surrounded(tensor.as_bytes(), buffer.size(), guard::POISON), name).await?;
+        } else {
+            self.write(&buffer, tensor.as_bytes(), name).await?;
+        }
+        Ok(Bound::whole(buffer))
+    }
+}
+
+/// The given parameters by name, if they are the program's.
+fn by_name<'a>(program: &Program, parameters: Parameters<'a>) -> Result<BTreeMap<&'a str, Parameter<'a>>> {
+    let wanted = program.buffers.iter().filter_map(|buffer| match &buffer.role {
+        Role::Parameter(name) => Some((name.as_str(), buffer)),
+        _ => None,
+    });
+    let mut check = NameCheck::new("parameter", wanted.clone().map(|(name, _)| name));
+    let wanted: BTreeMap<_, _> = wanted.collect();
+    for (name, value) in &parameters.given {
+        if check.take(name) {
+            let buffer = wanted[name];
+            match value {
+                Parameter::Tensor(tensor) => check.tensor(name, tensor, buffer.dtype, &buffer.shape),
+                Parameter::Buffer(given) => {
+                    check.buffer(name, given.slice(..), buffer.bytes, 1);
+                }
+            }
+        }
+    }
+    check.finish()?;
+    Ok(parameters.given.into_iter().collect())
+}

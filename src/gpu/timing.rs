@@ -1,0 +1,288 @@
+//! Where the time of a program goes. The clock of the host is used, so this needs the feature `native`.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Executable, Gpu,
+    bindings::{Bound, BoundSet},
+    device::Inner,
+    scope::scoped,
+    transfer::Wait,
+};
+use crate::{Result, Tensor};
+
+/// The time of each step of one run; see [`Executable::profile`].
+#[derive(Clone, Debug)]
+pub struct RunProfile {
+    /// The steps in order.
+    pub steps: Vec<StepTime>,
+    /// From the start of the first step to the end of the last, by the device's clock; `None` if it has none.
+    pub gpu: Option<Duration>,
+    /// From submission to completion, by the host's clock.
+    pub wall: Duration,
+}
+
+/// The time of one step.
+#[derive(Clone, Debug)]
+pub struct StepTime {
+    /// Family, variant and problem.
+    pub label: String,
+    /// Floating-point operations that the step's formula needs.
+    pub flops: u64,
+    /// Bytes that must be read and written at the least.
+    pub bytes: u64,
+    /// By the device's clock; `None` if it has none.
+    pub gpu: Option<Duration>,
+}
+
+/// The time of many runs in one submission; see [`Executable::bench`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How many runs.
+    pub iterations: u32,
+    /// All runs together, by the device's clock; `None` if it has none.
+    pub gpu: Option<Duration>,
+    /// All runs together, from submission to completion, by the host's clock.
+    pub wall: Duration,
+}
+
+impl Timing {
+    /// Seconds of one run, by the device's clock if it has one, else by the host's.
+    pub fn seconds(&self) -> f64 {
+        self.gpu.unwrap_or(self.wall).as_secs_f64() / f64::from(self.iterations.max(1))
+    }
+}
+
+impl Executable {
+    /// Fills the executable's own inputs, as [`run`](Executable::run) does, for [`profile`](Executable::profile) and
+    /// [`bench`](Executable::bench).
+    pub fn set_inputs(&mut self, inputs: &[(&str, &Tensor)]) -> Result<()> {
+        self.gpu.inner.health.check()?;
+        let inputs = self.check_inputs(inputs)?;
+        pollster::block_on(async {
+            self.bind_own().await?;
+            for (tensor, (info, bound)) in inputs.iter().zip(self.own_buffers().inputs()) {
+                self.gpu.inner.write(&bound.buffer, tensor.as_bytes(), &info.name).await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Runs the program once on the inputs of the last [`run`](Executable::run) or
+    /// [`set_inputs`](Executable::set_inputs) and times each step.
+    ///
+    /// With `TIMESTAMP_QUERY_INSIDE_PASSES` the steps share one pass as in any run; with `TIMESTAMP_QUERY` alone each has
+    /// a pass of its own, which costs a little; without either, only the run as a whole is timed.
+    pub fn profile(&mut self) -> Result<RunProfile> {
+        self.gpu.inner.health.check()?;
+        pollster::block_on(self.profile_async())
+    }
+
+    async fn profile_async(&mut self) -> Result<RunProfile> {
+        let set = self.bind_own().await?;
+        let gpu = &*self.gpu.inner;
+        let inside = gpu.features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
+        let count = if inside { self.steps.len() + 1 } else { 2 * self.steps.len() };
+        let clock = Clock::new(gpu, count).await?;
+        let groups = &self.bound[set].groups;
+        let started = Instant::now();
+        let submission = scoped(&gpu.device, &gpu.health, "a timed run", || {
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            match &clock {
+                None => self.record_pass(&mut encoder, groups),
+                Some(clock) if inside => {
+                    let mut pass = encoder.begin_compute_pass(&Default::default());
+                    clock.stamp(&mut pass, 0);
+                    for (i, step) in self.steps.iter().enumerate() {
+                        self.record(&mut pass, groups, step.dispatches.clone());
+                        clock.stamp(&mut pass, i + 1);
+                    }
+                }
+                Some(clock) => {
+                    for (i, step) in self.steps.iter().enumerate() {
+                        let timestamp_writes = Some(clock.around(2 * i));
+                        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                            timestamp_writes,
+                            ..Default::default()
+                        });
+                        self.record(&mut pass, groups, step.dispatches.clone());
+                    }
+                }
+            }
+            if let Some(clock) = &clock {
+                clock.resolve(&mut encoder);
+            }
+            gpu.queue.submit([encoder.finish()])
+        })
+        .await?;
+        gpu.poll(submission);
+        let wall = started.elapsed();
+        let times = match &clock {
+            Some(clock) => Some(clock.read(&self.gpu).await?),
+            None => None,
+        };
+        gpu.health.check()?;
+        let between = |from, to| times.as_ref().and_then(|times| times.between(from, to));
+        let steps = self
+            .steps
+            .iter()
+            .enumerate()
+            .map(|(i, step)| StepTime {
+                label: step.label.clone(),
+                flops: step.flops,
+                bytes: step.bytes,
+                gpu: if inside { between(i, i + 1) } else { between(2 * i, 2 * i + 1) },
+            })
+            .collect();
+        Ok(RunProfile { steps, gpu: between(0, count.saturating_sub(1)), wall })
+    }
+
+    /// Runs the program `iterations` times in one submission and times them together.
+    ///
+    /// The runs take turns on `rotations` copies of the inputs and outputs (at least one), so that data larger than the
+    /// device's caches can be had from tensors that are smaller. Parameters and temporaries are not copied.
+    ///
+    /// A submission that takes seconds may be ended by the system, with the loss of the device.
+    pub fn bench(&mut self, iterations: u32, rotations: usize) -> Result<Timing> {
+        self.gpu.inner.health.check()?;
+        pollster::block_on(self.bench_async(iterations, rotations))
+    }
+
+    async fn bench_async(&mut self, iterations: u32, rotations: usize) -> Result<Timing> {
+        let set = self.bind_own().await?;
+        self.copy_own(rotations.max(1) - 1).await?;
+        let gpu = &*self.gpu.inner;
+        let clock = Clock::new(gpu, 2).await?;
+        let sets: Vec<_> = std::iter::once(&self.bound[set]).chain(&self.copies).take(rotations.max(1)).collect();
+        let started = Instant::now();
+        let submission = scoped(&gpu.device, &gpu.health, "timed runs", || {
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            let timestamp_writes = clock.as_ref().map(|clock| clock.around(0));
+            let mut pass =
+                encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { timestamp_writes, ..Default::default() });
+            for set in sets.iter().cycle().take(iterations as usize) {
+                self.record(&mut pass, &set.groups, 0..self.dispatches.len());
+            }
+            drop(pass);
+            if let Some(clock) = &clock {
+                clock.resolve(&mut encoder);
+            }
+            gpu.queue.submit([encoder.finish()])
+        })
+        .await?;
+        gpu.poll(submission);
+        let wall = started.elapsed();
+        let gpu_time = match &clock {
+            Some(clock) => clock.read(&self.gpu).await?.between(0, 1),
+            None => None,
+        };
+        gpu.health.check()?;
+        Ok(Timing { iterations, gpu: gpu_time, wall })
+    }
+
+    /// Makes further copies of the executable's own inputs and outputs, and gives all of them the inputs of now.
+    async fn copy_own(&mut self, count: usize) -> Result<()> {
+        let gpu = self.gpu.clone();
+        let gpu = &*gpu.inner;
+        while self.copies.len() < count {
+            let mut key = Vec::with_capacity(self.io.len());
+            for (info, _) in self.own_buffers().all() {
+                key.push(Bound::whole(gpu.create_buffer(&info.name, info.bytes).await?));
+            }
+            let groups = scoped(&gpu.device, &gpu.health, "bind groups", || self.groups(&key)).await?;
+            self.copies.push(BoundSet { key, groups });
+        }
+        scoped(&gpu.device, &gpu.health, "a copy", || {
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            for copy in &self.copies[..count] {
+                for ((info, from), to) in self.own_buffers().all().zip(&copy.key) {
+                    encoder.copy_buffer_to_buffer(&from.buffer, 0, &to.buffer, 0, info.bytes);
+                }
+            }
+            gpu.queue.submit([encoder.finish()]);
+        })
+        .await
+    }
+}
+
+/// Timestamps of the device.
+struct Clock {
+    sets: Vec<wgpu::QuerySet>,
+    resolved: wgpu::Buffer,
+    count: usize,
+}
+
+const SET_SIZE: usize = wgpu::QUERY_SET_MAX_QUERIES as usize;
+
+impl Clock {
+    /// Room for `count` timestamps; `None` if the device has no clock.
+    async fn new(gpu: &Inner, count: usize) -> Result<Option<Self>> {
+        if !gpu.features.contains(wgpu::Features::TIMESTAMP_QUERY) || count == 0 {
+            return Ok(None);
+        }
+        let sets = scoped(&gpu.device, &gpu.health, "timestamps", || {
+            (0..count)
+                .step_by(SET_SIZE)
+                .map(|first| {
+                    gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
+                        label: None,
+                        ty: wgpu::QueryType::Timestamp,
+                        count: (count - first).min(SET_SIZE) as u32,
+                    })
+                })
+                .collect()
+        })
+        .await?;
+        let resolved = gpu
+            .create(&wgpu::BufferDescriptor {
+                label: Some("timestamps"),
+                size: count as u64 * 8,
+                usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+                mapped_at_creation: false,
+            })
+            .await?;
+        Ok(Some(Clock { sets, resolved, count }))
+    }
+
+    fn stamp(&self, pass: &mut wgpu::ComputePass<'_>, at: usize) {
+        pass.write_timestamp(&self.sets[at / SET_SIZE], (at % SET_SIZE) as u32);
+    }
+
+    /// Timestamps `at` and `at + 1` at the start and end of a pass; `at` is even.
+    fn around(&self, at: usize) -> wgpu::ComputePassTimestampWrites<'_> {
+        let index = (at % SET_SIZE) as u32;
+        wgpu::ComputePassTimestampWrites {
+            query_set: &self.sets[at / SET_SIZE],
+            beginning_of_pass_write_index: Some(index),
+            end_of_pass_write_index: Some(index + 1),
+        }
+    }
+
+    fn resolve(&self, encoder: &mut wgpu::CommandEncoder) {
+        for (i, set) in self.sets.iter().enumerate() {
+            encoder.resolve_query_set(set, 0..set.count(), &self.resolved, (i * SET_SIZE * 8) as u64);
+        }
+    }
+
+    /// All timestamps, once the device is done.
+    async fn read(&self, gpu: &Gpu) -> Result<Ticks> {
+        let content = gpu.read(&[(&self.resolved, 0, self.count as u64 * 8)], Wait::Block).await?;
+        let words = content.first().map(Vec::as_slice).unwrap_or_default().chunks_exact(8);
+        let ticks = words.map(bytemuck::pod_read_unaligned).collect();
+        Ok(Ticks { ticks, nanoseconds: gpu.inner.queue.get_timestamp_period().into() })
+    }
+}
+
+/// Timestamps that were read back.
+struct Ticks {
+    ticks: Vec<u64>,
+    nanoseconds: f64,
+}
+
+impl Ticks {
+    /// The time between two timestamps; nothing if the device's clock went back.
+    fn between(&self, from: usize, to: usize) -> Option<Duration> {
+        let ticks = self.ticks.get(to)?.checked_sub(*self.ticks.get(from)?)?;
+        Some(Duration::from_secs_f64(ticks as f64 * self.nanoseconds * 1e-9))
+    }
+}
