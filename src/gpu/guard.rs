@@ -129,7 +129,7 @@ impl Executable {
     pub(super) async fn run_guarded(&mut self, inputs: &[&Tensor], wait: Wait) -> Result<Outputs> {
         let set = self.bind_own().await?;
         let first = self.run_in(POISON, inputs, set, wait).await?;
-        for tensor in first.iter() {
+        for tensor in &first {
             self.check_written(tensor)?;
         }
         let second = self.run_in(GARBAGE, inputs, set, wait).await?;
@@ -184,7 +184,7 @@ impl Executable {
                     let value = u32::from_le_bytes([found[0], found[1], found[2], found[3]]);
                     return Err(self.broken(
                         i,
-                        format!(
+                        &format!(
                             "32-bit word {word} behind its end ({} bytes) was overwritten with {value:#010x}",
                             info.bytes
                         ),
@@ -213,7 +213,7 @@ impl Executable {
                     DType::Bool => format!("is the byte {:#04x}, neither 0 nor 1", element[0]),
                     _ => "was never written, or comes from memory that was never written".to_string(),
                 };
-                return Err(self.broken(content.info, format!("element {} {what}", at(info, i))));
+                return Err(self.broken(content.info, &format!("element {} {what}", at(info, i))));
             }
         }
         Ok(())
@@ -228,7 +228,7 @@ impl Executable {
                 let hex = |bytes: &[u8]| bytes.iter().rev().map(|byte| format!("{byte:02x}")).collect::<String>();
                 return Err(self.broken(
                     first.info,
-                    format!(
+                    &format!(
                         "element {} is 0x{} in one run and 0x{} in the next: a kernel reads memory that nothing wrote, \
                          or its threads race",
                         at(info, i),
@@ -241,7 +241,7 @@ impl Executable {
         Ok(())
     }
 
-    fn broken(&self, buffer: usize, message: String) -> Error {
+    fn broken(&self, buffer: usize, message: &str) -> Error {
         let writers: Vec<String> = self
             .steps
             .iter()
