@@ -4,6 +4,7 @@
 mod error;
 pub mod gpu;
 pub mod graph;
+pub mod guides;
 pub mod kernel;
 pub mod lower;
 pub mod nn;

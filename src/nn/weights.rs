@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::{
     DType, Data, Error, Graph, Result, Shape, Tensor,
-    gpu::{self, Gpu, Parameters},
+    gpu::{Gpu, Parameters, wgpu},
     tensor::safetensors::decode,
 };
 
@@ -51,7 +51,7 @@ struct Entry {
 /// Parameters that lie on a device; programs can share them.
 #[derive(Clone, Debug, Default)]
 pub struct Uploaded {
-    buffers: Vec<(String, gpu::wgpu::Buffer)>,
+    buffers: Vec<(String, wgpu::Buffer)>,
 }
 
 impl Uploaded {

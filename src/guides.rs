@@ -1,0 +1,9 @@
+//! Long answers to two questions. The examples in them are compiled and run with the tests.
+
+/// A Transformer decoder, step by step, and how to know that it is right.
+#[doc = include_str!("../docs/decoder.md")]
+pub mod decoder {}
+
+/// Padding, masks and packing.
+#[doc = include_str!("../docs/padding.md")]
+pub mod padding {}

@@ -1,0 +1,68 @@
+//! Shader files as they stand, and every specialisation that the case tables and workloads call for, through the compilers
+//! of other platforms. No device.
+
+use std::{env, fs, path::PathBuf, process::Command};
+
+use naga::{
+    front::wgsl,
+    valid::{Capabilities, ModuleInfo, ValidationFlags, Validator},
+};
+
+fn shader_files() -> Vec<PathBuf> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let files = fs::read_dir(folder).expect("the folder is there").map(|entry| entry.expect("readable").path());
+    let mut files: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|e| e == "wgsl")).collect();
+    files.sort();
+    assert!(files.len() > 8, "the shaders are gone: {files:?}");
+    files
+}
+
+fn validate(name: &str, source: &str) -> (naga::Module, ModuleInfo) {
+    let module = match wgsl::parse_str(source) {
+        Ok(module) => module,
+        Err(error) => panic!("{name}: {}", error.emit_to_string(source)),
+    };
+    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
+    match validator.validate(&module) {
+        Ok(info) => (module, info),
+        Err(error) => panic!("{name}: {}", error.emit_to_string(source)),
+    }
+}
+
+/// Native backends want no `enable subgroups;`, browsers do: the specialiser drops the line.
+fn for_naga(source: &str) -> String {
+    source.lines().filter(|line| line.trim() != "enable subgroups;").collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_file_is_valid_as_it_stands() {
+    for path in shader_files() {
+        let source = fs::read_to_string(&path).expect("readable");
+        validate(&path.display().to_string(), &for_naga(&source));
+    }
+}
+
+/// The day this fails, the specialiser no longer needs to drop the line.
+#[test]
+fn naga_still_rejects_enable_subgroups() {
+    assert!(wgsl::parse_str("enable subgroups;\n").is_err());
+}
+
+/// Tint is what Chromium compiles WGSL with. Where it isn't installed this test says so; `REQUIRE_TINT=1` makes that a
+/// failure.
+#[test]
+fn tint_accepts_every_file_untouched() {
+    if Command::new("tint").arg("--help").output().is_err() {
+        assert!(env::var_os("REQUIRE_TINT").is_none(), "REQUIRE_TINT is set, but there is no `tint` on the PATH");
+        eprintln!("no `tint` on the PATH: the browser's compiler was not asked");
+        return;
+    }
+    let mut rejected = Vec::new();
+    for path in shader_files() {
+        let output = Command::new("tint").args(["--format", "wgsl"]).arg(&path).output().expect("tint runs");
+        if !output.status.success() {
+            rejected.push(format!("{}:\n{}", path.display(), String::from_utf8_lossy(&output.stderr)));
+        }
+    }
+    assert!(rejected.is_empty(), "{}", rejected.join("\n"));
+}
