@@ -521,15 +521,16 @@ fn main(
     }
 
     // @region SPLIT
+    // Rows are numbered (B, Hq, Tq), packed (Hq, ΣTq): there lse_b is 0.
     if t < BR && own.real {
-        let at = place.split * p.all_rows + (b * p.heads + own.h) * p.rows + own.row;
+        let at = place.split * p.all_rows + b * p.lse_b + own.h * p.rows + own.row;
         out[p.splits * p.all_rows * p.dv + 2u * at] = m_i;
         out[p.splits * p.all_rows * p.dv + 2u * at + 1u] = l_i;
     }
     // @unroll r TR
     let part_r0 = row_of(place, g + G * /*r*/0u);
     if part_r0.real {
-        let at = (place.split * p.all_rows + (b * p.heads + part_r0.h) * p.rows + part_r0.row) * p.dv;
+        let at = (place.split * p.all_rows + b * p.lse_b + part_r0.h * p.rows + part_r0.row) * p.dv;
         // @unroll n NV
         write_four(at, 1u, 4u * (8u * /*n*/0u + c), acc_r0_n0);
         // @end

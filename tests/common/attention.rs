@@ -150,6 +150,122 @@ fn places(layout: &Layout) -> Vec<usize> {
     all.into_iter().map(|place| place as usize).collect()
 }
 
+/// The bias with −∞ in about `percent` of its elements.
+pub(crate) fn hiding(bias: Tensor, percent: usize, draw: &mut Draw) -> Tensor {
+    let shape = bias.shape().clone();
+    let values = bias.as_f32().expect("f32").iter();
+    let values: Vec<f32> = values.map(|&x| if draw.below(100) < percent { f32::NEG_INFINITY } else { x }).collect();
+    tensor(shape, values)
+}
+
+/// Options, each of which can be laid over a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    TopLeft,
+    BottomRight,
+    OffsetBack,
+    OffsetAhead,
+    PerItem,
+    WindowLeft,
+    WindowBoth,
+    Mask,
+    ShortMask,
+    Bias,
+    KeyLengths,
+    QueryLengths,
+    Slopes,
+    Softcap,
+    Scale,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Kind; 15] = [
+        Kind::TopLeft,
+        Kind::BottomRight,
+        Kind::OffsetBack,
+        Kind::OffsetAhead,
+        Kind::PerItem,
+        Kind::WindowLeft,
+        Kind::WindowBoth,
+        Kind::Mask,
+        Kind::ShortMask,
+        Kind::Bias,
+        Kind::KeyLengths,
+        Kind::QueryLengths,
+        Kind::Slopes,
+        Kind::Softcap,
+        Kind::Scale,
+    ];
+
+    /// Whether results of [`Case::routed`] stay exact.
+    pub(crate) fn is_exact(self) -> bool {
+        self != Kind::Softcap
+    }
+
+    /// Whether both can be laid over one case.
+    pub(crate) fn goes_with(self, other: Kind) -> bool {
+        let group = |kind: Kind| match kind {
+            Kind::TopLeft | Kind::BottomRight | Kind::OffsetBack | Kind::OffsetAhead | Kind::PerItem => 0,
+            Kind::WindowLeft | Kind::WindowBoth => 1,
+            Kind::Mask | Kind::ShortMask => 2,
+            other => 3 + other as usize,
+        };
+        group(self) != group(other)
+    }
+
+    /// Whether it can be laid over packed sequences as it is.
+    pub(crate) fn fits_packed(self) -> bool {
+        !matches!(self, Kind::Mask | Kind::ShortMask | Kind::Bias | Kind::KeyLengths | Kind::QueryLengths)
+    }
+
+    pub(crate) fn apply(self, mut case: Case, draw: &mut Draw) -> Case {
+        let items = case.items();
+        let (q, k) = (case.q.shape(), case.k.shape());
+        let (heads, tq, tk) = (q[q.rank() - 3], q[q.rank() - 2], k[k.rank() - 2]);
+        let heads = if q.rank() == 3 { tq } else { heads };
+        let mut per_item =
+            |lowest: i32, most: usize| i32s(&(0..items).map(|_| lowest + draw.below(most) as i32).collect::<Vec<_>>());
+        match self {
+            Kind::TopLeft => case.causal(Align::TopLeft),
+            Kind::BottomRight => case.causal(Align::BottomRight),
+            Kind::OffsetBack => case.causal(Align::Offset(-3)),
+            Kind::OffsetAhead => case.causal(Align::Offset(4)),
+            Kind::PerItem => {
+                let offsets = per_item(-8, 17);
+                case.with(A::Offsets, offsets).causal(Align::PerItem)
+            }
+            Kind::WindowLeft => case.window(Some(3), None),
+            Kind::WindowBoth => case.window(Some(2), Some(5)),
+            Kind::Mask => case.with(A::Mask, draw.bools([items, heads, tq, tk], 50)),
+            Kind::ShortMask => case.with(A::Mask, draw.bools([tq, tk / 2 + 1], 70)),
+            Kind::Bias => {
+                let bias = draw.integers([items, heads, tq, tk], 9);
+                case.with(A::Bias, hiding(bias, 40, draw))
+            }
+            Kind::KeyLengths => {
+                let lengths = per_item(0, tk + 1);
+                case.with(A::KeyLengths, lengths)
+            }
+            Kind::QueryLengths => {
+                let lengths = per_item(0, tq + 1);
+                case.with(A::QueryLengths, lengths)
+            }
+            Kind::Slopes => {
+                let slopes: Vec<f32> = (0..heads).map(|h| 0.25 * (h % 4) as f32 - 0.5).collect();
+                case.with(A::Slopes, tensor([heads], slopes))
+            }
+            Kind::Softcap => {
+                case.options.softcap = Some(2.0);
+                case
+            }
+            Kind::Scale => {
+                case.options.scale = Some(2.0);
+                case
+            }
+        }
+    }
+}
+
 /// Attention with operands.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
@@ -189,6 +305,31 @@ impl Case {
         }
     }
 
+    /// Scores at least 128 apart, so that each row gives exactly the value of the best key that it sees, and lse its score.
+    pub(crate) fn routed(name: impl Into<String>, sizes: Sizes, draw: &mut Draw) -> Self {
+        let mut case = Case::new(name, sizes, draw);
+        let (b, hq, hkv, tq, tk, d, dv) = sizes;
+        let mut q = vec![0.0f32; b * hq * tq * d];
+        for row in q.chunks_mut(d.max(1)) {
+            row[draw.below(d)] = [1.0, -1.0][draw.below(2)];
+        }
+        let mut k = vec![0.0f32; b * hkv * tk * d];
+        for head in k.chunks_mut((tk * d).max(1)) {
+            for column in 0..d {
+                let mut ranks: Vec<usize> = (0..tk).collect();
+                for j in (1..tk).rev() {
+                    ranks.swap(j, draw.below(j + 1));
+                }
+                ranks.into_iter().enumerate().for_each(|(j, rank)| head[j * d + column] = 128.0 * rank as f32);
+            }
+        }
+        case.options.scale = Some(1.0);
+        case.q = tensor([b, hq, tq, d], q);
+        case.k = tensor([b, hkv, tk, d], k);
+        case.v = draw.integers([b, hkv, tk, dv], 999);
+        case
+    }
+
     /// Packed sequences: lengths of queries and keys, in `rows` and `keys` rows of buffer.
     pub(crate) fn packed(
         name: impl Into<String>,
@@ -219,6 +360,21 @@ impl Case {
         self.options.operands.push(operand);
         self.extra.push(tensor);
         self
+    }
+
+    /// Another last operand.
+    pub(crate) fn with_last(mut self, tensor: Tensor) -> Self {
+        self.extra.pop();
+        self.extra.push(tensor);
+        self
+    }
+
+    /// B, or the number of packed sequences.
+    fn items(&self) -> usize {
+        match self.options.input_of(A::QueryOffsets) {
+            Some(input) => self.extra[input - 3].len() - 1,
+            None => self.q.shape()[0],
+        }
     }
 
     pub(crate) fn problem(&self) -> (AttentionProblem, Vec<Tensor>) {

@@ -42,10 +42,12 @@ impl Shape {
             3..=4 => 4,
             _ => 2,
         };
-        let lean = Shape { br: 64, tr, nv, kt: 16, vt: rows_of_v(nv, 16), q_columns: 16, q_stays: false };
+        // Rows of v as they fit in the place of k and q.
+        let lean = Shape { br: 64, tr, nv, kt: 16, vt: rows_of_v(nv, 464), q_columns: 16, q_stays: false };
         // With memory for it, q is read once and a tile takes fewer barriers.
         let kt = d.next_multiple_of(16).clamp(16, 64);
-        let rich = Shape { kt, vt: rows_of_v(nv, 32), q_columns: d.max(1).next_multiple_of(kt), q_stays: true, ..lean };
+        let rich =
+            Shape { kt, vt: rows_of_v(nv, 512), q_columns: d.max(1).next_multiple_of(kt), q_stays: true, ..lean };
         // More would leave no room for a second workgroup beside it.
         let limit = profile.limits.workgroup_bytes.min(48 << 10) as usize;
         if rich.bytes() <= limit { rich } else { lean }
@@ -54,7 +56,7 @@ impl Shape {
     /// For few queries: 16 rows.
     fn flat(dv: usize) -> Self {
         let nv = dv.div_ceil(32).max(1);
-        Shape { br: 16, tr: 2, nv, kt: 32, vt: rows_of_v(nv, 32), q_columns: 32, q_stays: false }
+        Shape { br: 16, tr: 2, nv, kt: 32, vt: rows_of_v(nv, 512), q_columns: 32, q_stays: false }
     }
 
     fn workgroup(self) -> usize {
@@ -108,10 +110,9 @@ impl Shape {
     }
 }
 
-/// Rows of v at a time: as many as fit in 8 KiB, at most `most`.
-fn rows_of_v(nv: usize, most: usize) -> usize {
-    let fit = 512 / (8 * nv);
-    [32, 16, 8, 4].into_iter().find(|&rows| rows <= fit && rows <= most).unwrap_or(4)
+/// Rows of v at a time: as many as fit in so many vec4s.
+fn rows_of_v(nv: usize, vec4s: usize) -> usize {
+    [32, 16, 8].into_iter().find(|rows| rows * 8 * nv <= vec4s).unwrap_or(4)
 }
 
 /// Query heads that share a key head share tiles where the rows of one do not fill a tile.
