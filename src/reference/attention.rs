@@ -6,11 +6,13 @@ use crate::{
     graph::{Align, Attention, AttentionOperand, Op},
 };
 
+/// The largest offset of query 0 among the keys.
+const FARTHEST: i64 = 1 << 30;
+
 /// Scaled dot-product attention: `(out, lse)`. See [`Attention`] for the formula and the shapes.
 ///
 /// `extra` are the operands after q, k and v, as `options.operands` lists them. For each query row: all scores that are
-/// seen, their maximum, the sum of exponentials, then the weighted sum of values. Lengths and packed offsets out of range
-/// are moved into it.
+/// seen, their maximum, the sum of exponentials, then the weighted sum of values.
 pub fn attention<R: Real>(
     options: &Attention,
     q: &Array<R>,
@@ -204,13 +206,13 @@ impl<'a, R: Real> Extra<'a, R> {
             .map(|item| {
                 let queries = span(q_starts, item, q.length, self.i32s(A::QueryLengths));
                 let keys = span(k_starts, item, k.length, self.i32s(A::KeyLengths));
-                let offset = match self.options.align {
+                let offset: i64 = match self.options.align {
                     Align::TopLeft => 0,
                     Align::BottomRight => keys.length as i64 - queries.length as i64,
                     Align::Offset(offset) => offset.into(),
                     Align::PerItem => self.i32s(A::Offsets).map_or(0, |offsets| offsets[item].into()),
                 };
-                Sequence { item, queries, keys, offset }
+                Sequence { item, queries, keys, offset: offset.clamp(-FARTHEST, FARTHEST) }
             })
             .collect()
     }

@@ -24,6 +24,7 @@
 //! ```
 
 mod attention;
+pub mod cases;
 pub mod compare;
 mod copy;
 mod gather;

@@ -112,7 +112,7 @@ pub fn binary<R: Real>(function: Binary, a: &Value<R>, b: &Value<R>) -> Result<V
             Binary::Max => a.max(b),
             Binary::Min => a.min(b),
             // 1/aⁿ truncates to 0 unless |a| is 1.
-            _ if b < 0 && a.abs() != 1 => 0,
+            _ if b < 0 && a.unsigned_abs() != 1 => 0,
             _ => a.wrapping_pow(b.unsigned_abs()),
         })),
         (Value::U32(a), Value::U32(b)) => Value::U32(both!(a, b, |a: u32, b: u32| match function {

@@ -1,0 +1,53 @@
+//! The examples in the documentation of ONNX's operators, and some of our own.
+
+use super::*;
+
+#[test]
+fn gather() -> Result {
+    let data = array([3, 2], &[1.0, 1.2, 2.3, 3.4, 4.5, 5.7])?;
+    let y = reference::gather(&data, &Array::new([2, 2], vec![0, 1, 1, 2])?, 0)?;
+    assert_eq!(y.shape(), &[2, 2, 2].into());
+    assert_eq!(y.data(), [1.0, 1.2, 2.3, 3.4, 2.3, 3.4, 4.5, 5.7]);
+    let data = array([3, 3], &[1.0, 1.2, 1.9, 2.3, 3.4, 3.9, 4.5, 5.7, 5.9])?;
+    let y = reference::gather(&data, &Array::new([1, 2], vec![0, 2])?, 1)?;
+    assert_eq!(y.shape(), &[3, 1, 2].into());
+    assert_eq!(y.data(), [1.0, 1.9, 2.3, 3.9, 4.5, 5.9]);
+    // Ours: from the end, and clamped.
+    let y = reference::gather(&data, &Array::new([4], vec![-1, -9, 9, i32::MIN])?, 0)?;
+    assert_eq!(y.data(), [&data.data()[6..], &data.data()[..3], &data.data()[6..], &data.data()[..3]].concat());
+    Ok(())
+}
+
+#[test]
+fn pad() -> Result {
+    let data = array([3, 2], &[1.0, 1.2, 2.3, 3.4, 4.5, 5.7])?;
+    let y = reference::pad(&data, &[0, 2], &[0, 0], 0.0)?;
+    assert_eq!(y.shape(), &[3, 4].into());
+    assert_eq!(y.data(), [0.0, 0.0, 1.0, 1.2, 0.0, 0.0, 2.3, 3.4, 0.0, 0.0, 4.5, 5.7]);
+    let y = reference::pad(&array([1, 1], &[7.0])?, &[1, 0], &[0, 2], -1.0)?;
+    assert_eq!((y.shape(), y.data()), (&[2, 3].into(), &[-1.0, -1.0, -1.0, 7.0, -1.0, -1.0][..]));
+    Ok(())
+}
+
+#[test]
+fn slice() -> Result {
+    let data = array([2, 4], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])?;
+    assert_eq!(reference::slice(&data, &[1, 0], &[1, 2], &[1, 2])?.data(), [5.0, 7.0]);
+    assert_eq!(reference::slice(&data, &[0, 1], &[1, 3], &[1, 1])?.data(), [2.0, 3.0, 4.0]);
+    let backwards = reference::slice(&data, &[1, 3], &[2, 2], &[-1, -3])?;
+    assert_eq!(backwards.data(), [8.0, 5.0, 4.0, 1.0]);
+    Ok(())
+}
+
+#[test]
+fn concat_permute_and_broadcast() -> Result {
+    let (a, b) = (array([2, 2], &[1.0, 2.0, 3.0, 4.0])?, array([2, 1], &[5.0, 6.0])?);
+    assert_eq!(reference::concat(&[&a, &b], 1)?.data(), [1.0, 2.0, 5.0, 3.0, 4.0, 6.0]);
+    assert_eq!(reference::concat(&[&a, &a], 0)?.data(), [1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(reference::broadcast(&b, &[2, 2, 3].into())?.data()[..6], [5.0, 5.0, 5.0, 6.0, 6.0, 6.0]);
+    let x = array([2, 1, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+    let turned = reference::permute(&x, &[2, 0, 1])?;
+    assert_eq!((turned.shape(), turned.data()), (&[3, 2, 1].into(), &[1.0, 4.0, 2.0, 5.0, 3.0, 6.0][..]));
+    assert_eq!(reference::reshape(&x, &[6].into())?.data(), x.data());
+    Ok(())
+}
