@@ -187,3 +187,53 @@ async fn compile(gpu: &Inner, checked: bool, source: &Source, layout: &Layout) -
         Err(error) => Err(error),
     }
 }
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+    use crate::{
+        DType, Shape, Tensor,
+        gpu::Gpu,
+        kernel::{Binding, Kernel, Operand},
+    };
+
+    /// Row sums of a 32×32 matrix through workgroup memory: an index and a loop that checks would guard.
+    const ROW_SUMS: &str = "
+struct Params { n: u32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+var<workgroup> tile: array<f32, 1024>;
+@compute @workgroup_size(32)
+fn main(@builtin(local_invocation_index) row: u32) {
+    for (var i = 0u; i < p.n; i += 1u) { tile[i * p.n + row] = x[row * p.n + i]; }
+    workgroupBarrier();
+    var sum = 0.0;
+    for (var i = 0u; i < p.n; i += 1u) { sum += tile[i * p.n + row] * f32(i % p.n); }
+    y[row] = sum;
+}";
+
+    #[test]
+    fn checked_and_trusted_shaders_give_the_same_bits() {
+        let x: Vec<f32> = (0..1024).map(|i| (i as f32).sin()).collect();
+        let x = Tensor::new([32, 32], x).expect("fits");
+        let run = |trusted: bool, checked: bool| {
+            let gpu = Gpu::builder().checked_shaders(checked).build().expect("this test needs a GPU adapter");
+            let source = Source { trusted, ..Source::new("row_sums", ROW_SUMS) };
+            let launch = Launch {
+                label: "main".into(),
+                source: Arc::new(source),
+                bindings: vec![Binding::read(Operand::Input(0)), Binding::write(Operand::Output(0))],
+                params: vec![32],
+                grid: [1, 1, 1],
+                flops: 0,
+                bytes: 0,
+            };
+            let kernel = Kernel { launches: vec![launch], scratch: Vec::new() };
+            gpu.run_kernel(&kernel, &[&x], &[(DType::F32, Shape::from([32]))]).expect("runs")
+        };
+        let expected = run(false, false);
+        assert_eq!(run(true, false), expected);
+        assert_eq!(run(true, true), expected);
+    }
+}

@@ -124,3 +124,33 @@ fn catch<T, F: FnOnce() -> T>(
     let value = commands();
     (value, [memory.pop(), validation.pop(), internal.pop()])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_wgpu_keep_their_kind_and_their_causes() {
+        let io = std::io::Error::other(std::fmt::Error);
+        let error = from_wgpu("a buffer", &wgpu::Error::OutOfMemory { source: Box::new(io) });
+        assert_eq!(
+            error.to_string(),
+            "out of device memory during a buffer: an error occurred when formatting an argument"
+        );
+        let source = Box::new(std::fmt::Error);
+        let error = from_wgpu("a copy", &wgpu::Error::Internal { source, description: "  no luck\n".into() });
+        assert_eq!(error.to_string(), "the device rejected a copy: no luck");
+    }
+
+    #[test]
+    fn the_first_loss_is_the_one_that_is_told() {
+        let health = Health::default();
+        health.check().expect("healthy");
+        health.set_lost("reset");
+        health.set_lost("destroyed");
+        let _ = health.unmapped();
+        for _ in 0..2 {
+            assert!(matches!(health.check(), Err(Error::DeviceLost(reason)) if reason == "reset"));
+        }
+    }
+}
