@@ -1,4 +1,7 @@
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use super::{
     adapter::{self, Choice},
@@ -30,6 +33,8 @@ pub(super) struct Inner {
     pub(super) profile: Profile,
     pub(super) health: Arc<Health>,
     pub(super) pipelines: Pipelines,
+    /// Bytes written to the queue since it was last sent off for their sake.
+    pub(super) queued: AtomicUsize,
 }
 
 /// Chooses an adapter and opens a device; see [`Gpu::builder`].
@@ -61,8 +66,8 @@ impl Builder {
         self
     }
 
-    /// Keeps the run-time checks in all shaders, also in those that are proved to stay in range
-    /// ([`Source::trusted`](crate::kernel::Source::trusted)). The results have the same bits.
+    /// Keeps the run-time checks of indices and loops in all shaders, also in those of this crate whose heads prove that
+    /// they need none. The results have the same bits.
     pub fn checked_shaders(mut self, checked: bool) -> Self {
         self.checked_shaders = checked;
         self
@@ -160,6 +165,7 @@ impl Gpu {
                 features,
                 health: Arc::default(),
                 pipelines: Pipelines::new(checked_shaders),
+                queued: AtomicUsize::new(0),
             }),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     task::{Context, Poll, Waker},
 };
 
@@ -28,8 +28,8 @@ pub(super) enum Wait {
 const USAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
-/// Bytes written to the queue before they are sent off, so that wgpu's staging memory stays small.
-const FLUSH_BYTES: usize = 128 << 20;
+/// Bytes that are written to the queue before they are sent off: wgpu stages them in host memory until then.
+const FLUSH_BYTES: usize = 64 << 20;
 
 impl Gpu {
     /// A buffer with this tensor: row-major, padded to 16 bytes, usable as storage and in copies.
@@ -218,10 +218,11 @@ impl Inner {
         tail[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
         scoped(&self.device, &self.health, &format!("writing `{name}`"), || {
             for (i, piece) in bytes[..whole].chunks(FLUSH_BYTES).enumerate() {
-                if i > 0 {
+                self.queue.write_buffer(buffer, (i * FLUSH_BYTES) as u64, piece);
+                if self.queued.fetch_add(piece.len(), Ordering::Relaxed) + piece.len() >= FLUSH_BYTES {
+                    self.queued.store(0, Ordering::Relaxed);
                     self.queue.submit([]);
                 }
-                self.queue.write_buffer(buffer, (i * FLUSH_BYTES) as u64, piece);
             }
             if whole < bytes.len() {
                 self.queue.write_buffer(buffer, whole as u64, &tail);

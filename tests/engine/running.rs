@@ -120,3 +120,15 @@ fn tensors_go_up_and_come_down() {
     let text = message(gpu().download(buffer.slice(8..), DType::F32, [35]));
     assert_eq!(text, "f32 [35] needs 140 bytes, the buffer has 136 from offset 8");
 }
+
+#[test]
+fn a_large_tensor_goes_up_in_pieces() {
+    let n = (128 << 20) / 4; // the least that every device can bind
+    let values: Vec<u32> = (0..n as u32).map(|i| i.wrapping_mul(0x9e37_79b9)).collect();
+    let tensor = Tensor::new([n], values).expect("fits");
+    let buffer = gpu().upload(&tensor).expect("uploads");
+    for start in [0, n / 2 - 4, n - 8] {
+        let part = gpu().download(buffer.slice(start as u64 * 4..), DType::U32, [8]).expect("downloads");
+        assert_eq!(part.as_bytes(), &tensor.as_bytes()[start * 4..][..32], "from element {start}");
+    }
+}
