@@ -1,0 +1,56 @@
+//! What the runners of external cases share: files, arguments, the two runs of a graph, the report.
+#![allow(dead_code, reason = "each runner uses a part")]
+
+mod report;
+mod source;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+pub(crate) use report::{Outcome, Report};
+pub(crate) use source::Source;
+use tilewise::{
+    Graph, Tensor,
+    reference::{
+        self, Value,
+        compare::{Bound, compare},
+    },
+};
+
+/// The folder of the cases: what the environment variable says, or the one in this repository.
+pub(crate) fn folder(variable: &str, default: &str) -> PathBuf {
+    std::env::var_os(variable)
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(default), PathBuf::from)
+}
+
+/// Computes a graph's outputs on the reference and hands them to `check`.
+pub(crate) fn run(
+    graph: &Graph,
+    inputs: &BTreeMap<String, Tensor>,
+    mut check: impl FnMut(&BTreeMap<String, Tensor>) -> Result<(), String>,
+) -> Result<(), String> {
+    let reference = reference::evaluate(graph, inputs).map_err(|e| format!("reference: {e}"))?;
+    check(&reference).map_err(|e| format!("reference: {e}"))
+}
+
+/// Compares a result with what is expected, a NaN with a NaN too, and integers and booleans exactly.
+pub(crate) fn check(name: &str, actual: &Tensor, expected: &Tensor, bound: Bound) -> Result<(), String> {
+    let nan = |tensor: &Tensor| tensor.to_f64().into_iter().map(f64::is_nan).collect::<Vec<bool>>();
+    let places = nan(expected);
+    if actual.shape() != expected.shape() || !places.contains(&true) {
+        return compare(name, actual, &Value::from(expected), &bound).map(|_| ()).map_err(|e| e.to_string());
+    }
+    if nan(actual) != places {
+        return Err(format!("`{name}`: {actual:?} and {expected:?} are NaN in different places"));
+    }
+    let (actual, expected) = (zeroed(actual, &places), zeroed(expected, &places));
+    compare(name, &actual, &Value::from(&expected), &bound).map(|_| ()).map_err(|e| e.to_string())
+}
+
+/// A tensor with 0 at some places.
+fn zeroed(tensor: &Tensor, places: &[bool]) -> Tensor {
+    let mut bytes = tensor.as_bytes().to_vec();
+    for (element, _) in bytes.chunks_mut(tensor.dtype().bytes()).zip(places).filter(|(_, zero)| **zero) {
+        element.fill(0);
+    }
+    Tensor::from_bytes(tensor.dtype(), tensor.shape(), &bytes).expect("the shape is the same")
+}
