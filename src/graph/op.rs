@@ -274,7 +274,8 @@ pub enum Reduce {
 /// out_i     = Σ_j seen · softmax_j(s) · v_j          lse_i = log Σ_j seen · exp(s[i,j])
 /// ```
 ///
-/// A row that sees nothing gives `out` exactly 0 and `lse` the lowest finite f32.
+/// A row that sees nothing gives `out` exactly 0 and `lse` the lowest finite f32. Lengths and entries of cumulative offsets
+/// that do not fit the operands count as the nearest that do, and the offset of query 0 as at most ±2³⁰.
 ///
 /// Packed: `q [ΣTq, Hq, D]`, `k [ΣTk, Hkv, D]`, `v [ΣTk, Hkv, Dv]` → `out [ΣTq, Hq, Dv]`, `lse [ΣTq, Hq]`, with the operands
 /// [`AttentionOperand::QueryOffsets`] and [`AttentionOperand::KeyOffsets`]; a query sees only keys of its own sequence, and

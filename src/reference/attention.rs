@@ -1,4 +1,4 @@
-//! Attention by its plain formula. Twins: `src/kernel/attention*`, `shaders/attention*.wgsl`, `tests/attention.rs`.
+//! Attention by its plain formula. Twins: `src/kernel/attention`, `shaders/attention*.wgsl`, `tests/attention.rs`.
 
 use super::{Array, Real, Value, result_shapes, value::stretch};
 use crate::{
@@ -11,8 +11,8 @@ const FARTHEST: i64 = 1 << 30;
 
 /// Scaled dot-product attention: `(out, lse)`. See [`Attention`] for the formula and the shapes.
 ///
-/// `extra` are the operands after q, k and v, as `options.operands` lists them. For each query row: all scores that are
-/// seen, their maximum, the sum of exponentials, then the weighted sum of values.
+/// `extra` are the operands after q, k and v, as `options.operands` lists them. For each query row: the scores of the keys
+/// that it sees, their maximum, the sum of exponentials, then the weighted sum of values. Nothing online, nothing tiled.
 pub fn attention<R: Real>(
     options: &Attention,
     q: &Array<R>,
@@ -23,64 +23,31 @@ pub fn attention<R: Real>(
     let mut operands = vec![(DType::F32, q.shape()), (DType::F32, k.shape()), (DType::F32, v.shape())];
     operands.extend(extra.iter().map(|value| (value.dtype(), value.shape())));
     let [out_shape, lse_shape] = result_shapes(&Op::Attention(options.clone()), &operands)?;
-
-    let extra = Extra { options, values: extra };
-    let (q_rows, k_rows, v_rows) = (Rows::new(q, options), Rows::new(k, options), Rows::new(v, options));
-    let scores = [q_rows.items, q_rows.heads, q_rows.length, k_rows.length];
-    let mask = extra.bools(AttentionOperand::Mask).map(|mask| PerScore::new(mask, scores));
-    let bias = extra.floats(AttentionOperand::Bias).map(|bias| PerScore::new(bias, scores));
-    let slopes = extra.floats(AttentionOperand::Slopes);
-    let scale = options.scale.map_or_else(|| R::ONE / R::of(q_rows.width as f64).sqrt(), |scale| R::of(scale.into()));
-    let group = q_rows.heads / k_rows.heads.max(1);
+    let run = Run::new(options, q, k, v, extra);
 
     // What a row that sees nothing keeps.
     let mut out = vec![R::ZERO; out_shape.iter().product()];
     let mut lse = vec![R::of(f32::MIN.into()); lse_shape.iter().product()];
 
-    for sequence in extra.sequences(&q_rows, &k_rows) {
-        for head in 0..q_rows.heads {
+    for sequence in run.sequences() {
+        for head in 0..run.q.heads {
             for i in 0..sequence.queries.length {
-                let row = q_rows.row(sequence.item, head, sequence.queries.start + i);
-                let query = q_rows.get(row);
-                let keys = (0..sequence.keys.length).map(|j| (j, sequence.keys.start + j));
-                let mut seen: Vec<(R, &[R])> = Vec::new();
-                for (j, place) in keys {
-                    let at = [sequence.item, head, i, j];
-                    let shown = mask.as_ref().is_none_or(|mask| mask.get(at) == Some(true));
-                    if !shown || !sequence.sees(options, i, j) {
-                        continue;
-                    }
-                    let key = k_rows.get(k_rows.row(sequence.item, head / group, place));
-                    let mut score = scale * dot(query, key);
-                    if let Some(cap) = options.softcap {
-                        let cap = R::of(cap.into());
-                        score = cap * (score / cap).tanh();
-                    }
-                    if let Some(bias) = &bias {
-                        match bias.get(at) {
-                            Some(bias) if bias.wide() != f64::NEG_INFINITY => score += bias,
-                            _ => continue,
-                        }
-                    }
-                    if let Some(slopes) = slopes {
-                        let distance = j as i64 - (i as i64 + sequence.offset);
-                        score += slopes.data()[head] * R::of(distance as f64);
-                    }
-                    seen.push((score, v_rows.get(v_rows.row(sequence.item, head / group, place))));
-                }
-                let Some(largest) = seen.iter().map(|s| s.0).reduce(|a, b| if b > a { b } else { a }) else {
+                let scores: Vec<(usize, R)> = (0..sequence.keys.length)
+                    .filter_map(|j| run.score(&sequence, head, i, j).map(|score| (j, score)))
+                    .collect();
+                let Some(largest) = scores.iter().map(|s| s.1).reduce(|a, b| if b > a { b } else { a }) else {
                     continue;
                 };
                 let mut sum = R::ZERO;
-                for (score, _) in &mut seen {
-                    *score = (*score - largest).exp();
-                    sum += *score;
+                for &(_, score) in &scores {
+                    sum += (score - largest).exp();
                 }
+                let row = run.q.row(sequence.item, head, sequence.queries.start + i);
                 lse[row] = largest + sum.ln();
-                let out = &mut out[row * v_rows.width..][..v_rows.width];
-                for (weight, value) in seen {
-                    let weight = weight / sum;
-                    for (out, &value) in out.iter_mut().zip(value) {
+                let out = &mut out[row * run.v.width..][..run.v.width];
+                for (j, score) in scores {
+                    let weight = (score - largest).exp() / sum;
+                    for (out, &value) in out.iter_mut().zip(run.value(&sequence, head, j)) {
                         *out += weight * value;
                     }
                 }
@@ -90,12 +57,128 @@ pub fn attention<R: Real>(
     Ok((Array::new(out_shape, out)?, Array::new(lse_shape, lse)?))
 }
 
-fn dot<R: Real>(a: &[R], b: &[R]) -> R {
-    let mut sum = R::ZERO;
-    for (&a, &b) in a.iter().zip(b) {
-        sum += a * b;
+/// The operands of one attention, by what they are.
+struct Run<'a, R> {
+    options: &'a Attention,
+    extra: &'a [&'a Value<R>],
+    q: Rows<'a, R>,
+    k: Rows<'a, R>,
+    v: Rows<'a, R>,
+    scale: R,
+    mask: Option<PerScore<'a, bool>>,
+    bias: Option<PerScore<'a, R>>,
+    slopes: Option<&'a [R]>,
+}
+
+impl<'a, R: Real> Run<'a, R> {
+    fn new(
+        options: &'a Attention,
+        q: &'a Array<R>,
+        k: &'a Array<R>,
+        v: &'a Array<R>,
+        extra: &'a [&'a Value<R>],
+    ) -> Self {
+        let [q, k, v] = [q, k, v].map(|array| Rows::new(array, options));
+        let find = |operand| options.input_of(operand).map(|input| extra[input - 3]);
+        let scores = [q.items, q.heads, q.length, k.length];
+        let mask = find(AttentionOperand::Mask).and_then(Value::bools).map(|mask| PerScore::new(mask, scores));
+        let bias = find(AttentionOperand::Bias).and_then(Value::floats).map(|bias| PerScore::new(bias, scores));
+        let slopes = find(AttentionOperand::Slopes).and_then(Value::floats).map(Array::data);
+        let scale = match options.scale {
+            Some(scale) => R::of(scale.into()),
+            None => R::ONE / R::of(q.width as f64).sqrt(),
+        };
+        Run { options, extra, q, k, v, scale, mask, bias, slopes }
     }
-    sum
+
+    /// s[i,j], or nothing if query i does not see key j.
+    fn score(&self, sequence: &Sequence, head: usize, i: usize, j: usize) -> Option<R> {
+        let options = self.options;
+        // Key j is `distance` positions after the query's own.
+        let distance = j as i64 - (i as i64 + sequence.offset);
+        let causal = !options.causal || distance <= 0;
+        let left = options.window.left.is_none_or(|left| distance >= -i64::from(left));
+        let right = options.window.right.is_none_or(|right| distance <= i64::from(right));
+        let at = [sequence.item, head, i, j];
+        let shown = self.mask.as_ref().is_none_or(|mask| mask.get(at) == Some(true));
+        if !(causal && left && right && shown) {
+            return None;
+        }
+        let query = self.q.get(sequence.item, head, sequence.queries.start + i);
+        let key = self.k.get(sequence.item, self.key_head(head), sequence.keys.start + j);
+        let mut score = R::ZERO;
+        for (&q, &k) in query.iter().zip(key) {
+            score += q * k;
+        }
+        score = self.scale * score;
+        if let Some(cap) = options.softcap {
+            let cap = R::of(cap.into());
+            score = cap * (score / cap).tanh();
+        }
+        if let Some(bias) = &self.bias {
+            score += bias.get(at).filter(|bias| bias.wide() != f64::NEG_INFINITY)?;
+        }
+        if let Some(slopes) = self.slopes {
+            score += slopes[head] * R::of(distance as f64);
+        }
+        Some(score)
+    }
+
+    fn value(&self, sequence: &Sequence, head: usize, j: usize) -> &'a [R] {
+        self.v.get(sequence.item, self.key_head(head), sequence.keys.start + j)
+    }
+
+    /// The key head that a query head reads.
+    fn key_head(&self, head: usize) -> usize {
+        head / (self.q.heads / self.k.heads)
+    }
+
+    fn i32s(&self, operand: AttentionOperand) -> Option<&'a [i32]> {
+        self.options.input_of(operand).and_then(|input| self.extra[input - 3].i32s()).map(Array::data)
+    }
+
+    fn sequences(&self) -> Vec<Sequence> {
+        use AttentionOperand as A;
+        let (q_starts, k_starts) = (self.i32s(A::QueryOffsets), self.i32s(A::KeyOffsets));
+        let items = q_starts.map_or(self.q.items, |starts| starts.len() - 1);
+        (0..items)
+            .map(|item| {
+                let queries = span(q_starts, item, self.q.length, self.i32s(A::QueryLengths));
+                let keys = span(k_starts, item, self.k.length, self.i32s(A::KeyLengths));
+                let offset: i64 = match self.options.align {
+                    Align::TopLeft => 0,
+                    Align::BottomRight => keys.length as i64 - queries.length as i64,
+                    Align::Offset(offset) => offset.into(),
+                    Align::PerItem => self.i32s(A::Offsets).map_or(0, |offsets| offsets[item].into()),
+                };
+                Sequence { item, queries, keys, offset: offset.clamp(-FARTHEST, FARTHEST) }
+            })
+            .collect()
+    }
+}
+
+/// One batch item, or one of the packed sequences: the queries and keys that belong together.
+struct Sequence {
+    item: usize,
+    queries: Span,
+    keys: Span,
+    /// Where query 0 stands among the keys.
+    offset: i64,
+}
+
+/// Positions from `start` on.
+struct Span {
+    start: usize,
+    length: usize,
+}
+
+/// The positions of an item: its part of a packed buffer or all of it, cut to its length if lengths are given.
+fn span(starts: Option<&[i32]>, item: usize, total: usize, lengths: Option<&[i32]>) -> Span {
+    let within = |x: i32, least: usize, most: usize| usize::try_from(x).unwrap_or(0).clamp(least, most);
+    let start = starts.map_or(0, |starts| within(starts[item], 0, total));
+    let end = starts.map_or(total, |starts| within(starts[item + 1], start, total));
+    let length = lengths.map_or(end - start, |lengths| within(lengths[item], 0, end - start));
+    Span { start, length }
 }
 
 /// q, k or v: rows of `width` elements, `[items, heads, length]` of them, or packed `[length, heads]`.
@@ -123,34 +206,8 @@ impl<'a, R: Real> Rows<'a, R> {
         if self.packed { position * self.heads + head } else { (item * self.heads + head) * self.length + position }
     }
 
-    fn get(&self, row: usize) -> &'a [R] {
-        &self.data[row * self.width..][..self.width]
-    }
-}
-
-/// Positions from `start` on.
-struct Span {
-    start: usize,
-    length: usize,
-}
-
-/// One batch item, or one of the packed sequences: the queries and keys that belong together.
-struct Sequence {
-    item: usize,
-    queries: Span,
-    keys: Span,
-    /// Where query 0 stands among the keys.
-    offset: i64,
-}
-
-impl Sequence {
-    /// What can be said of query i and key j by their positions alone.
-    fn sees(&self, options: &Attention, i: usize, j: usize) -> bool {
-        let (own, j) = (i as i64 + self.offset, j as i64);
-        let causal = !options.causal || j <= own;
-        let left = options.window.left.is_none_or(|left| j >= own - i64::from(left));
-        let right = options.window.right.is_none_or(|right| j <= own + i64::from(right));
-        causal && left && right
+    fn get(&self, item: usize, head: usize, position: usize) -> &'a [R] {
+        &self.data[self.row(item, head, position) * self.width..][..self.width]
     }
 }
 
@@ -173,56 +230,4 @@ impl<'a, T: Copy> PerScore<'a, T> {
         let [_, heads, queries, keys] = self.shape;
         (j < keys).then(|| self.data[self.places[((b * heads + h) * queries + i) * keys + j]])
     }
-}
-
-/// The operands after q, k and v.
-struct Extra<'a, R> {
-    options: &'a Attention,
-    values: &'a [&'a Value<R>],
-}
-
-impl<'a, R: Real> Extra<'a, R> {
-    fn find(&self, operand: AttentionOperand) -> Option<&'a Value<R>> {
-        self.options.input_of(operand).map(|input| self.values[input - 3])
-    }
-
-    fn floats(&self, operand: AttentionOperand) -> Option<&'a Array<R>> {
-        self.find(operand).and_then(Value::floats)
-    }
-
-    fn bools(&self, operand: AttentionOperand) -> Option<&'a Array<bool>> {
-        self.find(operand).and_then(Value::bools)
-    }
-
-    fn i32s(&self, operand: AttentionOperand) -> Option<&'a [i32]> {
-        self.find(operand).and_then(Value::i32s).map(Array::data)
-    }
-
-    fn sequences(&self, q: &Rows<'_, R>, k: &Rows<'_, R>) -> Vec<Sequence> {
-        use AttentionOperand as A;
-        let (q_starts, k_starts) = (self.i32s(A::QueryOffsets), self.i32s(A::KeyOffsets));
-        let items = q_starts.map_or(q.items, |starts| starts.len() - 1);
-        (0..items)
-            .map(|item| {
-                let queries = span(q_starts, item, q.length, self.i32s(A::QueryLengths));
-                let keys = span(k_starts, item, k.length, self.i32s(A::KeyLengths));
-                let offset: i64 = match self.options.align {
-                    Align::TopLeft => 0,
-                    Align::BottomRight => keys.length as i64 - queries.length as i64,
-                    Align::Offset(offset) => offset.into(),
-                    Align::PerItem => self.i32s(A::Offsets).map_or(0, |offsets| offsets[item].into()),
-                };
-                Sequence { item, queries, keys, offset: offset.clamp(-FARTHEST, FARTHEST) }
-            })
-            .collect()
-    }
-}
-
-/// The positions of an item: its part of a packed buffer or all of it, cut to its length if lengths are given.
-fn span(starts: Option<&[i32]>, item: usize, total: usize, lengths: Option<&[i32]>) -> Span {
-    let within = |x: i32, least: usize, most: usize| usize::try_from(x).unwrap_or(0).clamp(least, most);
-    let start = starts.map_or(0, |starts| within(starts[item], 0, total));
-    let end = starts.map_or(total, |starts| within(starts[item + 1], start, total));
-    let length = lengths.map_or(end - start, |lengths| within(lengths[item], 0, end - start));
-    Span { start, length }
 }
