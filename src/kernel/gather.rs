@@ -1,6 +1,10 @@
 //! Embedding lookup. Twins: `shaders/gather.wgsl`, `src/reference/gather.rs`, `tests/gather.rs`.
 
-use crate::{DType, Layout};
+use super::{
+    Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
+    strided::{self, How, LANES, Scan, View, Words, each_element},
+};
+use crate::{DType, Error, Layout, Result, Shape};
 
 /// Slices of `data` along an axis, picked by indices, bit for bit. Inputs: data, indices (i32). One dense output.
 ///
@@ -18,4 +22,113 @@ pub struct GatherProblem {
     pub axis: usize,
     /// Where the indices lie.
     pub indices: Layout,
+}
+
+impl GatherProblem {
+    fn check(&self) -> Result<Walk> {
+        let (axis, data) = (self.axis, &self.data.shape);
+        if axis >= data.rank() {
+            return Err(Error::op("gather", format!("there is no axis {axis} in {data}")));
+        }
+        let (outer, inner) = (&data[..axis], &data[axis + 1..]);
+        let shape: Shape = [outer, &self.indices.shape, inner].concat().into();
+        let elements = shape.checked_elements("gather")?;
+        if data[axis] == 0 && elements > 0 {
+            return Err(Error::op("gather", format!("axis {axis} of {data} is empty, there is nothing to pick")));
+        }
+        let (none, picked) = (vec![0; self.indices.shape.rank()], self.data.strides[axis]);
+        let strides = [&self.data.strides[..axis], &none, &self.data.strides[axis + 1..]].concat();
+        let data = View::whole(&Layout { shape: shape.clone(), strides, offset: self.data.offset });
+        let strides = [&vec![0; outer.len()][..], &self.indices.strides, &vec![0; inner.len()]].concat();
+        let indices = View::whole(&Layout { shape, strides, offset: self.indices.offset });
+        Ok(Walk { elements, data, picked, indices })
+    }
+}
+
+/// Data and indices, both as they lie along the output.
+struct Walk {
+    elements: usize,
+    data: View,
+    /// The stride of the picked axis.
+    picked: isize,
+    indices: View,
+}
+
+impl Walk {
+    /// `fn elements(i: u32) -> vec4<u32>`, and the type of the data's buffer.
+    fn elements(&self, dtype: DType, size: usize, words: &mut Words) -> (String, &'static str) {
+        let lanes = LANES as isize;
+        // One slice for all four elements, and a whole block of it.
+        let blocks = self.data.how() == How::Blocks && self.indices.how() == How::Same && self.picked % lanes == 0;
+        let (data_how, how) = if blocks { (How::Blocks, How::Same) } else { (How::Elements, How::Elements) };
+        let size = words.add(size as u32);
+        let step = words.add(if blocks { self.picked / lanes } else { self.picked } as u32);
+        let Scan { lets, index, .. } = self.indices.scan(how, words);
+        let row = format!("{lets}return pick(indices[{index}], {size}) * {step};");
+        let Scan { lets, index, .. } = self.data.scan(data_how, words);
+        let text = if blocks {
+            format!(
+                "fn elements(i: u32) -> vec4<u32> {{ {lets}let w = data[{index} + slice(i)]; return {}; }}\n\
+                 fn slice(i: u32) -> u32 {{ {row} }}",
+                strided::unpack(dtype)
+            )
+        } else {
+            format!(
+                "fn elements(i: u32) -> vec4<u32> {{ {} }}\n\
+                 fn element(e: u32) -> u32 {{ {lets}let k = {index} + slice(e); return {}; }}\n\
+                 fn slice(e: u32) -> u32 {{ {row} }}",
+                each_element(|_, e| format!("element({e})")),
+                strided::fetch("data", "k", dtype)
+            )
+        };
+        (text, data_how.block(dtype))
+    }
+}
+
+impl Problem for GatherProblem {
+    fn family(&self) -> &'static str {
+        "gather"
+    }
+
+    fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
+        let refusal = self.check().err().map(|error| error.to_string());
+        strided::candidates(profile, 3, refusal.as_deref())
+    }
+
+    fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
+        let walk = self.check()?;
+        let variant = strided::variant("gather", &self.candidates(profile), variant)?;
+        let mut words = Words::default();
+        let (elements, block) = walk.elements(self.dtype, self.data.shape[self.axis], &mut words);
+        let source = Specialization::new("gather", include_str!("../../shaders/gather.wgsl"))
+            .ty("data_block", block)
+            .ty("block", strided::block(self.dtype))
+            .function("pack", strided::pack(self.dtype))
+            .function("elements", elements)
+            .value("WORKGROUP", variant.workgroup)
+            .value("BLOCKS", variant.blocks)
+            .value("WORDS", words.vectors())
+            .source()?;
+        let indices = strided::touched(&self.indices) * DType::I32.bytes() as u64;
+        Ok(Kernel {
+            launches: vec![Launch {
+                label: variant.name.into(),
+                source,
+                bindings: vec![
+                    Binding::read(Operand::Input(0)),
+                    Binding::read(Operand::Input(1)),
+                    Binding::write(Operand::Output(0)),
+                ],
+                params: words.params(walk.elements),
+                grid: variant.grid("gather", walk.elements, profile)?,
+                flops: 0,
+                bytes: indices + (2 * walk.elements * self.dtype.bytes()) as u64,
+            }],
+            scratch: Vec::new(),
+        })
+    }
+
+    fn summary(&self) -> String {
+        format!("{} {} axis {} by {}", self.dtype, self.data.shape, self.axis, self.indices.shape)
+    }
 }

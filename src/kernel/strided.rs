@@ -31,25 +31,29 @@ impl Words {
 
     /// The uniform block: blocks of four elements, the last element, two unused words, and the words.
     pub(super) fn params(self, elements: usize) -> Vec<u32> {
-        let vectors = self.vectors();
         let mut params = vec![elements.div_ceil(LANES) as u32, elements.saturating_sub(1) as u32, 0, 0];
-        params.extend(self.0);
-        params.resize(4 + 4 * vectors, 0);
+        params.extend(self.padded());
         params
+    }
+
+    /// The words as whole vectors.
+    pub(super) fn padded(mut self) -> Vec<u32> {
+        self.0.resize(4 * self.vectors(), 0);
+        self.0
     }
 }
 
 /// An axis of an output, and the part of it that an operand covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Axis {
+pub(super) struct Axis {
     /// Of the output.
-    size: usize,
+    pub(super) size: usize,
     /// Of the operand, in its elements.
-    stride: isize,
+    pub(super) stride: isize,
     /// Where the operand begins on this axis of the output.
-    start: usize,
+    pub(super) start: usize,
     /// How much of it the operand covers.
-    len: usize,
+    pub(super) len: usize,
 }
 
 impl Axis {
@@ -73,9 +77,9 @@ impl Axis {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct View {
     /// Outermost first, merged, none of size 1.
-    axes: Vec<Axis>,
+    pub(super) axes: Vec<Axis>,
     /// The operand's element at the output's element 0; there need not be one, so it may be negative.
-    offset: isize,
+    pub(super) offset: isize,
 }
 
 /// How four consecutive elements of the output are found in an operand.
@@ -234,7 +238,8 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    fn new(axes: &[Axis], offset: isize, position: &str, words: &mut Words) -> Self {
+    /// For the position in a variable of this name.
+    pub(super) fn new(axes: &[Axis], offset: isize, position: &str, words: &mut Words) -> Self {
         let used = |axis: &Axis| axis.stride != 0 || !axis.is_whole();
         let outermost = axes.iter().position(used).unwrap_or(axes.len());
         let (mut lets, mut rest) = (String::new(), position.to_string());
@@ -277,7 +282,7 @@ pub(super) fn block(dtype: DType) -> &'static str {
 }
 
 /// The bits of the four elements in the block `w`.
-fn unpack(dtype: DType) -> &'static str {
+pub(super) fn unpack(dtype: DType) -> &'static str {
     match dtype.bytes() {
         1 => "vec4<u32>(w & 0xffu, (w >> 8u) & 0xffu, (w >> 16u) & 0xffu, w >> 24u)",
         2 => "vec4<u32>(w.x & 0xffffu, w.x >> 16u, w.y & 0xffffu, w.y >> 16u)",
@@ -296,7 +301,7 @@ pub(super) fn pack(dtype: DType) -> String {
 }
 
 /// The bits of element `k` of the buffer `x` of words.
-fn fetch(x: &str, k: &str, dtype: DType) -> String {
+pub(super) fn fetch(x: &str, k: &str, dtype: DType) -> String {
     match dtype.bytes() {
         1 => format!("({x}[{k} >> 2u] >> (({k} & 3u) << 3u)) & 0xffu"),
         2 => format!("({x}[{k} >> 1u] >> (({k} & 1u) << 4u)) & 0xffffu"),
@@ -317,7 +322,7 @@ pub(super) struct Variant {
 
 impl Variant {
     const PLAIN: Variant = Variant { name: "plain", workgroup: 256, blocks: 1 };
-    const LONG: Variant = Variant { name: "long", workgroup: 64, blocks: 8 };
+    const LONG: Variant = Variant { name: "long", workgroup: 256, blocks: 4 };
 
     /// The workgroups that an output of `elements` takes.
     pub(super) fn grid(self, family: &str, elements: usize, profile: &Profile) -> Result<[u32; 3]> {

@@ -51,7 +51,8 @@ pub enum Instr {
     Binary(Binary, Arg, Arg),
     /// `condition ? a : b`: a bool and two values of one dtype.
     Where(Arg, Arg, Arg),
-    /// Conversion: float to integer truncates and saturates, anything but 0 is true.
+    /// Conversion: float to integer truncates and saturates, between the integer types the bits stay, anything but 0 is
+    /// true.
     Cast(DType, Arg),
 }
 

@@ -1,0 +1,55 @@
+// Embedding lookup: slices of a tensor along an axis, picked by indices; four consecutive elements together.
+//
+//   out[b, i, a] = data[b, pick(indices[i]), a]       pick(k) = clamp(k < 0 ? k + N : k, 0, N - 1)
+//
+// with b over the axes before the picked one, a over those after it, i over those of the indices. Elements travel as bits,
+// and narrow outputs are written in whole words. Where the four elements come from one slice and lie in one block, an
+// index is read once and the block is read whole. Sizes, strides and offsets are in `p.words`.
+
+const WORKGROUP: u32 = 64u; // @slot WORKGROUP: invocations of a workgroup
+const BLOCKS: u32 = 1u; // @slot BLOCKS: blocks of four elements an invocation writes
+const WORDS: u32 = 1u; // @slot WORDS: vectors of parameters
+
+struct Params {
+  blocks: u32, // of four elements, in the output; the last may be part
+  last: u32, // the output's last element
+  unused0: u32,
+  unused1: u32,
+  words: array<vec4<u32>, WORDS>,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+
+alias data_block = vec4<u32>; // @slot data_block: vec4<u32> | vec2<u32> | u32
+@group(0) @binding(1) var<storage, read> data: array<data_block>;
+@group(0) @binding(2) var<storage, read> indices: array<u32>;
+
+alias block = vec4<u32>; // @slot block: vec4<u32> | vec2<u32> | u32
+@group(0) @binding(3) var<storage, read_write> out: array<block>; // (elements / 4)
+
+// @slot pack: four elements as a block
+fn pack(y: vec4<u32>) -> block { return y; }
+
+// The place of an index on an axis of size n.
+fn pick(index: u32, n: u32) -> u32 {
+  let k = bitcast<i32>(index);
+  return u32(clamp(select(k, k + i32(n), k < 0), 0, i32(n) - 1));
+}
+
+// @slot elements: the bits of elements 4i … 4i + 3 of the output
+fn elements(i: u32) -> vec4<u32> { return data[pick(indices[i], 1u)]; }
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let first = (group.x + group.y * groups.x) * (WORKGROUP * BLOCKS) + lane;
+  // @unroll b BLOCKS
+  let i_b0 = first + /*b*/0u * WORKGROUP;
+  if i_b0 < p.blocks {
+    out[i_b0] = pack(elements(i_b0));
+  }
+  // @end
+}
