@@ -130,9 +130,22 @@ fn divide_u32(a: u32, b: u32) -> u32 {
   return select(a / select(b, 1u, b == 0u), 0u, b == 0u);
 }
 
+// log2(a) = e + log2(m) with m in [√½, √2), by the series of artanh((m - 1)/(m + 1)): good to a few ulp near 1 too, where
+// a driver's log2 may be off by 5e-7.
+fn log2_f32(a: f32) -> f32 {
+  let bits = bitcast<i32>(a);
+  let e = (bits - 0x3f3504f3) >> 23u;
+  let m = bitcast<f32>(bits - (e << 23u));
+  let s = (m - 1.0) / (m + 1.0);
+  let z = s * s;
+  let series = (((z * 0.0909090909 + 0.111111111) * z + 0.142857143) * z + 0.2) * z + 0.333333333;
+  return f32(e) + 2.88539008 * (s * z * series + s);
+}
+
 // |a| to the power b by logarithms, with the sign that a product of b factors has.
 fn power_f32(a: f32, b: f32) -> f32 {
-  let m = select(exp2(b * log2(abs(a))), 1.0, b == 0.0);
+  let t = select(b * log2_f32(abs(a)), select(-200.0, 200.0, b < 0.0), a == 0.0);
+  let m = select(exp2(t), 1.0, b == 0.0);
   let odd = floor(b) == b && floor(b * 0.5) != b * 0.5;
   return select(m, -m, a < 0.0 && odd);
 }

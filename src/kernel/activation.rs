@@ -29,9 +29,9 @@ fn sine(quarters: i32) -> String {
 
 /// The definition of `function` in WGSL: one line, `fn name(x: f32) -> f32 { … }`, complete in itself.
 ///
-/// No step overflows for finite `x` unless the result does, and no result depends on an infinity on the way. Absolute
-/// bounds and bounds relative to the result (`ulp` is 2⁻²³ of it) against real arithmetic, on top of which a driver may
-/// flush results below 1.2e-38 to 0. WGSL allows `exp(x)` an error of (3 + 2|x|) ulp and `a / b` 2.5 ulp; the bounds
+/// No step overflows for finite `x` unless the result does, and no result depends on an infinity on the way. The
+/// bounds are against real arithmetic; `ulp` is 2⁻²³ of the result. A driver may flush what is below 1.2e-38 to 0 (and
+/// with it silu and the gelus below 1.2e-36). WGSL allows `exp(x)` an error of (3 + 2|x|) ulp and `a / b` 2.5 ulp; the bounds
 /// build on these:
 ///
 /// | function | bound |

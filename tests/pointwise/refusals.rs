@@ -1,0 +1,75 @@
+//! What is no problem, and what is said then.
+
+use tilewise::{
+    DType, Layout, Shape,
+    graph::{Binary, Unary},
+    kernel::{AdapterKind, Arg, Instr, PointwiseProblem, Problem, Profile},
+};
+
+fn problem(operands: &[DType], dtype: DType, body: Vec<Instr>) -> PointwiseProblem {
+    let shape = Shape::from([2, 3]);
+    let operands = operands.iter().map(|&dtype| (dtype, Layout::contiguous(&shape))).collect();
+    PointwiseProblem::new(shape, dtype, operands, body)
+}
+
+fn message(problem: &PointwiseProblem) -> String {
+    problem.kernel("plain", &Profile::portable()).expect_err("it must be refused").to_string()
+}
+
+#[test]
+fn faults_are_named() {
+    let x = Arg::Operand(0);
+    let f32s = |body| message(&problem(&[DType::F32, DType::I32], DType::F32, body));
+    assert_eq!(f32s(vec![]), "pointwise: the chain has no instruction; a copy is a problem of its own");
+    assert_eq!(
+        f32s(vec![Instr::Unary(Unary::Neg, Arg::Operand(2))]),
+        "pointwise: instruction 0 reads operand 2, there are 2"
+    );
+    assert_eq!(
+        f32s(vec![Instr::Unary(Unary::Neg, Arg::Instr(0))]),
+        "pointwise: instruction 0 reads instruction 0, which is not before it"
+    );
+    assert_eq!(
+        f32s(vec![Instr::Binary(Binary::Add, x, Arg::Operand(1))]),
+        "add: `a` is f32 and `b` is i32, expected one dtype"
+    );
+    assert_eq!(f32s(vec![Instr::Binary(Binary::And, x, x)]), "and: `a` is f32, expected bool");
+    assert_eq!(f32s(vec![Instr::Unary(Unary::Exp, Arg::Operand(1))]), "exp: `x` is i32, expected f32, f16 or bf16");
+    assert_eq!(f32s(vec![Instr::Unary(Unary::Not, x)]), "not: `x` is f32, expected bool");
+    assert_eq!(f32s(vec![Instr::Where(x, x, x)]), "where: `condition` is f32, expected bool");
+    assert_eq!(
+        f32s(vec![Instr::Binary(Binary::Less, x, x)]),
+        "pointwise: the last instruction gives bool, the output is f32; a cast is an instruction"
+    );
+    let mut wrong = problem(&[DType::F32], DType::F32, vec![Instr::Unary(Unary::Neg, x)]);
+    wrong.shape = Shape::from([3, 2]);
+    assert_eq!(
+        message(&wrong),
+        "pointwise: `x0` has shape [2, 3], expected [3, 2], the output's (see Layout::broadcast)"
+    );
+    let many = problem(&[DType::F32; 8], DType::F32, vec![Instr::Unary(Unary::Neg, x)]);
+    assert_eq!(message(&many), "pointwise: operands: 8 is over the limit of 7; split the chain");
+    let mut in_place = problem(&[DType::F16], DType::F32, vec![Instr::Cast(DType::F32, x)]);
+    in_place.set_in_place(0);
+    assert!(message(&in_place).contains("the output can't take over the buffer of `x0`"), "{}", message(&in_place));
+}
+
+#[test]
+fn limits_refuse_and_adapters_order_the_variants() {
+    let x = Arg::Operand(0);
+    let full = problem(&[DType::F32; 7], DType::F32, vec![Instr::Unary(Unary::Neg, x)]);
+    let mut profile = Profile::portable();
+    assert!(full.candidates(&profile).iter().all(|candidate| candidate.is_usable()));
+    assert_eq!(full.candidates(&profile)[0].variant, "plain");
+    profile.kind = AdapterKind::Cpu;
+    assert_eq!(full.candidates(&profile)[0].variant, "long");
+    profile.limits.storage_buffers = 7;
+    assert!(full.candidates(&profile).iter().all(|candidate| !candidate.is_usable()));
+    let error = full.kernel("plain", &profile).expect_err("eight buffers").to_string();
+    assert_eq!(
+        error,
+        "pointwise: no variant can run here: plain: 8 storage buffers (max_storage_buffers_per_shader_stage is 7)"
+    );
+    let error = full.kernel("fancy", &profile).expect_err("no such variant").to_string();
+    assert_eq!(error, "pointwise: there is no variant `fancy`");
+}
