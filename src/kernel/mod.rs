@@ -7,6 +7,7 @@
 mod activation;
 mod argmax;
 mod attention;
+mod axes;
 mod copy;
 mod gather;
 mod matmul;
@@ -14,6 +15,7 @@ mod norm;
 mod pointwise;
 mod profile;
 mod reduce;
+mod rows;
 mod softmax;
 mod specialize;
 mod strided;
