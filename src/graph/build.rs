@@ -220,6 +220,32 @@ impl Graph {
         self.push_one(Op::Gather { axis }, &[data, indices])
     }
 
+    /// Rotary position embedding of `x [B, H, T, D]` by tables `[P, R/2]` and i32 positions `[B, T]`. See [`Op::Rotary`].
+    pub fn rotary(
+        &mut self,
+        x: ValueId,
+        [cos, sin]: [ValueId; 2],
+        positions: ValueId,
+        interleaved: bool,
+    ) -> Result<ValueId> {
+        self.push_one(Op::Rotary { interleaved }, &[x, cos, sin, positions])
+    }
+
+    /// A cache with an update written at i32 positions `[B]` along an axis, and how many rows did not fit. See
+    /// [`Op::Append`].
+    pub fn append(
+        &mut self,
+        cache: ValueId,
+        update: ValueId,
+        positions: ValueId,
+        axis: isize,
+        circular: bool,
+    ) -> Result<(ValueId, ValueId)> {
+        let axis = self.shape(cache).axis("append", axis)?;
+        let outputs = self.push(Op::Append { axis, circular }, &[cache, update, positions])?;
+        Ok((outputs[0], outputs[1]))
+    }
+
     /// `[B, T, H·D] → [B, H, T, D]`: a view.
     pub fn split_heads(&mut self, x: ValueId, heads: usize) -> Result<ValueId> {
         let shape = self.shape(x).clone();

@@ -135,6 +135,8 @@ pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
             }
             one(dtype, data[..*axis].iter().chain(indices.iter()).chain(&data[axis + 1..]).copied().collect())
         }
+        Op::Rotary { .. } => rotary(operands),
+        Op::Append { axis, .. } => append(operands, *axis),
     }?;
     for (_, shape) in &results {
         shape.checked_elements(name)?;
@@ -148,6 +150,8 @@ fn check_count(op: &Op, given: usize) -> Result<()> {
         Op::Matmul { .. } | Op::Binary { .. } => (2, "a, b".into()),
         Op::Where => (3, "condition, a, b".into()),
         Op::Gather { .. } => (2, "data, indices".into()),
+        Op::Rotary { .. } => (4, "x, cos, sin, positions".into()),
+        Op::Append { .. } => (3, "cache, update, positions".into()),
         Op::Attention(a) => {
             let names = a.operands.iter().map(|o| format!(", {}", o.name())).collect::<String>();
             (3 + a.operands.len(), format!("q, k, v{names}"))
@@ -347,6 +351,58 @@ fn concat(operands: &[Operand<'_>], axis: usize) -> Result<Vec<(DType, Shape)>> 
         sizes[axis] = sizes[axis].checked_add(shape[axis]).ok_or_else(|| Error::op(OP, "the joined size overflows"))?;
     }
     Ok(vec![(dtype, sizes.into())])
+}
+
+fn rotary(operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
+    const OP: &str = "rotary";
+    let (dtype, x) = float(OP, "x", operands[0])?;
+    let ((cos_type, cos), (sin_type, sin), (index_type, positions)) = (operands[1], operands[2], operands[3]);
+    let &[b, _, t, d] = &x[..] else { return Err(Error::shape(OP, "x", x, "[B, H, T, D]")) };
+    for (name, given) in [("cos", cos_type), ("sin", sin_type)] {
+        if given != dtype {
+            return Err(Error::dtype(OP, name, given, dtype.name()));
+        }
+    }
+    if cos.rank() != 2 || cos != sin || 2 * cos[1] > d || (cos[0] == 0 && x.elements() != Some(0)) {
+        return Err(Error::op(
+            OP,
+            format!("`cos` is {cos} and `sin` is {sin}, expected the same [P, R/2] with P > 0 and R ≤ D = {d}"),
+        ));
+    }
+    if index_type != DType::I32 {
+        return Err(Error::dtype(OP, "positions", index_type, "i32"));
+    }
+    if positions != &Shape::from([b, t]) {
+        return Err(Error::shape(OP, "positions", positions, format!("[B, T] = [{b}, {t}]")));
+    }
+    Ok(vec![(dtype, x.clone())])
+}
+
+fn append(operands: &[Operand<'_>], axis: usize) -> Result<Vec<(DType, Shape)>> {
+    const OP: &str = "append";
+    let ((dtype, cache), (update_type, update), (index_type, positions)) = (operands[0], operands[1], operands[2]);
+    in_rank(OP, axis, cache)?;
+    if axis == 0 {
+        return Err(Error::op(OP, "axis 0 is the batch item, it can't grow"));
+    }
+    let fits = update_type == dtype
+        && update.rank() == cache.rank()
+        && (0..cache.rank()).all(|a| if a == axis { update[a] <= cache[a] } else { update[a] == cache[a] });
+    if !fits {
+        return Err(Error::op(
+            OP,
+            format!(
+                "`update` is {update_type} {update}, `cache` is {dtype} {cache}: only axis {axis} may differ, and be smaller"
+            ),
+        ));
+    }
+    if index_type != DType::I32 {
+        return Err(Error::dtype(OP, "positions", index_type, "i32"));
+    }
+    if positions != &Shape::from([cache[0]]) {
+        return Err(Error::shape(OP, "positions", positions, format!("[B] = [{}]", cache[0])));
+    }
+    Ok(vec![(dtype, cache.clone()), (DType::I32, Shape::from([1]))])
 }
 
 fn attention_results(attention: &Attention, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {

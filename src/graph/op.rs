@@ -156,6 +156,26 @@ pub enum Op {
         /// The axis of `data`.
         axis: usize,
     },
+
+    /// Rotary position embedding: `x [B, H, T, D], cos [P, R/2], sin [P, R/2], positions i32 [B, T] → [B, H, T, D]`. The first
+    /// R features of a row at position p turn pairwise by the angle whose cosine and sine are row p of the tables:
+    /// `(a, b) → (a·cos − b·sin, b·cos + a·sin)`; the others stay. A position out of range takes the nearest row.
+    /// Su et al., 2021.
+    Rotary {
+        /// Pairs are neighbours (2i, 2i + 1), as in the paper; otherwise halves (i, i + R/2), as in GPT-NeoX.
+        #[serde(default)]
+        interleaved: bool,
+    },
+    /// `cache, update, positions i32 [B] → cache, dropped i32 [1]`: row `t` of the update of item `b` takes the place
+    /// `positions[b] + t` of the cache along an axis; axis 0 is the item. A row past the end, or before the start, is dropped
+    /// and counted, or in a circular cache takes its place modulo the size.
+    Append {
+        /// The axis that grows; not 0.
+        axis: usize,
+        /// Places are taken modulo the cache's size.
+        #[serde(default)]
+        circular: bool,
+    },
 }
 
 /// A function of one element. Float results for float operands; the last group keeps or needs other types.
@@ -546,6 +566,8 @@ impl Op {
             Op::Broadcast { .. } => "broadcast",
             Op::Pad { .. } => "pad",
             Op::Gather { .. } => "gather",
+            Op::Rotary { .. } => "rotary",
+            Op::Append { .. } => "append",
         }
     }
 

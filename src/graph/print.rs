@@ -123,6 +123,8 @@ fn options(op: &Op) -> Vec<String> {
         Op::Argmax { axis, keep, last } => {
             vec![Some(format!("axis={axis}")), flag("keep", *keep), flag("last", *last)]
         }
+        Op::Rotary { interleaved } => vec![flag("interleaved", *interleaved)],
+        Op::Append { axis, circular } => vec![Some(format!("axis={axis}")), flag("circular", *circular)],
         Op::Permute { order } => vec![Some(format!("order={order:?}"))],
         Op::Slice { starts, steps, .. } => {
             let stepped = steps.iter().any(|&step| step != 1);

@@ -5,9 +5,9 @@
 //! them into a [`Kernel`]: specialised WGSL, bindings in order, parameters, and a grid of workgroups.
 
 mod activation;
+mod append;
 mod argmax;
 mod attention;
-mod axes;
 mod copy;
 mod gather;
 mod matmul;
@@ -15,7 +15,7 @@ mod norm;
 mod pointwise;
 mod profile;
 mod reduce;
-mod rows;
+mod rotary;
 mod softmax;
 mod specialize;
 mod strided;
@@ -23,6 +23,7 @@ mod strided;
 use std::{fmt, sync::Arc};
 
 pub use activation::unary_wgsl;
+pub use append::AppendProblem;
 pub use argmax::ArgmaxProblem;
 pub use attention::{AttentionFault, AttentionProblem};
 pub use copy::{ConcatProblem, CopyProblem, PadProblem};
@@ -32,6 +33,7 @@ pub use norm::{NormKind, NormProblem};
 pub use pointwise::{Arg, Instr, PointwiseProblem};
 pub use profile::{AdapterKind, Limits, Profile};
 pub use reduce::ReduceProblem;
+pub use rotary::RotaryProblem;
 pub use softmax::SoftmaxProblem;
 pub use specialize::{Source, Specialization};
 

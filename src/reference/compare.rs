@@ -92,9 +92,11 @@ const U32: f64 = 1.0 / (1u64 << 24) as f64;
 /// | log_softmax | 24 | and a log |
 /// | attention | 24 + 168·c | as softmax, between two sums; c·tanh(…) if there is a softcap of c |
 /// | layer_norm, rms_norm | 12 | sums, `inverseSqrt`, products |
+/// | rotary | 2 | two products and a sum, fused or not |
 /// | all else | 0 | exact or correctly rounded |
 pub fn extra(op: &Op) -> f64 {
     match op {
+        Op::Rotary { .. } => 2.0,
         Op::Matmul { .. } | Op::Reduce { function: Reduce::Sum | Reduce::Mean, .. } => 4.0,
         Op::LayerNorm { .. } | Op::RmsNorm { .. } => 12.0,
         Op::Softmax { .. } => 16.0,

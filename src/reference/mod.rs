@@ -23,6 +23,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod append;
 mod attention;
 pub mod cases;
 pub mod compare;
@@ -33,11 +34,13 @@ mod norm;
 mod pointwise;
 mod real;
 mod reduce;
+mod rotary;
 mod softmax;
 mod value;
 
 use std::collections::BTreeMap;
 
+pub use append::append;
 pub use attention::attention;
 pub use copy::{broadcast, concat, pad, permute, reshape, slice};
 pub use gather::gather;
@@ -46,6 +49,7 @@ pub use norm::{layer_norm, rms_norm};
 pub use pointwise::{binary, cast, choose, unary, unary_float};
 pub use real::Real;
 pub use reduce::{argmax, reduce};
+pub use rotary::rotary;
 pub use softmax::{log_softmax, softmax};
 pub use value::{Array, Value};
 
@@ -218,6 +222,36 @@ pub fn apply<R: Real>(op: &Op, operands: &[&Value<R>]) -> Result<Vec<Value<R>>> 
             let wrong = || Error::dtype("gather", "indices", operands[1].dtype(), "i32");
             let indices = operands[1].i32s().ok_or_else(wrong)?;
             moved!(operands[0], x => gather(x, indices, *axis)?)
+        }
+        Op::Rotary { interleaved } => {
+            let wrong = || Error::dtype("rotary", "positions", operands[3].dtype(), "i32");
+            let positions = operands[3].i32s().ok_or_else(wrong)?;
+            stored(vec![rotary(floats(0)?, [floats(1)?, floats(2)?], positions, *interleaved)?])?
+        }
+        Op::Append { axis, circular } => {
+            let wrong = || Error::dtype("append", "update", operands[1].dtype(), operands[0].dtype().name());
+            let positions = operands[2].i32s().ok_or_else(wrong)?;
+            let at = (positions, *axis, *circular);
+            let (cache, dropped) = match (operands[0], operands[1]) {
+                (Value::Float { dtype, array: cache }, Value::Float { array: update, .. }) => {
+                    let (array, dropped) = append(cache, update, at)?;
+                    (Value::Float { dtype: *dtype, array }, dropped)
+                }
+                (Value::I32(cache), Value::I32(update)) => {
+                    let (array, dropped) = append(cache, update, at)?;
+                    (Value::I32(array), dropped)
+                }
+                (Value::U32(cache), Value::U32(update)) => {
+                    let (array, dropped) = append(cache, update, at)?;
+                    (Value::U32(array), dropped)
+                }
+                (Value::Bool(cache), Value::Bool(update)) => {
+                    let (array, dropped) = append(cache, update, at)?;
+                    (Value::Bool(array), dropped)
+                }
+                _ => return Err(wrong()),
+            };
+            vec![cache, Value::I32(dropped)]
         }
     })
 }

@@ -1,0 +1,167 @@
+//! Writing into a cache. Twins: `shaders/append.wgsl`, `src/reference/append.rs`, `tests/append.rs`.
+
+use super::{
+    AdapterKind, Binding, Candidate, CopyProblem, Kernel, Launch, Operand, Problem, Profile, Specialization, fold_grid,
+};
+use crate::{DType, Error, Layout, Result, Shape};
+
+/// Rows written into a cache; see [`Op::Append`](crate::graph::Op::Append). Inputs: cache (dense), update, positions
+/// (i32, dense). Outputs: the cache, i32 `[1]` rows dropped.
+///
+/// In place (`set_in_place(0)`) only the update moves; otherwise the cache is copied first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppendProblem {
+    /// Of cache and update. Rows of 16-bit elements must be whole words, and bool is not taken.
+    pub dtype: DType,
+    /// The cache's shape.
+    pub cache: Shape,
+    /// The update, in any layout whose axes before, and after, the growing one merge.
+    pub update: Layout,
+    /// The axis that grows.
+    pub axis: usize,
+    /// Places are taken modulo the cache's size.
+    pub circular: bool,
+    /// The cache is written where it is.
+    pub in_place: bool,
+}
+
+/// Sizes and strides in words.
+struct Words {
+    sizes: [usize; 4],
+    strides: [isize; 4],
+    offset: usize,
+}
+
+impl AppendProblem {
+    /// Whether the kernel takes this layout of the update; a dense one it takes always.
+    pub fn takes(dtype: DType, update: &Layout, axis: usize) -> bool {
+        words(dtype, update, axis).is_ok()
+    }
+
+    fn check(&self) -> Result<Words, String> {
+        let grows = self.axis > 0 && self.axis < self.cache.rank() && self.update.shape.rank() == self.cache.rank();
+        if !grows || self.update.shape[self.axis] > self.cache[self.axis] {
+            return Err(format!("an update {} of a cache {} along axis {}", self.update.shape, self.cache, self.axis));
+        }
+        words(self.dtype, &self.update, self.axis)
+    }
+}
+
+/// The update as `[B, M, U, I]` words.
+fn words(dtype: DType, update: &Layout, axis: usize) -> Result<Words, String> {
+    let per_word = 4 / dtype.bytes();
+    if per_word > 2 {
+        return Err(format!("rows of {dtype} are not whole words"));
+    }
+    // One stride for neighbouring axes, or 1 for none.
+    let merge = |axes: std::ops::Range<usize>| -> Result<(usize, isize), String> {
+        let part = Layout {
+            shape: update.shape[axes.clone()].into(),
+            strides: update.strides[axes.clone()].to_vec(),
+            offset: 0,
+        };
+        match &part.merged()[..] {
+            [] => Ok((1, 1)),
+            [one] => Ok(*one),
+            _ if part.shape.contains(&0) => Ok((0, 1)),
+            _ => Err(format!("axes {axes:?} of an update with strides {:?} are not one", update.strides)),
+        }
+    };
+    let (middle, inner) = (merge(1..axis)?, merge(axis + 1..update.shape.rank())?);
+    let mut sizes = [update.shape[0], middle.0, update.shape[axis], inner.0];
+    let mut strides = [update.strides[0], middle.1, update.strides[axis], inner.1];
+    let mut offset = update.offset;
+    if per_word == 2 {
+        let whole = sizes[3] % 2 == 0
+            && (inner.1 == 1 || sizes[3] == 0)
+            && offset % 2 == 0
+            && sizes.iter().zip(&strides).take(3).all(|(&size, stride)| size <= 1 || stride % 2 == 0);
+        if !whole {
+            return Err(format!(
+                "rows of {dtype} that are not whole words: {} strides {:?}",
+                update.shape, update.strides
+            ));
+        }
+        sizes[3] /= 2;
+        offset /= 2;
+        for stride in &mut strides[..3] {
+            *stride /= 2;
+        }
+    }
+    Ok(Words { sizes, strides, offset })
+}
+
+impl Problem for AppendProblem {
+    fn family(&self) -> &'static str {
+        "append"
+    }
+
+    fn candidates(&self, _: &Profile) -> Vec<Candidate> {
+        vec![match self.check() {
+            Ok(_) => Candidate::usable("plain", "one word of the update an invocation"),
+            Err(reason) => Candidate::refused("plain", reason),
+        }]
+    }
+
+    fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
+        if variant != "plain" {
+            return Err(Error::op("append", format!("there is no variant `{variant}`; there is `plain`")));
+        }
+        self.cache.checked_elements("append")?;
+        let Words { sizes, strides, offset } =
+            self.check().map_err(|reason| Error::NoVariant { family: "append", reasons: vec![reason] })?;
+        let [items, middle, rows, inner] = sizes;
+        let total = items * middle * rows * inner;
+        let workgroup = match profile.kind {
+            AdapterKind::Gpu => 256.min(profile.limits.workgroup_invocations),
+            AdapterKind::Cpu => 64,
+        };
+        let source = Specialization::new("append", include_str!("../../shaders/append.wgsl"))
+            .value("WORKGROUP", workgroup)
+            .value("CIRCULAR", self.circular)
+            .source()?;
+        let mut params: Vec<u32> =
+            [total, items, middle, self.cache[self.axis], rows, inner, offset].map(|n| n as u32).to_vec();
+        params.extend(strides.map(|stride| stride as u32));
+        let write = Launch {
+            label: "plain".into(),
+            source,
+            bindings: vec![
+                Binding::read(Operand::Input(1)),
+                Binding::read(Operand::Input(2)),
+                Binding::write(Operand::Output(0)),
+                Binding::write(Operand::Output(1)),
+            ],
+            params,
+            // The count of dropped rows is written even where there is nothing to move.
+            grid: fold_grid((total as u64).div_ceil(workgroup.into()).max(1), profile, "append")?,
+            flops: 0,
+            bytes: (8 * total + 4 * items + 4) as u64,
+        };
+        if self.in_place {
+            return Ok(Kernel { launches: vec![write], scratch: Vec::new() });
+        }
+        let copy = CopyProblem { dtype: self.dtype, input: Layout::contiguous(self.cache.clone()) };
+        let variant = copy.candidates(profile).into_iter().find(Candidate::is_usable).map_or("plain", |c| c.variant);
+        let mut kernel = copy.kernel(variant, profile)?;
+        for launch in &mut kernel.launches {
+            launch.label = format!("copy: {}", launch.label);
+        }
+        kernel.launches.push(write);
+        Ok(kernel)
+    }
+
+    fn summary(&self) -> String {
+        let circular = if self.circular { " circular" } else { "" };
+        let place = if self.in_place { " in place" } else { "" };
+        format!("{} {} into {} axis {}{circular}{place}", self.dtype, self.update.shape, self.cache, self.axis)
+    }
+
+    fn allows_in_place(&self, input: usize) -> bool {
+        input == 0
+    }
+
+    fn set_in_place(&mut self, input: usize) {
+        self.in_place = input == 0;
+    }
+}

@@ -1,0 +1,34 @@
+//! Writing into a cache. Twins: `src/kernel/append.rs`, `shaders/append.wgsl`, `tests/append.rs`.
+
+use super::Array;
+use crate::{Result, Shape};
+
+/// The cache with the update's rows at `positions[b] + t` along an axis, and how many rows were dropped; see
+/// [`Op::Append`](crate::graph::Op::Append). `at` is positions, axis, circular.
+pub fn append<T: Copy>(
+    cache: &Array<T>,
+    update: &Array<T>,
+    (positions, axis, circular): (&Array<i32>, usize, bool),
+) -> Result<(Array<T>, Array<i32>)> {
+    let shape = cache.shape();
+    let (places, rows) = (shape[axis] as i64, update.shape()[axis]);
+    let middle: usize = shape[1..axis].iter().product();
+    let inner: usize = shape[axis + 1..].iter().product();
+    let mut data = cache.data().to_vec();
+    let mut dropped = 0;
+    for (item, &position) in positions.data().iter().enumerate() {
+        for t in 0..rows {
+            let wanted = i64::from(position) + t as i64;
+            let place = if circular { wanted.rem_euclid(places) } else { wanted };
+            if !(0..places).contains(&place) {
+                dropped += 1;
+                continue;
+            }
+            for outer in item * middle..(item + 1) * middle {
+                let (to, from) = (outer * shape[axis] + place as usize, outer * rows + t);
+                data[to * inner..][..inner].copy_from_slice(&update.data()[from * inner..][..inner]);
+            }
+        }
+    }
+    Ok((Array::new(shape.clone(), data)?, Array::new(Shape::from([1]), vec![dropped])?))
+}

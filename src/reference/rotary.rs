@@ -1,0 +1,30 @@
+//! Rotary position embedding. Twins: `src/kernel/rotary.rs`, `shaders/rotary.wgsl`, `tests/rotary.rs`.
+
+use super::{Array, Real};
+use crate::Result;
+
+/// `x [B, H, T, D]` with the first R features of each row turned pairwise by the angles of its position; see
+/// [`Op::Rotary`](crate::graph::Op::Rotary).
+pub fn rotary<R: Real>(
+    x: &Array<R>,
+    [cos, sin]: [&Array<R>; 2],
+    positions: &Array<i32>,
+    interleaved: bool,
+) -> Result<Array<R>> {
+    let (heads, tokens, width) = (x.shape()[1], x.shape()[2], x.shape()[3]);
+    let (rows, pairs) = (cos.shape()[0], cos.shape()[1]);
+    let mut y = x.data().to_vec();
+    for (row, y) in y.chunks_mut(width.max(1)).enumerate() {
+        let (item, token) = (row / (heads * tokens), row % tokens);
+        let position = positions.data()[item * tokens + token];
+        let angle = i64::from(position).clamp(0, rows as i64 - 1) as usize * pairs;
+        for i in 0..pairs {
+            let (first, second) = if interleaved { (2 * i, 2 * i + 1) } else { (i, i + pairs) };
+            let (a, b) = (y[first], y[second]);
+            let (cos, sin) = (cos.data()[angle + i], sin.data()[angle + i]);
+            y[first] = a * cos - b * sin;
+            y[second] = b * cos + a * sin;
+        }
+    }
+    Array::new(x.shape().clone(), y)
+}
