@@ -65,15 +65,16 @@ impl Executable {
     ) -> Result<()> {
         self.gpu.inner.health.check()?;
         let key = self.check_buffers(buffers)?;
-        let set = match self.bound.iter().position(|set| set.key == key) {
+        let set = match self.find(&key) {
             Some(set) => set,
             None => {
                 let gpu = &*self.gpu.inner;
                 let groups = scoped_now(&gpu.device, &gpu.health, "the caller's buffers", || self.groups(&key))?;
-                self.keep(BoundSet { key, groups })
+                BoundSet { key, groups }
             }
         };
-        self.record_pass(encoder, &self.bound[set].groups);
+        self.record_pass(encoder, &set.groups);
+        self.keep(set);
         Ok(())
     }
 
@@ -96,7 +97,8 @@ impl Executable {
     fn check_buffers(&self, given: &[(&str, wgpu::BufferSlice<'_>)]) -> Result<Vec<Bound>> {
         let wanted = || self.io.iter().map(|&i| &self.buffers[i]);
         let alignment = u64::from(self.gpu.inner.limits.min_storage_buffer_offset_alignment);
-        let mut check = NameCheck::new("input or output", wanted().map(|info| info.name.as_str()));
+        let mut check =
+            NameCheck::new("input or output", "inputs and outputs", wanted().map(|info| info.name.as_str()));
         let mut bounds = vec![None; self.io.len()];
         for (name, slice) in given {
             if check.take(name)
@@ -123,7 +125,13 @@ impl Executable {
         Ok(bounds.into_iter().flatten().collect())
     }
 
-    /// Keeps a set of bind groups, in place of the oldest if there are many, and returns its place.
+    /// Takes out the bind groups of a set of buffers, if they were kept.
+    fn find(&mut self, key: &[Bound]) -> Option<BoundSet> {
+        let at = self.bound.iter().position(|set| set.key == key)?;
+        Some(self.bound.remove(at))
+    }
+
+    /// Keeps bind groups, in place of those that were not used for the longest time, and returns their place.
     fn keep(&mut self, set: BoundSet) -> usize {
         if self.bound.len() >= KEPT_SETS {
             self.bound.remove(0);
@@ -142,17 +150,20 @@ impl Executable {
                 let mut own = Vec::with_capacity(self.io.len());
                 for &i in &self.io {
                     let info = &self.buffers[i];
-                    let bytes = info.bytes + if self.guard { guard::MARGIN } else { 0 };
+                    let bytes = info.bytes + guard::margin(self.guard);
                     own.push(Bound::whole(gpu.create_buffer(&info.name, bytes).await?));
                 }
                 self.own.insert(own).clone()
             }
         };
-        if let Some(set) = self.bound.iter().position(|set| set.key == key) {
-            return Ok(set);
-        }
-        let groups = scoped(&gpu.device, &gpu.health, "bind groups", || self.groups(&key)).await?;
-        Ok(self.keep(BoundSet { key, groups }))
+        let set = match self.find(&key) {
+            Some(set) => set,
+            None => {
+                let groups = scoped(&gpu.device, &gpu.health, "bind groups", || self.groups(&key)).await?;
+                BoundSet { key, groups }
+            }
+        };
+        Ok(self.keep(set))
     }
 
     /// The executable's own inputs and outputs; empty before [`Executable::bind_own`].

@@ -143,6 +143,26 @@ impl Executable {
         Ok(outputs)
     }
 
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Name, dtype and shape of each input.
+    pub fn inputs(&self) -> impl Iterator<Item = (&str, DType, &Shape)> {
+        self.named(|home| matches!(home, Home::Input))
+    }
+
+    /// Name, dtype and shape of each output.
+    pub fn outputs(&self) -> impl Iterator<Item = (&str, DType, &Shape)> {
+        self.named(|home| matches!(home, Home::Output))
+    }
+
+    fn named(&self, want: fn(&Home) -> bool) -> impl Iterator<Item = (&str, DType, &Shape)> {
+        let wanted = self.buffers.iter().filter(move |info| want(&info.home));
+        wanted.map(|info| (info.name.as_str(), info.dtype, &info.shape))
+    }
+
     /// Floating-point operations that one run needs, by the formulas of its kernels.
     pub fn flops(&self) -> u64 {
         self.steps.iter().map(|step| step.flops).sum()
@@ -156,7 +176,7 @@ impl Executable {
     /// The inputs in the program's order, if they are what it wants.
     pub(super) fn check_inputs<'a>(&self, given: &[(&str, &'a Tensor)]) -> Result<Vec<&'a Tensor>> {
         let wanted = || self.io.iter().map(|&i| &self.buffers[i]).filter(|info| matches!(info.home, Home::Input));
-        let mut check = NameCheck::new("input", wanted().map(|info| info.name.as_str()));
+        let mut check = NameCheck::new("input", "inputs", wanted().map(|info| info.name.as_str()));
         let mut found = BTreeMap::new();
         for (name, tensor) in given {
             if check.take(name)
@@ -186,12 +206,9 @@ impl Executable {
 
 impl fmt::Debug for Executable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = |want: fn(&Home) -> bool| -> Vec<&str> {
-            self.buffers.iter().filter(|info| want(&info.home)).map(|info| info.name.as_str()).collect()
-        };
         f.debug_struct("Executable")
-            .field("inputs", &names(|home| matches!(home, Home::Input)))
-            .field("outputs", &names(|home| matches!(home, Home::Output)))
+            .field("inputs", &self.inputs().collect::<Vec<_>>())
+            .field("outputs", &self.outputs().collect::<Vec<_>>())
             .field("steps", &self.steps.len())
             .field("dispatches", &self.dispatches.len())
             .field("guard", &self.guard)

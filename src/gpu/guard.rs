@@ -14,7 +14,9 @@ use crate::{
 };
 
 /// Bytes behind the end of each buffer that no kernel may write.
-pub(super) const MARGIN: u64 = 256;
+pub(super) fn margin(guard: bool) -> u64 {
+    if guard { 256 } else { 0 }
+}
 
 /// A NaN as f32, as two f16 and as two bf16; as bool neither 0 nor 1.
 pub(super) const POISON: u32 = 0x7ffb_7ffb;

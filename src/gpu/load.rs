@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Error, Result, Tensor,
     kernel::Launch,
-    lower::{Program, Role},
+    lower::{Buffer, Program, Role},
 };
 
 /// Options of [`Gpu::load_with`].
@@ -248,9 +248,10 @@ impl Inner {
     /// Finds a place for each buffer, and fills parameters and constants.
     async fn place(&self, program: &Program, parameters: Parameters<'_>, guard: bool) -> Result<Vec<BufferInfo>> {
         let mut given = by_name(program, parameters)?;
-        let temporaries = self.place_temporaries(program, guard).await?;
+        let margin = guard::margin(guard);
+        let mut memory: HashMap<usize, wgpu::Buffer> = HashMap::new();
         let mut buffers = Vec::with_capacity(program.buffers.len());
-        for (i, buffer) in program.buffers.iter().enumerate() {
+        for (buffer, slot) in program.buffers.iter().zip(slots(program, guard)) {
             let (name, bytes) = (&buffer.name, buffer.bytes);
             let (name, home) = match &buffer.role {
                 Role::Input(name) => (name, Home::Input),
@@ -263,11 +264,17 @@ impl Inner {
                     None => return Err(Error::Binding(format!("parameter `{name}` is missing"))),
                 },
                 Role::Constant(tensor) => (name, Home::Constant(self.constant(name, bytes, tensor, guard).await?)),
-                Role::Temporary(_) => {
-                    let Some(bound) = temporaries.get(&i) else {
-                        return Err(Error::op("program", format!("temporary `{name}` has no memory")));
+                Role::Temporary(allocation) => {
+                    let buffer = match memory.get(&slot) {
+                        Some(buffer) => buffer.clone(),
+                        None => {
+                            let size = if guard { bytes } else { program.allocations[*allocation] };
+                            let buffer = self.create_buffer(name, size + margin).await?;
+                            memory.insert(slot, buffer.clone());
+                            buffer
+                        }
                     };
-                    (name, Home::Temporary(bound.clone()))
+                    (name, Home::Temporary(Bound { buffer, offset: 0, size: bytes + margin }))
                 }
             };
             buffers.push(BufferInfo {
@@ -281,47 +288,8 @@ impl Inner {
         Ok(buffers)
     }
 
-    /// Memory for each temporary: the planned allocations; with the guard on, its own, unless it takes over an input's.
-    async fn place_temporaries(&self, program: &Program, guard: bool) -> Result<HashMap<usize, Bound>> {
-        let mut memory: Vec<Bound> = Vec::new();
-        if !guard {
-            for (i, &bytes) in program.allocations.iter().enumerate() {
-                memory.push(Bound::whole(self.create_buffer(&format!("temporary {i}"), bytes.max(16)).await?));
-            }
-        }
-        // The temporary whose memory another one takes over, in place.
-        let mut origins: HashMap<usize, usize> = HashMap::new();
-        for step in &program.steps {
-            if let Some(input) = step.in_place.and_then(|input| step.inputs.get(input))
-                && let Some(output) = step.outputs.first()
-            {
-                let origin = origins.get(&input.0).copied().unwrap_or(input.0);
-                origins.insert(output.0, origin);
-            }
-        }
-        let mut temporaries = HashMap::new();
-        for (i, buffer) in program.buffers.iter().enumerate() {
-            let Role::Temporary(allocation) = buffer.role else { continue };
-            let bound = if guard {
-                let origin = origins.get(&i).copied().unwrap_or(i);
-                match temporaries.get(&origin) {
-                    Some(bound) => Bound::clone(bound),
-                    None => {
-                        let bound = Bound::whole(self.create_buffer(&buffer.name, buffer.bytes + guard::MARGIN).await?);
-                        temporaries.insert(origin, bound.clone());
-                        bound
-                    }
-                }
-            } else {
-                Bound { size: buffer.bytes, ..memory[allocation].clone() }
-            };
-            temporaries.insert(i, bound);
-        }
-        Ok(temporaries)
-    }
-
     async fn constant(&self, name: &str, bytes: u64, tensor: &Tensor, guard: bool) -> Result<Bound> {
-        let buffer = self.create_buffer(name, bytes + if guard { guard::MARGIN } else { 0 }).await?;
+        let buffer = self.create_buffer(name, bytes + guard::margin(guard)).await?;
         if guard {
             self.write(&buffer, &guard::surrounded(tensor.as_bytes(), buffer.size(), guard::POISON), name).await?;
         } else {
@@ -331,13 +299,29 @@ impl Inner {
     }
 }
 
+/// A number for the memory of each temporary: its allocation; with the guard on, one of its own, unless it takes over an
+/// input's.
+fn slots(program: &Program, guard: bool) -> Vec<usize> {
+    let slot = |(i, buffer): (usize, &Buffer)| match buffer.role {
+        Role::Temporary(allocation) if !guard => allocation,
+        _ => i,
+    };
+    let mut slots: Vec<usize> = program.buffers.iter().enumerate().map(slot).collect();
+    for step in program.steps.iter().filter(|_| guard) {
+        if let Some(input) = step.in_place {
+            slots[step.outputs[0].0] = slots[step.inputs[input].0];
+        }
+    }
+    slots
+}
+
 /// The given parameters by name, if they are the program's.
 fn by_name<'a>(program: &Program, parameters: Parameters<'a>) -> Result<BTreeMap<&'a str, Parameter<'a>>> {
     let wanted = program.buffers.iter().filter_map(|buffer| match &buffer.role {
         Role::Parameter(name) => Some((name.as_str(), buffer)),
         _ => None,
     });
-    let mut check = NameCheck::new("parameter", wanted.clone().map(|(name, _)| name));
+    let mut check = NameCheck::new("parameter", "parameters", wanted.clone().map(|(name, _)| name));
     let wanted: BTreeMap<_, _> = wanted.collect();
     for (name, value) in &parameters.given {
         if check.take(name) {

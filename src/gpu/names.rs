@@ -3,15 +3,16 @@ use crate::{DType, Error, Result, Shape, Tensor};
 /// Gathers everything that is wrong with a list of named things, so that one error can say it all.
 pub(super) struct NameCheck<'a> {
     kind: &'static str,
+    kinds: &'static str,
     missing: Vec<&'a str>,
     wanted: Vec<&'a str>,
     problems: Vec<String>,
 }
 
 impl<'a> NameCheck<'a> {
-    pub(super) fn new(kind: &'static str, wanted: impl Iterator<Item = &'a str>) -> Self {
+    pub(super) fn new(kind: &'static str, kinds: &'static str, wanted: impl Iterator<Item = &'a str>) -> Self {
         let wanted: Vec<&str> = wanted.collect();
-        NameCheck { kind, missing: wanted.clone(), wanted, problems: Vec::new() }
+        NameCheck { kind, kinds, missing: wanted.clone(), wanted, problems: Vec::new() }
     }
 
     /// Whether the name is wanted and given for the first time.
@@ -65,9 +66,9 @@ impl<'a> NameCheck<'a> {
         }
         let list = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         Err(Error::Binding(format!(
-            "{}; the program's {}s are: {}",
+            "{}; the program's {} are: {}",
             self.problems.join("; "),
-            self.kind,
+            self.kinds,
             if self.wanted.is_empty() { "none".into() } else { list(&self.wanted) }
         )))
     }

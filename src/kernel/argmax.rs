@@ -4,9 +4,7 @@ use crate::{DType, Layout};
 
 /// The index of the largest element along an axis of an f32, i32 or u32 tensor that has elements there.
 ///
-/// One input, one output: i32, dense, in the shape of the other axes. `x` may have any strides, as long as the other axes
-/// merge into at most four groups that one stride covers; otherwise every variant is refused, and `x` has to be copied
-/// to a dense tensor first.
+/// One input, one output: i32, dense, in the shape of the other axes. `x` may have any strides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ArgmaxProblem {
     /// The element type of the input.

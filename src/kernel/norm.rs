@@ -1,6 +1,12 @@
 //! Layer norm and RMS norm, with the residual addition before them. Twins: `shaders/norm*.wgsl`, `tests/norm.rs`.
 
-use crate::{Layout, Shape};
+use super::{
+    Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
+    axes::Axis,
+    rows::{Deal, PACKED_TOTAL, Rows},
+    strided::touched,
+};
+use crate::{Error, Layout, Result, Shape};
 
 /// What a [`NormProblem`] takes off and divides by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,9 +30,7 @@ pub enum NormKind {
 ///   `mean` and `rstd` that of its leading axes.
 /// - Rows of no elements have mean 0 and variance 0.
 ///
-/// Every layout may have any strides, as long as the leading axes merge into at most four groups, and the trailing axes
-/// too (axes that one stride covers in every operand are one group); otherwise every variant is refused, and the operand
-/// has to be copied to a dense tensor first.
+/// Every layout may have any strides. Fastest are rows whose elements lie side by side, aligned to four.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NormProblem {
     /// Layer norm or RMS norm.
@@ -74,5 +78,211 @@ impl NormProblem {
     /// The shape of the normalised axes, which `weight` and `bias` have to have.
     pub fn row_shape(&self) -> Shape {
         self.x.shape[self.x.shape.rank().saturating_sub(self.axes)..].into()
+    }
+}
+
+/// A [`NormProblem`] that holds together, with its axes merged.
+struct Plan {
+    rows: Rows,
+    width: usize,
+    /// Strides in x and residual, in elems.
+    leading: Vec<Axis<2>>,
+    /// Strides in x, residual, weight and bias, in elems.
+    trailing: Vec<Axis<4>>,
+    /// First elems of x, residual, weight and bias.
+    offsets: [usize; 4],
+}
+
+impl NormProblem {
+    const FAMILY: &str = "norm";
+
+    fn plan(&self) -> Result<Plan> {
+        let fault = |message: String| Err(Error::op(Self::FAMILY, message));
+        let shape = &self.x.shape;
+        let rank = shape.rank();
+        if self.axes == 0 || self.axes > rank {
+            return fault(format!("{} trailing axes of x {shape} can't be normalised; 1 to {rank} can", self.axes));
+        }
+        if !(self.epsilon >= 0.0 && self.epsilon.is_finite()) {
+            return fault(format!("epsilon is {}, expected 0 or a finite number above", self.epsilon));
+        }
+        if self.mean && self.kind == NormKind::Rms {
+            return fault("an RMS norm has no mean to write".into());
+        }
+        let row_shape = self.row_shape();
+        let affine = [("weight", &self.weight), ("bias", &self.bias)];
+        for (name, layout, expected) in [("residual", &self.residual, shape)]
+            .into_iter()
+            .chain(affine.map(|(name, layout)| (name, layout, &row_shape)))
+        {
+            if let Some(layout) = layout
+                && layout.shape != *expected
+            {
+                return Err(Error::shape(Self::FAMILY, name, &layout.shape, format!("{expected}: broadcast it first")));
+            }
+        }
+        if let Some(input) = self.in_place
+            && !self.allows_in_place(input)
+        {
+            return fault(format!("y can't share the buffer of input {input}: it has to be x or residual, and dense"));
+        }
+        shape.checked_elements(Self::FAMILY)?;
+
+        let first = rank - self.axes;
+        let layouts = [Some(&self.x), self.residual.as_ref(), self.weight.as_ref(), self.bias.as_ref()];
+        let still = vec![0; rank];
+        let strides = layouts.map(|layout| layout.map_or(&still[..], |layout| &layout.strides));
+        let [x, residual, weight, bias] = strides;
+        let mut leading = Axis::merged(&shape[..first], [&x[..first], &residual[..first]]);
+        let trailing =
+            Axis::merged(&row_shape, [&x[first..], &residual[first..], &weight[..self.axes], &bias[..self.axes]]);
+        let mut offsets = layouts.map(|layout| layout.map_or(0, |layout| layout.offset));
+        let (rows, width) = (shape[..first].iter().product(), row_shape.iter().product());
+
+        const PACK: usize = 4;
+        let dense = trailing.len() == 1
+            && layouts.iter().zip(trailing[0].strides).all(|(layout, stride)| layout.is_none() || stride == 1);
+        let aligned = width % PACK == 0
+            && offsets.iter().all(|offset| offset % PACK == 0)
+            && leading.iter().all(|axis| axis.strides.iter().all(|stride| stride % PACK as isize == 0));
+        let pack = if dense && aligned { PACK } else { 1 };
+        if pack > 1 {
+            offsets = offsets.map(|offset| offset / pack);
+            leading.iter_mut().for_each(|axis| axis.strides = axis.strides.map(|stride| stride / pack as isize));
+        }
+        let side_by_side = leading.last().is_some_and(|axis| axis.strides[0].abs() == 1 && axis.size > 1) && !dense;
+        // Of each element itself, weight and bias.
+        let registers = 1 + affine.iter().filter(|(_, layout)| layout.is_some()).count();
+        let rows = Rows { family: Self::FAMILY, rows, elems: width / pack, pack, registers, passes: 3, side_by_side };
+        Ok(Plan { rows, width, leading, trailing, offsets })
+    }
+
+    /// Inputs, then outputs, as the shaders declare them.
+    fn bindings(&self) -> Vec<Binding> {
+        let inputs = [true, self.residual.is_some(), self.weight.is_some(), self.bias.is_some()];
+        let inputs = (0..inputs.into_iter().filter(|given| *given).count()).filter(|&i| self.in_place != Some(i));
+        let outputs = [true, self.sum, self.mean, self.rstd].into_iter().filter(|wanted| *wanted).count();
+        let outputs = (0..outputs).map(|i| Binding::write(Operand::Output(i)));
+        inputs.map(|i| Binding::read(Operand::Input(i))).chain(outputs).collect()
+    }
+
+    /// Per element: sum, difference, square and its sum, difference, product (RMS: square, its sum, product).
+    fn flops(&self, elements: u64) -> u64 {
+        let norm = if self.kind == NormKind::Layer { 6 } else { 3 };
+        let options = [&self.residual, &self.weight, &self.bias].into_iter().filter(|layout| layout.is_some()).count();
+        elements * (norm + options as u64)
+    }
+
+    fn bytes(&self, plan: &Plan) -> u64 {
+        let inputs = [Some(&self.x), self.residual.as_ref(), self.weight.as_ref(), self.bias.as_ref()];
+        let read: u64 = inputs.into_iter().flatten().map(touched).sum();
+        let rows = plan.rows.rows as u64;
+        let per_row = plan.width as u64 * (1 + u64::from(self.sum)) + u64::from(self.mean) + u64::from(self.rstd);
+        4 * (read + rows * per_row)
+    }
+}
+
+impl Problem for NormProblem {
+    fn family(&self) -> &'static str {
+        Self::FAMILY
+    }
+
+    fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
+        match self.plan() {
+            Ok(plan) => plan.rows.candidates(profile),
+            Err(error) => Rows::refused(&error),
+        }
+    }
+
+    fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
+        let plan = self.plan()?;
+        let deal = plan.rows.deal(variant, profile)?;
+        let (name, template) = match deal {
+            Deal::Plain { .. } => ("norm", include_str!("../../shaders/norm.wgsl")),
+            Deal::Workgroup { .. } => ("norm_workgroup", include_str!("../../shaders/norm_workgroup.wgsl")),
+            Deal::Subgroup { .. } => ("norm_subgroup", include_str!("../../shaders/norm_subgroup.wgsl")),
+        };
+        let mut shader = deal
+            .slots(Specialization::new(name, template))
+            .value("ROW_AXES", plan.leading.len() - 1)
+            .value("COL_AXES", plan.trailing.len() - 1)
+            .value("PACK", plan.rows.pack)
+            .value("RMS", self.kind == NormKind::Rms)
+            .region("SUM", self.sum)
+            .region("MEAN", self.mean)
+            .region("RSTD", self.rstd);
+        if plan.rows.pack > 1 {
+            shader = shader.ty("elem", "vec4<f32>").function("total", PACKED_TOTAL);
+        }
+        // Where an operand is read: from its own binding, from that of y, or not at all.
+        let operands = [
+            ("X", "read_x", true, "elem()"),
+            ("RESIDUAL", "read_residual", self.residual.is_some(), "elem()"),
+            ("WEIGHT", "read_weight", self.weight.is_some(), "elem(1.0)"),
+            ("BIAS", "read_bias", self.bias.is_some(), "elem()"),
+        ];
+        for (i, (region, read, given, absent)) in operands.into_iter().enumerate() {
+            let shared = self.in_place == Some(i);
+            shader = shader.region(region, given && !shared);
+            if shared || !given {
+                let value = if shared { "y[i]" } else { absent };
+                shader = shader.function(read, format!("fn {read}(i: u32) -> elem {{ return {value}; }}"));
+            }
+        }
+
+        let mut params = vec![
+            plan.rows.rows as u32,
+            plan.width as u32,
+            plan.rows.elems as u32,
+            deal.turns() as u32,
+            self.epsilon.to_bits(),
+        ];
+        params.extend(plan.offsets.map(|offset| offset as u32));
+        let (row, rows) = Axis::words(&plan.leading);
+        let (column, columns) = Axis::words(&plan.trailing);
+        params.extend(row.into_iter().chain(column).chain(rows).chain(columns));
+
+        let nothing = plan.width == 0 && !self.mean && !self.rstd;
+        Ok(Kernel {
+            launches: vec![Launch {
+                label: variant.into(),
+                source: shader.source()?,
+                bindings: self.bindings(),
+                params,
+                grid: if nothing { [0; 3] } else { deal.grid(&plan.rows, profile)? },
+                flops: self.flops((plan.rows.rows * plan.width) as u64),
+                bytes: self.bytes(&plan),
+            }],
+            scratch: Vec::new(),
+        })
+    }
+
+    fn summary(&self) -> String {
+        let first = self.x.shape.rank().saturating_sub(self.axes);
+        let (rows, width) = self.x.shape.split_at(first);
+        let (rows, width): (usize, usize) = (rows.iter().product(), width.iter().product());
+        let kind = if self.kind == NormKind::Layer { "layer" } else { "rms" };
+        let options = [
+            ("+residual", self.residual.is_some()),
+            ("+weight", self.weight.is_some()),
+            ("+bias", self.bias.is_some()),
+            ("→sum", self.sum),
+            ("→mean", self.mean),
+            ("→rstd", self.rstd),
+        ];
+        let options = options.into_iter().filter(|(_, on)| *on).map(|(name, _)| format!(" {name}"));
+        format!("{kind} rows={rows} width={width}{}", options.collect::<String>())
+    }
+
+    fn allows_in_place(&self, input: usize) -> bool {
+        match input {
+            0 => self.x.is_contiguous(),
+            1 => self.residual.as_ref().is_some_and(Layout::is_contiguous),
+            _ => false,
+        }
+    }
+
+    fn set_in_place(&mut self, input: usize) {
+        self.in_place = Some(input);
     }
 }

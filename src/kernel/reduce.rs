@@ -8,8 +8,7 @@ use crate::{DType, Layout, graph::Reduce};
 /// reduced ones; that is the same buffer). The order of additions is fixed and depends on the variant; integers wrap.
 /// Over no elements the result is that of [`Reduce`].
 ///
-/// `x` may have any strides, as long as the kept axes merge into at most four groups that one stride covers, and the
-/// reduced axes too; otherwise every variant is refused, and `x` has to be copied to a dense tensor first.
+/// `x` may have any strides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReduceProblem {
     /// What is computed.

@@ -11,8 +11,7 @@ use crate::Layout;
 /// An element of −inf (tested by its bits, before the scale) gives exactly 0, or −inf for the log; so does each element
 /// of a line that has no other. One input, one output: dense, in the shape of `x`.
 ///
-/// `x` may have any strides, as long as the other axes merge into at most four groups that one stride covers in input
-/// and output; otherwise every variant is refused, and `x` has to be copied to a dense tensor first.
+/// `x` may have any strides. Fastest are lines whose elements lie side by side, aligned to four.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SoftmaxProblem {
     /// Whether the logarithm of the softmax is computed.

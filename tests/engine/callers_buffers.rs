@@ -85,7 +85,7 @@ fn everything_wrong_with_the_buffers_is_in_one_error() {
              the buffer of `y` lacks the usage STORAGE; \
              the buffer of `y` starts at offset 4, expected a multiple of {alignment}; \
              there is no input or output `t`; input or output `z` is missing; \
-             the program's input or outputs are: `x`, `y`, `z`"
+             the program's inputs and outputs are: `x`, `y`, `z`"
         )
     );
 }

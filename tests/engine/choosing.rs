@@ -58,3 +58,13 @@ fn a_missing_feature_is_an_error() {
     let error = Gpu::builder().adapter_index(0).features(first).build();
     assert!(message(error).contains("lacks"));
 }
+
+/// The backend that runs nothing: good for no more than to see that everything can be built on limits of its own.
+#[test]
+fn a_device_without_an_adapter_builds_programs() {
+    let (device, queue) = wgpu::Device::noop(&Default::default());
+    let gpu = Gpu::from_wgpu(device, queue);
+    let w = ramp(10, 1.0);
+    let mut executable = gpu.load(&sample(10), [("w", &w)]).expect("loads");
+    assert_eq!(executable.run(&[("x", &w)]).expect("runs").len(), 2);
+}

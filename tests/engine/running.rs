@@ -5,6 +5,10 @@ fn a_program_runs_and_gives_the_same_bits_again() {
     for n in [1, 3, 64, 1000] {
         let w = ramp(n, 3.0);
         let mut executable = gpu().load(&sample(n), [("w", &w)]).expect("loads");
+        let shape = Shape::from([n]);
+        assert_eq!(executable.inputs().collect::<Vec<_>>(), [("x", DType::F32, &shape)]);
+        let outputs = [("y", DType::F32, &shape), ("z", DType::F32, &shape)];
+        assert_eq!(executable.outputs().collect::<Vec<_>>(), outputs);
         for _ in 0..3 {
             check_sample(&mut executable, n, &w);
         }

@@ -1,0 +1,207 @@
+//! How kernels that reduce each row of a matrix to something deal the rows to invocations. Shared by the families.
+
+use super::{AdapterKind, Candidate, Profile, Specialization, fold_grid};
+use crate::{Error, Result};
+
+/// Rows to be reduced, as far as the choice of a variant needs to know them.
+#[derive(Clone, Debug)]
+pub(super) struct Rows {
+    /// The kernel family.
+    pub(super) family: &'static str,
+    /// How many rows.
+    pub(super) rows: usize,
+    /// Elems of a row: elements, or vectors of four where `pack` is 4.
+    pub(super) elems: usize,
+    /// Elements of an elem.
+    pub(super) pack: usize,
+    /// Registers that a lane of the subgroup variant needs for each element that it keeps.
+    pub(super) registers: usize,
+    /// How often a row is gone through.
+    pub(super) passes: usize,
+    /// Neighbours in memory are elements of neighbouring rows, not of one row.
+    pub(super) side_by_side: bool,
+}
+
+/// A way to deal rows to invocations: a variant and its tile shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deal {
+    /// A row an invocation, `wg` of them a workgroup.
+    Plain { wg: usize },
+    /// A row by `lanes` invocations, and `rows` of them a workgroup; a lane keeps `chunks` elems in registers.
+    Workgroup { lanes: usize, rows: usize, chunks: usize },
+    /// A row a subgroup of `lanes`, which is a workgroup and takes `turns` rows one after the other.
+    Subgroup { lanes: usize, chunks: usize, turns: usize },
+}
+
+pub(super) const PLAIN: &str = "plain";
+pub(super) const WORKGROUP: &str = "workgroup";
+pub(super) const SUBGROUP: &str = "subgroup";
+
+impl Rows {
+    /// The variants in the order that suits the device.
+    pub(super) fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
+        let cpu = profile.kind == AdapterKind::Cpu;
+        let subgroup = self.subgroup(profile);
+        let kept = subgroup.as_ref().is_ok_and(|&deal| match deal {
+            Deal::Subgroup { lanes, chunks, .. } => (chunks + 1) * lanes > self.elems,
+            _ => false,
+        });
+        let subgroup = match subgroup {
+            Ok(_) if kept => Candidate::usable(SUBGROUP, "a row stays in the registers of a subgroup"),
+            Ok(Deal::Subgroup { lanes, chunks, .. }) => Candidate::usable(
+                SUBGROUP,
+                format!(
+                    "of {} elements a subgroup keeps {} in registers and loads the others again",
+                    self.elems * self.pack,
+                    chunks * lanes * self.pack
+                ),
+            ),
+            Ok(_) => Candidate::usable(SUBGROUP, "a row a subgroup"),
+            Err(reason) => Candidate::refused(SUBGROUP, reason),
+        };
+        let workgroup = match self.workgroup(profile) {
+            Ok(_) if cpu => Candidate::usable(WORKGROUP, "barriers are costly on a software adapter"),
+            Ok(_) => Candidate::usable(WORKGROUP, "a row is loaded once, by neighbouring invocations"),
+            Err(reason) => Candidate::refused(WORKGROUP, reason),
+        };
+        let plain = match (cpu, self.side_by_side) {
+            (true, _) => "one row an invocation: no barriers, compiles at once",
+            (false, true) => "neighbouring invocations read neighbours in memory",
+            (false, false) => "one row an invocation: neighbouring invocations read far apart",
+        };
+        let plain = match self.plain(profile) {
+            Ok(_) => Candidate::usable(PLAIN, plain),
+            Err(reason) => Candidate::refused(PLAIN, reason),
+        };
+        let mut all = if cpu {
+            vec![subgroup, plain, workgroup]
+        } else if self.side_by_side {
+            vec![plain, workgroup, subgroup]
+        } else if kept {
+            vec![subgroup, workgroup, plain]
+        } else {
+            vec![workgroup, subgroup, plain]
+        };
+        all.sort_by_key(|candidate| !candidate.is_usable());
+        all
+    }
+
+    /// The variants of a problem that none can solve.
+    pub(super) fn refused(error: &Error) -> Vec<Candidate> {
+        [PLAIN, WORKGROUP, SUBGROUP].map(|variant| Candidate::refused(variant, error.to_string())).into()
+    }
+
+    /// The tile shape of a variant that can run.
+    pub(super) fn deal(&self, variant: &str, profile: &Profile) -> Result<Deal> {
+        let refused = |reason| Error::NoVariant { family: self.family, reasons: vec![format!("{variant}: {reason}")] };
+        match variant {
+            PLAIN => self.plain(profile).map_err(refused),
+            WORKGROUP => self.workgroup(profile).map_err(refused),
+            SUBGROUP => self.subgroup(profile).map_err(refused),
+            _ => Err(unknown(self.family, variant, &[PLAIN, WORKGROUP, SUBGROUP])),
+        }
+    }
+
+    fn plain(&self, profile: &Profile) -> Result<Deal, String> {
+        // The plain shaders take so many elems in straight-line code.
+        const BLOCK: usize = 8;
+        iterations(self.passes * (self.elems / BLOCK + BLOCK), profile)?;
+        // A software adapter gives each thread whole workgroups, which cost it little.
+        Ok(Deal::Plain { wg: if profile.kind == AdapterKind::Cpu { 16 } else { 64 } })
+    }
+
+    fn workgroup(&self, profile: &Profile) -> Result<Deal, String> {
+        const WG: usize = 256;
+        const MOST_LANES: usize = 256;
+        const LEAST_LANES: usize = 8;
+        // Each lane two words of workgroup memory.
+        let limits = &profile.limits;
+        let most = limits.workgroup_invocations.min(limits.workgroup_size_x).min(limits.workgroup_bytes / 8) as usize;
+        if most < LEAST_LANES {
+            return Err(format!("{LEAST_LANES} invocations with 64 bytes of workgroup memory (the device has {most})"));
+        }
+        let wg = if most < WG { 1 << most.ilog2() } else { WG };
+        // A few elems a lane hide the time that loads take.
+        let lanes = self.elems.div_ceil(4).next_power_of_two().clamp(LEAST_LANES, MOST_LANES.min(wg));
+        let chunks = (self.elems / lanes).min(8);
+        iterations(self.iterations_of_row(lanes, chunks) + 2 * lanes.ilog2() as usize, profile)?;
+        Ok(Deal::Workgroup { lanes, rows: wg / lanes, chunks })
+    }
+
+    fn subgroup(&self, profile: &Profile) -> Result<Deal, String> {
+        let lanes = match profile.subgroup {
+            None => return Err("the device has no subgroup operations".into()),
+            Some((least, most)) if least != most => {
+                return Err(format!("the subgroup size varies from {least} to {most} here"));
+            }
+            Some((size, _)) => size as usize,
+        };
+        let most = profile.limits.workgroup_invocations.min(profile.limits.workgroup_size_x) as usize;
+        if lanes > most {
+            return Err(format!("a workgroup of a subgroup's {lanes} invocations (the limit is {most})"));
+        }
+        // On a software adapter, registers are memory; what counts is how long straight-line code takes to compile.
+        let (chunks, turns) = match profile.kind {
+            AdapterKind::Cpu => (if self.pack == 1 { 128 } else { 64 }, (self.rows / 128).clamp(1, 32)),
+            AdapterKind::Gpu => (96 / (self.registers * self.pack).max(1), (self.rows / 8192).clamp(1, 8)),
+        };
+        let chunks = (self.elems / lanes).min(chunks);
+        let of_row = 1 + self.iterations_of_row(lanes, chunks);
+        iterations(of_row, profile)?;
+        let turns = profile.loop_iterations().map_or(turns, |most| turns.min(most / of_row));
+        Ok(Deal::Subgroup { lanes, chunks, turns })
+    }
+
+    /// What a lane goes round for the elems of a row that it does not keep.
+    fn iterations_of_row(&self, lanes: usize, chunks: usize) -> usize {
+        self.passes * (self.elems - chunks * lanes).div_ceil(lanes)
+    }
+}
+
+fn iterations(needed: usize, profile: &Profile) -> Result<(), String> {
+    match profile.loop_iterations() {
+        Some(most) if needed > most => Err(format!(
+            "an invocation's loops would go round {needed} times (software adapters leave them after {most})"
+        )),
+        _ => Ok(()),
+    }
+}
+
+impl Deal {
+    /// The workgroups that take all rows.
+    pub(super) fn grid(self, of: &Rows, profile: &Profile) -> Result<[u32; 3]> {
+        let rows_each = match self {
+            Deal::Plain { wg } => wg,
+            Deal::Workgroup { rows, .. } => rows,
+            Deal::Subgroup { turns, .. } => turns,
+        };
+        fold_grid(of.rows.div_ceil(rows_each) as u64, profile, of.family)
+    }
+
+    /// Fills the slots for the tile shape.
+    pub(super) fn slots(self, shader: Specialization) -> Specialization {
+        match self {
+            Deal::Plain { wg } => shader.value("WG", wg),
+            Deal::Workgroup { lanes, rows, chunks } => {
+                shader.value("LANES", lanes).value("ROWS", rows).value("CHUNKS", chunks)
+            }
+            Deal::Subgroup { lanes, chunks, .. } => shader.value("LANES", lanes).value("CHUNKS", chunks),
+        }
+    }
+
+    /// Rows that a workgroup takes one after the other.
+    pub(super) fn turns(self) -> usize {
+        match self {
+            Deal::Subgroup { turns, .. } => turns,
+            Deal::Plain { .. } | Deal::Workgroup { .. } => 1,
+        }
+    }
+}
+
+/// The error of a family for a variant that it doesn't have.
+pub(super) fn unknown(family: &str, variant: &str, known: &[&str]) -> Error {
+    Error::op(family, format!("there is no variant `{variant}`; there are {}", known.join(", ")))
+}
+
+/// The slot `total` for packed elems.
+pub(super) const PACKED_TOTAL: &str = "fn total(v: elem) -> f32 { return (v.x + v.y) + (v.z + v.w); }";
