@@ -36,7 +36,7 @@ mod rotary;
 use std::process::ExitCode;
 
 use case::{Case, Cases};
-use conformance::{Outcome, Report, check, folder};
+use conformance::{Outcome, Outputs, Report, check, folder};
 use import::{Import, Refusal};
 use tilewise::{DType, reference::compare::Bound};
 
@@ -72,7 +72,8 @@ fn run(case: &Case) -> Outcome {
         }
         Err(Refusal::Fault(why)) => Outcome::Failed(why),
         Ok(()) => {
-            let compared = conformance::run(&import.graph, &import.inputs, |outputs| {
+            let compared = conformance::each_machine(|machine| {
+                let outputs = machine(&import.graph, &import.inputs, &Outputs::new()).map_err(|e| e.to_string())?;
                 case.expected.iter().try_for_each(|(name, expected)| {
                     let actual = outputs.get(name).ok_or_else(|| format!("there is no output `{name}`"))?;
                     // Expected i64 are results that count or index something, which are i32 here.

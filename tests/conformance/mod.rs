@@ -22,14 +22,20 @@ pub(crate) fn folder(variable: &str, default: &str) -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(default), PathBuf::from)
 }
 
-/// Computes a graph's outputs on the reference and hands them to `check`.
-pub(crate) fn run(
-    graph: &Graph,
-    inputs: &BTreeMap<String, Tensor>,
-    mut check: impl FnMut(&BTreeMap<String, Tensor>) -> Result<(), String>,
-) -> Result<(), String> {
-    let reference = reference::evaluate(graph, inputs).map_err(|e| format!("reference: {e}"))?;
-    check(&reference).map_err(|e| format!("reference: {e}"))
+/// Tensors by name.
+pub(crate) type Outputs = BTreeMap<String, Tensor>;
+
+/// Computes the outputs of a graph from its inputs and parameters.
+pub(crate) type Machine = dyn Fn(&Graph, &Outputs, &Outputs) -> tilewise::Result<Outputs>;
+
+/// Does something on the reference.
+pub(crate) fn each_machine(mut test: impl FnMut(&Machine) -> Result<(), String>) -> Result<(), String> {
+    test(&on_reference).map_err(|e| format!("reference: {e}"))
+}
+
+fn on_reference(graph: &Graph, inputs: &Outputs, parameters: &Outputs) -> tilewise::Result<Outputs> {
+    let both = inputs.iter().chain(parameters).map(|(name, tensor)| (name.clone(), tensor.clone()));
+    reference::evaluate(graph, &both.collect())
 }
 
 /// Compares a result with what is expected, a NaN with a NaN too, and integers and booleans exactly.

@@ -112,10 +112,11 @@ impl Report {
             return ExitCode::SUCCESS;
         }
         println!("{title}");
+        let width = self.operators.keys().map(String::len).max().unwrap_or(0);
         for (operator, Counts { passed, failed, left_out }) in &self.operators {
             let failed = if *failed > 0 { format!(", {failed} FAILED") } else { String::new() };
             let left_out = if *left_out > 0 { format!(", {left_out} left out") } else { String::new() };
-            println!("  {operator:<28} {passed:>3} passed{failed}{left_out}");
+            println!("  {operator:<width$} {passed:>3} passed{failed}{left_out}");
         }
         let list = |counts: &BTreeMap<String, usize>| {
             let each: Vec<String> = counts.iter().map(|(what, n)| format!("  {n:>3}  {what}")).collect();

@@ -179,6 +179,12 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// The rank of operand `i`, which is data.
+    pub(crate) fn rank(&mut self, i: usize) -> Result<usize> {
+        let x = self.x(i)?;
+        Ok(self.shape(x).rank())
+    }
+
     /// Operand `i` as data.
     pub(crate) fn x(&mut self, i: usize) -> Result<ValueId> {
         let tensor = match self.slot(i)? {
