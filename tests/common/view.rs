@@ -151,26 +151,29 @@ impl View {
     }
 }
 
-/// The dtype's tensor of a shape, whose bits every usable variant of the problem gives, on this device and on a grid that
-/// has to be folded.
+/// The output of a problem, of which every variant that can run here gives the same bits.
 pub(crate) fn run(problem: &dyn Problem, inputs: &[&Tensor], dtype: DType, shape: &Shape) -> Tensor {
-    let gpu = crate::common::gpu();
-    let mut narrow = gpu.profile().clone();
-    narrow.limits.workgroups_per_dimension = 50;
-    let mut results: Vec<(String, Tensor)> = Vec::new();
-    for profile in [gpu.profile(), &narrow] {
-        let usable = problem.candidates(profile).into_iter().filter(|candidate| candidate.is_usable());
-        for variant in usable.map(|candidate| candidate.variant) {
-            let label = format!("{} {} {variant}", problem.family(), problem.summary());
-            let result = run_variant(problem, variant, profile, inputs, dtype, shape, &label);
-            results.push((label, result));
-        }
+    run_as(crate::common::gpu().profile(), problem, inputs, dtype, shape)
+}
+
+/// [`run`] where a grid may have only this many workgroups in a dimension, so that it is folded as large ones are.
+pub(crate) fn run_folded(limit: u32, problem: &dyn Problem, inputs: &[&Tensor], dtype: DType, shape: &Shape) -> Tensor {
+    let mut profile = crate::common::gpu().profile().clone();
+    profile.limits.workgroups_per_dimension = limit;
+    run_as(&profile, problem, inputs, dtype, shape)
+}
+
+fn run_as(profile: &Profile, problem: &dyn Problem, inputs: &[&Tensor], dtype: DType, shape: &Shape) -> Tensor {
+    let usable = problem.candidates(profile).into_iter().filter(|candidate| candidate.is_usable());
+    let mut results = usable.map(|candidate| {
+        let label = format!("{} {} {}", problem.family(), problem.summary(), candidate.variant);
+        (run_variant(problem, candidate.variant, profile, inputs, dtype, shape, &label), label)
+    });
+    let (first, first_label) = results.next().expect("a variant can run");
+    for (result, label) in results {
+        assert_eq!(result.as_bytes(), first.as_bytes(), "{label} differs from {first_label}");
     }
-    let (first, rest) = results.split_first().expect("a variant can run");
-    for (label, result) in rest {
-        assert_eq!(result.as_bytes(), first.1.as_bytes(), "{label} differs from {}", first.0);
-    }
-    results.swap_remove(0).1
+    first
 }
 
 fn run_variant(

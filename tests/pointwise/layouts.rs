@@ -127,6 +127,26 @@ fn views_of_one_operand() {
 }
 
 #[test]
+fn folded_grids() {
+    let mut rng = Rng(16);
+    let shape = Shape::from([100_003]);
+    let x = small(&mut rng, DType::F32, &shape);
+    let problem = dense(&[&x], DType::Bool, vec![Instr::Cast(DType::Bool, Arg::Operand(0))]);
+    let whole = view::run(&problem, &[&x], DType::Bool, &shape);
+    let profile = common::gpu().profile();
+    for limit in [10, 33, 97] {
+        let mut folded = profile.clone();
+        folded.limits.workgroups_per_dimension = limit;
+        assert!(problem.kernel("plain", &folded).expect("it fits").launches[0].grid[1] > 1);
+        assert_eq!(view::run_folded(limit, &problem, &[&x], DType::Bool, &shape), whole);
+    }
+    let mut few = profile.clone();
+    few.limits.workgroups_per_dimension = 9;
+    let error = problem.kernel("plain", &few).expect_err("98 workgroups don't fit").to_string();
+    assert!(error.starts_with("pointwise: workgroups"), "{error}");
+}
+
+#[test]
 fn another_shape_compiles_nothing() {
     let mut rng = Rng(15);
     let mut run = |rows: usize, columns: usize| {
