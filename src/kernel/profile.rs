@@ -46,6 +46,19 @@ pub struct Limits {
 }
 
 impl Profile {
+    /// How many rounds an invocation's loops may take, all of them together, before the driver leaves them without a word
+    /// and the result is wrong; `None` where there is no such end.
+    ///
+    /// llvmpipe stops each shader after 65,535 rounds, shared by all loops, nested ones too (`LP_MAX_TGSI_LOOP_ITERATIONS`
+    /// in Mesa's `lp_bld_limits.h`); entering a loop costs one. Loops that the driver unrolls don't count, but that can't be
+    /// relied on. A variant that could take more has to share out its work or be refused.
+    pub fn loop_rounds(&self) -> Option<u64> {
+        match self.kind {
+            AdapterKind::Cpu => Some(65_535),
+            AdapterKind::Gpu => None,
+        }
+    }
+
     /// How often the loops of one invocation may go round, all of them together; `None` if there is no limit.
     ///
     /// llvmpipe, which lavapipe runs on, silently leaves a loop when they have gone round 65,535 times
