@@ -25,12 +25,21 @@ struct OutputForm {
     value: String,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpdateForm {
+    state: String,
+    next: String,
+}
+
 /// A graph as it is read: each node is decoded by itself, so that an error can name it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct GraphForm {
     nodes: Vec<Map<String, Value>>,
     outputs: Vec<OutputForm>,
+    #[serde(default)]
+    updates: Vec<UpdateForm>,
 }
 
 impl Graph {
@@ -42,14 +51,17 @@ impl Graph {
             true => "[]".to_string(),
             false => format!("[\n    {}\n  ]", lines.join(",\n    ")),
         };
-        Ok(format!("{{\n  \"nodes\": {},\n  \"outputs\": {}\n}}\n", list(nodes), list(outputs)))
+        let updates = self.update_forms().iter().map(line).collect::<Result<Vec<_>>>()?;
+        let updates = if updates.is_empty() { String::new() } else { format!(",\n  \"updates\": {}", list(updates)) };
+        Ok(format!("{{\n  \"nodes\": {},\n  \"outputs\": {}{updates}\n}}\n", list(nodes), list(outputs)))
     }
 
     /// Builds the graph that a JSON text describes, with every check of the builder.
     ///
     /// `nodes` lists the operations in an order of execution. `op` and the fields beside it are those of [`Op`]; `inputs`
     /// are values by name, or by `%N` for the N-th value that the nodes define; `outputs` names the results (it may be
-    /// left out, except for inputs and parameters). `outputs` of the graph gives the results to the caller.
+    /// left out, except for inputs and parameters). `outputs` of the graph gives the results to the caller; `updates`, if
+    /// there are states, lists `{"state": …, "next": …}`.
     ///
     /// ```
     /// let g = tilewise::Graph::from_json(r#"{
@@ -83,6 +95,12 @@ impl Graph {
         self.outputs.iter().map(form).collect()
     }
 
+    fn update_forms(&self) -> Vec<UpdateForm> {
+        let form =
+            |&(state, next): &(ValueId, ValueId)| UpdateForm { state: self.label(state), next: self.label(next) };
+        self.updates.iter().map(form).collect()
+    }
+
     fn resolve(&self, label: &str) -> Result<ValueId> {
         let value = match label.strip_prefix('%') {
             Some(number) => number.parse().ok().map(ValueId).filter(|v| v.index() < self.values.len()),
@@ -94,9 +112,10 @@ impl Graph {
 
 impl Serialize for Graph {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut form = serializer.serialize_struct("Graph", 2)?;
+        let mut form = serializer.serialize_struct("Graph", 3)?;
         form.serialize_field("nodes", &self.node_forms())?;
         form.serialize_field("outputs", &self.output_forms())?;
+        form.serialize_field("updates", &self.update_forms())?;
         form.end()
     }
 }
@@ -132,6 +151,14 @@ impl GraphForm {
                 .resolve(&value)
                 .map_err(|_| Error::format(WHAT, format!("output `{name}`: there is no value `{value}`")))?;
             graph.output(name, value)?;
+        }
+        for UpdateForm { state, next } in self.updates {
+            let find = |label: &str| {
+                let unknown = |_| Error::format(WHAT, format!("update of `{state}`: there is no value `{label}`"));
+                graph.resolve(label).map_err(unknown)
+            };
+            let (state, next) = (find(&state)?, find(&next)?);
+            graph.update(state, next)?;
         }
         Ok(graph)
     }

@@ -8,7 +8,9 @@
 //!    would not say again.
 //! 3. Inputs and parameters have a name; names of values are unique. A value without a name prints as `%N`.
 //! 4. Outputs have unique names and are values of the graph; an output may be an input or a parameter.
-//! 5. A node without users has no effect; there are no side effects.
+//! 5. A node without users has no effect. The one thing that outlives a run is a *state*: an input that stays on the device
+//!    and takes, after each run, the value that its update names (of the same dtype and shape). States are zero at
+//!    first. All nodes see what a state was before the run.
 //!
 //! ```
 //! use tilewise::{DType, Graph};
@@ -95,6 +97,7 @@ pub struct Graph {
     nodes: Vec<Node>,
     values: Vec<Value>,
     outputs: Vec<(String, ValueId)>,
+    updates: Vec<(ValueId, ValueId)>,
     names: HashMap<String, ValueId>,
 }
 
@@ -154,9 +157,20 @@ impl Graph {
         self.value(value).name.clone().unwrap_or_else(|| format!("%{}", value.0))
     }
 
-    /// The inputs, in order, with their names.
+    /// The inputs that are given for each run, in order, with their names.
     pub fn inputs(&self) -> impl Iterator<Item = (&str, ValueId)> {
-        self.sources(|op| matches!(op, Op::Input { .. }))
+        self.sources(|op| matches!(op, Op::Input { .. })).filter(|(_, value)| self.update_of(*value).is_none())
+    }
+
+    /// The inputs that stay on the device, in order, with their names and what they become after a run.
+    pub fn states(&self) -> impl Iterator<Item = (&str, ValueId, ValueId)> {
+        let inputs = self.sources(|op| matches!(op, Op::Input { .. }));
+        inputs.filter_map(|(name, value)| Some((name, value, self.update_of(value)?)))
+    }
+
+    /// What an input becomes after a run, if it is a state.
+    pub fn update_of(&self, value: ValueId) -> Option<ValueId> {
+        self.updates.iter().find(|(state, _)| *state == value).map(|(_, next)| *next)
     }
 
     /// The parameters, in order, with their names.
@@ -223,6 +237,40 @@ impl Graph {
         Ok(())
     }
 
+    /// Makes an input a state: it stays on the device, and after each run it is `next`.
+    ///
+    /// ```
+    /// use tilewise::{DType, Graph};
+    /// let mut g = Graph::new();
+    /// let cache = g.input("cache", DType::F32, [1, 8, 100, 64])?;
+    /// let new = g.input("new", DType::F32, [1, 8, 1, 64])?;
+    /// let position = g.input("position", DType::I32, [1])?;
+    /// let (grown, dropped) = g.append(cache, new, position, 2, false)?;
+    /// g.update(cache, grown)?;
+    /// g.output("dropped", dropped)?;
+    /// assert_eq!(g.inputs().count(), 2);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    pub fn update(&mut self, state: ValueId, next: ValueId) -> Result<()> {
+        let fail = |message: String| Err(Error::Graph(format!("update: {message}")));
+        for value in [state, next] {
+            if value.index() >= self.values.len() {
+                return fail(format!("%{} is no value of this graph", value.0));
+            }
+        }
+        if !matches!(self.definition(state).op, Op::Input { .. }) {
+            return fail(format!("{} is no input", self.describe(state)));
+        }
+        if self.update_of(state).is_some() {
+            return fail(format!("{} has an update already", self.describe(state)));
+        }
+        if (self.dtype(state), self.shape(state)) != (self.dtype(next), self.shape(next)) {
+            return fail(format!("{} can't become {}", self.describe(state), self.describe(next)));
+        }
+        self.updates.push((state, next));
+        Ok(())
+    }
+
     /// The nodes that use each value, by the value's index; a node that uses one twice is listed twice.
     pub fn users(&self) -> Vec<Vec<NodeId>> {
         let mut users = vec![Vec::new(); self.values.len()];
@@ -262,6 +310,9 @@ impl Graph {
             }
         }
         graph.outputs.clone_from(&self.outputs);
+        for &(state, next) in &self.updates {
+            graph.update(state, next)?;
+        }
         Ok(graph)
     }
 

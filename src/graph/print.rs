@@ -39,6 +39,9 @@ impl fmt::Display for Graph {
         for (name, value) in &self.outputs {
             writeln!(f, "output {name} = {}", self.label(*value))?;
         }
+        for (name, _, next) in self.states() {
+            writeln!(f, "update {name} = {}", self.label(next))?;
+        }
         Ok(())
     }
 }
@@ -61,6 +64,10 @@ impl Graph {
             let _ = writeln!(dot, "  o{at} [shape=ellipse, style=bold, label={}];", quoted(name));
             let _ = writeln!(dot, "  n{} -> o{at} [label={}];", self.value(*value).node.0, self.edge(*value, &used));
         }
+        for (_, state, next) in self.states() {
+            let (from, to) = (self.value(next).node.0, self.value(state).node.0);
+            let _ = writeln!(dot, "  n{from} -> n{to} [style=dashed, constraint=false, label=\"next run\"];");
+        }
         dot + "}\n"
     }
 
@@ -68,7 +75,8 @@ impl Graph {
     fn used(&self) -> Vec<bool> {
         let mut used: Vec<bool> = self.values.iter().map(|value| value.name.is_some()).collect();
         let operands = self.nodes.iter().flat_map(|node| &node.inputs);
-        for value in operands.chain(self.outputs.iter().map(|(_, value)| value)) {
+        let kept = self.outputs.iter().map(|(_, value)| value).chain(self.updates.iter().map(|(_, next)| next));
+        for value in operands.chain(kept) {
             used[value.index()] = true;
         }
         used

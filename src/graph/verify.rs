@@ -53,6 +53,16 @@ impl Graph {
         if named != self.names.len() || !self.values.iter().enumerate().all(indexed) {
             return fail("the index of names differs from the values' names".into());
         }
+        let mut updated = HashSet::new();
+        for &(state, next) in &self.updates {
+            let known = state.index() < self.values.len() && next.index() < self.values.len();
+            let fits = known
+                && matches!(self.definition(state).op, Op::Input { .. })
+                && (self.dtype(state), self.shape(state)) == (self.dtype(next), self.shape(next));
+            if !fits || !updated.insert(state) {
+                return fail(format!("the update of %{} by %{} does not fit, or is there twice", state.0, next.0));
+            }
+        }
         let mut seen = HashSet::new();
         for (name, value) in &self.outputs {
             if !seen.insert(name) {

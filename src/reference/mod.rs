@@ -89,7 +89,8 @@ pub struct Evaluation<R> {
 }
 
 impl<R: Real> Evaluation<R> {
-    /// Evaluates every node. An error if `inputs` are not exactly the graph's inputs and parameters.
+    /// Evaluates every node. An error if `inputs` are not exactly the graph's inputs and parameters; states may be given
+    /// too, and are zero otherwise.
     pub fn new(graph: &Graph, inputs: &BTreeMap<String, Tensor>) -> Result<Self> {
         check_inputs(graph, inputs)?;
         let mut values: Vec<Value<R>> = Vec::with_capacity(graph.values().len());
@@ -97,8 +98,14 @@ impl<R: Real> Evaluation<R> {
             let results = match &node.op {
                 Op::Input { .. } | Op::Parameter { .. } => {
                     let name = graph.label(node.outputs[0]);
-                    let tensor = inputs.get(&name).ok_or_else(|| Error::Binding(format!("`{name}` is missing")))?;
-                    vec![Value::from(tensor)]
+                    let value = node.outputs[0];
+                    match inputs.get(&name) {
+                        Some(tensor) => vec![Value::from(tensor)],
+                        None if graph.update_of(value).is_some() => {
+                            vec![Value::from(&Tensor::zeros(graph.dtype(value), graph.shape(value))?)]
+                        }
+                        None => return Err(Error::Binding(format!("`{name}` is missing"))),
+                    }
                 }
                 op => {
                     let operands: Vec<&Value<R>> = node.inputs.iter().map(|input| &values[input.index()]).collect();
@@ -118,6 +125,11 @@ impl<R: Real> Evaluation<R> {
     /// All values, in the graph's order.
     pub fn values(&self) -> &[Value<R>] {
         &self.values
+    }
+
+    /// What the states are after the run, by name, rounded to their dtypes: inputs of the next.
+    pub fn states(&self, graph: &Graph) -> Result<BTreeMap<String, Tensor>> {
+        graph.states().map(|(name, _, next)| Ok((name.to_string(), self.value(next).to_tensor()?))).collect()
     }
 
     /// The outputs by name.
@@ -269,11 +281,13 @@ fn result_shape(op: &Op, operands: &[(DType, &Shape)]) -> Result<Shape> {
 
 /// One error for all that is missing, unknown or of the wrong dtype or shape.
 fn check_inputs(graph: &Graph, inputs: &BTreeMap<String, Tensor>) -> Result<()> {
-    let expected: BTreeMap<&str, ValueId> = graph.inputs().chain(graph.parameters()).collect();
+    let states = graph.states().map(|(name, state, _)| (name, state));
+    let expected: BTreeMap<&str, ValueId> = graph.inputs().chain(graph.parameters()).chain(states).collect();
     let mut faults = Vec::new();
     for (&name, &value) in &expected {
         let (dtype, shape) = (graph.dtype(value), graph.shape(value));
         match inputs.get(name) {
+            None if graph.update_of(value).is_some() => {}
             None => faults.push(format!("`{name}` ({dtype} {shape}) is missing")),
             Some(given) if given.dtype() != dtype || given.shape() != shape => {
                 faults.push(format!("`{name}` is {} {}, expected {dtype} {shape}", given.dtype(), given.shape()));
