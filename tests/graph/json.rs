@@ -58,6 +58,10 @@ fn everything() -> tilewise::Result<Graph> {
     let padded = g.pad(wide, &[(0, 1), (2, 0), (0, 0)], f64::NEG_INFINITY)?;
     let always = g.constant(Tensor::new([1], vec![true])?)?;
     let chosen = g.select(always, padded, padded)?;
+    let positions = g.constant(Tensor::zeros(DType::I32, [2, 3])?)?;
+    let table = g.parameter("angles", DType::F32, [9, 1])?;
+    g.rotary(q, [table, table], positions, true)?;
+    g.append(q, q, lengths, 2, true)?;
     for constant in [
         Tensor::new([2], vec![f16::from_f32(0.1), f16::NEG_INFINITY]),
         Tensor::new([2], vec![bf16::from_f32(0.1), bf16::INFINITY]),
