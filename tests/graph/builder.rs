@@ -57,6 +57,28 @@ fn values_of_another_graph_are_refused() {
 }
 
 #[test]
+fn states_are_inputs_with_an_update() {
+    let (mut g, x) = graph();
+    let state = g.input("state", DType::F32, [2, 3, 8]).expect("fits");
+    let next = g.add(state, x).expect("fits");
+    let half = g.cast(next, DType::F16).expect("fits");
+    assert_eq!(error(g.update(next, state)), "graph: update: %2: f32 [2, 3, 8] is no input");
+    assert_eq!(error(g.update(state, half)), "graph: update: state: f32 [2, 3, 8] can't become %3: f16 [2, 3, 8]");
+    g.update(state, next).expect("fits");
+    assert_eq!(error(g.update(state, next)), "graph: update: state: f32 [2, 3, 8] has an update already");
+    assert_eq!(g.inputs().collect::<Vec<_>>(), [("x", x)]);
+    assert_eq!(g.states().collect::<Vec<_>>(), [("state", state, next)]);
+    assert_eq!((g.update_of(state), g.update_of(x)), (Some(next), None));
+    g.verify().expect("valid");
+    let longer = g.with_shapes(&[("x", [1, 5, 8].into()), ("state", [1, 5, 8].into())]).expect("fits");
+    assert_eq!(longer.states().count(), 1);
+    assert_eq!(
+        error(g.with_shapes(&[("state", [1, 1, 8].into())])),
+        "graph: update: state: f32 [1, 1, 8] can't become %2: f32 [2, 3, 8]"
+    );
+}
+
+#[test]
 fn inputs_and_parameters_are_listed_in_order() {
     let (mut g, x) = graph();
     let w = g.parameter("w", DType::F32, [4, 8]).expect("fits");

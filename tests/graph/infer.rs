@@ -286,7 +286,7 @@ fn lookups() {
     let (x, table, positions) = (f32s([2, 3, 5, 8]), f32s([50, 4]), i32s([2, 5]));
     gives(&rotary, &[x.clone(), table.clone(), table.clone(), positions.clone()], std::slice::from_ref(&x));
     gives(&rotary, &[x.clone(), f32s([50, 1]), f32s([50, 1]), positions.clone()], std::slice::from_ref(&x));
-    refuses(&rotary, &[x.clone()], "rotary: 1 operands were given, expected 4 (x, cos, sin, positions)");
+    refuses(&rotary, std::slice::from_ref(&x), "rotary: 1 operands were given, expected 4 (x, cos, sin, positions)");
     refuses(
         &rotary,
         &[f32s([3, 5, 8]), table.clone(), table.clone(), positions.clone()],
