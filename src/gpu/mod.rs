@@ -7,6 +7,7 @@
 
 mod adapter;
 mod bindings;
+mod compile;
 mod device;
 mod executable;
 mod guard;

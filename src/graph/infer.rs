@@ -193,10 +193,7 @@ fn broadcast(op: &str, a: &Shape, b: &Shape) -> Result<Shape> {
 }
 
 fn in_rank(op: &str, axis: usize, shape: &Shape) -> Result<()> {
-    if axis < shape.rank() {
-        return Ok(());
-    }
-    Err(Error::op(op, format!("axis {axis} is out of range for {shape} (rank {})", shape.rank())))
+    shape.axis(op, axis as isize).map(|_| ())
 }
 
 fn reduced(shape: &Shape, axes: &[usize], keep: bool) -> Shape {

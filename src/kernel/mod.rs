@@ -41,6 +41,23 @@ pub use specialize::{Source, Specialization};
 
 use crate::{DType, Result};
 
+/// The names of all families.
+pub const FAMILIES: [&str; 13] = [
+    "append",
+    "argmax",
+    "attention",
+    "concat",
+    "copy",
+    "gather",
+    "matmul",
+    "norm",
+    "pad",
+    "pointwise",
+    "reduce",
+    "rotary",
+    "softmax",
+];
+
 /// What one kernel family is asked to compute: sizes, layouts, dtypes and options, but no buffers.
 ///
 /// Operands are numbered: inputs from 0 in the order that the problem documents, outputs likewise.

@@ -1,5 +1,123 @@
 //! Floor 3: from a graph to a [`Program`]. Pure functions; nothing here names wgpu.
+//!
+//! [`lower`] works in passes, each of which says what it did in [`Program::notes`]:
+//!
+//! 1. *Rewrite* (graph → graph): operations that do nothing go; attention, activations and causal masks that are
+//!    written out become one operation; f16 and bf16 operands of kernels that compute in f32 alone are converted.
+//! 2. *Fuse* (graph → kernel problems): a matmul takes the bias, activation and residual after it; a norm the addition
+//!    before it; a softmax its scale; chains of pointwise functions become one.
+//! 3. *Place*: reshape, permute, slice and broadcast become strides over the operand's buffer; where a kernel or a reshape
+//!    can't have that, a copy is made.
+//! 4. *Select* a variant of each kernel for the device.
+//! 5. *Plan*: temporaries that are never alive together share memory, and kernels that may work in place do.
+//!
+//! ```
+//! use tilewise::{DType, Graph, kernel::Profile, lower::{self, Options}};
+//! let mut g = Graph::new();
+//! let x = g.input("x", DType::F32, [8, 64])?;
+//! let w = g.parameter("w", DType::F32, [32, 64])?;
+//! let b = g.parameter("b", DType::F32, [32])?;
+//! let y = g.linear(x, w, Some(b))?;
+//! let y = g.gelu(y)?;
+//! g.output("y", y)?;
+//! let program = lower::lower(&g, &Profile::portable(), &Options::default())?;
+//! assert_eq!(program.steps.len(), 1);
+//! assert_eq!(program.steps[0].summary, "M=8 N=32 K=64 +bias +gelu");
+//! # Ok::<(), tilewise::Error>(())
+//! ```
 
+mod explain;
+mod fuse;
+mod place;
+mod plan;
 mod program;
+mod rewrite;
+mod select;
+mod survey;
+
+use std::collections::BTreeMap;
 
 pub use program::{Buffer, BufferId, Note, Program, Role, Step};
+
+use crate::{Graph, Result, kernel::Profile};
+
+/// What [`lower`] may do, and must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Kernel family → variant: the variant that every step of the family takes, whatever the order of its candidates.
+    pub force: BTreeMap<String, String>,
+    /// Whether operations are fused; otherwise each is a kernel of its own. On by default.
+    pub fuse: bool,
+    /// Whether operations that are written out in simpler ones are recognised. On by default.
+    pub recognise: bool,
+    /// Whether temporaries share memory, also in place; otherwise each has its own. On by default.
+    pub share_memory: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { force: BTreeMap::new(), fuse: true, recognise: true, share_memory: true }
+    }
+}
+
+impl Options {
+    /// One kernel an operation: nothing fused, nothing recognised.
+    pub fn unfused() -> Self {
+        Options { fuse: false, recognise: false, ..Options::default() }
+    }
+
+    /// Makes every step of a kernel family take this variant.
+    pub fn force(mut self, family: impl Into<String>, variant: impl Into<String>) -> Self {
+        self.force.insert(family.into(), variant.into());
+        self
+    }
+}
+
+/// Lowers a graph for a device. Takes microseconds a node and compiles nothing: a graph with other shapes is lowered anew,
+/// and its kernels are the ones that are compiled already.
+///
+/// # Errors
+/// - [`Error::Graph`](crate::Error::Graph) if the graph breaks a rule;
+/// - [`Error::NoVariant`](crate::Error::NoVariant) if no kernel can do an operation on this device, with the reasons;
+/// - [`Error::Limit`](crate::Error::Limit) if a tensor is larger than the device can bind;
+/// - [`Error::Op`](crate::Error::Op) if a forced family or variant is unknown or can't run.
+pub fn lower(graph: &Graph, profile: &Profile, options: &Options) -> Result<Program> {
+    graph.verify()?;
+    check_names(graph)?;
+    if let Some((name, ..)) = graph.states().next() {
+        return Err(crate::Error::Graph(format!("`{name}` is a state, which this version can't lower")));
+    }
+    select::check(options)?;
+    let work = rewrite::rewrite(graph, profile, options)?;
+    let survey = survey::Survey::new(&work.graph, graph, &work.origins, None);
+    let mut notes = work.notes;
+    let units = fuse::fuse(&survey, profile, options, &mut notes);
+    let placed = place::place(&survey, profile, options, &units, &mut notes)?;
+    plan::plan(placed, profile, options, notes, unfused_bytes(graph))
+}
+
+/// An error if an output has the name of an input or parameter: the three are bound by name.
+fn check_names(graph: &Graph) -> Result<()> {
+    let given = |name: &str| graph.inputs().chain(graph.parameters()).any(|(other, _)| other == name);
+    match graph.outputs().iter().find(|(name, _)| given(name)) {
+        None => Ok(()),
+        Some((name, _)) => Err(crate::Error::Graph(format!(
+            "the output `{name}` has the name of an input or parameter; a program binds all three by name, so give it another"
+        ))),
+    }
+}
+
+/// Bytes of the intermediate values of a graph: what is computed and used, but neither a view nor an output.
+fn unfused_bytes(graph: &Graph) -> u64 {
+    let users = graph.users();
+    let is_output = |value| graph.outputs().iter().any(|(_, output)| *output == value);
+    let intermediates = graph.values().iter().zip(&users).enumerate().filter(|(i, (value, users))| {
+        let op = &graph.node(value.node).op;
+        !op.is_source() && !op.is_view() && !users.is_empty() && !is_output(crate::ValueId(*i as u32))
+    });
+    intermediates.map(|(_, (value, _))| value_bytes(value)).sum()
+}
+
+fn value_bytes(value: &crate::graph::Value) -> u64 {
+    crate::kernel::buffer_bytes(value.dtype, value.shape.elements().unwrap_or(usize::MAX))
+}

@@ -1,9 +1,11 @@
+use std::sync::Arc;
+
 use half::{bf16, f16};
 
 use super::{DType, Shape};
 use crate::{Error, Result};
 
-/// A dense row-major tensor in host memory.
+/// A dense row-major tensor in host memory. Clones share the elements.
 ///
 /// ```
 /// use tilewise::Tensor;
@@ -14,7 +16,7 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
     shape: Shape,
-    data: Data,
+    data: Arc<Data>,
 }
 
 /// The elements of a [`Tensor`].
@@ -87,7 +89,7 @@ impl Tensor {
     pub fn new(shape: impl Into<Shape>, data: impl Into<Data>) -> Result<Self> {
         let (shape, data) = (shape.into(), data.into());
         if shape.elements() == Some(data.len()) {
-            Ok(Tensor { shape, data })
+            Ok(Tensor { shape, data: Arc::new(data) })
         } else {
             Err(Error::op("tensor", format!("{} elements were given for shape {shape}", data.len())))
         }
@@ -95,7 +97,7 @@ impl Tensor {
 
     /// A tensor of rank 0.
     pub fn scalar(value: f32) -> Self {
-        Tensor { shape: Shape::default(), data: Data::F32(vec![value]) }
+        Tensor { shape: Shape::default(), data: Arc::new(Data::F32(vec![value])) }
     }
 
     /// A tensor whose elements are all zero (or false).
@@ -110,7 +112,7 @@ impl Tensor {
             DType::U32 => Data::U32(vec![0; n]),
             DType::Bool => Data::Bool(vec![false; n]),
         };
-        Ok(Tensor { shape, data })
+        Ok(Tensor { shape, data: Arc::new(data) })
     }
 
     /// The shape.
@@ -130,7 +132,7 @@ impl Tensor {
 
     /// The elements, taken out.
     pub fn into_data(self) -> Data {
-        self.data
+        Arc::unwrap_or_clone(self.data)
     }
 
     /// The number of elements.
@@ -145,7 +147,7 @@ impl Tensor {
 
     /// The elements, if they are f32.
     pub fn as_f32(&self) -> Option<&[f32]> {
-        match &self.data {
+        match &*self.data {
             Data::F32(v) => Some(v),
             _ => None,
         }
@@ -153,7 +155,7 @@ impl Tensor {
 
     /// The elements, if they are i32.
     pub fn as_i32(&self) -> Option<&[i32]> {
-        match &self.data {
+        match &*self.data {
             Data::I32(v) => Some(v),
             _ => None,
         }
@@ -161,7 +163,7 @@ impl Tensor {
 
     /// The elements, if they are bool.
     pub fn as_bool(&self) -> Option<&[bool]> {
-        match &self.data {
+        match &*self.data {
             Data::Bool(v) => Some(v),
             _ => None,
         }
@@ -169,7 +171,7 @@ impl Tensor {
 
     /// Every element as f64; true is 1. Exact for each dtype.
     pub fn to_f64(&self) -> Vec<f64> {
-        match &self.data {
+        match &*self.data {
             Data::F32(v) => v.iter().map(|&x| f64::from(x)).collect(),
             Data::F16(v) => v.iter().map(|x| x.to_f64()).collect(),
             Data::BF16(v) => v.iter().map(|x| x.to_f64()).collect(),
@@ -181,7 +183,7 @@ impl Tensor {
 
     /// The elements as raw bytes in the machine's order.
     pub fn as_bytes(&self) -> &[u8] {
-        match &self.data {
+        match &*self.data {
             Data::Bool(v) => bytemuck::cast_slice(v),
             Data::F32(v) => bytemuck::cast_slice(v),
             Data::F16(v) => bytemuck::cast_slice(v),
@@ -207,11 +209,11 @@ impl Tensor {
             DType::U32 => Data::U32(bytemuck::pod_collect_to_vec(bytes)),
             DType::Bool => Data::Bool(bytes.iter().map(|&b| b != 0).collect()),
         };
-        Ok(Tensor { shape, data })
+        Ok(Tensor { shape, data: Arc::new(data) })
     }
 
     /// The same elements under another shape; an error if the number of elements differs.
     pub fn reshaped(self, shape: impl Into<Shape>) -> Result<Self> {
-        Tensor::new(shape, self.data)
+        Tensor::new(shape, self.into_data())
     }
 }

@@ -1,0 +1,38 @@
+//! From a graph to an executable in one call.
+
+use super::{Executable, Gpu, Parameters};
+use crate::{
+    Graph, Result,
+    lower::{Options, Program, lower},
+};
+
+impl Gpu {
+    /// Lowers a graph for this device: which kernels it takes, and where values lie. Print the program to see it.
+    pub fn lower(&self, graph: &Graph, options: &Options) -> Result<Program> {
+        lower(graph, self.profile(), options)
+    }
+
+    /// Lowers a graph with default options and loads it: [`Gpu::lower`], then [`Gpu::load_async`].
+    pub async fn compile_async(&self, graph: &Graph, parameters: impl Into<Parameters<'_>>) -> Result<Executable> {
+        self.load_async(&self.lower(graph, &Options::default())?, parameters).await
+    }
+
+    /// Lowers a graph with default options and loads it: [`Gpu::lower`], then [`Gpu::load`].
+    ///
+    /// ```no_run
+    /// use tilewise::{DType, Graph, Tensor, gpu::Gpu};
+    /// let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2])?;
+    /// let y = g.relu(x)?;
+    /// g.output("y", y)?;
+    ///
+    /// let mut program = Gpu::new()?.compile(&g, [])?;
+    /// let outputs = program.run(&[("x", &Tensor::new([2], vec![-1.0f32, 1.0])?)])?;
+    /// assert_eq!(outputs["y"].as_f32(), Some(&[0.0, 1.0][..]));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    #[cfg(feature = "native")]
+    pub fn compile<'a>(&self, graph: &Graph, parameters: impl Into<Parameters<'a>>) -> Result<Executable> {
+        self.load(&self.lower(graph, &Options::default())?, parameters)
+    }
+}

@@ -1,0 +1,483 @@
+//! Graph → units: which nodes share a kernel.
+//!
+//! A value inside a unit is never in memory, so it has one reader and is no output; all that a unit reads is computed by
+//! units before it.
+
+use std::collections::BTreeSet;
+
+use super::{
+    Note, Options,
+    rewrite::{scaled, uniform},
+    survey::Survey,
+};
+use crate::{
+    DType, Graph, Shape, ValueId,
+    graph::{Attention, Binary, Node, NodeId, Op, Reduce, Unary},
+    kernel::{Arg, Instr, NormKind, PointwiseProblem, Profile},
+};
+
+/// Nodes that are one kernel, and what it reads and writes.
+#[derive(Debug)]
+pub(super) struct Unit {
+    pub(super) kind: Kind,
+    /// In the order of the kernel's problem.
+    pub(super) inputs: Vec<ValueId>,
+    /// In the order of the kernel's problem.
+    pub(super) outputs: Vec<ValueId>,
+    /// The values that it computes, in order.
+    pub(super) computes: Vec<ValueId>,
+    /// The node of the graph where it stands: everything it reads is computed before.
+    at: NodeId,
+}
+
+/// What a unit's kernel does.
+#[derive(Debug)]
+pub(super) enum Kind {
+    Matmul { transpose_a: bool, transpose_b: bool, epilogue: Epilogue },
+    Attention { options: Attention, lse: bool },
+    Norm(Norm),
+    Softmax { log: bool, axis: usize, scale: f32 },
+    Reduce { function: Reduce, axes: Vec<usize> },
+    Argmax { axis: usize, last: bool },
+    Concat { axis: usize },
+    Pad { before: Vec<usize>, after: Vec<usize>, value: f64 },
+    Gather { axis: usize },
+    Rotary { interleaved: bool },
+    Append { axis: usize, circular: bool },
+    Pointwise(Vec<Instr>),
+}
+
+impl Kind {
+    /// Whether the kernel reads this input through strides; it may still refuse some.
+    pub(super) fn takes_strides(&self, input: usize) -> bool {
+        match self {
+            Kind::Rotary { .. } => input == 0,
+            Kind::Append { .. } => input == 1,
+            _ => true,
+        }
+    }
+}
+
+/// `activation(scale · product + bias) + residual`; bias and residual are inputs after the two factors.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Epilogue {
+    pub(super) scale: Option<f32>,
+    pub(super) bias: Option<ValueId>,
+    pub(super) activation: Option<Unary>,
+    pub(super) residual: Option<ValueId>,
+}
+
+/// Inputs: x, \[residual\], \[weight\], \[bias\]. Outputs: y, \[sum\], \[mean\], \[rstd\].
+#[derive(Debug)]
+pub(super) struct Norm {
+    pub(super) kind: NormKind,
+    pub(super) axes: usize,
+    pub(super) epsilon: f32,
+    pub(super) residual: bool,
+    pub(super) weight: bool,
+    pub(super) bias: bool,
+    pub(super) sum: bool,
+    pub(super) mean: bool,
+    pub(super) rstd: bool,
+}
+
+/// Every computing node in exactly one unit, in an order of execution.
+pub(super) fn fuse(survey: &Survey<'_>, profile: &Profile, options: &Options, notes: &mut Vec<Note>) -> Vec<Unit> {
+    let nodes = survey.graph.nodes().len();
+    let mut fusion = Fusion { survey, fuse: options.fuse, taken: vec![false; nodes], units: Vec::new(), notes };
+    for i in 0..nodes {
+        fusion.matmul(NodeId(i as u32));
+    }
+    for i in 0..nodes {
+        fusion.single(NodeId(i as u32));
+    }
+    fusion.pointwise((profile.limits.storage_buffers as usize).saturating_sub(1).min(PointwiseProblem::MAX_OPERANDS));
+    let mut units = fusion.units;
+    units.sort_unstable_by_key(|unit| unit.at);
+    units
+}
+
+struct Fusion<'a> {
+    survey: &'a Survey<'a>,
+    fuse: bool,
+    /// By node: it is in a unit.
+    taken: Vec<bool>,
+    units: Vec<Unit>,
+    notes: &'a mut Vec<Note>,
+}
+
+impl Fusion<'_> {
+    fn note(&mut self, rule: &'static str, value: ValueId, applied: bool, reason: String) {
+        self.notes.push(Note { rule, value: self.survey.label(value), applied, reason });
+    }
+
+    /// A matmul and the chain of pointwise functions after it, as far as the kernel's epilogue has them in that order.
+    fn matmul(&mut self, id: NodeId) {
+        const RULE: &str = "fuse into matmul";
+        let graph = self.survey.graph;
+        let node = graph.node(id);
+        let Op::Matmul { transpose_a, transpose_b } = node.op else { return };
+        self.taken[id.index()] = true;
+        let (mut epilogue, mut at) = (Epilogue::default(), id);
+        let mut computes = vec![node.outputs[0]];
+        while let (true, Some(&last)) = (self.fuse, computes.last()) {
+            // Who would come next, if it alone read the value.
+            let readers = self.survey.readers(last).iter().filter(|reader| !self.taken[reader.index()]);
+            let Some((reader, extended)) = readers
+                .into_iter()
+                .find_map(|&reader| Some((reader, epilogue.extended(graph, last, graph.node(reader))?)))
+            else {
+                break;
+            };
+            if let Err(reason) = self.survey.sole_reader(last) {
+                let then = graph.node(reader).op.name();
+                self.note(RULE, last, false, format!("{reason}; it is written to memory, and {then} is a kernel"));
+                break;
+            }
+            self.taken[reader.index()] = true;
+            (epilogue, at) = (extended, reader);
+            computes.push(graph.node(reader).outputs[0]);
+        }
+        let result = computes[computes.len() - 1];
+        // Where nothing comes between, a bias as large as the result is a residual.
+        let large = |bias: ValueId| graph.shape(bias) == graph.shape(result) && graph.shape(bias).rank() > 1;
+        if epilogue.activation.is_none() && epilogue.residual.is_none() {
+            epilogue.residual = epilogue.bias.take_if(|bias| large(*bias));
+        }
+        if computes.len() > 1 {
+            let parts = [
+                epilogue.scale.map(|scale| format!("scale {scale}")),
+                epilogue.bias.map(|bias| format!("bias {}", self.survey.quote(bias))),
+                epilogue.activation.map(|activation| activation.name().to_string()),
+                epilogue.residual.map(|residual| format!("residual {}", self.survey.quote(residual))),
+            ];
+            let parts: Vec<String> = parts.into_iter().flatten().collect();
+            self.note(RULE, result, true, format!("{} on the product before it is written", parts.join(", ")));
+        }
+        let mut inputs = node.inputs.clone();
+        inputs.extend([epilogue.bias, epilogue.residual].into_iter().flatten());
+        let kind = Kind::Matmul { transpose_a, transpose_b, epilogue };
+        self.units.push(Unit { kind, inputs, outputs: vec![result], computes, at });
+    }
+
+    /// A node whose kernel takes at most what stands directly before it.
+    fn single(&mut self, id: NodeId) {
+        let graph = self.survey.graph;
+        let node = graph.node(id);
+        if self.taken[id.index()] {
+            return;
+        }
+        let kind = match &node.op {
+            Op::LayerNorm { axes, epsilon, weight, bias } => {
+                return self.norm(id, NormKind::Layer, (*axes, *epsilon), *weight, *bias);
+            }
+            Op::RmsNorm { axes, epsilon, weight } => {
+                return self.norm(id, NormKind::Rms, (*axes, *epsilon), *weight, false);
+            }
+            Op::Softmax { axis } => return self.softmax(id, *axis, false),
+            Op::LogSoftmax { axis } => return self.softmax(id, *axis, true),
+            Op::Attention(options) => {
+                let lse = self.survey.is_used(node.outputs[1]);
+                Kind::Attention { options: options.clone(), lse }
+            }
+            Op::Reduce { function, axes, .. } => Kind::Reduce { function: *function, axes: axes.clone() },
+            Op::Argmax { axis, last, .. } => Kind::Argmax { axis: *axis, last: *last },
+            Op::Concat { axis } => Kind::Concat { axis: *axis },
+            Op::Pad { before, after, value } => {
+                Kind::Pad { before: before.clone(), after: after.clone(), value: *value }
+            }
+            Op::Gather { axis } => Kind::Gather { axis: *axis },
+            Op::Rotary { interleaved } => Kind::Rotary { interleaved: *interleaved },
+            Op::Append { axis, circular } => Kind::Append { axis: *axis, circular: *circular },
+            Op::Input { .. }
+            | Op::Parameter { .. }
+            | Op::Constant { .. }
+            | Op::Matmul { .. }
+            | Op::Unary { .. }
+            | Op::Binary { .. }
+            | Op::Where
+            | Op::Cast { .. }
+            | Op::Reshape { .. }
+            | Op::Permute { .. }
+            | Op::Slice { .. }
+            | Op::Broadcast { .. } => return,
+        };
+        self.taken[id.index()] = true;
+        let mut outputs = node.outputs.clone();
+        if matches!(kind, Kind::Attention { lse: false, .. }) {
+            outputs.truncate(1);
+        }
+        let unit = Unit { kind, inputs: node.inputs.clone(), outputs, computes: vec![node.outputs[0]], at: id };
+        self.units.push(unit);
+    }
+
+    /// A norm, with the addition that gives its operand.
+    fn norm(&mut self, id: NodeId, kind: NormKind, (axes, epsilon): (usize, f32), weight: bool, bias: bool) {
+        const RULE: &str = "fuse into norm";
+        let graph = self.survey.graph;
+        let node = graph.node(id);
+        let x = node.inputs[0];
+        let y = node.outputs[0];
+        self.taken[id.index()] = true;
+        let (mean, rstd) = match kind {
+            NormKind::Layer => (Some(node.outputs[1]), node.outputs[2]),
+            NormKind::Rms => (None, node.outputs[1]),
+        };
+        let mean = mean.filter(|&mean| self.survey.is_used(mean));
+        let rstd = Some(rstd).filter(|&rstd| self.survey.is_used(rstd));
+        let mut unit =
+            Unit { kind: Kind::Pointwise(Vec::new()), inputs: vec![x], outputs: vec![y], computes: vec![y], at: id };
+        let mut sum = false;
+        let addition = self.addition(x, &node.inputs[1..]);
+        if let Some((add, operands)) = addition {
+            self.taken[add.index()] = true;
+            unit.inputs = operands.to_vec();
+            unit.computes.insert(0, x);
+            sum = self.survey.sole_reader(x).is_err();
+            let others = if sum {
+                // The sum must be there for its first other reader.
+                unit.at = add;
+                unit.outputs.push(x);
+                format!("the sum {} is a second result", self.survey.quote(x))
+            } else {
+                format!("the sum {} is never in memory", self.survey.quote(x))
+            };
+            self.note(RULE, y, true, format!("adds its operands itself; {others}"));
+        }
+        unit.inputs.extend(&node.inputs[1..]);
+        unit.outputs.extend(mean.into_iter().chain(rstd));
+        unit.kind = Kind::Norm(Norm {
+            kind,
+            axes,
+            epsilon,
+            residual: addition.is_some(),
+            weight,
+            bias,
+            sum,
+            mean: mean.is_some(),
+            rstd: rstd.is_some(),
+        });
+        self.units.push(unit);
+    }
+
+    /// The node that adds two tensors of full size to `x`, and the two, if it is free and the `others` that the unit
+    /// reads are computed before it.
+    fn addition(&self, x: ValueId, others: &[ValueId]) -> Option<(NodeId, [ValueId; 2])> {
+        let graph = self.survey.graph;
+        let add = graph.value(x).node;
+        let node = graph.node(add);
+        let (Op::Binary { function: Binary::Add }, &[a, b]) = (&node.op, &node.inputs[..]) else { return None };
+        let before = |mut value: ValueId| {
+            while graph.definition(value).op.is_view() {
+                value = graph.definition(value).inputs[0];
+            }
+            graph.definition(value).op.is_source() || graph.value(value).node < add
+        };
+        let fits = self.fuse
+            && !self.taken[add.index()]
+            && graph.dtype(x) == DType::F32
+            && others.iter().all(|&other| before(other));
+        match (graph.shape(a) == graph.shape(x), graph.shape(b) == graph.shape(x)) {
+            (true, _) if fits => Some((add, [a, b])),
+            (_, true) if fits => Some((add, [b, a])),
+            _ => None,
+        }
+    }
+
+    /// A softmax, with the factor on its operand.
+    fn softmax(&mut self, id: NodeId, axis: usize, log: bool) {
+        const RULE: &str = "fuse into softmax";
+        let graph = self.survey.graph;
+        let (mut x, y) = (graph.node(id).inputs[0], graph.node(id).outputs[0]);
+        let mut computes = vec![y];
+        let mut scale = 1.0;
+        self.taken[id.index()] = true;
+        let before = graph.value(x).node;
+        // A factor below 0 would turn −inf, which the softmax leaves out, into +inf.
+        if let Some((inner, factor)) = scaled(graph, graph.node(before)).filter(|&(_, factor)| factor > 0.0)
+            && self.fuse
+            && !self.taken[before.index()]
+        {
+            match self.survey.sole_reader(x) {
+                Ok(_) => {
+                    self.taken[before.index()] = true;
+                    self.note(RULE, y, true, format!("multiplies by {} itself", factor as f32));
+                    computes.insert(0, x);
+                    (x, scale) = (inner, factor as f32);
+                }
+                Err(reason) => self.note(RULE, y, false, reason),
+            }
+        }
+        let kind = Kind::Softmax { log, axis, scale };
+        self.units.push(Unit { kind, inputs: vec![x], outputs: vec![y], computes, at: id });
+    }
+
+    /// The pointwise functions that are left, from the last to the first: each joins the chain that alone reads it.
+    fn pointwise(&mut self, operands: usize) {
+        let graph = self.survey.graph;
+        let mut chains: Vec<Chain<'_>> = Vec::new();
+        let mut chain_of: Vec<Option<usize>> = vec![None; graph.nodes().len()];
+        for (i, node) in graph.nodes().iter().enumerate().rev() {
+            if self.taken[i] || !is_pointwise(&node.op) {
+                continue;
+            }
+            let result = node.outputs[0];
+            let reads = node.inputs.iter().copied().filter(|&v| uniform(graph, v).is_none());
+            let reads: BTreeSet<ValueId> = reads.collect();
+            let joined = self.fuse.then(|| self.chain_for(result, &reads, &chains, &chain_of, operands));
+            let place = match joined {
+                Some(Ok(chain)) => {
+                    chains[chain].reads.remove(&result);
+                    chains[chain].reads.extend(reads);
+                    chain
+                }
+                other => {
+                    if let Some(Err(Some(reason))) = other {
+                        self.note(RULE_POINTWISE, result, false, reason);
+                    }
+                    chains.push(Chain { nodes: Vec::new(), reads, shape: graph.shape(result) });
+                    chains.len() - 1
+                }
+            };
+            chains[place].nodes.push(NodeId(i as u32));
+            chain_of[i] = Some(place);
+        }
+        for chain in chains.into_iter().rev() {
+            self.chain(chain);
+        }
+    }
+
+    /// The chain that a pointwise result can join; otherwise why not, if there is something to say.
+    fn chain_for(
+        &self,
+        result: ValueId,
+        reads: &BTreeSet<ValueId>,
+        chains: &[Chain<'_>],
+        chain_of: &[Option<usize>],
+        operands: usize,
+    ) -> Result<usize, Option<String>> {
+        let survey = self.survey;
+        let readers = survey.readers(result);
+        let mut wanted = readers.iter().filter_map(|reader| chain_of[reader.index()]);
+        let first = wanted.next().ok_or(None)?;
+        let all = readers.iter().all(|reader| chain_of[reader.index()] == Some(first));
+        if survey.leaves(result) || !all {
+            // Either it is an output, or the readers are several: one alone would be the chain's.
+            return Err(Some(survey.sole_reader(result).err().unwrap_or_default()));
+        }
+        let (chain, shape) = (&chains[first], survey.graph.shape(result));
+        if chain.shape != shape && !is_cheap(&survey.graph.definition(result).op) {
+            return Err(Some(format!(
+                "{} {shape} would be computed anew for each element of {}",
+                survey.quote(result),
+                chain.shape
+            )));
+        }
+        let count = chain.reads.union(reads).filter(|&&v| v != result).count();
+        if count > operands {
+            return Err(Some(format!("the kernel would read {count} tensors, it can read {operands}")));
+        }
+        Ok(first)
+    }
+
+    /// The unit of a chain.
+    fn chain(&mut self, chain: Chain<'_>) {
+        let graph = self.survey.graph;
+        let mut nodes = chain.nodes;
+        nodes.reverse();
+        let mut inputs: Vec<ValueId> = Vec::new();
+        let mut body: Vec<Instr> = Vec::with_capacity(nodes.len());
+        let mut arg = |value: ValueId| {
+            if let Ok(instr) = nodes.binary_search(&graph.value(value).node) {
+                return Arg::Instr(instr);
+            }
+            if let Some(number) = uniform(graph, value) {
+                return Arg::Scalar(graph.dtype(value), number);
+            }
+            let known = inputs.iter().position(|&input| input == value);
+            Arg::Operand(known.unwrap_or_else(|| {
+                inputs.push(value);
+                inputs.len() - 1
+            }))
+        };
+        for &id in &nodes {
+            let node = graph.node(id);
+            body.push(match (&node.op, &node.inputs[..]) {
+                (Op::Unary { function }, &[x]) => Instr::Unary(*function, arg(x)),
+                (Op::Binary { function }, &[a, b]) => Instr::Binary(*function, arg(a), arg(b)),
+                (Op::Where, &[condition, a, b]) => Instr::Where(arg(condition), arg(a), arg(b)),
+                (Op::Cast { dtype }, &[x]) => Instr::Cast(*dtype, arg(x)),
+                (op, operands) => unreachable!("{} of {} operands is not pointwise", op.name(), operands.len()),
+            });
+        }
+        let computes: Vec<ValueId> = nodes.iter().map(|&id| graph.node(id).outputs[0]).collect();
+        let (Some(&at), Some(&result)) = (nodes.last(), computes.last()) else { return };
+        if nodes.len() > 1 {
+            let names: Vec<&str> = nodes.iter().map(|&id| graph.node(id).op.name()).collect();
+            self.note(RULE_POINTWISE, result, true, format!("{} in one kernel", names.join(", ")));
+        }
+        self.units.push(Unit { kind: Kind::Pointwise(body), inputs, outputs: vec![result], computes, at });
+    }
+}
+
+const RULE_POINTWISE: &str = "fuse pointwise";
+
+/// Pointwise nodes that are to be one kernel.
+struct Chain<'a> {
+    /// From the last to the first.
+    nodes: Vec<NodeId>,
+    /// The tensors that they read from memory.
+    reads: BTreeSet<ValueId>,
+    shape: &'a Shape,
+}
+
+fn is_pointwise(op: &Op) -> bool {
+    matches!(op, Op::Unary { .. } | Op::Binary { .. } | Op::Where | Op::Cast { .. })
+}
+
+/// Whether to compute a pointwise function again for each element that it is stretched to costs less than to store it.
+fn is_cheap(op: &Op) -> bool {
+    match op {
+        Op::Unary { function } => matches!(
+            function,
+            Unary::Neg
+                | Unary::Abs
+                | Unary::Sign
+                | Unary::Relu
+                | Unary::Floor
+                | Unary::Ceil
+                | Unary::Round
+                | Unary::Not
+        ),
+        Op::Binary { function } => !matches!(function, Binary::Div | Binary::Pow),
+        Op::Where | Op::Cast { .. } => true,
+        _ => false,
+    }
+}
+
+impl Epilogue {
+    /// The epilogue with a node that reads its result so far, if that is what comes next in one.
+    fn extended(mut self, graph: &Graph, result: ValueId, node: &Node) -> Option<Self> {
+        // A larger operand would stretch the product.
+        let same = graph.shape(node.outputs[0]) == graph.shape(result);
+        if !same || self.residual.is_some() {
+            return None;
+        }
+        match (&node.op, &node.inputs[..]) {
+            (Op::Binary { function: Binary::Add }, &[a, b]) => {
+                let other = if a == result { b } else { a };
+                let slot =
+                    if self.bias.is_none() && self.activation.is_none() { &mut self.bias } else { &mut self.residual };
+                *slot = Some(other);
+            }
+            (Op::Binary { function: Binary::Mul | Binary::Div }, _) => {
+                let first = self.scale.is_none() && self.bias.is_none() && self.activation.is_none();
+                let (_, factor) = scaled(graph, node).filter(|&(x, _)| first && x == result)?;
+                self.scale = Some(factor as f32);
+            }
+            (Op::Unary { function }, _) if self.activation.is_none() => self.activation = Some(*function),
+            _ => return None,
+        }
+        Some(self)
+    }
+}

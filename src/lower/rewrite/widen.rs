@@ -1,0 +1,98 @@
+//! The one place where kernels that compute in f32 alone get their operands converted.
+
+use std::collections::HashMap;
+
+use super::Rebuild;
+use crate::{
+    DType, Layout, Result, ValueId,
+    graph::{AttentionOperand, NodeId, Op},
+    kernel::{AttentionProblem, Candidate, Problem, Profile},
+};
+
+const RULE: &str = "widen";
+
+/// What is known in f32 already, by the value of the new graph that it was converted from.
+#[derive(Default)]
+pub(super) struct Widened(HashMap<ValueId, ValueId>);
+
+/// Whether a dtype is a float narrower than what kernels compute in.
+pub(super) fn is_narrow(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16)
+}
+
+impl Widened {
+    /// Puts conversions to f32 around an operation with narrow operands that no kernel reads as they are.
+    pub(super) fn widen(&mut self, rebuild: &mut Rebuild<'_>, id: NodeId, profile: &Profile) -> Result<bool> {
+        let graph = rebuild.old;
+        let node = graph.node(id);
+        let narrow = |i: usize| node.inputs.get(i).is_some_and(|&v| is_narrow(graph.dtype(v)));
+        let inputs: Vec<bool> = match &node.op {
+            Op::Matmul { .. }
+            | Op::LayerNorm { .. }
+            | Op::RmsNorm { .. }
+            | Op::Softmax { .. }
+            | Op::LogSoftmax { .. }
+            | Op::Rotary { .. }
+            | Op::Reduce { .. }
+            | Op::Argmax { .. } => (0..node.inputs.len()).map(narrow).collect(),
+            Op::Attention(attention) => {
+                let as_they_are = takes_narrow(rebuild, id, profile);
+                let bias = attention.input_of(AttentionOperand::Bias);
+                (0..node.inputs.len()).map(|i| (i < 3 && !as_they_are || Some(i) == bias) && narrow(i)).collect()
+            }
+            _ => return Ok(false),
+        };
+        if !inputs.contains(&true) {
+            return Ok(false);
+        }
+        let mut operands = Vec::with_capacity(inputs.len());
+        for (&old, widen) in node.inputs.iter().zip(inputs) {
+            let new = rebuild.get(old)?;
+            operands.push(if widen { self.cast(rebuild, new, old)? } else { new });
+        }
+        let results = rebuild.push(node.op.clone(), &operands, node.outputs[0])?;
+        for (&new, &old) in results.iter().zip(&node.outputs) {
+            let dtype = graph.dtype(old);
+            rebuild.inherit(new, old);
+            let new = if rebuild.new.dtype(new) == dtype {
+                new
+            } else {
+                rebuild.push_one(Op::Cast { dtype }, &[new], old)?
+            };
+            rebuild.replace(old, new)?;
+        }
+        let dtype = graph.dtype(node.inputs[0]);
+        rebuild.note(
+            RULE,
+            node.outputs[0],
+            true,
+            format!(
+                "the kernels of {} take f32: its {dtype} operands are converted, and its result back",
+                node.op.name()
+            ),
+        );
+        Ok(true)
+    }
+
+    fn cast(&mut self, rebuild: &mut Rebuild<'_>, new: ValueId, old: ValueId) -> Result<ValueId> {
+        if let Some(&wide) = self.0.get(&new) {
+            return Ok(wide);
+        }
+        let wide = rebuild.push_one(Op::Cast { dtype: DType::F32 }, &[new], old)?;
+        self.0.insert(new, wide);
+        Ok(wide)
+    }
+}
+
+/// Whether an attention kernel reads q, k and v in their own dtype.
+fn takes_narrow(rebuild: &Rebuild<'_>, id: NodeId, profile: &Profile) -> bool {
+    let graph = rebuild.old;
+    let node = graph.node(id);
+    let Op::Attention(attention) = &node.op else { return false };
+    let dense = |i: usize| Layout::contiguous(graph.shape(node.inputs[i]));
+    let dtype = graph.dtype(node.inputs[0]);
+    let operands = (3..node.inputs.len()).map(dense).collect();
+    let mut problem = AttentionProblem::new(attention.clone(), dense(0), dense(1), dense(2), operands);
+    problem.dtype = dtype;
+    dtype == graph.dtype(node.inputs[1]) && problem.candidates(profile).iter().any(Candidate::is_usable)
+}
