@@ -193,7 +193,10 @@ fn broadcast(op: &str, a: &Shape, b: &Shape) -> Result<Shape> {
 }
 
 fn in_rank(op: &str, axis: usize, shape: &Shape) -> Result<()> {
-    shape.axis(op, axis as isize).map(|_| ())
+    if axis < shape.rank() {
+        return Ok(());
+    }
+    Err(Error::op(op, format!("axis {axis} is out of range for {shape} (rank {})", shape.rank())))
 }
 
 fn reduced(shape: &Shape, axes: &[usize], keep: bool) -> Shape {

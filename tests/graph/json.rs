@@ -58,6 +58,12 @@ fn everything() -> tilewise::Result<Graph> {
     let padded = g.pad(wide, &[(0, 1), (2, 0), (0, 0)], f64::NEG_INFINITY)?;
     let always = g.constant(Tensor::new([1], vec![true])?)?;
     let chosen = g.select(always, padded, padded)?;
+    let positions = g.constant(Tensor::zeros(DType::I32, [2, 3])?)?;
+    let table = g.parameter("angles", DType::F32, [9, 1])?;
+    g.rotary(q, [table, table], positions, true)?;
+    let cache = g.input("cache", DType::F32, [2, 2, 9, 2])?;
+    let (grown, _) = g.append(cache, q, lengths, 2, true)?;
+    g.update(cache, grown)?;
     for constant in [
         Tensor::new([2], vec![f16::from_f32(0.1), f16::NEG_INFINITY]),
         Tensor::new([2], vec![bf16::from_f32(0.1), bf16::INFINITY]),
@@ -211,13 +217,24 @@ fn a_fault_outside_the_nodes_is_named_too() {
         ("", "graph: EOF while parsing a value at line 1 column 0"),
         ("{\"nodes\": [],\n \"outputs\": [}", "graph: expected value at line 2 column 14"),
         (r#"{"nodes": []}"#, "graph: missing field `outputs`"),
-        (r#"{"nodes": [], "outputs": [], "name": "g"}"#, "graph: unknown field `name`, expected `nodes` or `outputs`"),
+        (
+            r#"{"nodes": [], "outputs": [], "name": "g"}"#,
+            "graph: unknown field `name`, expected one of `nodes`, `outputs`, `updates`",
+        ),
         (r#"{"nodes": [3], "outputs": []}"#, "graph: invalid type: integer `3`, expected a map"),
         (r#"{"nodes": [], "outputs": [{"name": "y"}]}"#, "graph: missing field `value`"),
     ] {
         let message = Graph::from_json(text).expect_err(text).to_string();
         assert!(message.starts_with(expected), "{message}");
     }
+    let update = |state: &str, next: &str| {
+        let updates = format!(r#"{{"state": "{state}", "next": "{next}"}}"#);
+        let text = format!(r#"{{"nodes": [{INPUT}], "outputs": [], "updates": [{updates}]}}"#);
+        Graph::from_json(&text).err().map(|e| e.to_string())
+    };
+    assert_eq!(update("x", "x"), None);
+    assert_eq!(update("x", "z").as_deref(), Some("graph: update of `x`: there is no value `z`"));
+    assert_eq!(update("z", "x").as_deref(), Some("graph: update of `z`: there is no value `z`"));
     assert_eq!(error(INPUT, r#"{"name": "y", "value": "z"}"#), "graph: output `y`: there is no value `z`");
     assert_eq!(
         error(INPUT, r#"{"name": "y", "value": "x"}, {"name": "y", "value": "x"}"#),
@@ -271,7 +288,9 @@ proptest! {
             values.push(value);
         }
         g.output("y", values[values.len() - 1]).expect("fits");
-        let back = Graph::from_json(&g.to_json().expect("writes")).expect("reads");
-        prop_assert_eq!(back, g);
+        // As text, because NaN equals nothing.
+        let text = g.to_json().expect("writes");
+        let back = Graph::from_json(&text).expect("reads");
+        prop_assert_eq!(back.to_json().expect("writes"), text);
     }
 }

@@ -23,6 +23,9 @@ fn graph() -> tilewise::Result<Graph> {
     let least = g.reduce(Reduce::Min, x, &[0, 2], true)?;
     let framed = g.pad(least, &[(0, 0), (1, 2), (0, 0)], f64::NEG_INFINITY)?;
     g.constant(Tensor::zeros(DType::F16, [3, 3])?)?;
+    let state = g.input("state", DType::F32, [1, 8, 1])?;
+    let next = g.add(state, least)?;
+    g.update(state, next)?;
     g.output("out", out)?;
     g.output("best", best)?;
     g.output("framed", framed)?;
@@ -45,9 +48,12 @@ attended, %9  f32 [2, 2, 8, 3], f32 [2, 2, 8] = attention(%6, %6, %6, %7) with k
 %12           f32 [1, 8, 1]                   = reduce_min(x) axes=[0, 2] keep
 %13           f32 [1, 11, 1]                  = pad(%12) before=[0, 1, 0] after=[0, 2, 0] value=-inf
 %14           f16 [3, 3]                      = constant
+state         f32 [1, 8, 1]                   = input
+%16           f32 [1, 8, 1]                   = add(state, %12)
 output out = attended
 output best = %11
 output framed = %13
+update state = %16
 ";
     let squeeze =
         |text: &str| text.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
@@ -78,5 +84,6 @@ fn graphviz_gets_a_node_and_an_edge_for_each_use() {
     );
     let dot = graph().expect("fits").to_dot();
     assert!(dot.contains("[label=\"%9: f32 [2, 2, 8]\"]"), "{dot}");
+    assert!(dot.contains(" -> n12 [style=dashed, constraint=false, label=\"next run\"];"), "{dot}");
     assert!(dot.contains("label=\"attended\\nattention with key_lengths causal"), "{dot}");
 }

@@ -138,32 +138,8 @@ fn reverse_sequence(c: &mut Call<'_>) -> Result<Vec<Slot>> {
 /// Writes `update` into a cache from `write_indices[b]` on; circular: past the end it goes on at the start.
 fn tensor_scatter(c: &mut Call<'_>) -> Result<Vec<Slot>> {
     let (cache, update) = (c.x(0)?, c.x(1)?);
-    let (shape, new) = (c.shape(cache), c.shape(update));
-    let axis = c.axis(c.node.int("axis").unwrap_or(-2), shape.rank())?;
-    let (items, length, count) = (shape[0], shape[axis], new[axis]);
-    let write = if c.has(2) { c.index(2)? } else { c.g().constant(Tensor::new([items], vec![0; items])?)? };
-    // [items, lines, length, width]
-    let lines: usize = shape[1..axis].iter().product();
-    let width: usize = shape[axis + 1..].iter().product();
-    let places = c.iota(length)?;
-    let starts = (0..items * lines).map(|line| (line * count) as i64).collect();
-    let starts = c.known(&Known { shape: [items, lines, 1].into(), values: starts })?;
-    let write = c.g().reshape(write, [items, 1, 1])?;
-    // Which row of the update lands on each place.
-    let mut row = c.g().sub(places, write)?;
-    if c.node.text("mode") == Some("circular") {
-        row = c.wrapped(row, length)?;
-    }
-    let g = c.g();
-    let (zero, end) = (g.scalar(0.0, row)?, g.scalar(count as f64, row)?);
-    let (from, to) = (g.binary(Binary::GreaterEqual, row, zero)?, g.binary(Binary::Less, row, end)?);
-    let hit = g.binary(Binary::And, from, to)?;
-    let safe = g.select(hit, row, zero)?;
-    let rows = g.add(safe, starts)?;
-    let table = g.reshape(update, [items * lines * count, width])?;
-    let written = g.gather(table, rows, 0)?;
-    let old = g.reshape(cache, [items, lines, length, width])?;
-    let hit = g.reshape(hit, [items, 1, length, 1])?;
-    let y = g.select(hit, written, old)?;
-    one(g.reshape(y, shape)?)
+    let items = c.shape(cache)[0];
+    let positions = if c.has(2) { c.index(2)? } else { c.g().constant(Tensor::zeros(DType::I32, [items])?)? };
+    let (axis, circular) = (c.node.int("axis").unwrap_or(-2), c.node.text("mode") == Some("circular"));
+    one(c.g().append(cache, update, positions, axis as isize, circular)?.0)
 }
