@@ -51,9 +51,10 @@ impl Rows {
             Ok(Deal::Subgroup { lanes, chunks, .. }) => Candidate::usable(
                 SUBGROUP,
                 format!(
-                    "of {} elements a subgroup keeps {} in registers and loads the others again",
-                    self.elems * self.pack,
-                    chunks * lanes * self.pack
+                    "of a row's {} {} a subgroup keeps {} in registers and loads the others again",
+                    self.elems,
+                    if self.pack > 1 { "vectors" } else { "elements" },
+                    chunks * lanes
                 ),
             ),
             Ok(_) => Candidate::usable(SUBGROUP, "a row a subgroup"),
@@ -65,18 +66,19 @@ impl Rows {
             Err(reason) => Candidate::refused(WORKGROUP, reason),
         };
         let plain = match (cpu, self.side_by_side) {
-            (true, _) => "one row an invocation: no barriers, compiles at once",
-            (false, true) => "neighbouring invocations read neighbours in memory",
+            (_, true) => "one row an invocation: neighbouring invocations read neighbours in memory",
+            (true, false) => "one row an invocation: no barriers, compiles at once",
             (false, false) => "one row an invocation: neighbouring invocations read far apart",
         };
         let plain = match self.plain(profile) {
             Ok(_) => Candidate::usable(PLAIN, plain),
             Err(reason) => Candidate::refused(PLAIN, reason),
         };
-        let mut all = if cpu {
-            vec![subgroup, plain, workgroup]
-        } else if self.side_by_side {
+        // A GPU needs many invocations.
+        let mut all = if self.side_by_side && (cpu || self.rows >= 2048) {
             vec![plain, workgroup, subgroup]
+        } else if cpu {
+            vec![subgroup, plain, workgroup]
         } else if kept {
             vec![subgroup, workgroup, plain]
         } else {
@@ -205,3 +207,6 @@ pub(super) fn unknown(family: &str, variant: &str, known: &[&str]) -> Error {
 
 /// The slot `total` for packed elems.
 pub(super) const PACKED_TOTAL: &str = "fn total(v: elem) -> f32 { return (v.x + v.y) + (v.z + v.w); }";
+
+/// The slot `largest` for packed elems.
+pub(super) const PACKED_LARGEST: &str = "fn largest(v: elem) -> f32 { return max(max(v.x, v.y), max(v.z, v.w)); }";

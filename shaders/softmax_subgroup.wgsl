@@ -1,0 +1,139 @@
+// Softmax and log-softmax, a line a subgroup: what a lane has of a line stays in registers. For devices whose subgroups all
+// have one size.
+//
+//     y_j = exp(s_j - m) / l,  log: y_j = (s_j - m) - log l        s = scale * x,  m = max s,  l = sum exp(s - m)
+//
+// An element of -inf gives exactly 0, log: -inf, also where there is no other.
+//
+// A workgroup is one subgroup and does several lines in turn. What a line has past CHUNKS elems a lane is loaded again for
+// each pass.
+//
+// Tried on lavapipe (4096x768, against a copy's time): this 1.8, of which the exponential is 0.3; the clamp and the scale
+// cost nothing that can be measured.
+enable subgroups;
+
+// [block softmax: parameters, operands, addresses]
+const LINE_AXES: u32 = 0u; // @slot LINE_AXES: axes of lines inside of the outermost, as far as one stride doesn't cover them
+const LOG: bool = false; // @slot LOG: the logarithm of the softmax
+
+// Finite numbers are not below it. WGSL has no infinity.
+const LOWEST: f32 = -3.40282346e+38f;
+
+struct Params {
+  lines: u32,
+  // Of a line.
+  elems: u32,
+  // Lines that a workgroup does one after the other.
+  turns: u32,
+  scale: f32,
+  // The first elem.
+  x: u32,
+  // Strides of the outermost axis of lines and along a line; then of the other axes of lines, innermost first.
+  x_line: u32,
+  y_line: u32,
+  x_axis: u32,
+  y_axis: u32,
+  // @unroll r LINE_AXES
+  size_r0: u32,
+  x_r0: u32,
+  y_r0: u32,
+  // @end
+}
+
+// Vectors along a line where lines are dense and aligned, across lines where they lie side by side; of a line, or of each
+// line that a vector is of, there is one maximum and one sum.
+alias elem = f32; // @slot elem: f32 | vec4<f32>
+alias stat = f32; // @slot stat: f32 | vec4<f32>
+alias bits = u32; // @slot bits: u32 | vec4<u32>
+
+@group(0) @binding(0) var<uniform> p: Params;
+// @region X
+@group(0) @binding(1) var<storage, read> x: array<elem>; // (lines, elems) strided
+// @end
+@group(0) @binding(2) var<storage, read_write> y: array<elem>; // (lines, elems) strided, dense as a whole
+
+// @slot read_x: from y where they share a buffer
+fn read_x(i: u32) -> elem { return x[i]; }
+// @slot total: of the elements of an elem along the line
+fn total(v: elem) -> stat { return v; }
+// @slot largest: likewise
+fn largest(v: elem) -> stat { return v; }
+
+// Where a line starts in x and y.
+fn line_start(line: u32) -> vec2<u32> {
+  var at = vec2<u32>(p.x, 0u);
+  var rest = line;
+  // @unroll r LINE_AXES
+  at += (rest % p.size_r0) * vec2<u32>(p.x_r0, p.y_r0);
+  rest /= p.size_r0;
+  // @end
+  return at + rest * vec2<u32>(p.x_line, p.y_line);
+}
+
+// The score of an element, where it is not -inf.
+fn score(v: elem) -> elem {
+  return select(p.scale * v, elem(LOWEST), bitcast<bits>(v) == bits(0xff800000u));
+}
+
+// exp(score - most), and 0 for -inf. No difference overflows: exp(-200) is 0.
+fn weight(v: elem, most: elem) -> elem {
+  let e = exp(max(score(v) - most, elem(-200.0)));
+  return select(e, elem(), bitcast<bits>(v) == bits(0xff800000u));
+}
+
+// From an element, its weight, and the largest score and the sum of the weights of its line.
+fn result(v: elem, w: elem, most: stat, sum: stat) -> elem {
+  // The largest weight is 1; there is none if all are -inf.
+  if LOG {
+    let y = (score(v) - most) - log(max(sum, stat(0.5)));
+    return select(y, v, bitcast<bits>(v) == bits(0xff800000u));
+  }
+  return w * (1.0 / max(sum, stat(0.5)));
+}
+// [end]
+
+const LANES: u32 = 8u; // @slot LANES: the subgroup size
+const CHUNKS: u32 = 4u; // @slot CHUNKS: elems of a line that a lane keeps in registers; the line has at least LANES * CHUNKS
+
+@compute @workgroup_size(LANES)
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(subgroup_invocation_id) lane: u32,
+) {
+  let first = (group.x + group.y * groups.x) * p.turns;
+  if first >= p.lines {
+    return;
+  }
+  let last = min(first + p.turns, p.lines);
+  for (var line = first; line < last; line++) {
+    let at = line_start(line);
+    var most = elem(LOWEST);
+    // @unroll k CHUNKS
+    let v_k0 = read_x(at.x + (lane + /*k*/0u * LANES) * p.x_axis);
+    most = max(most, score(v_k0));
+    // @end
+    for (var i = CHUNKS * LANES + lane; i < p.elems; i += LANES) {
+      most = max(most, score(read_x(at.x + i * p.x_axis)));
+    }
+    let m = subgroupMax(largest(most));
+
+    var sums = elem();
+    // @unroll k CHUNKS
+    let w_k0 = weight(v_k0, elem(m));
+    sums += w_k0;
+    // @end
+    for (var i = CHUNKS * LANES + lane; i < p.elems; i += LANES) {
+      sums += weight(read_x(at.x + i * p.x_axis), elem(m));
+    }
+    let sum = subgroupAdd(total(sums));
+
+    // @unroll k CHUNKS
+    y[at.y + (lane + /*k*/0u * LANES) * p.y_axis] = result(v_k0, w_k0, m, sum);
+    // @end
+    for (var i = CHUNKS * LANES + lane; i < p.elems; i += LANES) {
+      let v = read_x(at.x + i * p.x_axis);
+      y[at.y + i * p.y_axis] = result(v, weight(v, elem(m)), m, sum);
+    }
+  }
+}
