@@ -1,7 +1,7 @@
 //! Shader files as they stand, and every specialisation that the case tables and workloads call for, through the compilers
 //! of other platforms. No device.
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::{collections::BTreeMap, env, fs, path::PathBuf, process::Command};
 
 use naga::{
     front::wgsl,
@@ -65,4 +65,22 @@ fn tint_accepts_every_file_untouched() {
         }
     }
     assert!(rejected.is_empty(), "{}", rejected.join("\n"));
+}
+
+/// What files share is the same text between `// [block NAME: …]` and `// [end]`.
+#[test]
+fn blocks_of_one_name_are_equal() {
+    let mut blocks: BTreeMap<String, (PathBuf, Vec<String>)> = BTreeMap::new();
+    for path in shader_files() {
+        let source = fs::read_to_string(&path).expect("readable");
+        let mut lines = source.lines();
+        while let Some(line) = lines.next() {
+            let Some(head) = line.strip_prefix("// [block ") else { continue };
+            let text: Vec<String> = lines.by_ref().take_while(|line| *line != "// [end]").map(str::to_string).collect();
+            let name = head.split([':', ']']).next().unwrap_or_default();
+            let (first, expected) = blocks.entry(name.into()).or_insert_with(|| (path.clone(), text.clone()));
+            assert!(text == *expected, "block `{name}` is not the same in {} and {}", first.display(), path.display());
+        }
+    }
+    assert!(blocks.contains_key("norm"), "no block was found");
 }

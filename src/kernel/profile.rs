@@ -59,14 +59,6 @@ impl Profile {
         }
     }
 
-    /// How often the loops of one invocation may go round, all of them together; `None` if there is no limit.
-    ///
-    /// llvmpipe, which lavapipe runs on, silently leaves a loop when they have gone round 65,535 times
-    /// (`LP_MAX_TGSI_LOOP_ITERATIONS` in Mesa).
-    pub fn loop_iterations(&self) -> Option<usize> {
-        (self.kind == AdapterKind::Cpu).then_some(65_535)
-    }
-
     /// The least that any WebGPU device offers: no optional feature, and every limit at its default.
     pub fn portable() -> Self {
         Profile {

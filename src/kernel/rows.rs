@@ -107,7 +107,7 @@ impl Rows {
     fn plain(&self, profile: &Profile) -> Result<Deal, String> {
         // The plain shaders take so many elems in straight-line code.
         const BLOCK: usize = 8;
-        iterations(self.passes * (self.elems / BLOCK + BLOCK), profile)?;
+        rounds(self.passes * (self.elems / BLOCK + BLOCK + 2), profile)?;
         // A software adapter gives each thread whole workgroups, which cost it little.
         Ok(Deal::Plain { wg: if profile.kind == AdapterKind::Cpu { 16 } else { 64 } })
     }
@@ -126,7 +126,7 @@ impl Rows {
         // A few elems a lane hide the time that loads take.
         let lanes = self.elems.div_ceil(4).next_power_of_two().clamp(LEAST_LANES, MOST_LANES.min(wg));
         let chunks = (self.elems / lanes).min(8);
-        iterations(self.iterations_of_row(lanes, chunks) + 2 * lanes.ilog2() as usize, profile)?;
+        rounds(self.rounds_of_row(lanes, chunks) + 2 * (lanes.ilog2() as usize + 1), profile)?;
         Ok(Deal::Workgroup { lanes, rows: wg / lanes, chunks })
     }
 
@@ -148,22 +148,23 @@ impl Rows {
             AdapterKind::Gpu => (96 / (self.registers * self.pack).max(1), (self.rows / 8192).clamp(1, 8)),
         };
         let chunks = (self.elems / lanes).min(chunks);
-        let of_row = 1 + self.iterations_of_row(lanes, chunks);
-        iterations(of_row, profile)?;
-        let turns = profile.loop_iterations().map_or(turns, |most| turns.min(most / of_row));
+        let of_row = 1 + self.rounds_of_row(lanes, chunks);
+        rounds(of_row + 1, profile)?;
+        let turns = profile.loop_rounds().map_or(turns, |most| turns.min((most as usize - 1) / of_row));
         Ok(Deal::Subgroup { lanes, chunks, turns })
     }
 
-    /// What a lane goes round for the elems of a row that it does not keep.
-    fn iterations_of_row(&self, lanes: usize, chunks: usize) -> usize {
-        self.passes * (self.elems - chunks * lanes).div_ceil(lanes)
+    /// The rounds that a lane takes for the elems of a row that it does not keep.
+    fn rounds_of_row(&self, lanes: usize, chunks: usize) -> usize {
+        self.passes * ((self.elems - chunks * lanes).div_ceil(lanes) + 1)
     }
 }
 
-fn iterations(needed: usize, profile: &Profile) -> Result<(), String> {
-    match profile.loop_iterations() {
-        Some(most) if needed > most => Err(format!(
-            "an invocation's loops would go round {needed} times (software adapters leave them after {most})"
+/// Whether the driver lets an invocation's loops take so many rounds.
+fn rounds(needed: usize, profile: &Profile) -> Result<(), String> {
+    match profile.loop_rounds() {
+        Some(most) if needed as u64 > most => Err(format!(
+            "an invocation's loops would take {needed} rounds (a software adapter leaves them after {most})"
         )),
         _ => Ok(()),
     }
