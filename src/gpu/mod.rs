@@ -3,7 +3,45 @@
 //! [`Gpu`] is an open device with its compiled kernels. [`Gpu::load`] makes a [`Program`](crate::lower::Program) into an
 //! [`Executable`], which runs on host tensors or records itself into the caller's encoder.
 //!
-//! Functions whose names end in `_async` work everywhere; those without it block, and need the feature `native`.
+//! Functions whose names end in `_async` work everywhere; those without it block, and need the feature `native`. For a
+//! browser, build without that feature (`default-features = false`).
+//!
+//! In a program that runs wgpu already, tilewise takes its device and records into its encoder:
+//!
+//! ```
+//! # #[cfg(feature = "native")] fn main() -> tilewise::Result<()> {
+//! # let (device, queue) = { let gpu = tilewise::gpu::Gpu::new()?; (gpu.device().clone(), gpu.queue().clone()) };
+//! use tilewise::{DType, Graph, Tensor, gpu::{Gpu, wgpu}, kernel::buffer_bytes};
+//!
+//! let mut graph = Graph::new();
+//! let x = graph.input("x", DType::F32, [2, 3])?;
+//! let y = graph.relu(x)?;
+//! graph.output("y", y)?;
+//!
+//! let gpu = Gpu::from_wgpu(device.clone(), queue.clone());
+//! let mut program = gpu.compile(&graph, [])?;
+//!
+//! let buffer = || device.create_buffer(&wgpu::BufferDescriptor {
+//!     label: None,
+//!     size: buffer_bytes(DType::F32, 2 * 3),
+//!     usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+//!     mapped_at_creation: false,
+//! });
+//! let (before, after) = (buffer(), buffer());
+//! let values = Tensor::new([2, 3], vec![-1.0f32, 2.0, -3.0, 4.0, -5.0, 6.0])?;
+//! queue.write_buffer(&before, 0, values.as_bytes());
+//!
+//! let mut encoder = device.create_command_encoder(&Default::default());
+//! // … the caller's own commands …
+//! program.encode(&mut encoder, &[("x", before.slice(..)), ("y", after.slice(..))])?;
+//! // … and more of them …
+//! queue.submit([encoder.finish()]);
+//!
+//! let y = gpu.download(after.slice(..), DType::F32, [2, 3])?;
+//! assert_eq!(y.as_f32(), Some(&[0.0, 2.0, 0.0, 4.0, 0.0, 6.0][..]));
+//! # Ok(()) }
+//! # #[cfg(not(feature = "native"))] fn main() {}
+//! ```
 
 mod adapter;
 mod bindings;
