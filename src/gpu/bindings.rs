@@ -203,7 +203,7 @@ impl Executable {
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(params) }];
         for (slot, &(buffer, _)) in dispatch.bindings.iter().enumerate() {
             let bound = match &self.buffers[buffer].home {
-                Home::Constant(bound) | Home::Temporary(bound) => bound,
+                Home::Constant(bound) | Home::Temporary(bound) | Home::State(bound) | Home::Next(bound) => bound,
                 Home::Input | Home::Output => io(buffer)?,
             };
             entries.push(wgpu::BindGroupEntry { binding: slot as u32 + 1, resource: bound.resource() });

@@ -55,6 +55,10 @@ pub(super) enum Home {
     Constant(Bound),
     /// The same in all runs; its content is of no use after one.
     Temporary(Bound),
+    /// The same in all runs, each of which takes up what the last one left.
+    State(Bound),
+    /// In the memory of a state: what it becomes.
+    Next(Bound),
 }
 
 /// What the engine keeps of a [`crate::lower::Step`].
@@ -158,7 +162,7 @@ impl Executable {
         self.named(|home| matches!(home, Home::Output))
     }
 
-    fn named(&self, want: fn(&Home) -> bool) -> impl Iterator<Item = (&str, DType, &Shape)> {
+    pub(super) fn named(&self, want: fn(&Home) -> bool) -> impl Iterator<Item = (&str, DType, &Shape)> {
         let wanted = self.buffers.iter().filter(move |info| want(&info.home));
         wanted.map(|info| (info.name.as_str(), info.dtype, &info.shape))
     }

@@ -127,19 +127,21 @@ fn program_of(kernel: &Kernel, inputs: &[(String, &Tensor)], outputs: &[(DType, 
 }
 
 impl Executable {
-    /// Runs twice in poisoned memory and compares.
+    /// Runs twice in poisoned memory, from the same states, and compares.
     pub(super) async fn run_guarded(&mut self, inputs: &[&Tensor], wait: Wait) -> Result<Outputs> {
         let set = self.bind_own().await?;
-        let first = self.run_in(POISON, inputs, set, wait).await?;
+        let states = self.read_states(wait).await?;
+        let first = self.run_in(POISON, inputs, &states, set, wait).await?;
         for tensor in &first {
             self.check_written(tensor)?;
         }
-        let second = self.run_in(GARBAGE, inputs, set, wait).await?;
+        let second = self.run_in(GARBAGE, inputs, &states, set, wait).await?;
         for (a, b) in first.iter().zip(&second) {
             self.check_same(a, b)?;
         }
         first
             .into_iter()
+            .filter(|content| matches!(self.buffers[content.info].home, Home::Output))
             .map(|Content { info, bytes }| {
                 let info = &self.buffers[info];
                 Ok((info.name.clone(), Tensor::from_bytes(info.dtype, &info.shape, &bytes)?))
@@ -148,8 +150,15 @@ impl Executable {
     }
 
     /// One run with `fill` in all memory that the program has yet to write, and behind the end of each buffer; returns
-    /// the outputs.
-    async fn run_in(&self, fill: u32, inputs: &[&Tensor], set: usize, wait: Wait) -> Result<Vec<Content>> {
+    /// the outputs and the states.
+    async fn run_in(
+        &self,
+        fill: u32,
+        inputs: &[&Tensor],
+        states: &[(usize, Vec<u8>)],
+        set: usize,
+        wait: Wait,
+    ) -> Result<Vec<Content>> {
         let gpu = &*self.gpu.inner;
         let own = self.own_buffers();
         for (tensor, (info, bound)) in inputs.iter().zip(own.inputs()) {
@@ -162,12 +171,13 @@ impl Executable {
             .enumerate()
             .filter_map(|(i, info)| match &info.home {
                 Home::Output => Some((i, own.bound(i)?)),
-                Home::Temporary(bound) => Some((i, bound)),
-                Home::Input | Home::Constant(_) => None,
+                Home::Temporary(bound) | Home::State(bound) => Some((i, bound)),
+                Home::Input | Home::Constant(_) | Home::Next(_) => None,
             })
             .collect();
         for &(i, bound) in &written {
-            gpu.write(&bound.buffer, &surrounded(&[], bound.size, fill), &self.buffers[i].name).await?;
+            let kept = states.iter().find(|(state, _)| *state == i).map_or(&[][..], |(_, bytes)| bytes);
+            gpu.write(&bound.buffer, &surrounded(kept, bound.size, fill), &self.buffers[i].name).await?;
         }
         scoped(&gpu.device, &gpu.health, "a run", || {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
@@ -193,7 +203,7 @@ impl Executable {
                     ));
                 }
             }
-            if matches!(info.home, Home::Output) {
+            if matches!(info.home, Home::Output | Home::State(_)) {
                 bytes.truncate(elements(info) * info.dtype.bytes());
                 outputs.push(Content { info: i, bytes });
             }

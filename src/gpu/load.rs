@@ -264,6 +264,19 @@ impl Inner {
                     None => return Err(Error::Binding(format!("parameter `{name}` is missing"))),
                 },
                 Role::Constant(tensor) => (name, Home::Constant(self.constant(name, bytes, tensor, guard).await?)),
+                Role::State(name) => {
+                    let buffer = self.create_buffer(name, bytes + margin).await?;
+                    (name, Home::State(Bound::whole(buffer)))
+                }
+                Role::Next(state) => match buffers.get(*state) {
+                    Some(BufferInfo { home: Home::State(bound), .. }) => (name, Home::Next(bound.clone())),
+                    _ => {
+                        return Err(Error::op(
+                            "program",
+                            format!("buffer `{name}` comes before the state that it is the next value of"),
+                        ));
+                    }
+                },
                 Role::Temporary(allocation) => {
                     let buffer = match memory.get(&slot) {
                         Some(buffer) => buffer.clone(),

@@ -53,6 +53,7 @@ mod load;
 mod names;
 mod pipeline;
 mod scope;
+mod state;
 #[cfg(feature = "native")]
 mod timing;
 mod transfer;

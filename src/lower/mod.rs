@@ -84,9 +84,6 @@ impl Options {
 pub fn lower(graph: &Graph, profile: &Profile, options: &Options) -> Result<Program> {
     graph.verify()?;
     check_names(graph)?;
-    if let Some((name, ..)) = graph.states().next() {
-        return Err(crate::Error::Graph(format!("`{name}` is a state, which this version can't lower")));
-    }
     select::check(options)?;
     let work = rewrite::rewrite(graph, profile, options)?;
     let survey = survey::Survey::new(&work.graph, graph, &work.origins, None);
@@ -96,13 +93,13 @@ pub fn lower(graph: &Graph, profile: &Profile, options: &Options) -> Result<Prog
     plan::plan(placed, profile, options, notes, unfused_bytes(graph))
 }
 
-/// An error if an output has the name of an input or parameter: the three are bound by name.
+/// An error if an output has the name of an input, state or parameter: all are bound by name.
 fn check_names(graph: &Graph) -> Result<()> {
-    let given = |name: &str| graph.inputs().chain(graph.parameters()).any(|(other, _)| other == name);
+    let given = |name: &str| graph.find(name).is_some_and(|value| graph.definition(value).op.is_source());
     match graph.outputs().iter().find(|(name, _)| given(name)) {
         None => Ok(()),
         Some((name, _)) => Err(crate::Error::Graph(format!(
-            "the output `{name}` has the name of an input or parameter; a program binds all three by name, so give it another"
+            "the output `{name}` has the name of an input, state or parameter; a program tells them by name, so give it another"
         ))),
     }
 }

@@ -7,7 +7,7 @@ use super::{
     survey::Survey,
 };
 use crate::{
-    DType, Layout, Result, Shape, ValueId,
+    DType, Graph, Layout, Result, Shape, ValueId,
     graph::Op,
     kernel::{
         AppendProblem, AttentionProblem, ConcatProblem, CopyProblem, Epilogue, GatherProblem, MatmulProblem,
@@ -24,6 +24,8 @@ pub(super) struct Draft {
     pub(super) inputs: Vec<BufferId>,
     pub(super) outputs: Vec<BufferId>,
     pub(super) covers: Vec<String>,
+    /// The input whose memory output 0 takes, if that is settled.
+    pub(super) in_place: Option<usize>,
 }
 
 /// Every buffer but scratch, and every step in order. Temporaries have no allocation yet.
@@ -46,7 +48,9 @@ pub(super) fn place(
     for unit in units {
         placing.unit(unit)?;
     }
+    let moved = placing.states_in_place()?;
     placing.outputs()?;
+    placing.states_by_copy(&moved)?;
     Ok(Placed { buffers: placing.buffers, drafts: placing.drafts })
 }
 
@@ -90,6 +94,7 @@ impl Placing<'_> {
         let graph = self.survey.graph;
         for node in graph.nodes() {
             let role = match &node.op {
+                Op::Input { .. } if graph.update_of(node.outputs[0]).is_some() => Role::State,
                 Op::Input { .. } => Role::Input,
                 Op::Parameter { .. } => Role::Parameter,
                 _ => continue,
@@ -161,7 +166,7 @@ impl Placing<'_> {
         let problem = CopyProblem { dtype: self.survey.graph.dtype(value), input: layout };
         let choice = select(&problem, self.profile, self.options)?;
         let (inputs, outputs, covers) = (vec![buffer], vec![to], vec![self.survey.label(value)]);
-        self.drafts.push(Draft { problem: Box::new(problem), choice, inputs, outputs, covers });
+        self.drafts.push(Draft { problem: Box::new(problem), choice, inputs, outputs, covers, in_place: None });
         Ok(())
     }
 
@@ -198,7 +203,7 @@ impl Placing<'_> {
         }
         let mut covers: Vec<String> = unit.computes.iter().flat_map(|&value| self.survey.covers(value)).collect();
         covers.dedup();
-        self.drafts.push(Draft { problem, choice, inputs: buffers, outputs, covers });
+        self.drafts.push(Draft { problem, choice, inputs: buffers, outputs, covers, in_place: None });
         Ok(())
     }
 
@@ -237,6 +242,62 @@ impl Placing<'_> {
         }
     }
 
+    /// Lets the steps that compute what states become write it where the state is, if nothing reads the state after that.
+    /// Returns the values for which that can't be, each with its state's buffer: they have to be moved there when all is
+    /// done.
+    fn states_in_place(&mut self) -> Result<Vec<(ValueId, BufferId)>> {
+        let graph = self.survey.graph;
+        let states: Vec<(ValueId, ValueId)> = graph.states().map(|(_, state, next)| (state, next)).collect();
+        let mut moved = Vec::new();
+        for &(state, next) in &states {
+            let Home { buffer: old, .. } = self.home(state)?;
+            let Home { buffer: new, layout } = self.home(next)?;
+            if new == old && layout.is_contiguous() {
+                continue;
+            }
+            let writer = self.drafts.iter().rposition(|draft| draft.outputs[0] == new);
+            // What is read when all steps are done: outputs, and what other states become.
+            let read_late = graph.outputs().iter().map(|(_, value)| *value).chain(states.iter().map(|(_, next)| *next));
+            let whole = layout.is_contiguous()
+                && matches!(self.buffers[new.0].role, Role::Temporary(_))
+                && self.buffers[new.0].shape == *graph.shape(state)
+                && !read_late.into_iter().any(|value| base(graph, value) == state);
+            let taken = writer.filter(|_| whole).and_then(|at| {
+                let last = self.drafts[at + 1..].iter().all(|draft| !draft.inputs.contains(&old));
+                let draft = &mut self.drafts[at];
+                let mut places = draft.inputs.iter().enumerate().filter(|(_, input)| **input == old).map(|(i, _)| i);
+                let (first, second) = (places.next(), places.next());
+                let input = first.filter(|&i| last && second.is_none() && draft.problem.allows_in_place(i))?;
+                draft.problem.set_in_place(input);
+                draft.in_place = Some(input);
+                Some(input)
+            });
+            match taken {
+                Some(_) => self.buffers[new.0].role = Role::Next(old.0),
+                None => moved.push((next, old)),
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Copies what states become to where they are, after everything else. States that become each other are put aside
+    /// first.
+    fn states_by_copy(&mut self, moved: &[(ValueId, BufferId)]) -> Result<()> {
+        for &(next, _) in moved {
+            let Home { buffer, .. } = self.home(next)?;
+            if matches!(self.buffers[buffer.0].role, Role::State(_)) {
+                self.dense(next, "a state becomes what another one was, which is put aside".into())?;
+            }
+        }
+        for &(next, old) in moved {
+            let Buffer { name, dtype, shape, .. } = self.buffers[old.0].clone();
+            let to = self.buffer(format!("{name}, next"), dtype, shape, Role::Next(old.0));
+            self.copy(next, to)?;
+            self.note(next, format!("into the state `{name}`: it is not computed in place there"));
+        }
+        Ok(())
+    }
+
     /// A buffer for each output: the one its value lies in, if that can be handed out as it is; otherwise a copy.
     fn outputs(&mut self) -> Result<()> {
         let graph = self.survey.graph;
@@ -252,7 +313,8 @@ impl Placing<'_> {
             let reason = match &lies.role {
                 Role::Temporary(_) => "it is a view, and an output is a dense tensor",
                 Role::Output(_) => "it is another output too",
-                Role::Input(_) | Role::Parameter(_) | Role::Constant(_) => "it is given, not computed",
+                Role::Next(_) => "it is what a state becomes",
+                Role::Input(_) | Role::Parameter(_) | Role::Constant(_) | Role::State(_) => "it is given, not computed",
             };
             let to = self.buffer(name.clone(), graph.dtype(*value), shape, Role::Output(name.clone()));
             self.copy(*value, to)?;
@@ -260,6 +322,14 @@ impl Placing<'_> {
         }
         Ok(())
     }
+}
+
+/// The value that a chain of views looks at.
+fn base(graph: &Graph, mut value: ValueId) -> ValueId {
+    while graph.definition(value).op.is_view() {
+        value = graph.definition(value).inputs[0];
+    }
+    value
 }
 
 /// The shape of the dense tensor that a permuted layout lies in.

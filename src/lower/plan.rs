@@ -20,7 +20,8 @@ pub(super) fn plan(
     let in_place = if options.share_memory { take_over(&buffers, &mut drafts) } else { vec![None; drafts.len()] };
     let mut steps = Vec::with_capacity(drafts.len());
     for (draft, in_place) in drafts.into_iter().zip(in_place) {
-        let Draft { problem, choice, inputs, outputs, covers } = draft;
+        let Draft { problem, choice, inputs, outputs, covers, in_place: settled } = draft;
+        let in_place = settled.or(in_place);
         let kernel = problem.kernel(choice.variant, profile)?;
         let mut scratch = Vec::with_capacity(kernel.scratch.len());
         for (i, &bytes) in kernel.scratch.iter().enumerate() {
@@ -68,6 +69,9 @@ fn take_over(buffers: &[Buffer], drafts: &mut [Draft]) -> Vec<Option<usize>> {
         .enumerate()
         .map(|(step, draft)| {
             let output = draft.outputs[0];
+            if draft.in_place.is_some() {
+                return None;
+            }
             let input = (0..draft.inputs.len()).find(|&i| {
                 let input = draft.inputs[i];
                 is_temporary(input)

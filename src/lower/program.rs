@@ -54,6 +54,11 @@ pub enum Role {
     Output(String),
     /// Lives in [`Program::allocations`] at this index, from the step that writes it to the last that reads it.
     Temporary(usize),
+    /// Stays on the device from one run to the next, by this name; zero at first.
+    State(String),
+    /// What the state in the buffer of this number becomes: it lies in the state's memory, and no step reads the state
+    /// after the one that writes this.
+    Next(usize),
 }
 
 /// One problem solved by one variant of its kernel.
@@ -118,14 +123,16 @@ pub struct Note {
 }
 
 impl Program {
-    /// The buffer of each role-bearing name: inputs, parameters and outputs.
+    /// The buffer of each role-bearing name: inputs, states, parameters and outputs.
     pub fn named(&self) -> BTreeMap<&str, BufferId> {
         self.buffers
             .iter()
             .enumerate()
             .filter_map(|(i, buffer)| match &buffer.role {
-                Role::Input(name) | Role::Parameter(name) | Role::Output(name) => Some((name.as_str(), BufferId(i))),
-                Role::Constant(_) | Role::Temporary(_) => None,
+                Role::Input(name) | Role::Parameter(name) | Role::Output(name) | Role::State(name) => {
+                    Some((name.as_str(), BufferId(i)))
+                }
+                Role::Constant(_) | Role::Temporary(_) | Role::Next(_) => None,
             })
             .collect()
     }
@@ -155,9 +162,9 @@ impl Program {
                 ));
             }
             match &buffer.role {
-                Role::Input(name) | Role::Parameter(name) | Role::Output(name) => {
+                Role::Input(name) | Role::Parameter(name) | Role::Output(name) | Role::State(name) => {
                     if !names.insert(name.as_str()) {
-                        return error(format!("has the name `{name}` of another input, parameter or output"));
+                        return error(format!("has the name `{name}` of another input, state, parameter or output"));
                     }
                 }
                 Role::Constant(value) => {
@@ -169,6 +176,14 @@ impl Program {
                             value.dtype(),
                             value.shape()
                         ));
+                    }
+                }
+                Role::Next(state) => {
+                    let fits = |of: &Buffer| {
+                        matches!(of.role, Role::State(_)) && (of.dtype, &of.shape) == (buffer.dtype, &buffer.shape)
+                    };
+                    if !self.buffers.get(*state).is_some_and(fits) {
+                        return error(format!("is to be the next of buffer {state}, which is no state like it"));
                     }
                 }
                 Role::Temporary(allocation) => match self.allocations.get(*allocation) {
@@ -211,7 +226,7 @@ impl Program {
             if from == to || self.memory(from) != self.memory(to) || self.buffers[from].bytes != self.buffers[to].bytes
             {
                 return error(format!(
-                    "takes over `{}` as `{}`, which are not two temporaries of equal size in one allocation",
+                    "takes over `{}` as `{}`, which are not two buffers of equal size in the same memory",
                     self.buffers[from].name, self.buffers[to].name
                 ));
             }
@@ -229,7 +244,9 @@ impl Program {
                     return error(format!("`{}` binds {:?}, there are {}", launch.label, binding.operand, list.len()));
                 };
                 let buffer = &self.buffers[id];
-                if binding.access == Access::Write && !matches!(buffer.role, Role::Output(_) | Role::Temporary(_)) {
+                if binding.access == Access::Write
+                    && !matches!(buffer.role, Role::Output(_) | Role::Temporary(_) | Role::Next(_))
+                {
                     return error(format!("`{}` writes `{}`, which is {:?}", launch.label, buffer.name, buffer.role));
                 }
                 bound.push((self.memory(id), binding.access));
@@ -250,10 +267,12 @@ impl Program {
         Ok(())
     }
 
-    /// A number for the memory that a buffer lies in, equal for temporaries that share an allocation.
+    /// A number for the memory that a buffer lies in: equal for temporaries that share an allocation, and for a state and
+    /// what it becomes.
     fn memory(&self, id: usize) -> usize {
         match self.buffers[id].role {
             Role::Temporary(allocation) => self.buffers.len() + allocation,
+            Role::Next(state) => state,
             _ => id,
         }
     }

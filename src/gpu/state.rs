@@ -1,0 +1,91 @@
+//! What stays on the device from one run to the next.
+
+use super::{
+    Executable,
+    executable::{BufferInfo, Home},
+    transfer::Wait,
+};
+use crate::{DType, Error, Result, Shape, Tensor};
+
+/// States: inputs of the graph that have an update ([`Graph::update`](crate::Graph::update)). They are zero when the program
+/// is loaded, and every run, recording and benchmark moves them on.
+impl Executable {
+    /// Name, dtype and shape of each state.
+    pub fn states(&self) -> impl Iterator<Item = (&str, DType, &Shape)> {
+        self.named(|home| matches!(home, Home::State(_)))
+    }
+
+    /// Reads a state back.
+    pub async fn state_async(&self, name: &str) -> Result<Tensor> {
+        self.read_state(name, Wait::Wake).await
+    }
+
+    /// Gives a state a value.
+    pub async fn set_state_async(&self, name: &str, value: &Tensor) -> Result<()> {
+        let (info, buffer) = self.find_state(name)?;
+        if (value.dtype(), value.shape()) != (info.dtype, &info.shape) {
+            let (dtype, shape) = (value.dtype(), value.shape());
+            return Err(Error::Binding(format!(
+                "state `{name}` is {} {}, a tensor of {dtype} {shape} was given",
+                info.dtype, info.shape
+            )));
+        }
+        self.gpu.inner.write(buffer, value.as_bytes(), name).await
+    }
+
+    /// Makes every state zero again.
+    pub async fn reset_async(&self) -> Result<()> {
+        for (info, buffer) in self.state_buffers().map(|(_, info, buffer)| (info, buffer)) {
+            self.gpu.inner.write(buffer, &vec![0; info.bytes as usize], &info.name).await?;
+        }
+        Ok(())
+    }
+
+    /// [`Executable::state_async`], blocking.
+    #[cfg(feature = "native")]
+    pub fn state(&self, name: &str) -> Result<Tensor> {
+        pollster::block_on(self.read_state(name, Wait::Block))
+    }
+
+    /// [`Executable::set_state_async`], blocking.
+    #[cfg(feature = "native")]
+    pub fn set_state(&self, name: &str, value: &Tensor) -> Result<()> {
+        pollster::block_on(self.set_state_async(name, value))
+    }
+
+    /// [`Executable::reset_async`], blocking.
+    #[cfg(feature = "native")]
+    pub fn reset(&self) -> Result<()> {
+        pollster::block_on(self.reset_async())
+    }
+
+    /// The bytes of every state, by the number of its buffer.
+    pub(super) async fn read_states(&self, wait: Wait) -> Result<Vec<(usize, Vec<u8>)>> {
+        let ranges: Vec<_> = self.state_buffers().map(|(_, info, buffer)| (buffer, 0, info.bytes)).collect();
+        let contents = if ranges.is_empty() { Vec::new() } else { self.gpu.read(&ranges, wait).await? };
+        Ok(self.state_buffers().map(|(i, ..)| i).zip(contents).collect())
+    }
+
+    async fn read_state(&self, name: &str, wait: Wait) -> Result<Tensor> {
+        let (info, buffer) = self.find_state(name)?;
+        let contents = self.gpu.read(&[(buffer, 0, info.bytes)], wait).await?;
+        Tensor::from_bytes(info.dtype, &info.shape, contents.first().map_or(&[], Vec::as_slice))
+    }
+
+    fn state_buffers(&self) -> impl Iterator<Item = (usize, &BufferInfo, &wgpu::Buffer)> {
+        self.buffers.iter().enumerate().filter_map(|(i, info)| match &info.home {
+            Home::State(bound) => Some((i, info, &bound.buffer)),
+            _ => None,
+        })
+    }
+
+    fn find_state(&self, name: &str) -> Result<(&BufferInfo, &wgpu::Buffer)> {
+        self.state_buffers().find(|(_, info, _)| info.name == name).map(|(_, info, buffer)| (info, buffer)).ok_or_else(
+            || {
+                let names: Vec<String> = self.states().map(|(name, ..)| format!("`{name}`")).collect();
+                let names = if names.is_empty() { "none".into() } else { names.join(", ") };
+                Error::Binding(format!("there is no state `{name}`; the program's states are: {names}"))
+            },
+        )
+    }
+}
