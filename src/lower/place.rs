@@ -11,7 +11,7 @@ use crate::{
     graph::Op,
     kernel::{
         AppendProblem, AttentionProblem, ConcatProblem, CopyProblem, Epilogue, GatherProblem, MatmulProblem,
-        NormProblem, PadProblem, PointwiseProblem, Problem, Profile, RotaryProblem, buffer_bytes,
+        NormProblem, PadProblem, PointwiseProblem, Problem, Profile, RotaryProblem, SoftmaxProblem, buffer_bytes,
     },
 };
 
@@ -387,7 +387,10 @@ fn problem(survey: &Survey<'_>, unit: &Unit, inputs: &[Layout], out: &Layout) ->
             (problem.sum, problem.mean, problem.rstd) = (sum, mean, rstd);
             Box::new(problem)
         }
-        Kind::Softmax { .. } | Kind::Reduce { .. } | Kind::Argmax { .. } => {
+        &Kind::Softmax { log, axis, scale } => {
+            Box::new(SoftmaxProblem { log, scale, ..SoftmaxProblem::new(axis, x()) })
+        }
+        Kind::Reduce { .. } | Kind::Argmax { .. } => {
             return Err(crate::Error::Graph(format!(
                 "{} has no kernel in this version",
                 survey.label(unit.outputs[0])
