@@ -114,7 +114,7 @@ fn a_program_that_breaks_its_rules_is_refused() {
     );
     assert_eq!(
         broken(|p| p.buffers[6].role = Role::Output("y".into())),
-        "program: buffer `z` has the name `y` of another input, parameter or output"
+        "program: buffer `z` has the name `y` of another input, state, parameter or output"
     );
     assert_eq!(
         broken(|p| p.buffers[3].role = Role::Temporary(7)),
