@@ -6,22 +6,32 @@
 // is read (whole blocks, one element for all, a row with a step, element by element) is part of the source; sizes,
 // strides, offsets and the chain's scalars are in `p.words`, so that a new shape compiles nothing.
 //
-// Tried: an invocation that takes one element (narrow dtypes then need atomics, and software adapters spend their time
-// on starting invocations).
+// Tried: an invocation that takes one element (twice the time on lavapipe, whose loads cost the same for one word as for
+// four; and narrow dtypes then need atomics); `rounds` unrolled (as fast, and compiles longer).
 
-const WORKGROUP: u32 = 64u; // @slot WORKGROUP: invocations of a workgroup
-const BLOCKS: u32 = 1u; // @slot BLOCKS: blocks of four elements an invocation computes
+const WORKGROUP: u32 = 256u;
 const WORDS: u32 = 1u; // @slot WORDS: vectors of parameters
 
 struct Params {
   blocks: u32, // of four elements, in the output; the last may be part
   last: u32, // the output's last element
-  unused0: u32,
-  unused1: u32,
+  rounds: u32, // blocks of an invocation, a workgroup's width apart
+  unused: u32,
   words: array<vec4<u32>, WORDS>,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
+
+// n / d for n < 2^31, by a multiplication: m = ceil(2^(31 + s) / d) and s = ceil(log2 d) come from the host. Granlund and
+// Montgomery, "Division by invariant integers using multiplication", 1994. (n / d is several times slower on adapters
+// that divide lane by lane.)
+fn quotient(n: u32, m: u32, s: u32) -> u32 {
+  let a = 2u * n;
+  let low = (a & 0xffffu) * (m & 0xffffu);
+  let middle = (a >> 16u) * (m & 0xffffu) + (low >> 16u);
+  let other = (a & 0xffffu) * (m >> 16u) + (middle & 0xffffu);
+  return ((a >> 16u) * (m >> 16u) + (middle >> 16u) + (other >> 16u)) >> s;
+}
 
 // @region X0
 alias block0 = vec4<u32>; // @slot block0: vec4<u32> | vec2<u32> | u32
@@ -180,11 +190,11 @@ fn main(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let first = (group.x + group.y * groups.x) * (WORKGROUP * BLOCKS) + lane;
-  // @unroll b BLOCKS
-  let i_b0 = first + /*b*/0u * WORKGROUP;
-  if i_b0 < p.blocks {
-    out[i_b0] = pack(elements(i_b0));
+  var i = (group.x + group.y * groups.x) * WORKGROUP * p.rounds + lane;
+  for (var round = 0u; round < p.rounds; round++) {
+    if i < p.blocks {
+      out[i] = pack(elements(i));
+    }
+    i += WORKGROUP;
   }
-  // @end
 }

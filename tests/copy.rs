@@ -119,7 +119,10 @@ fn tiles_say_when_they_serve() {
     assert_eq!(error, "copy: no variant can run here: tiled: 4224 bytes of workgroup memory (the limit is 4096)");
     small = profile;
     small.kind = AdapterKind::Cpu;
-    assert_eq!(problem.candidates(&small)[0].variant, "long");
+    assert_eq!(problem.candidates(&small)[0].variant, "square");
+    let odd = CopyProblem { dtype: DType::F32, input: Layout::contiguous([63, 128]).permute(&[1, 0]) };
+    let error = odd.kernel("square", &small).expect_err("rows of 63").to_string();
+    assert_eq!(error, "copy: no variant can run here: square: sizes, strides and offset are not all multiples of 4");
 }
 
 /// Drawn views of these shapes, each with a buffer of its own, numbered through.

@@ -91,41 +91,28 @@ impl Problem for GatherProblem {
     }
 
     fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
-        let refusal = self.check().err().map(|error| error.to_string());
-        strided::candidates(profile, 3, refusal.as_deref())
+        strided::candidates(profile, 3, self.check().err().as_ref())
     }
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
         let walk = self.check()?;
-        let variant = strided::variant("gather", &self.candidates(profile), variant)?;
+        strided::check_variant("gather", &self.candidates(profile), variant)?;
         let mut words = Words::default();
         let (elements, block) = walk.elements(self.dtype, self.data.shape[self.axis], &mut words);
         let source = Specialization::new("gather", include_str!("../../shaders/gather.wgsl"))
             .ty("data_block", block)
             .ty("block", strided::block(self.dtype))
             .function("pack", strided::pack(self.dtype))
-            .function("elements", elements)
-            .value("WORKGROUP", variant.workgroup)
-            .value("BLOCKS", variant.blocks)
-            .value("WORDS", words.vectors())
-            .source()?;
+            .function("elements", elements);
+        let bindings = vec![
+            Binding::read(Operand::Input(0)),
+            Binding::read(Operand::Input(1)),
+            Binding::write(Operand::Output(0)),
+        ];
         let indices = strided::touched(&self.indices) * DType::I32.bytes() as u64;
-        Ok(Kernel {
-            launches: vec![Launch {
-                label: variant.name.into(),
-                source,
-                bindings: vec![
-                    Binding::read(Operand::Input(0)),
-                    Binding::read(Operand::Input(1)),
-                    Binding::write(Operand::Output(0)),
-                ],
-                params: words.params(walk.elements),
-                grid: variant.grid("gather", walk.elements, profile)?,
-                flops: 0,
-                bytes: indices + (2 * walk.elements * self.dtype.bytes()) as u64,
-            }],
-            scratch: Vec::new(),
-        })
+        let bytes = indices + (2 * walk.elements * self.dtype.bytes()) as u64;
+        let launch = strided::launch("gather", variant, source, bindings, words, walk.elements, profile)?;
+        Ok(Kernel { launches: vec![Launch { bytes, ..launch }], scratch: Vec::new() })
     }
 
     fn summary(&self) -> String {

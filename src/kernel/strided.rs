@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use super::{AdapterKind, Candidate, Profile, Verdict, fold_grid};
+use super::{AdapterKind, Binding, Candidate, Launch, Profile, Specialization, Verdict, fold_grid};
 use crate::{DType, Error, Layout, Result};
 
 /// Elements that one invocation writes together.
@@ -27,13 +27,6 @@ impl Words {
     /// The number of vectors that hold them; never 0, which no array in WGSL may have.
     pub(super) fn vectors(&self) -> usize {
         self.0.len().div_ceil(4).max(1)
-    }
-
-    /// The uniform block: blocks of four elements, the last element, two unused words, and the words.
-    pub(super) fn params(self, elements: usize) -> Vec<u32> {
-        let mut params = vec![elements.div_ceil(LANES) as u32, elements.saturating_sub(1) as u32, 0, 0];
-        params.extend(self.padded());
-        params
     }
 
     /// The words as whole vectors.
@@ -150,7 +143,8 @@ impl View {
         };
         let rows = [last.size, last.start, last.len].into_iter().all(|n| in_blocks(n as isize));
         // A single whole axis may end within a block: buffers are padded.
-        if !rows && !(outer.is_empty() && last.is_whole()) {
+        let single = outer.is_empty() && last.is_whole();
+        if !rows && !single {
             return How::Elements;
         }
         match last.stride {
@@ -227,6 +221,12 @@ pub(super) fn each_element(call: impl Fn(&str, &str) -> String) -> String {
     format!("let e = {LANES}u * i; return vec4<u32>({});", calls.join(", "))
 }
 
+/// The multiplier and shift with which the shaders' `quotient` divides by `d`.
+fn reciprocal(d: u32) -> (u32, u32) {
+    let shift = d.next_power_of_two().trailing_zeros();
+    ((1u64 << (31 + shift)).div_ceil(u64::from(d.max(1))) as u32, shift)
+}
+
 /// Where an operand's element for one position in the output is, as WGSL.
 pub(super) struct Scan {
     /// `let`s that the other two need.
@@ -247,15 +247,14 @@ impl Scan {
         for (n, axis) in axes.iter().enumerate().skip(outermost).rev() {
             let mut c = rest.clone();
             if n > 0 {
-                let size = words.add(axis.size as u32);
-                c = format!("c{n}");
+                let (multiplier, shift) = reciprocal(axis.size as u32);
+                let quotient = format!("quotient({rest}, {}, {})", words.add(multiplier), words.add(shift));
+                let _ = write!(lets, "let q{n} = {quotient}; ");
                 if used(axis) {
-                    let _ = write!(lets, "let {c} = {rest} % {size}; ");
+                    c = format!("c{n}");
+                    let _ = write!(lets, "let {c} = {rest} - q{n} * {}; ", words.add(axis.size as u32));
                 }
-                if n > outermost {
-                    let _ = write!(lets, "let q{n} = {rest} / {size}; ");
-                    rest = format!("q{n}");
-                }
+                rest = format!("q{n}");
             }
             match axis.stride {
                 0 => {}
@@ -309,63 +308,110 @@ pub(super) fn fetch(x: &str, k: &str, dtype: DType) -> String {
     }
 }
 
-/// How the blocks of an output are dealt to invocations. Shared by the families that write four elements at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Variant {
-    /// Its name.
-    pub(super) name: &'static str,
-    /// Invocations of a workgroup.
-    pub(super) workgroup: u32,
-    /// Blocks of four elements an invocation writes, a workgroup's width apart.
-    pub(super) blocks: u32,
-}
+/// Invocations of a workgroup of the shaders that write block by block.
+const WORKGROUP: u64 = 256;
 
-impl Variant {
-    const PLAIN: Variant = Variant { name: "plain", workgroup: 256, blocks: 1 };
-    const LONG: Variant = Variant { name: "long", workgroup: 256, blocks: 4 };
-
-    /// The workgroups that an output of `elements` takes.
-    pub(super) fn grid(self, family: &str, elements: usize, profile: &Profile) -> Result<[u32; 3]> {
-        let elements_of_workgroup = u64::from(self.workgroup * self.blocks) * LANES as u64;
-        fold_grid((elements as u64).div_ceil(elements_of_workgroup), profile, family)
-    }
-}
-
-/// The variants for a shader that binds `buffers`, in the order that suits the adapter.
-pub(super) fn candidates(profile: &Profile, buffers: usize, refusal: Option<&str>) -> Vec<Candidate> {
-    let (plain, long) = match profile.kind {
-        AdapterKind::Gpu => ("one block an invocation keeps a GPU's memory busy", "fewer invocations"),
-        AdapterKind::Cpu => ("one block an invocation", "software adapters spend less on starting invocations"),
-    };
-    let mut all = [(Variant::PLAIN, plain), (Variant::LONG, long)];
-    if profile.kind == AdapterKind::Cpu {
-        all.reverse();
-    }
+/// The verdict on the one variant, `plain`, of a shader that binds `buffers`; with what the problem itself has against it.
+pub(super) fn candidates(profile: &Profile, buffers: usize, fault: Option<&Error>) -> Vec<Candidate> {
     let limit = profile.limits.storage_buffers as usize;
-    let limits = (buffers > limit)
-        .then(|| format!("{buffers} storage buffers (max_storage_buffers_per_shader_stage is {limit})"));
-    all.into_iter()
-        .map(|(variant, reason)| match refusal.map(str::to_string).or_else(|| limits.clone()) {
-            Some(refusal) => Candidate::refused(variant.name, refusal),
-            None => Candidate::usable(variant.name, reason),
-        })
-        .collect()
+    let invocations = profile.limits.workgroup_invocations.min(profile.limits.workgroup_size_x);
+    let refusal = if let Some(fault) = fault {
+        Some(fault.to_string())
+    } else if buffers > limit {
+        Some(format!("{buffers} storage buffers (max_storage_buffers_per_shader_stage is {limit})"))
+    } else if u64::from(invocations) < WORKGROUP {
+        Some(format!("{WORKGROUP} invocations (the limit is {invocations})"))
+    } else {
+        None
+    };
+    vec![match refusal {
+        Some(reason) => Candidate::refused("plain", reason),
+        None => Candidate::usable("plain", "each invocation writes whole blocks of four elements"),
+    }]
 }
 
-/// The variant of this name, if it can run.
-pub(super) fn variant(family: &'static str, candidates: &[Candidate], name: &str) -> Result<Variant> {
-    let known = [Variant::PLAIN, Variant::LONG].into_iter().find(|variant| variant.name == name);
-    let verdict = candidates.iter().find(|candidate| candidate.variant == name).map(|candidate| &candidate.verdict);
-    match (known, verdict) {
-        (Some(variant), Some(Verdict::Usable(_))) => Ok(variant),
-        (Some(_), Some(Verdict::Refused(reason))) => {
-            Err(Error::NoVariant { family, reasons: vec![format!("{name}: {reason}")] })
-        }
-        _ => Err(Error::op(family, format!("there is no variant `{name}`"))),
+/// An error unless one of the candidates has this name and can run.
+pub(super) fn check_variant(family: &'static str, candidates: &[Candidate], name: &str) -> Result<()> {
+    match candidates.iter().find(|candidate| candidate.variant == name).map(|candidate| &candidate.verdict) {
+        Some(Verdict::Usable(_)) => Ok(()),
+        Some(Verdict::Refused(reason)) => Err(Error::NoVariant { family, reasons: vec![format!("{name}: {reason}")] }),
+        None => Err(Error::op(family, format!("there is no variant `{name}`"))),
     }
+}
+
+/// A launch of a shader that writes block by block.
+pub(super) fn launch(
+    family: &str,
+    label: &str,
+    source: Specialization,
+    bindings: Vec<Binding>,
+    words: Words,
+    elements: usize,
+    profile: &Profile,
+) -> Result<Launch> {
+    let blocks = elements.div_ceil(LANES) as u64;
+    // A software adapter spends less on few long invocations, as long as every core has some.
+    let rounds = match profile.kind {
+        AdapterKind::Gpu => 1,
+        AdapterKind::Cpu => (blocks / (64 * WORKGROUP)).clamp(1, 8),
+    };
+    let source = source.value("WORDS", words.vectors()).source()?;
+    let mut params = vec![blocks as u32, elements.saturating_sub(1) as u32, rounds as u32, 0];
+    params.extend(words.padded());
+    Ok(Launch {
+        label: label.into(),
+        source,
+        bindings,
+        params,
+        grid: fold_grid(blocks.div_ceil(WORKGROUP * rounds), profile, family)?,
+        flops: 0,
+        bytes: 0,
+    })
 }
 
 /// How many elements of its buffer a layout reaches.
 pub(super) fn touched(layout: &Layout) -> u64 {
     layout.shape.iter().zip(&layout.strides).filter(|(_, stride)| **stride != 0).map(|(&size, _)| size as u64).product()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The shaders' `quotient`.
+    fn quotient(n: u32, (m, s): (u32, u32)) -> u32 {
+        ((u64::from(2 * n) * u64::from(m)) >> 32) as u32 >> s
+    }
+
+    #[test]
+    fn division_by_multiplication_is_exact() {
+        let largest = i32::MAX as u32;
+        let mut divisors: Vec<u32> = (1..3000).collect();
+        divisors.extend((2..31).flat_map(|k| [(1 << k) - 1, 1 << k, (1 << k) + 1]));
+        divisors.extend([largest, largest - 1, 1_000_000_007, 641, 6_700_417]);
+        for d in divisors {
+            let by = reciprocal(d);
+            let multiples = [1, 2, 3, 5, 1000, largest / d / 2, largest / d].map(|k| d.saturating_mul(k).min(largest));
+            let near = multiples.into_iter().flat_map(|n| [n.saturating_sub(1), n, n.saturating_add(1).min(largest)]);
+            for n in near.chain([0, 1, largest, largest - 1]) {
+                assert_eq!(quotient(n, by), n / d, "{n} / {d}");
+            }
+        }
+    }
+
+    #[test]
+    fn shared_functions_are_the_same_text() {
+        let text = |shader: &str| {
+            let start = shader.find("// n / d for n").expect("the shader has it");
+            shader[start..].split_once("\n}\n").expect("the function ends").0.to_string()
+        };
+        let all = [
+            include_str!("../../shaders/pointwise.wgsl"),
+            include_str!("../../shaders/copy.wgsl"),
+            include_str!("../../shaders/copy_tiled.wgsl"),
+            include_str!("../../shaders/copy_square.wgsl"),
+            include_str!("../../shaders/gather.wgsl"),
+        ];
+        assert!(all.iter().all(|shader| text(shader) == text(all[0])));
+    }
 }

@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use tilewise::{
     DType, Data, Layout, Shape, Tensor,
     graph::Op,
-    kernel::{Problem, Profile, Source},
+    kernel::{Candidate, Problem, Profile, Source},
     reference::{self, Value},
 };
 
@@ -156,15 +156,15 @@ pub(crate) fn run(problem: &dyn Problem, inputs: &[&Tensor], dtype: DType, shape
     run_as(crate::common::gpu().profile(), problem, inputs, dtype, shape)
 }
 
-/// [`run`] where a grid may have only this many workgroups in a dimension, so that it is folded as large ones are.
-pub(crate) fn run_folded(limit: u32, problem: &dyn Problem, inputs: &[&Tensor], dtype: DType, shape: &Shape) -> Tensor {
-    let mut profile = crate::common::gpu().profile().clone();
-    profile.limits.workgroups_per_dimension = limit;
-    run_as(&profile, problem, inputs, dtype, shape)
-}
-
-fn run_as(profile: &Profile, problem: &dyn Problem, inputs: &[&Tensor], dtype: DType, shape: &Shape) -> Tensor {
-    let usable = problem.candidates(profile).into_iter().filter(|candidate| candidate.is_usable());
+/// [`run`] of what would be launched on a device of this profile.
+pub(crate) fn run_as(
+    profile: &Profile,
+    problem: &dyn Problem,
+    inputs: &[&Tensor],
+    dtype: DType,
+    shape: &Shape,
+) -> Tensor {
+    let usable = problem.candidates(profile).into_iter().filter(Candidate::is_usable);
     let mut results = usable.map(|candidate| {
         let label = format!("{} {} {}", problem.family(), problem.summary(), candidate.variant);
         (run_variant(problem, candidate.variant, profile, inputs, dtype, shape, &label), label)
@@ -174,6 +174,13 @@ fn run_as(profile: &Profile, problem: &dyn Problem, inputs: &[&Tensor], dtype: D
         assert_eq!(result.as_bytes(), first.as_bytes(), "{label} differs from {first_label}");
     }
     first
+}
+
+/// [`run`] where a grid may have only this many workgroups in a dimension, so that it is folded as large ones are.
+pub(crate) fn run_folded(limit: u32, problem: &dyn Problem, inputs: &[&Tensor], dtype: DType, shape: &Shape) -> Tensor {
+    let mut profile = crate::common::gpu().profile().clone();
+    profile.limits.workgroups_per_dimension = limit;
+    run_as(&profile, problem, inputs, dtype, shape)
 }
 
 fn run_variant(

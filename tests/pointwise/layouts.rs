@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use tilewise::{
     DType, Shape,
     graph::{Binary, Unary},
-    kernel::{Arg, Instr, PointwiseProblem, Problem},
+    kernel::{AdapterKind, Arg, Instr, PointwiseProblem, Problem},
     reference::{
         Value,
         compare::{self, Bound},
@@ -123,6 +123,22 @@ fn views_of_one_operand() {
             let operands = [view];
             check_views(&sum(&operands, &shape, dtype), &operands);
         }
+    }
+}
+
+#[test]
+fn invocations_that_take_several_blocks() {
+    let mut rng = Rng(17);
+    for n in [2 * 65_536, 3 * 65_536 + 5, 9 * 65_536 - 1] {
+        let shape = Shape::from([n]);
+        let x = small(&mut rng, DType::Bool, &shape);
+        let mut profile = common::gpu().profile().clone();
+        profile.kind = AdapterKind::Cpu;
+        let problem = dense(&[&x], DType::F16, vec![Instr::Cast(DType::F16, Arg::Operand(0))]);
+        assert!(problem.kernel("plain", &profile).expect("it fits").launches[0].grid[0] < 128);
+        let expected = evaluate::<f64>(&problem, &[Value::from(&x)]);
+        let actual = view::run_as(&profile, &problem, &[&x], DType::F16, &shape);
+        compare::compare("out", &actual, &expected, &Bound::Exact).expect("a cast of bool is exact");
     }
 }
 

@@ -1,8 +1,9 @@
 //! Dense copies, concatenation and padding. Twins: `shaders/copy*.wgsl`, `src/reference/copy.rs`, `tests/copy.rs`.
 
-mod tiled;
+mod transposed;
 
 use half::{bf16, f16};
+use transposed::Transposed;
 
 use super::{
     AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
@@ -72,25 +73,38 @@ impl Problem for CopyProblem {
     }
 
     fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
-        let mut all = self.assembly().candidates(profile);
-        match tiled::Tiles::new(self, profile) {
-            Ok(tiles) if tiles.pays() && profile.kind == AdapterKind::Gpu => {
-                all.insert(0, Candidate::usable("tiled", "reads and writes neighbours, through workgroup memory"));
-            }
-            Ok(_) => all.push(Candidate::usable("tiled", "pays for large transposed axes on a GPU")),
-            Err(reason) => all.push(Candidate::refused("tiled", reason)),
+        let plain = self.assembly().candidates(profile);
+        let view = Transposed::new(self);
+        let judge = |variant, reason: &str, refusal: fn(&Transposed, &Profile) -> Option<String>| match view
+            .as_ref()
+            .map(|view| refusal(view, profile))
+        {
+            Ok(None) => Candidate::usable(variant, reason),
+            Ok(Some(refusal)) => Candidate::refused(variant, refusal),
+            Err(refusal) => Candidate::refused(variant, refusal),
+        };
+        let tiled = judge("tiled", "reads and writes neighbours, through workgroup memory", Transposed::refuses_tiles);
+        let square = judge("square", "reads and writes whole blocks", Transposed::refuses_squares);
+        match profile.kind {
+            AdapterKind::Cpu => [vec![square], plain, vec![tiled]].concat(),
+            AdapterKind::Gpu if view.is_ok_and(|view| view.fills_tiles()) => [vec![tiled, square], plain].concat(),
+            AdapterKind::Gpu => [plain, vec![square, tiled]].concat(),
         }
-        all
     }
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
-        if variant != "tiled" {
-            return self.assembly().kernel(variant, profile);
-        }
-        self.input.shape.checked_elements("copy")?;
-        match tiled::Tiles::new(self, profile) {
-            Ok(tiles) => tiles.kernel(profile),
-            Err(reason) => Err(Error::NoVariant { family: "copy", reasons: vec![format!("tiled: {reason}")] }),
+        let refused =
+            |reason: String| Error::NoVariant { family: "copy", reasons: vec![format!("{variant}: {reason}")] };
+        match variant {
+            "tiled" | "square" => {
+                let view = Transposed::new(self).map_err(refused)?;
+                let (refusal, kernel) = match variant {
+                    "tiled" => (view.refuses_tiles(profile), view.tiled(profile)),
+                    _ => (view.refuses_squares(profile), view.squares(profile)),
+                };
+                refusal.map_or(kernel, |reason| Err(refused(reason)))
+            }
+            _ => self.assembly().kernel(variant, profile),
         }
     }
 
@@ -138,7 +152,7 @@ impl Problem for ConcatProblem {
     fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
         match self.assembly() {
             Ok(assembly) => assembly.candidates(profile),
-            Err(error) => strided::candidates(profile, 0, Some(&error.to_string())),
+            Err(error) => strided::candidates(profile, 0, Some(&error)),
         }
     }
 
@@ -178,7 +192,7 @@ impl Problem for PadProblem {
     fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
         match self.assembly() {
             Ok(assembly) => assembly.candidates(profile),
-            Err(error) => strided::candidates(profile, 0, Some(&error.to_string())),
+            Err(error) => strided::candidates(profile, 0, Some(&error)),
         }
     }
 
@@ -224,13 +238,12 @@ struct Assembly<'a> {
 
 impl Assembly<'_> {
     fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
-        let refusal = self.shape.checked_elements(self.family).err().map(|error| error.to_string());
-        strided::candidates(profile, 2, refusal.as_deref())
+        strided::candidates(profile, 2, self.shape.checked_elements(self.family).err().as_ref())
     }
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
         let elements = self.shape.checked_elements(self.family)?;
-        let variant = strided::variant(self.family, &self.candidates(profile), variant)?;
+        strided::check_variant(self.family, &self.candidates(profile), variant)?;
         // The shader has seven inputs; more come in further dispatches, which keep what the ones before wrote.
         let inputs = (profile.limits.storage_buffers as usize - 1).min(7);
         let parts: Vec<&Part<'_>> = self.parts.iter().filter(|part| !part.layout.shape.contains(&0)).collect();
@@ -238,20 +251,13 @@ impl Assembly<'_> {
         if groups.is_empty() {
             groups.push(&[]);
         }
-        let launch = |(n, group): (usize, &&[&Part<'_>])| self.launch(n, group, elements, variant, profile);
+        let launch = |(n, group): (usize, &&[&Part<'_>])| self.launch(n, group, elements, profile);
         let launches = groups.iter().enumerate().map(launch).collect::<Result<_>>()?;
         Ok(Kernel { launches, scratch: Vec::new() })
     }
 
     /// Writes the parts of one group; the first launch fills what is in no part.
-    fn launch(
-        &self,
-        group: usize,
-        parts: &[&Part<'_>],
-        elements: usize,
-        variant: strided::Variant,
-        profile: &Profile,
-    ) -> Result<Launch> {
+    fn launch(&self, group: usize, parts: &[&Part<'_>], elements: usize, profile: &Profile) -> Result<Launch> {
         let mut words = Words::default();
         let before = if group == 0 {
             format!("return vec4<u32>({});", words.add(self.fill))
@@ -280,20 +286,9 @@ impl Assembly<'_> {
             let later: usize = self.parts.iter().map(|part| part.layout.shape.iter().product::<usize>()).sum();
             moved += (elements - later) / 2;
         }
-        let source = source
-            .function("elements", format!("fn elements(i: u32) -> vec4<u32> {{ return {value}; }}"))
-            .value("WORKGROUP", variant.workgroup)
-            .value("BLOCKS", variant.blocks)
-            .value("WORDS", words.vectors())
-            .source()?;
-        Ok(Launch {
-            label: if group == 0 { variant.name.into() } else { format!("{}: further parts", variant.name) },
-            source,
-            bindings,
-            params: words.params(elements),
-            grid: variant.grid(self.family, elements, profile)?,
-            flops: 0,
-            bytes: (2 * moved * self.dtype.bytes()) as u64,
-        })
+        let source = source.function("elements", format!("fn elements(i: u32) -> vec4<u32> {{ return {value}; }}"));
+        let label = if group == 0 { "plain" } else { "plain: further parts" };
+        let launch = strided::launch(self.family, label, source, bindings, words, elements, profile)?;
+        Ok(Launch { bytes: (2 * moved * self.dtype.bytes()) as u64, ..launch })
     }
 }

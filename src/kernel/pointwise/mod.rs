@@ -124,13 +124,12 @@ impl Problem for PointwiseProblem {
     }
 
     fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
-        let refusal = self.check().err().map(|error| error.to_string());
-        strided::candidates(profile, self.operands.len() + 1, refusal.as_deref())
+        strided::candidates(profile, self.operands.len() + 1, self.check().err().as_ref())
     }
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
         let elements = self.check()?;
-        let variant = strided::variant("pointwise", &self.candidates(profile), variant)?;
+        strided::check_variant("pointwise", &self.candidates(profile), variant)?;
         let mut words = Words::default();
         let dtypes: Vec<DType> = self.operands.iter().map(|&(dtype, _)| dtype).collect();
         let value = expression::value_functions(&dtypes, &self.body, self.dtype, &mut words)?;
@@ -155,34 +154,20 @@ impl Problem for PointwiseProblem {
             let arguments: Vec<String> = (0..dtypes.len()).map(|n| format!("r{n}.{c}")).collect();
             format!("value({})", arguments.join(", "))
         };
-        let source = source
-            .function(
-                "elements",
-                format!(
-                    "fn elements(i: u32) -> vec4<u32> {{ {read}return vec4<u32>({}); }}",
-                    strided::COMPONENTS.map(one).join(", ")
-                ),
-            )
-            .value("WORKGROUP", variant.workgroup)
-            .value("BLOCKS", variant.blocks)
-            .value("WORDS", words.vectors())
-            .source()?;
-        Ok(Kernel {
-            launches: vec![Launch {
-                label: variant.name.into(),
-                source,
-                bindings,
-                params: words.params(elements),
-                grid: variant.grid("pointwise", elements, profile)?,
-                flops: (self.body.len() * elements) as u64,
-                bytes,
-            }],
-            scratch: Vec::new(),
-        })
+        let source = source.function(
+            "elements",
+            format!(
+                "fn elements(i: u32) -> vec4<u32> {{ {read}return vec4<u32>({}); }}",
+                strided::COMPONENTS.map(one).join(", ")
+            ),
+        );
+        let launch = strided::launch("pointwise", variant, source, bindings, words, elements, profile)?;
+        let launch = Launch { flops: (self.body.len() * elements) as u64, bytes, ..launch };
+        Ok(Kernel { launches: vec![launch], scratch: Vec::new() })
     }
 
     fn summary(&self) -> String {
-        let names: Vec<&str> = self.body.iter().map(|instr| instr.name()).collect();
+        let names: Vec<&str> = self.body.iter().map(Instr::name).collect();
         let dtypes: Vec<&str> = self.operands.iter().map(|(dtype, _)| dtype.name()).collect();
         let in_place = self.in_place.map_or(String::new(), |n| format!(" in place of x{n}"));
         format!("{} ({}) -> {} {}{in_place}", names.join(" "), dtypes.join(", "), self.dtype, self.shape)
