@@ -4,6 +4,10 @@
 #[doc = include_str!("../docs/decoder.md")]
 pub mod decoder {}
 
+/// Each mask as a picture.
+#[doc = include_str!("../docs/masks.md")]
+pub mod masks {}
+
 /// Padding, masks and packing.
 #[doc = include_str!("../docs/padding.md")]
 pub mod padding {}
