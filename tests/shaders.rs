@@ -4,8 +4,16 @@
 use std::{collections::BTreeMap, env, fs, path::PathBuf, process::Command};
 
 use naga::{
+    back::{hlsl, msl, spv},
     front::wgsl,
     valid::{Capabilities, ModuleInfo, ValidationFlags, Validator},
+};
+use tilewise::{
+    Graph,
+    kernel::{AdapterKind, Profile},
+    lower::{self, Options},
+    reference::cases::{self, Level},
+    workloads,
 };
 
 fn shader_files() -> Vec<PathBuf> {
@@ -83,4 +91,76 @@ fn blocks_of_one_name_are_equal() {
         }
     }
     assert!(blocks.contains_key("norm"), "no block was found");
+}
+
+/// Devices that differ in what kernels may use: nothing optional, a software adapter, a large GPU.
+fn profiles() -> [Profile; 3] {
+    let portable = Profile::portable();
+    let software = Profile {
+        adapter: "a software adapter".into(),
+        kind: AdapterKind::Cpu,
+        subgroup: Some((8, 8)),
+        shader_f16: true,
+        ..portable.clone()
+    };
+    let mut gpu =
+        Profile { adapter: "a large GPU".into(), subgroup: Some((32, 32)), shader_f16: true, ..portable.clone() };
+    gpu.limits.workgroup_bytes = 48 << 10;
+    gpu.limits.workgroup_invocations = 1024;
+    gpu.limits.workgroup_size_x = 1024;
+    [portable, software, gpu]
+}
+
+/// Every module that the case tables and the workloads call for, on each of the profiles, with each variant.
+fn specialisations() -> BTreeMap<String, (String, bool)> {
+    let mut graphs: Vec<Graph> =
+        cases::all(Level::Quick, 1).expect("the cases are valid").into_iter().map(|case| case.graph).collect();
+    graphs.extend(workloads::all(false).expect("the workloads are valid").into_iter().map(|workload| workload.graph));
+    let mut modules = BTreeMap::new();
+    for profile in profiles() {
+        for graph in &graphs {
+            let Ok(program) = lower::lower(graph, &profile, &Options::default()) else { continue };
+            let mut programs = Vec::new();
+            for step in &program.steps {
+                for candidate in step.candidates.iter().filter(|candidate| candidate.is_usable()) {
+                    let options = Options::default().force(step.family, candidate.variant);
+                    programs.extend(lower::lower(graph, &profile, &options));
+                }
+            }
+            for launch in programs.iter().flat_map(|p| &p.steps).flat_map(|step| &step.kernel.launches) {
+                let name = format!("{} ({}) on {}", launch.source.name, launch.label, profile.adapter);
+                modules.entry(launch.source.wgsl.clone()).or_insert((name, profile.subgroup.is_some()));
+            }
+        }
+    }
+    modules
+}
+
+#[test]
+fn every_specialisation_translates_for_vulkan_metal_and_dx12() {
+    let modules = specialisations();
+    assert!(modules.len() > 200, "only {} specialisations", modules.len());
+    for (source, (name, subgroups)) in &modules {
+        let (module, info) = validate(name, source);
+        let version = if *subgroups { (1, 3) } else { (1, 0) };
+        let options = spv::Options { lang_version: version, ..spv::Options::default() };
+        if let Err(error) = spv::write_vec(&module, &info, &options, None) {
+            panic!("{name}: SPIR-V: {error}\n{source}");
+        }
+        let options = msl::Options { lang_version: (3, 1), fake_missing_bindings: true, ..msl::Options::default() };
+        if let Err(error) = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default()) {
+            panic!("{name}: MSL: {error}\n{source}");
+        }
+        let mut text = String::new();
+        let options = hlsl::Options {
+            shader_model: hlsl::ShaderModel::V6_2,
+            fake_missing_bindings: true,
+            ..hlsl::Options::default()
+        };
+        let pipeline = hlsl::PipelineOptions::default();
+        if let Err(error) = hlsl::Writer::new(&mut text, &options, &pipeline).write(&module, &info, None) {
+            panic!("{name}: HLSL: {error}\n{source}");
+        }
+    }
+    println!("{} specialisations", modules.len());
 }
