@@ -1,7 +1,8 @@
 //! ONNX's own backend tests, as graphs of tilewise.
 //!
 //! Each case is one node or a few; every operator that the graph can say becomes graph operations, in `tests/onnx/`, and
-//! must give the expected outputs within upstream's tolerance. `TILEWISE_ONNX_CASES` names another folder of
+//! must give the expected
+//! outputs within upstream's tolerance, on the CPU reference and on the device. `TILEWISE_ONNX_CASES` names another folder of
 //! cases; words on the command line choose cases by name or operator: `cargo test --test onnx -- Attention`.
 
 mod conformance;

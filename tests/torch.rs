@@ -1,4 +1,4 @@
-//! What PyTorch computed, against graphs of tilewise.
+//! What PyTorch computed, against graphs of tilewise on the CPU reference and on the device.
 //!
 //! Single operations are graph operations; layers and models are those of [`tilewise::nn`], which take PyTorch's weights
 //! under their own names. PyTorch's results are in float64, rounded once, so the bounds are those of a plain f32 run: 1e-5 of

@@ -159,9 +159,11 @@ impl<'c> Net<'c> {
     /// An input of the case, widened to f32 if it is f16 or bf16: PyTorch's results were not rounded to those either.
     pub(crate) fn input(&mut self, name: &str) -> Run<ValueId> {
         let tensor = self.case.given(name)?;
-        let x = match self.g.find(name) {
+        // As in the file, because an output may have the same name.
+        let name = format!("in.{name}");
+        let x = match self.g.find(&name) {
             Some(x) => x,
-            None => self.g.input(name, tensor.dtype(), tensor.shape())?,
+            None => self.g.input(&name, tensor.dtype(), tensor.shape())?,
         };
         self.wide(x)
     }
@@ -188,9 +190,11 @@ impl<'c> Net<'c> {
 
     /// The outputs, with the case's tensors under the names of the graph's inputs and parameters.
     pub(crate) fn run(&self, machine: &Machine) -> Run<Outputs> {
-        let known = |map: &BTreeMap<String, Tensor>, name: &str| map.get(name).cloned().map(|t| (name.to_string(), t));
-        let inputs = self.g.inputs().filter_map(|(name, _)| known(&self.case.inputs, name));
-        let parameters = self.g.parameters().filter_map(|(name, _)| known(&self.case.weights, name));
+        let known =
+            |map: &BTreeMap<String, Tensor>, key: &str, name: &str| Some((name.to_string(), map.get(key)?.clone()));
+        let input = |name: &str| known(&self.case.inputs, name.strip_prefix("in.")?, name);
+        let inputs = self.g.inputs().filter_map(|(name, _)| input(name));
+        let parameters = self.g.parameters().filter_map(|(name, _)| known(&self.case.weights, name, name));
         Ok(machine(&self.g, &inputs.collect(), &parameters.collect())?)
     }
 }
