@@ -152,12 +152,13 @@ fn log2_f32(a: f32) -> f32 {
   return f32(e) + 2.88539008 * (s * z * series + s);
 }
 
-// |a| to the power b by logarithms, with the sign that a product of b factors has.
+// |a| to the power b by logarithms, with the sign that a product of b factors has; NaN where no real number is it.
 fn power_f32(a: f32, b: f32) -> f32 {
   let t = select(b * log2_f32(abs(a)), select(-200.0, 200.0, b < 0.0), a == 0.0);
   let m = select(exp2(t), 1.0, b == 0.0);
   let odd = floor(b) == b && floor(b * 0.5) != b * 0.5;
-  return select(m, -m, a < 0.0 && odd);
+  let not_a_number = bitcast<f32>(bitcast<u32>(b) | 0x7fc00000u);
+  return select(select(m, -m, a < 0.0 && odd), not_a_number, a < 0.0 && floor(b) != b);
 }
 
 fn power_i32(a: i32, b: i32) -> i32 {

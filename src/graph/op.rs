@@ -246,7 +246,7 @@ pub enum Binary {
     Max,
     /// The smaller
     Min,
-    /// a to the power b; for a < 0 and integral b the sign is that of real arithmetic
+    /// a to the power b; for a < 0 and integral b the sign is that of real arithmetic, for other b the result is NaN
     Pow,
     /// a = b, bool
     Equal,

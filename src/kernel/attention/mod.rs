@@ -126,6 +126,9 @@ impl Variant {
 
     /// Why the variant can't run here, if it can't.
     fn refusal(self, setup: &Setup<'_>) -> Option<String> {
+        if setup.problem.dtype != DType::F32 {
+            return Some(format!("reads and writes f32, not {}", setup.problem.dtype));
+        }
         let widest = setup.sizes.d.max(setup.sizes.dv);
         if widest > MAX_HEAD {
             return Some(format!("a head of {widest} is wider than {MAX_HEAD}"));
