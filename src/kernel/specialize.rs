@@ -1,6 +1,6 @@
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use crate::{Error, Result};
@@ -44,19 +44,40 @@ impl Source {
 /// Unrolls and regions nest in any order.
 ///
 /// A missing, repeated or unknown slot is an error.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Specialization {
     name: &'static str,
-    template: &'static str,
+    template: Template,
     slots: BTreeMap<String, String>,
     regions: BTreeSet<String>,
     trusted: bool,
 }
 
+/// The text of a shader file. It is part of the program, so where it lies tells it from others.
+#[derive(Clone, Copy, Debug)]
+struct Template(&'static str);
+
+impl PartialEq for Template {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+}
+
+impl Eq for Template {}
+
+impl std::hash::Hash for Template {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.as_ptr().hash(state);
+    }
+}
+
+/// How many sources are remembered, which is some megabytes of text.
+const KNOWN_SOURCES: usize = 512;
+
 impl Specialization {
     /// Starts from a file of `shaders/`: its name without the extension, and its text.
     pub fn new(name: &'static str, template: &'static str) -> Self {
-        Specialization { name, template, slots: BTreeMap::new(), regions: BTreeSet::new(), trusted: false }
+        Specialization { name, template: Template(template), slots: BTreeMap::new(), regions: BTreeSet::new(), trusted: false }
     }
 
     /// Sets a value slot: a `const` of type `u32`, `i32`, `f32` or `bool`, which keeps its type.
@@ -93,15 +114,32 @@ impl Specialization {
 
     /// The module with every slot filled. Bindings are renumbered from 1 in order of appearance, so that a region that
     /// is off leaves no gap. Slots that are not set keep the file's default.
+    ///
+    /// Sources are remembered: a graph that is lowered again, for other shapes, finds the texts that it had.
     pub fn source(self) -> Result<Arc<Source>> {
+        static KNOWN: Mutex<Option<HashMap<Specialization, Arc<Source>>>> = Mutex::new(None);
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.get_or_insert_default();
+        if let Some(source) = known.get(&self) {
+            return Ok(source.clone());
+        }
+        let source = Arc::new(self.expand()?);
+        if known.len() >= KNOWN_SOURCES {
+            known.clear();
+        }
+        known.insert(self, source.clone());
+        Ok(source)
+    }
+
+    fn expand(&self) -> Result<Source> {
         let error = |line: usize, message: String| Error::Shader {
             kernel: format!("{}.wgsl:{}", self.name, line + 1),
             message,
         };
-        let lines: Vec<&str> = self.template.lines().collect();
+        let lines: Vec<&str> = self.template.0.lines().collect();
         let mut used = BTreeSet::new();
         let mut regions = BTreeSet::new();
-        let mut out = String::with_capacity(self.template.len());
+        let mut out = String::with_capacity(self.template.0.len());
         // Open regions and whether each is on; an unroll holds its lines until its end, and may hold another.
         let mut open: Vec<(usize, bool)> = Vec::new();
         let mut unrolls: Vec<Unroll<'_>> = Vec::new();
@@ -197,7 +235,7 @@ impl Specialization {
         if let Some(unknown) = self.regions.iter().find(|region| !regions.contains(*region)) {
             return Err(error(0, format!("there is no region `{unknown}`")));
         }
-        Ok(Arc::new(Source { name: self.name, wgsl: out, trusted: self.trusted }))
+        Ok(Source { name: self.name, wgsl: out, trusted: self.trusted })
     }
 
     /// The count of an unroll: a number, or the value of a slot (set, or its default in the file).
