@@ -1,5 +1,37 @@
-//! Fused masked attention, layer norm and matmul as WGSL compute kernels on [wgpu](https://docs.rs/wgpu), orchestrated by
-//! a host graph and checked, op by op, against a CPU reference.
+//! Fused masked attention, layer norm and matmul as WGSL compute kernels on [wgpu], orchestrated by a host graph and
+//! checked, op by op, against a CPU reference.
+//!
+//! # Should I use this?
+//!
+//! Yes, for attention or a whole Transformer on whatever GPU there is (Vulkan, Metal, DX12, WebGPU), without CUDA and without a
+//! framework; inside a program that has its own `wgpu::Device`; or to find out whether a kernel, a mask or a driver is
+//! right. No, for training, for a model zoo, or for the last percent of an NVIDIA GPU.
+//!
+//! # How it goes
+//!
+//! 1. Build a [`Graph`]: operations on tensors, with shapes checked as they are added. [`nn`] has whole layers.
+//! 2. [`Gpu::compile`](gpu::Gpu::compile) lowers it ([`lower`] says what became of it, and why) and loads it on the device.
+//! 3. [`Executable::run`](gpu::Executable::run) it on host tensors, or [`encode`](gpu::Executable::encode) it into your own
+//!    encoder.
+//! 4. Compare with [`mod@reference`]: the plain formulas in f64.
+//!
+//! ```
+//! use tilewise::{DType, Graph, Tensor, gpu::Gpu};
+//! let mut g = Graph::new();
+//! let x = g.input("x", DType::F32, [2, 3])?;
+//! let y = g.softmax(x, -1)?;
+//! g.output("y", y)?;
+//! let x = Tensor::new([2, 3], vec![1.0f32, 1.0, 1.0, 0.0, f32::NEG_INFINITY, 0.0])?;
+//! let outputs = Gpu::new()?.compile(&g, [])?.run(&[("x", &x)])?;
+//! assert_eq!(outputs["y"].shape(), &[2, 3].into());
+//! # Ok::<(), tilewise::Error>(())
+//! ```
+//!
+//! The long answers are in [`guides`].
+//!
+//! [wgpu]: https://docs.rs/wgpu
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod error;
 pub mod gpu;
@@ -15,3 +47,8 @@ pub mod workloads;
 pub use error::{Error, Result};
 pub use graph::{Graph, ValueId};
 pub use tensor::{DType, Data, Layout, Shape, Tensor, safetensors};
+
+/// The examples of the README are compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
