@@ -42,6 +42,7 @@ pub mod lower;
 pub mod nn;
 pub mod reference;
 mod tensor;
+pub mod verify;
 pub mod workloads;
 
 pub use error::{Error, Result};

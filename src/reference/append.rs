@@ -1,16 +1,20 @@
 //! Writing into a cache. Twins: `src/kernel/append.rs`, `shaders/append.wgsl`, `tests/append.rs`.
 
-use super::Array;
-use crate::{Result, Shape};
+use super::{Array, result_shapes};
+use crate::{DType, Result, graph::Op};
 
 /// The cache with the update's rows at `positions[b] + t` along an axis, and how many rows were dropped; see
-/// [`Op::Append`](crate::graph::Op::Append). `at` is positions, axis, circular.
+/// [`Op::Append`].
 pub fn append<T: Copy>(
     cache: &Array<T>,
     update: &Array<T>,
-    (positions, axis, circular): (&Array<i32>, usize, bool),
+    positions: &Array<i32>,
+    axis: usize,
+    circular: bool,
 ) -> Result<(Array<T>, Array<i32>)> {
-    let shape = cache.shape();
+    let op = Op::Append { axis, circular };
+    let operands = [(DType::F32, cache.shape()), (DType::F32, update.shape()), (DType::I32, positions.shape())];
+    let [shape, count] = result_shapes(&op, &operands)?;
     let (places, rows) = (shape[axis] as i64, update.shape()[axis]);
     let middle: usize = shape[1..axis].iter().product();
     let inner: usize = shape[axis + 1..].iter().product();
@@ -30,5 +34,5 @@ pub fn append<T: Copy>(
             }
         }
     }
-    Ok((Array::new(shape.clone(), data)?, Array::new(Shape::from([1]), vec![dropped])?))
+    Ok((Array::new(shape, data)?, Array::new(count, vec![dropped])?))
 }

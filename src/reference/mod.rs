@@ -97,8 +97,8 @@ impl<R: Real> Evaluation<R> {
         for node in graph.nodes() {
             let results = match &node.op {
                 Op::Input { .. } | Op::Parameter { .. } => {
-                    let name = graph.label(node.outputs[0]);
                     let value = node.outputs[0];
+                    let name = graph.label(value);
                     match inputs.get(&name) {
                         Some(tensor) => vec![Value::from(tensor)],
                         None if graph.update_of(value).is_some() => {
@@ -243,24 +243,19 @@ pub fn apply<R: Real>(op: &Op, operands: &[&Value<R>]) -> Result<Vec<Value<R>>> 
         Op::Append { axis, circular } => {
             let wrong = || Error::dtype("append", "update", operands[1].dtype(), operands[0].dtype().name());
             let positions = operands[2].i32s().ok_or_else(wrong)?;
-            let at = (positions, *axis, *circular);
+            macro_rules! grown {
+                ($cache:expr, $update:expr, $array:ident => $value:expr) => {{
+                    let ($array, dropped) = append($cache, $update, positions, *axis, *circular)?;
+                    ($value, dropped)
+                }};
+            }
             let (cache, dropped) = match (operands[0], operands[1]) {
-                (Value::Float { dtype, array: cache }, Value::Float { array: update, .. }) => {
-                    let (array, dropped) = append(cache, update, at)?;
-                    (Value::Float { dtype: *dtype, array }, dropped)
+                (Value::Float { dtype, array: a }, Value::Float { array: b, .. }) => {
+                    grown!(a, b, array => Value::Float { dtype: *dtype, array })
                 }
-                (Value::I32(cache), Value::I32(update)) => {
-                    let (array, dropped) = append(cache, update, at)?;
-                    (Value::I32(array), dropped)
-                }
-                (Value::U32(cache), Value::U32(update)) => {
-                    let (array, dropped) = append(cache, update, at)?;
-                    (Value::U32(array), dropped)
-                }
-                (Value::Bool(cache), Value::Bool(update)) => {
-                    let (array, dropped) = append(cache, update, at)?;
-                    (Value::Bool(array), dropped)
-                }
+                (Value::I32(a), Value::I32(b)) => grown!(a, b, array => Value::I32(array)),
+                (Value::U32(a), Value::U32(b)) => grown!(a, b, array => Value::U32(array)),
+                (Value::Bool(a), Value::Bool(b)) => grown!(a, b, array => Value::Bool(array)),
                 _ => return Err(wrong()),
             };
             vec![cache, Value::I32(dropped)]

@@ -1,16 +1,19 @@
 //! Rotary position embedding. Twins: `src/kernel/rotary.rs`, `shaders/rotary.wgsl`, `tests/rotary.rs`.
 
-use super::{Array, Real};
-use crate::Result;
+use super::{Array, Real, result_shape};
+use crate::{DType, Result, graph::Op};
 
 /// `x [B, H, T, D]` with the first R features of each row turned pairwise by the angles of its position; see
-/// [`Op::Rotary`](crate::graph::Op::Rotary).
+/// [`Op::Rotary`].
 pub fn rotary<R: Real>(
     x: &Array<R>,
     [cos, sin]: [&Array<R>; 2],
     positions: &Array<i32>,
     interleaved: bool,
 ) -> Result<Array<R>> {
+    let operands = [(DType::F32, x.shape()), (DType::F32, cos.shape()), (DType::F32, sin.shape())];
+    let operands = [&operands[..], &[(DType::I32, positions.shape())]].concat();
+    let shape = result_shape(&Op::Rotary { interleaved }, &operands)?;
     let (heads, tokens, width) = (x.shape()[1], x.shape()[2], x.shape()[3]);
     let (rows, pairs) = (cos.shape()[0], cos.shape()[1]);
     let mut y = x.data().to_vec();
@@ -26,5 +29,5 @@ pub fn rotary<R: Real>(
             y[second] = b * cos + a * sin;
         }
     }
-    Array::new(x.shape().clone(), y)
+    Array::new(shape, y)
 }

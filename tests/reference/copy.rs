@@ -51,3 +51,32 @@ fn concat_permute_and_broadcast() -> Result {
     assert_eq!(reference::reshape(&x, &[6].into())?.data(), x.data());
     Ok(())
 }
+
+#[test]
+fn append_by_hand() -> Result {
+    let cache = array([2, 3], &[0.0; 6])?;
+    let update = array([2, 2], &[1.0, 2.0, 3.0, 4.0])?;
+    let at = |a, b| Array::new([2], vec![a, b]);
+    let (grown, dropped) = reference::append(&cache, &update, &at(1, 2)?, 1, false)?;
+    assert_eq!((grown.data(), dropped.data()), (&[0.0, 1.0, 2.0, 0.0, 0.0, 3.0][..], &[1][..]));
+    let (grown, dropped) = reference::append(&cache, &update, &at(-1, 2)?, 1, true)?;
+    assert_eq!((grown.data(), dropped.data()), (&[2.0, 0.0, 1.0, 4.0, 0.0, 3.0][..], &[0][..]));
+    assert!(reference::append(&cache, &update, &at(0, 0)?, 0, false).is_err());
+    assert!(reference::append(&cache, &update, &at(0, 0)?, 2, false).is_err());
+    Ok(())
+}
+
+#[test]
+fn rotary_by_hand() -> Result {
+    let x = array([1, 1, 2, 5], &[1.0, 2.0, 3.0, 4.0, 9.0, 1.0, 2.0, 3.0, 4.0, 9.0])?;
+    // Row 0: no turn. Row 1: a quarter turn of the first pair, none of the second.
+    let (cos, sin) = (array([2, 2], &[1.0, 1.0, 0.0, 1.0])?, array([2, 2], &[0.0, 0.0, 1.0, 0.0])?);
+    let turned = |interleaved, positions: [i32; 2]| -> Result<Vec<f64>> {
+        let positions = Array::new([1, 2], positions.to_vec())?;
+        Ok(reference::rotary(&x, [&cos, &sin], &positions, interleaved)?.into_data())
+    };
+    assert_eq!(turned(false, [0, 1])?, [1.0, 2.0, 3.0, 4.0, 9.0, -3.0, 2.0, 1.0, 4.0, 9.0]);
+    assert_eq!(turned(true, [-5, 7])?, [1.0, 2.0, 3.0, 4.0, 9.0, -2.0, 1.0, 3.0, 4.0, 9.0]);
+    assert!(reference::rotary(&x, [&cos, &x], &Array::new([1, 2], vec![0, 0])?, false).is_err());
+    Ok(())
+}

@@ -12,6 +12,7 @@
 //! Sizes are ugly on purpose: 0, 1, primes, one less and one more than a tile, two tiles and three. Data is exact first
 //! (small integers, whose results every order of additions gets right to the bit), then random.
 
+mod append;
 mod attention;
 mod copy;
 mod gather;
@@ -20,6 +21,7 @@ mod norm;
 mod pointwise;
 mod random;
 mod reduce;
+mod rotary;
 mod softmax;
 
 use std::{collections::BTreeMap, fmt};
@@ -67,8 +69,21 @@ pub enum Level {
 }
 
 /// The families that have cases.
-pub const FAMILIES: [&str; 11] =
-    ["matmul", "attention", "norm", "softmax", "reduce", "argmax", "pointwise", "copy", "concat", "pad", "gather"];
+pub const FAMILIES: [&str; 13] = [
+    "matmul",
+    "attention",
+    "norm",
+    "softmax",
+    "reduce",
+    "argmax",
+    "pointwise",
+    "copy",
+    "concat",
+    "pad",
+    "gather",
+    "rotary",
+    "append",
+];
 
 /// The cases of a family. Another seed draws other numbers, and other options where those are drawn.
 pub fn of_family(family: &str, level: Level, seed: u64) -> Result<Vec<Case>> {
@@ -85,6 +100,8 @@ pub fn of_family(family: &str, level: Level, seed: u64) -> Result<Vec<Case>> {
         "concat" => copy::concat_cases(all),
         "pad" => copy::pad_cases(all),
         "gather" => gather::cases(all),
+        "rotary" => rotary::cases(all),
+        "append" => append::cases(all),
         _ => Err(Error::op("cases", format!("there is no family `{family}`; there are {}", FAMILIES.join(", ")))),
     }?;
     Ok(cases.cases)
