@@ -1,1 +1,35 @@
-fn main() {}
+//! The program `tilewise`: what adapters are here, are the kernels right on them, how fast are they, and what becomes of
+//! a graph.
+
+mod args;
+mod bench;
+mod explain;
+mod info;
+mod output;
+mod plot;
+mod run;
+mod verify;
+
+use std::process::ExitCode;
+
+use args::{Args, Command};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = match &args.command {
+        Command::Info(command) => info::run(command),
+        Command::Verify(command) => verify::run(command, &args.device),
+        Command::Bench(command) => bench::run(command, &args.device),
+        Command::Run(command) => run::run(command, &args.device),
+        Command::Explain(command) => explain::run(command, &args.device),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

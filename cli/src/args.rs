@@ -1,0 +1,157 @@
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use tilewise::gpu::Gpu;
+
+/// Fused masked attention, layer norm and matmul on wgpu, checked against a CPU reference.
+///
+/// Exits with 1 if a check fails or something goes wrong, and with 2 if the command line is wrong.
+#[derive(Debug, Parser)]
+#[command(name = "tilewise", version, max_term_width = 110)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which adapter to use.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct DeviceArgs {
+    /// The adapter: its number in `tilewise info`, or a part of its name. Default: WGPU_ADAPTER_NAME, or the best GPU.
+    #[arg(long, global = true, value_name = "NUMBER|NAME")]
+    adapter: Option<String>,
+    /// Keep the driver's bounds checks and loop bounds in every shader.
+    #[arg(long, global = true)]
+    checked_shaders: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List adapters: limits, features, and which kernel variants can run and why not.
+    Info(InfoArgs),
+    /// Run every kernel and variant over its case table and compare with the CPU reference.
+    Verify(VerifyArgs),
+    /// Time the kernels: GPU and wall time, GFLOP/s, GB/s.
+    Bench(BenchArgs),
+    /// Run a graph on the inputs of a safetensors file.
+    Run(RunArgs),
+    /// Show what becomes of a graph: fusions, kernels, buffers, WGSL.
+    Explain(ExplainArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InfoArgs {
+    /// One line per adapter; fails if there is none.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) brief: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct VerifyArgs {
+    /// A few cases of each variant: under a minute on a software adapter.
+    #[arg(long, conflicts_with = "full")]
+    pub(crate) quick: bool,
+    /// Every case (the default).
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Only this kernel family; may be given several times.
+    #[arg(long, value_name = "FAMILY")]
+    pub(crate) kernel: Vec<String>,
+    /// Seed of the random cases.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct BenchArgs {
+    /// Small sizes, one round: shows that every benchmark runs; its figures mean little.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Only workloads whose name contains this text; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) kernel: Vec<String>,
+    /// Time every variant that can run, not only the one that is chosen.
+    #[arg(long)]
+    pub(crate) variants: bool,
+    /// Rounds over all workloads; each round gives one sample of each.
+    #[arg(long, default_value_t = 7)]
+    pub(crate) rounds: usize,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write the figures as JSON to this file too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+    /// Draw the figures to this SVG file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RunArgs {
+    /// The graph, as JSON.
+    pub(crate) graph: PathBuf,
+    /// Inputs and parameters by name, as safetensors; may be given several times.
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) inputs: Vec<PathBuf>,
+    /// Where the outputs go, as safetensors.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) outputs: Option<PathBuf>,
+    /// Compare each output with the CPU reference.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Where to run.
+    #[arg(long, value_enum, default_value_t = Device::Gpu)]
+    pub(crate) device: Device,
+    /// Print the GPU time of each step.
+    #[arg(long)]
+    pub(crate) profile: bool,
+}
+
+/// Where a graph runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Device {
+    /// On the adapter.
+    Gpu,
+    /// In the CPU reference: exact, slow.
+    Cpu,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ExplainArgs {
+    /// The graph, as JSON.
+    pub(crate) graph: PathBuf,
+    /// Lower for the portable WebGPU minimum instead of an adapter of this machine.
+    #[arg(long)]
+    pub(crate) portable: bool,
+    /// Print the graph in Graphviz's language instead.
+    #[arg(long, conflicts_with_all = ["wgsl", "json"])]
+    pub(crate) dot: bool,
+    /// Print the WGSL of this step instead.
+    #[arg(long, value_name = "STEP", conflicts_with = "json")]
+    pub(crate) wgsl: Option<usize>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl DeviceArgs {
+    /// Opens the adapter that was asked for.
+    pub(crate) fn open(&self) -> Result<Gpu> {
+        let mut builder = Gpu::builder().checked_shaders(self.checked_shaders);
+        match self.adapter.as_deref().map(|text| (text, text.parse())) {
+            Some((_, Ok(index))) => builder = builder.adapter_index(index),
+            Some((name, Err(_))) => builder = builder.adapter(name),
+            None => {}
+        }
+        Ok(builder.build()?)
+    }
+}

@@ -1,0 +1,55 @@
+//! How figures and tables look on a terminal.
+
+use comfy_table::{CellAlignment, Table, presets};
+
+/// A table with these column heads; columns whose head starts with `>` are aligned right.
+pub(crate) fn table(heads: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table.set_header(heads.iter().map(|head| head.trim_start_matches('>')));
+    for (i, head) in heads.iter().enumerate() {
+        if let (true, Some(column)) = (head.starts_with('>'), table.column_mut(i)) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// Seconds as `1.23 ms`.
+pub(crate) fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s >= 1.0 => format!("{s:.2} s"),
+        s if s >= 1e-3 => format!("{:.2} ms", s * 1e3),
+        s => format!("{:.1} µs", s * 1e6),
+    }
+}
+
+/// Bytes as `1.5 MiB`.
+pub(crate) fn bytes(n: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if n < 1024 {
+        return format!("{n} B");
+    }
+    let mut value = n as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bytes, duration};
+
+    #[test]
+    fn figures_carry_their_unit() {
+        assert_eq!(duration(0.0123), "12.30 ms");
+        assert_eq!(duration(3.2e-6), "3.2 µs");
+        assert_eq!(duration(2.0), "2.00 s");
+        assert_eq!(bytes(100), "100 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(128 << 20), "128.0 MiB");
+    }
+}

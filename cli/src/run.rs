@@ -1,0 +1,91 @@
+use std::{collections::BTreeMap, fs};
+
+use anyhow::{Context, Result, bail};
+use tilewise::{
+    Graph, Tensor,
+    gpu::{Parameters, RunProfile},
+    reference::{
+        self,
+        compare::{Check, Expected},
+    },
+    safetensors,
+};
+
+use crate::{
+    args::{Device, DeviceArgs, RunArgs},
+    output,
+};
+
+/// Runs a graph. False if `--check` was asked for and an output is off.
+pub(crate) fn run(args: &RunArgs, device: &DeviceArgs) -> Result<bool> {
+    let text = fs::read_to_string(&args.graph).with_context(|| args.graph.display().to_string())?;
+    let graph = Graph::from_json(&text).with_context(|| args.graph.display().to_string())?;
+    let mut given: BTreeMap<String, Tensor> = BTreeMap::new();
+    for file in &args.inputs {
+        for (name, tensor) in safetensors::load(file)? {
+            if given.insert(name.clone(), tensor).is_some() {
+                bail!("`{name}` is in more than one of the input files");
+            }
+        }
+    }
+
+    let outputs = match args.device {
+        Device::Cpu => reference::evaluate(&graph, &given)?,
+        Device::Gpu => {
+            let gpu = device.open()?;
+            eprintln!("on {} ({})", gpu.profile().adapter, gpu.driver());
+            let (parameters, inputs): (Vec<_>, Vec<_>) = given
+                .iter()
+                .map(|(name, tensor)| (name.as_str(), tensor))
+                .partition(|(name, _)| graph.parameters().any(|(parameter, _)| parameter == *name));
+            let mut program = gpu.compile(&graph, Parameters::from(&parameters[..]))?;
+            let outputs = program.run(&inputs)?;
+            if args.profile {
+                print_profile(&program.profile()?);
+            }
+            outputs
+        }
+    };
+    if let Some(file) = &args.outputs {
+        safetensors::save(file, &outputs)?;
+    }
+    let mut ok = true;
+    if args.check {
+        let expected = Expected::of_graph(&graph, &given, Check::measured())?;
+        let mut table = output::table(&["output", "shape", ">observed / allowed", "verdict"]);
+        match expected.compare_named(&outputs) {
+            Ok(comparisons) => {
+                for ((name, ..), c) in expected.results().zip(comparisons) {
+                    let shape = outputs.get(name).map_or_else(String::new, |tensor| tensor.shape().to_string());
+                    let error = format!("{:.2e} / {:.2e}", c.observed, c.allowed);
+                    table.add_row([name.to_string(), shape, error, "within the bound".into()]);
+                }
+                println!("{table}");
+            }
+            Err(mismatch) => {
+                println!("{mismatch}");
+                ok = false;
+            }
+        }
+    } else {
+        for (name, tensor) in &outputs {
+            println!("{name}: {} {}", tensor.dtype(), tensor.shape());
+        }
+    }
+    Ok(ok)
+}
+
+fn print_profile(profile: &RunProfile) {
+    let mut table = output::table(&["step", ">GPU", ">GFLOP/s", ">GB/s"]);
+    for step in &profile.steps {
+        let rate = |count: u64| match step.gpu {
+            Some(time) if !time.is_zero() => format!("{:.1}", count as f64 / time.as_secs_f64() / 1e9),
+            _ => "—".into(),
+        };
+        let time = step.gpu.map_or("—".into(), |time| output::duration(time.as_secs_f64()));
+        table.add_row([step.label.clone(), time, rate(step.flops), rate(step.bytes)]);
+    }
+    println!("{table}");
+    let whole = |time: std::time::Duration| output::duration(time.as_secs_f64());
+    println!("all steps: {} on the GPU, {} by the clock", profile.gpu.map_or("—".into(), whole), whole(profile.wall));
+}

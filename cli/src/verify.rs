@@ -1,0 +1,138 @@
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use tilewise::{
+    gpu::Gpu,
+    reference::cases::{self, FAMILIES, Level},
+    verify::{self, Report, Verdict},
+};
+
+use crate::{
+    args::{DeviceArgs, VerifyArgs},
+    output,
+};
+
+/// Faults that are printed one by one; more are only counted.
+const SHOWN: usize = 20;
+
+/// Runs every kernel and variant over its cases. False if anything was wrong.
+pub(crate) fn run(args: &VerifyArgs, device: &DeviceArgs) -> Result<bool> {
+    let families: Vec<&'static str> = if args.kernel.is_empty() {
+        FAMILIES.to_vec()
+    } else {
+        let find = |name: &String| FAMILIES.into_iter().find(|family| family == name);
+        let found: Option<Vec<_>> = args.kernel.iter().map(find).collect();
+        match found {
+            Some(families) => families,
+            None => bail!("no kernel family is called {:?}; there are {}", args.kernel, FAMILIES.join(", ")),
+        }
+    };
+    let level = if args.quick { Level::Quick } else { Level::Full };
+    let gpu = device.open()?;
+    let mut total = 0;
+    for &family in &families {
+        total += cases::of_family(family, level, args.seed)?.len() as u64;
+    }
+    let progress = ProgressBar::new(total).with_style(
+        ProgressStyle::with_template("{bar:30} {pos}/{len} cases, {elapsed} {msg}").context("the progress bar")?,
+    );
+    let started = Instant::now();
+    let mut last = String::new();
+    let mut faults = 0;
+    let report = verify::sweep(&gpu, &families, level, args.seed, |outcome| {
+        if outcome.is_fault() {
+            faults += 1;
+            if faults <= SHOWN {
+                progress.suspend(|| eprintln!("{outcome}"));
+            }
+        }
+        let case = format!("{} {}", outcome.family, outcome.case);
+        if case != last {
+            progress.inc(1);
+            progress.set_message(outcome.family);
+            last = case;
+        }
+    })?;
+    progress.finish_and_clear();
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&as_json(&report, &gpu, args.seed))?);
+    } else {
+        print(&report, &gpu, args.seed, started.elapsed().as_secs_f64());
+    }
+    Ok(report.is_right())
+}
+
+fn print(report: &Report, gpu: &Gpu, seed: u64, seconds: f64) {
+    println!("{} ({}), seed {seed}\n", gpu.profile().adapter, gpu.driver());
+    let mut table =
+        output::table(&["kernel", "variant", ">cases", ">faults", ">can't run", ">error / allowed", "closest case"]);
+    for (family, variant, tally) in report.tallies() {
+        let (ratio, case) = match &tally.closest {
+            Some((case, closest)) if closest.ratio > 0.0 => (format!("{:.3}", closest.ratio), case.clone()),
+            Some(_) => ("equal bits".into(), String::new()),
+            None => ("—".into(), tally.reasons.iter().next().cloned().unwrap_or_default()),
+        };
+        table.add_row([
+            family.into(),
+            variant.into(),
+            tally.right.to_string(),
+            tally.faults.to_string(),
+            tally.refused.to_string(),
+            ratio,
+            case,
+        ]);
+    }
+    println!("{table}");
+    let (mut right, mut faults, mut refused) = (0, 0, 0);
+    for (_, _, tally) in report.tallies() {
+        right += tally.right;
+        faults += tally.faults;
+        refused += tally.refused;
+    }
+    let verdict = if report.is_right() { "every kernel is right" } else { "NOT every kernel is right" };
+    println!(
+        "{right} runs within their bounds, {faults} faults, {refused} that a variant can't do here; {} — {verdict}",
+        output::duration(seconds)
+    );
+}
+
+fn as_json(report: &Report, gpu: &Gpu, seed: u64) -> serde_json::Value {
+    let variants: Vec<_> = report
+        .tallies()
+        .map(|(family, variant, tally)| {
+            json!({
+                "family": family,
+                "variant": variant,
+                "right": tally.right,
+                "faults": tally.faults,
+                "refused": tally.refused,
+                "reasons": tally.reasons,
+                "closest": tally.closest.as_ref().map(|(case, c)| json!({
+                    "case": case, "observed": c.observed, "allowed": c.allowed, "ratio": c.ratio,
+                })),
+            })
+        })
+        .collect();
+    let faults: Vec<_> = report
+        .faults()
+        .iter()
+        .map(|outcome| {
+            let message = match &outcome.verdict {
+                Verdict::Wrong(mismatch) => mismatch.to_string(),
+                Verdict::Failed(error) => error.to_string(),
+                Verdict::Right(_) | Verdict::Refused(_) => String::new(),
+            };
+            json!({"family": outcome.family, "case": outcome.case, "variant": outcome.variant, "message": message})
+        })
+        .collect();
+    json!({
+        "adapter": gpu.profile().adapter,
+        "driver": gpu.driver(),
+        "seed": seed,
+        "right": report.is_right(),
+        "variants": variants,
+        "faults": faults,
+    })
+}
