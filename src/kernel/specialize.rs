@@ -77,7 +77,13 @@ const KNOWN_SOURCES: usize = 512;
 impl Specialization {
     /// Starts from a file of `shaders/`: its name without the extension, and its text.
     pub fn new(name: &'static str, template: &'static str) -> Self {
-        Specialization { name, template: Template(template), slots: BTreeMap::new(), regions: BTreeSet::new(), trusted: false }
+        Specialization {
+            name,
+            template: Template(template),
+            slots: BTreeMap::new(),
+            regions: BTreeSet::new(),
+            trusted: false,
+        }
     }
 
     /// Sets a value slot: a `const` of type `u32`, `i32`, `f32` or `bool`, which keeps its type.
