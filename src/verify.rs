@@ -29,6 +29,9 @@ use crate::{
     },
 };
 
+/// Reasons of refusal that a printed report gives for each variant.
+const REASONS: usize = 4;
+
 /// What one run of one case came to.
 #[derive(Debug)]
 pub struct Outcome {
@@ -273,8 +276,11 @@ impl fmt::Display for Report {
                 }
             }
             writeln!(f)?;
-            for reason in reasons {
+            for reason in reasons.iter().take(REASONS) {
                 writeln!(f, "{:<10}   refused: {reason}", "")?;
+            }
+            if reasons.len() > REASONS {
+                writeln!(f, "{:<10}   … and for {} more reasons", "", reasons.len() - REASONS)?;
             }
         }
         for fault in &self.faults {

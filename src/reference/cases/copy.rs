@@ -11,6 +11,7 @@ pub(super) fn copy_cases(mut all: Cases) -> Result<Cases> {
             ("itself", &[5, 7], |_, x| Ok(x)),
             ("turned", &[7, 5], |d, x| d.graph.permute(x, &[1, 0])),
             ("turned by tiles", &[67, 33], |d, x| d.graph.permute(x, &[1, 0])),
+            ("turned by whole words", &[24, 36], |d, x| d.graph.permute(x, &[1, 0])),
             ("split heads", &[2, 9, 12], |d, x| d.graph.split_heads(x, 3)),
             ("merged heads", &[2, 3, 9, 4], |d, x| d.graph.merge_heads(x)),
             ("axes 3 0 2 1", &[3, 4, 5, 6], |d, x| d.graph.permute(x, &[3, 0, 2, 1])),
@@ -36,6 +37,7 @@ pub(super) fn copy_cases(mut all: Cases) -> Result<Cases> {
         ],
         &[
             ("turned, large", &[257, 1031], |d, x| d.graph.permute(x, &[1, 0])),
+            ("turned by whole words, large", &[3, 64, 136], |d, x| d.graph.permute(x, &[0, 2, 1])),
             ("six axes", &[2, 3, 2, 3, 2, 3], |d, x| d.graph.permute(x, &[5, 3, 1, 4, 2, 0])),
         ],
     );
