@@ -3,7 +3,7 @@
 use super::{
     Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
     axes::Axis,
-    rows::{Deal, PACKED_TOTAL, Rows},
+    rows::{Deal, PACKED_TOTAL, Pack, Rows, rounds_in_blocks},
     strided::touched,
 };
 use crate::{Error, Layout, Result, Shape};
@@ -139,7 +139,7 @@ impl NormProblem {
         let mut offsets = layouts.map(|layout| layout.map_or(0, |layout| layout.offset));
         let (rows, width) = (shape[..first].iter().product(), row_shape.iter().product());
 
-        const PACK: usize = 4;
+        const PACK: usize = Pack::ELEMENTS;
         let dense = trailing.len() == 1
             && layouts.iter().zip(trailing[0].strides).all(|(layout, stride)| layout.is_none() || stride == 1);
         let aligned = width % PACK == 0
@@ -153,7 +153,18 @@ impl NormProblem {
         let side_by_side = leading.last().is_some_and(|axis| axis.strides[0].abs() == 1 && axis.size > 1) && !dense;
         // Of each element itself, weight and bias.
         let registers = 1 + affine.iter().filter(|(_, layout)| layout.is_some()).count();
-        let rows = Rows { family: Self::FAMILY, rows, elems: width / pack, pack, registers, passes: 3, side_by_side };
+        let elems = width / pack;
+        let rows = Rows {
+            family: Self::FAMILY,
+            rows,
+            elems,
+            pack,
+            registers,
+            passes: 3,
+            // And one for the head.
+            plain_rounds: 9 + 2 * rounds_in_blocks(elems),
+            side_by_side,
+        };
         Ok(Plan { rows, width, leading, trailing, offsets })
     }
 
@@ -249,7 +260,7 @@ impl Problem for NormProblem {
                 source: shader.source()?,
                 bindings: self.bindings(),
                 params,
-                grid: if nothing { [0; 3] } else { deal.grid(&plan.rows, profile)? },
+                grid: if nothing { [0; 3] } else { deal.grid(Self::FAMILY, plan.rows.rows, profile)? },
                 flops: self.flops((plan.rows.rows * plan.width) as u64),
                 bytes: self.bytes(&plan),
             }],

@@ -16,10 +16,26 @@ pub(super) struct Rows {
     pub(super) pack: usize,
     /// Registers that a lane of the subgroup variant needs for each element that it keeps.
     pub(super) registers: usize,
-    /// How often a row is gone through.
+    /// How often the variants with several lanes a row go through it.
     pub(super) passes: usize,
+    /// The rounds that the loops of the plain variant take.
+    pub(super) plain_rounds: usize,
     /// Neighbours in memory are elements of neighbouring rows, not of one row.
     pub(super) side_by_side: bool,
+}
+
+/// What a vector of elements is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pack {
+    /// One row.
+    Along,
+    /// Rows that lie side by side.
+    Across,
+}
+
+impl Pack {
+    /// Elements of a vector.
+    pub(super) const ELEMENTS: usize = 4;
 }
 
 /// A way to deal rows to invocations: a variant and its tile shape.
@@ -36,6 +52,8 @@ pub(super) enum Deal {
 pub(super) const PLAIN: &str = "plain";
 pub(super) const WORKGROUP: &str = "workgroup";
 pub(super) const SUBGROUP: &str = "subgroup";
+/// Deals the elems of a row into shares, and joins what comes of them in a second dispatch. Not all families have it.
+pub(super) const SPLIT: &str = "split";
 
 impl Rows {
     /// The variants in the order that suits the device.
@@ -88,6 +106,38 @@ impl Rows {
         all
     }
 
+    /// Into how many shares the split variant deals a row: at least two, and for few rows so many that the device has
+    /// enough to do. On a GPU a workgroup takes a share.
+    pub(super) fn shares(rows: usize, elems: usize, profile: &Profile) -> usize {
+        let (wanted, least_elems) = match profile.kind {
+            AdapterKind::Cpu => (256usize, 64),
+            AdapterKind::Gpu => (512, 1024),
+        };
+        wanted.div_ceil(rows.max(1)).min(elems.div_ceil(least_elems)).max(2)
+    }
+
+    /// [`Rows::candidates`], and the split variant with so many shares a row, or why it can't run.
+    pub(super) fn candidates_with_split(&self, shares: Result<usize, String>, profile: &Profile) -> Vec<Candidate> {
+        let mut all = self.candidates(profile);
+        // The others give a row to an invocation, a subgroup or a workgroup.
+        let few = match profile.kind {
+            AdapterKind::Cpu => 64,
+            AdapterKind::Gpu => 128,
+        };
+        let (place, split) = match shares {
+            Err(reason) => (all.len(), Candidate::refused(SPLIT, reason)),
+            Ok(shares) => {
+                let place = match self.rows < few && self.elems >= 2048 {
+                    true => 0,
+                    false => all.iter().position(|candidate| !candidate.is_usable()).unwrap_or(all.len()),
+                };
+                (place, Candidate::usable(SPLIT, format!("{shares} shares of each of {} results", self.rows)))
+            }
+        };
+        all.insert(place, split);
+        all
+    }
+
     /// The variants of a problem that none can solve.
     pub(super) fn refused(error: &Error) -> Vec<Candidate> {
         [PLAIN, WORKGROUP, SUBGROUP].map(|variant| Candidate::refused(variant, error.to_string())).into()
@@ -104,15 +154,13 @@ impl Rows {
         }
     }
 
-    fn plain(&self, profile: &Profile) -> Result<Deal, String> {
-        // The plain shaders take so many elems in straight-line code.
-        const BLOCK: usize = 8;
-        rounds(self.passes * (self.elems / BLOCK + BLOCK + 2), profile)?;
+    pub(super) fn plain(&self, profile: &Profile) -> Result<Deal, String> {
+        rounds(self.plain_rounds, profile)?;
         // A software adapter gives each thread whole workgroups, which cost it little.
         Ok(Deal::Plain { wg: if profile.kind == AdapterKind::Cpu { 16 } else { 64 } })
     }
 
-    fn workgroup(&self, profile: &Profile) -> Result<Deal, String> {
+    pub(super) fn workgroup(&self, profile: &Profile) -> Result<Deal, String> {
         const WG: usize = 256;
         const MOST_LANES: usize = 256;
         const LEAST_LANES: usize = 8;
@@ -160,8 +208,13 @@ impl Rows {
     }
 }
 
+/// The rounds of a loop over `elems` that takes eight in straight-line code, and of one for the rest.
+pub(super) fn rounds_in_blocks(elems: usize) -> usize {
+    elems / 8 + elems % 8 + 2
+}
+
 /// Whether the driver lets an invocation's loops take so many rounds.
-fn rounds(needed: usize, profile: &Profile) -> Result<(), String> {
+pub(super) fn rounds(needed: usize, profile: &Profile) -> Result<(), String> {
     match profile.loop_rounds() {
         Some(most) if needed as u64 > most => Err(format!(
             "an invocation's loops would take {needed} rounds (a software adapter leaves them after {most})"
@@ -172,13 +225,13 @@ fn rounds(needed: usize, profile: &Profile) -> Result<(), String> {
 
 impl Deal {
     /// The workgroups that take all rows.
-    pub(super) fn grid(self, of: &Rows, profile: &Profile) -> Result<[u32; 3]> {
+    pub(super) fn grid(self, family: &str, rows: usize, profile: &Profile) -> Result<[u32; 3]> {
         let rows_each = match self {
             Deal::Plain { wg } => wg,
             Deal::Workgroup { rows, .. } => rows,
             Deal::Subgroup { turns, .. } => turns,
         };
-        fold_grid(of.rows.div_ceil(rows_each) as u64, profile, of.family)
+        fold_grid(rows.div_ceil(rows_each) as u64, profile, family)
     }
 
     /// Fills the slots for the tile shape.
@@ -189,6 +242,15 @@ impl Deal {
                 shader.value("LANES", lanes).value("ROWS", rows).value("CHUNKS", chunks)
             }
             Deal::Subgroup { lanes, chunks, .. } => shader.value("LANES", lanes).value("CHUNKS", chunks),
+        }
+    }
+
+    /// The same for rows of which some are too short for straight-line code.
+    pub(super) fn without_chunks(self) -> Self {
+        match self {
+            Deal::Plain { .. } => self,
+            Deal::Workgroup { lanes, rows, .. } => Deal::Workgroup { lanes, rows, chunks: 0 },
+            Deal::Subgroup { lanes, turns, .. } => Deal::Subgroup { lanes, chunks: 0, turns },
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{
     Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
     axes::Axis,
-    rows::{Deal, PACKED_LARGEST, PACKED_TOTAL, Rows},
+    rows::{Deal, PACKED_LARGEST, PACKED_TOTAL, Pack, Rows, rounds_in_blocks},
     strided::touched,
 };
 use crate::{Error, Layout, Result};
@@ -40,18 +40,6 @@ impl SoftmaxProblem {
     }
 }
 
-/// Elements of a vector.
-const PACK: usize = 4;
-
-/// What a vector of elements is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pack {
-    /// One line.
-    Along,
-    /// Lines that lie side by side.
-    Across,
-}
-
 /// A [`SoftmaxProblem`] that holds together, with its axes merged.
 struct Plan {
     rows: Rows,
@@ -86,6 +74,7 @@ impl SoftmaxProblem {
         let mut lines = Axis::merged(&others, [&but_axis(strides), &but_axis(&dense)]);
         let (width, mut steps) = (shape[axis], [strides[axis], dense[axis]]);
 
+        const PACK: usize = Pack::ELEMENTS;
         let multiple = |stride: isize| stride % PACK as isize == 0;
         let aligned = offset.is_multiple_of(PACK);
         let all_but_last = &lines[..lines.len() - 1];
@@ -115,14 +104,16 @@ impl SoftmaxProblem {
             last.size /= PACK;
         }
         let side_by_side = steps[0].abs() != 1 && lines.last().is_some_and(|axis| axis.strides[0].abs() == 1);
+        let elems = if pack == Some(Pack::Along) { width / PACK } else { width };
         let rows = Rows {
             family: Self::FAMILY,
             rows: lines.iter().map(|axis| axis.size).product(),
-            elems: if pack == Some(Pack::Along) { width / PACK } else { width },
+            elems,
             pack: if pack.is_some() { PACK } else { 1 },
             // The element, and its weight.
             registers: 2,
             passes: 3,
+            plain_rounds: 2 * rounds_in_blocks(elems),
             side_by_side,
         };
         let offset = if pack.is_some() { offset / PACK } else { *offset };
@@ -179,7 +170,7 @@ impl Problem for SoftmaxProblem {
                 source: shader.source()?,
                 bindings: read.into_iter().chain([Binding::write(Operand::Output(0))]).collect(),
                 params,
-                grid: if elements == 0 { [0; 3] } else { deal.grid(&plan.rows, profile)? },
+                grid: if elements == 0 { [0; 3] } else { deal.grid(Self::FAMILY, plan.rows.rows, profile)? },
                 // Scale, maximum, difference, exponential, sum, and quotient or difference.
                 flops: 6 * elements,
                 bytes: 4 * (touched(&self.x) + elements),

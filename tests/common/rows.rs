@@ -4,7 +4,7 @@
 use tilewise::{
     DType, Data, Layout, Shape, Tensor,
     gpu::Gpu,
-    kernel::{AdapterKind, Kernel, Problem, Profile, Verdict},
+    kernel::{AdapterKind, Candidate, Kernel, Problem, Profile, Verdict},
 };
 
 /// Numbers that look random and are the same each time (Marsaglia's xorshift64).
@@ -131,10 +131,11 @@ pub(crate) fn profiles(gpu: &Gpu) -> Vec<Profile> {
     [AdapterKind::Cpu, AdapterKind::Gpu].map(|kind| Profile { kind, ..gpu.profile().clone() }).into()
 }
 
-/// Runs every variant that can run, for each profile, and hands on its name and outputs.
+/// Runs every variant that this device can run, for each profile, and hands on its name and outputs.
 ///
 /// # Panics
-/// If the kernel fails, or if a variant is refused for another reason than what the device lacks.
+/// If the kernel fails, if no variant can run, or if one is refused for another reason than what the device lacks or how
+/// long it lets loops be.
 pub(crate) fn run_all(
     gpu: &Gpu,
     problem: &dyn Problem,
@@ -142,18 +143,19 @@ pub(crate) fn run_all(
     outputs: &[(DType, Shape)],
     mut each: impl FnMut(&str, &[Tensor]),
 ) {
-    for profile in profiles(gpu) {
-        for candidate in problem.candidates(&profile) {
-            let name = format!("{} {} for a {:?}", problem.summary(), candidate.variant, profile.kind);
-            if let Verdict::Refused(reason) = &candidate.verdict {
-                let lacking =
-                    candidate.variant == "subgroup" && gpu.profile().subgroup.is_none_or(|(least, most)| least != most);
-                assert!(lacking, "{name}: refused: {reason}");
-                eprintln!("{name}: not on this device: {reason}");
-                continue;
-            }
-            let run =
-                problem.kernel(candidate.variant, &profile).and_then(|kernel| gpu.run_kernel(&kernel, inputs, outputs));
+    let candidates = problem.candidates(gpu.profile());
+    assert!(candidates[0].is_usable(), "{}: no variant can run", problem.summary());
+    for Candidate { variant, verdict } in candidates {
+        if let Verdict::Refused(reason) = verdict {
+            let lacking = variant == "subgroup" && gpu.profile().subgroup.is_none_or(|(least, most)| least != most);
+            let too_long = gpu.profile().loop_rounds().is_some() && reason.contains("rounds");
+            assert!(lacking || too_long, "{} {variant} was refused: {reason}", problem.summary());
+            eprintln!("{} {variant}: not on this device: {reason}", problem.summary());
+            continue;
+        }
+        for profile in profiles(gpu) {
+            let name = format!("{} {variant} for a {:?}", problem.summary(), profile.kind);
+            let run = problem.kernel(variant, &profile).and_then(|kernel| gpu.run_kernel(&kernel, inputs, outputs));
             match run {
                 Ok(tensors) => each(&name, &tensors),
                 Err(error) => panic!("{name}: {error}"),
