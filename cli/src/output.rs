@@ -15,6 +15,14 @@ pub(crate) fn table(heads: &[&str]) -> Table {
     table
 }
 
+/// The text, or its beginning and `…`.
+pub(crate) fn short(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_string();
+    }
+    text.chars().take(most - 1).chain(['…']).collect()
+}
+
 /// Seconds as `1.23 ms`.
 pub(crate) fn duration(seconds: f64) -> String {
     match seconds {
@@ -41,7 +49,7 @@ pub(crate) fn bytes(n: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, duration};
+    use super::{bytes, duration, short};
 
     #[test]
     fn figures_carry_their_unit() {
@@ -51,5 +59,11 @@ mod tests {
         assert_eq!(bytes(100), "100 B");
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(128 << 20), "128.0 MiB");
+    }
+
+    #[test]
+    fn long_texts_end_in_an_ellipsis() {
+        assert_eq!(short("abcdef", 6), "abcdef");
+        assert_eq!(short("äbcdefg", 6), "äbcde…");
     }
 }

@@ -70,9 +70,11 @@ fn print(report: &Report, gpu: &Gpu, seed: u64, seconds: f64) {
         output::table(&["kernel", "variant", ">cases", ">faults", ">can't run", ">error / allowed", "closest case"]);
     for (family, variant, tally) in report.tallies() {
         let (ratio, case) = match &tally.closest {
-            Some((case, closest)) if closest.ratio > 0.0 => (format!("{:.3}", closest.ratio), case.clone()),
+            Some((case, closest)) if closest.ratio > 0.0 => (format!("{:.3}", closest.ratio), output::short(case, 44)),
             Some(_) => ("equal bits".into(), String::new()),
-            None => ("—".into(), tally.reasons.iter().next().cloned().unwrap_or_default()),
+            None => {
+                ("—".into(), tally.reasons.iter().next().map(|reason| output::short(reason, 44)).unwrap_or_default())
+            }
         };
         table.add_row([
             family.into(),

@@ -6,7 +6,7 @@ use super::Rebuild;
 use crate::{
     DType, Layout, Result, ValueId,
     graph::{AttentionOperand, NodeId, Op},
-    kernel::{AttentionProblem, Candidate, Problem, Profile},
+    kernel::{AppendProblem, AttentionProblem, Candidate, Problem, Profile},
 };
 
 const RULE: &str = "widen";
@@ -39,6 +39,11 @@ impl Widened {
                 let as_they_are = takes_narrow(rebuild, id, profile);
                 let bias = attention.input_of(AttentionOperand::Bias);
                 (0..node.inputs.len()).map(|i| (i < 3 && !as_they_are || Some(i) == bias) && narrow(i)).collect()
+            }
+            Op::Append { axis, .. } => {
+                let update = Layout::contiguous(graph.shape(node.inputs[1]));
+                let wide = !AppendProblem::takes(graph.dtype(node.inputs[0]), &update, *axis);
+                vec![wide, wide, false]
             }
             _ => return Ok(false),
         };
