@@ -63,7 +63,7 @@ fn step(places: usize, circular: bool) -> Result<Graph> {
     let position = g.input("position", DType::I32, [ITEMS])?;
     let column = g.reshape(position, [ITEMS, 1])?;
     let [q, k, v] = project(&mut g, x, column)?;
-    let mut cached = |g: &mut Graph, name: &str, update: ValueId| -> Result<ValueId> {
+    let cached = |g: &mut Graph, name: &str, update: ValueId| -> Result<ValueId> {
         let cache = g.input(name, DType::F32, [ITEMS, HEADS, places, HEAD])?;
         let (next, dropped) = g.append(cache, update, position, 2, circular)?;
         g.update(cache, next)?;

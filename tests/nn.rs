@@ -224,7 +224,8 @@ fn sequence_first_is_batch_first_turned() {
 /// Attention written out, stage by stage, is the fused operation.
 #[test]
 fn written_out_attention_is_attention() {
-    let masks: Vec<(&str, fn(&mut Graph) -> Mask)> = vec![
+    type Build = fn(&mut Graph) -> Mask;
+    let masks: Vec<(&str, Build)> = vec![
         ("none", |_| Mask::none()),
         ("causal bottom right", |_| Mask::causal(Align::BottomRight)),
         ("window with a negative offset", |_| Mask::window(1, 2, Align::Offset(-2))),

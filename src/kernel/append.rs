@@ -72,9 +72,9 @@ fn words(dtype: DType, update: &Layout, axis: usize) -> Result<Words, String> {
     let mut strides = [update.strides[0], middle.1, update.strides[axis], inner.1];
     let mut offset = update.offset;
     if per_word == 2 {
-        let whole = sizes[3] % 2 == 0
+        let whole = sizes[3].is_multiple_of(2)
             && (inner.1 == 1 || sizes[3] == 0)
-            && offset % 2 == 0
+            && offset.is_multiple_of(2)
             && sizes.iter().zip(&strides).take(3).all(|(&size, stride)| size <= 1 || stride % 2 == 0);
         if !whole {
             return Err(format!(

@@ -165,7 +165,7 @@ impl MultiheadAttention {
     }
 
     fn check(&self, g: &Graph, name: &str, operands: [ValueId; 3]) -> Result<usize> {
-        if self.heads == 0 || self.width % self.heads != 0 {
+        if self.heads == 0 || !self.width.is_multiple_of(self.heads) {
             return Err(Error::op(name, format!("width {} is no multiple of {} heads", self.width, self.heads)));
         }
         let rank = g.shape(operands[0]).rank();

@@ -95,7 +95,7 @@ impl RmsNorm {
 /// `p[t, 2i] = sin(t/10000^(2i/width))`, `p[t, 2i+1] = cos` of the same.
 pub fn sinusoidal_positions(g: &mut Graph, length: usize, width: usize) -> Result<ValueId> {
     let angle = |t: usize, c: usize| t as f64 / 10_000f64.powf((c - c % 2) as f64 / width as f64);
-    let at = |t: usize, c: usize| if c % 2 == 0 { angle(t, c).sin() } else { angle(t, c).cos() };
+    let at = |t: usize, c: usize| if c.is_multiple_of(2) { angle(t, c).sin() } else { angle(t, c).cos() };
     let table: Vec<f32> = (0..length).flat_map(|t| (0..width).map(move |c| at(t, c) as f32)).collect();
     g.constant(Tensor::new([length, width], table)?)
 }
