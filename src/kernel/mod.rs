@@ -75,7 +75,7 @@ pub trait Problem: fmt::Debug + Send + Sync {
     fn summary(&self) -> String;
 
     /// Whether output 0 may share the buffer of input `input` (same bytes, each element read before it is written by the
-    /// same invocation). The kernel is then built with [`Problem::in_place`].
+    /// same invocation). [`Problem::set_in_place`] then says so.
     fn allows_in_place(&self, input: usize) -> bool {
         let _ = input;
         false
