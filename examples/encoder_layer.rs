@@ -50,7 +50,9 @@ fn encoder_layer(g: &mut Graph) -> Result<ValueId> {
     let hidden = g.scalar(f64::NEG_INFINITY, scores)?;
     let scores = g.select(real, scores, hidden)?;
     let weights = g.softmax(scores, -1)?;
+    g.name(weights, "weights")?;
     let attended = g.matmul(weights, v)?;
+    g.name(attended, "attended")?;
     let attended = g.merge_heads(attended)?;
     let attended = linear(g, "out", attended, [WIDTH, WIDTH])?;
     let sum = g.add(x, attended)?;

@@ -10,8 +10,9 @@ use crate::{
     DType, Graph, Layout, Result, Shape, ValueId,
     graph::Op,
     kernel::{
-        AppendProblem, AttentionProblem, ConcatProblem, CopyProblem, Epilogue, GatherProblem, MatmulProblem,
-        NormProblem, PadProblem, PointwiseProblem, Problem, Profile, RotaryProblem, SoftmaxProblem, buffer_bytes,
+        AppendProblem, ArgmaxProblem, AttentionProblem, ConcatProblem, CopyProblem, Epilogue, GatherProblem,
+        MatmulProblem, NormProblem, PadProblem, PointwiseProblem, Problem, Profile, ReduceProblem, RotaryProblem,
+        SoftmaxProblem, buffer_bytes,
     },
 };
 
@@ -390,12 +391,8 @@ fn problem(survey: &Survey<'_>, unit: &Unit, inputs: &[Layout], out: &Layout) ->
         &Kind::Softmax { log, axis, scale } => {
             Box::new(SoftmaxProblem { log, scale, ..SoftmaxProblem::new(axis, x()) })
         }
-        Kind::Reduce { .. } | Kind::Argmax { .. } => {
-            return Err(crate::Error::Graph(format!(
-                "{} has no kernel in this version",
-                survey.label(unit.outputs[0])
-            )));
-        }
+        Kind::Reduce { function, axes } => Box::new(ReduceProblem::new(*function, dtype(0), x(), axes.clone())),
+        &Kind::Argmax { axis, last } => Box::new(ArgmaxProblem { last, ..ArgmaxProblem::new(dtype(0), x(), axis) }),
         &Kind::Concat { axis } => Box::new(ConcatProblem { dtype: dtype(0), axis, inputs: inputs.to_vec() }),
         Kind::Pad { before, after, value } => Box::new(PadProblem {
             dtype: dtype(0),

@@ -1,0 +1,248 @@
+//! Graph → graph rules: what does nothing goes, what is written out is recognised, what is narrow is converted.
+
+use tilewise::{
+    DType, Graph, Result, Tensor, ValueId,
+    graph::{Binary, Reduce, Unary},
+};
+
+use crate::{applied, families, input, program};
+
+const SIMPLIFY: &str = "simplify";
+
+/// `build` on an input `x` [2, 3] amounts to nothing: the output is a copy of the input.
+#[track_caller]
+fn vanishes(reason: &str, build: impl FnOnce(&mut Graph, ValueId) -> Result<ValueId>) {
+    let program = program(|g| {
+        let x = input(g, "x", &[2, 3])?;
+        build(g, x)
+    });
+    assert_eq!(families(&program), ["copy"], "{program}");
+    assert!(program.notes.iter().any(|note| note.rule == SIMPLIFY && note.reason.contains(reason)), "{program}");
+}
+
+#[test]
+fn what_does_nothing_goes() {
+    use tilewise::graph::Op;
+    let push = |g: &mut Graph, op: Op, x: ValueId| Ok(g.push(op, &[x])?[0]);
+    vanishes("cast of `x`: it has that dtype already", |g, x| push(g, Op::Cast { dtype: DType::F32 }, x));
+    vanishes("reshape of `x`: it has that shape already", |g, x| g.reshape(x, [2, 3]));
+    vanishes("broadcast of `x`: it has that shape already", |g, x| g.broadcast(x, [2, 3]));
+    vanishes("permute of `x`: the axes stay where they are", |g, x| g.permute(x, &[0, 1]));
+    vanishes("slice of `x`: it takes every element", |g, x| g.slice(x, 0, 0, 2));
+    vanishes("pad of `x`: the frame is empty", |g, x| g.pad(x, &[(0, 0), (0, 0)], 1.0));
+    vanishes("concat of `x`: there is nothing to join it with", |g, x| g.concat(&[x], 0));
+    vanishes("sum of `x`: no axis is reduced", |g, x| {
+        push(g, Op::Reduce { function: Reduce::Sum, axes: vec![], keep: false }, x)
+    });
+    vanishes("the second undoes the first", |g, x| {
+        let y = g.neg(x)?;
+        g.neg(y)
+    });
+    vanishes("the second undoes the first", |g, x| {
+        let y = g.permute(x, &[1, 0])?;
+        g.permute(y, &[1, 0])
+    });
+    vanishes("the last of two reshapes decides", |g, x| {
+        let y = g.reshape(x, [6])?;
+        let y = g.reshape(y, [3, 2])?;
+        g.reshape(y, [2, 3])
+    });
+    for (function, operand) in [(Binary::Mul, 1.0), (Binary::Div, 1.0), (Binary::Sub, 0.0)] {
+        vanishes(&format!("the other operand is {operand}"), |g, x| {
+            let operand = g.scalar(operand, x)?;
+            g.binary(function, x, operand)
+        });
+    }
+}
+
+#[test]
+fn what_does_something_stays() {
+    // A 1 of more axes stretches; a 0 that is added or divided by is another matter.
+    let stretched = program(|g| {
+        let x = input(g, "x", &[2, 3])?;
+        let ones = g.constant(Tensor::new([2, 1, 1], vec![1.0f32; 2])?)?;
+        g.mul(x, ones)
+    });
+    assert_eq!(families(&stretched), ["pointwise"], "{stretched}");
+    let rounded = program(|g| {
+        let x = input(g, "x", &[2, 3])?;
+        let y = g.cast(x, DType::BF16)?;
+        g.cast(y, DType::F32)
+    });
+    assert_eq!(families(&rounded), ["pointwise"], "rounding to bf16 and back is not nothing");
+}
+
+#[test]
+fn casts_through_a_wider_dtype_are_one() {
+    let there_and_back = program(|g| {
+        let x = g.input("x", DType::F16, [4])?;
+        let y = g.cast(x, DType::F32)?;
+        g.cast(y, DType::F16)
+    });
+    assert_eq!(families(&there_and_back), ["copy"], "{there_and_back}");
+    applied(&there_and_back, SIMPLIFY, "f32 holds every number of the narrow dtype");
+}
+
+#[test]
+fn two_permutations_are_one() {
+    let both = program(|g| {
+        let (x, w) = (input(g, "x", &[2, 3, 4])?, input(g, "w", &[2, 5])?);
+        let x = g.permute(x, &[1, 0, 2])?;
+        let x = g.permute(x, &[0, 2, 1])?;
+        g.matmul(x, w)
+    });
+    assert_eq!(families(&both), ["matmul"], "{both}");
+    applied(&both, SIMPLIFY, "two permutations are one");
+}
+
+#[test]
+fn dead_code_goes_but_inputs_stay() {
+    let dead = program(|g| {
+        let (x, unused) = (input(g, "x", &[2, 3])?, input(g, "unused", &[2, 3])?);
+        let y = g.exp(unused)?;
+        g.softmax(y, 0)?;
+        g.relu(x)
+    });
+    assert_eq!(families(&dead), ["pointwise"], "{dead}");
+    assert!(dead.named().contains_key("unused"));
+}
+
+const ACTIVATION: &str = "recognise activation";
+
+fn with_product(build: impl FnOnce(&mut Graph, ValueId) -> Result<ValueId>) -> tilewise::lower::Program {
+    program(|g| {
+        let (x, w, b) = (input(g, "x", &[4, 8])?, input(g, "w", &[16, 8])?, input(g, "b", &[16])?);
+        let y = g.linear(x, w, Some(b))?;
+        build(g, y)
+    })
+}
+
+#[test]
+fn activations_that_are_written_out() {
+    let silu = with_product(|g, x| {
+        let gate = g.sigmoid(x)?;
+        g.mul(gate, x)
+    });
+    assert_eq!(silu.steps[0].summary, "M=4 N=16 K=8 +bias +silu", "{silu}");
+    applied(&silu, ACTIVATION, "it is silu of `%4`, written out");
+
+    // x·½·(1 + erf(x/√2)), as exporters write it.
+    let gelu = with_product(|g, x| {
+        let (root, one, half) = (g.scalar(2f64.sqrt(), x)?, g.scalar(1.0, x)?, g.scalar(0.5, x)?);
+        let t = g.div(x, root)?;
+        let e = g.erf(t)?;
+        let e = g.add(e, one)?;
+        let y = g.mul(x, e)?;
+        g.mul(y, half)
+    });
+    assert_eq!(gelu.steps[0].summary, "M=4 N=16 K=8 +bias +gelu", "{gelu}");
+
+    // ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))
+    let by_pow = with_product(|g, x| {
+        let s = |g: &mut Graph, v: f64| g.scalar(v, x);
+        let (three, cubic, root) = (s(g, 3.0)?, s(g, 0.044715)?, s(g, (2.0 / std::f64::consts::PI).sqrt())?);
+        let (one, half) = (s(g, 1.0)?, s(g, 0.5)?);
+        let cube = g.pow(x, three)?;
+        let cube = g.mul(cube, cubic)?;
+        let t = g.add(x, cube)?;
+        let t = g.mul(t, root)?;
+        let t = g.tanh(t)?;
+        let gate = g.add(one, t)?;
+        let x = g.mul(x, half)?;
+        g.mul(x, gate)
+    });
+    assert_eq!(by_pow.steps[0].summary, "M=4 N=16 K=8 +bias +gelu_tanh", "{by_pow}");
+    // √(2/π)·x·(1 + 0.044715·x·x), divided by two at the end.
+    let by_products = with_product(|g, x| {
+        let s = |g: &mut Graph, v: f64| g.scalar(v, x);
+        let (cubic, root) = (s(g, 0.044715)?, s(g, (2.0 / std::f64::consts::PI).sqrt())?);
+        let (one, two) = (s(g, 1.0)?, s(g, 2.0)?);
+        let square = g.mul(x, cubic)?;
+        let square = g.mul(square, x)?;
+        let t = g.add(one, square)?;
+        let u = g.mul(root, x)?;
+        let t = g.mul(u, t)?;
+        let t = g.tanh(t)?;
+        let gate = g.add(t, one)?;
+        let y = g.mul(x, gate)?;
+        g.div(y, two)
+    });
+    assert_eq!(by_products.steps[0].summary, "M=4 N=16 K=8 +bias +gelu_tanh", "{by_products}");
+}
+
+#[test]
+fn what_only_looks_like_an_activation_stays() {
+    let other = with_product(|g, x| {
+        let (root, one, half) = (g.scalar(1.5, x)?, g.scalar(1.0, x)?, g.scalar(0.5, x)?);
+        let t = g.div(x, root)?;
+        let e = g.erf(t)?;
+        let e = g.add(e, one)?;
+        let y = g.mul(x, e)?;
+        g.mul(y, half)
+    });
+    assert!(other.notes.iter().all(|note| note.rule != ACTIVATION), "{other}");
+    let gated = with_product(|g, x| {
+        let z = input(g, "z", &[4, 16])?;
+        let gate = g.sigmoid(z)?;
+        g.mul(gate, x)
+    });
+    assert!(gated.notes.iter().all(|note| note.rule != ACTIVATION), "{gated}");
+    let tanh = with_product(|g, x| {
+        let one = g.scalar(1.0, x)?;
+        let t = g.unary(Unary::Tanh, x)?;
+        let t = g.add(t, one)?;
+        g.mul(t, x)
+    });
+    assert!(tanh.notes.iter().all(|note| note.rule != ACTIVATION), "{tanh}");
+}
+
+const WIDEN: &str = "widen";
+
+#[test]
+fn narrow_operands_are_converted_once() {
+    let narrow = program(|g| {
+        let x = g.input("x", DType::F16, [4, 8])?;
+        let (w, v) = (g.parameter("w", DType::F16, [8, 8])?, g.parameter("v", DType::F16, [8, 8])?);
+        let (a, b) = (g.matmul(x, w)?, g.matmul(x, v)?);
+        g.add(a, b)
+    });
+    // x, w and v each in f32 once; the products back to f16 and added in one kernel.
+    assert_eq!(families(&narrow).iter().filter(|&&family| family == "matmul").count(), 2, "{narrow}");
+    assert_eq!(families(&narrow).iter().filter(|&&family| family == "pointwise").count(), 4, "{narrow}");
+    let reasons: Vec<&str> = narrow.notes.iter().filter(|n| n.rule == WIDEN).map(|n| n.reason.as_str()).collect();
+    assert_eq!(reasons, ["the kernels of matmul take f32: its f16 operands are converted, and its result back"; 2]);
+    assert_eq!(narrow.buffers[narrow.named()["y"].0].dtype, DType::F16);
+}
+
+#[test]
+fn every_kernel_that_computes_in_f32_gets_it() {
+    for dtype in [DType::F16, DType::BF16] {
+        let wide = program(|g| {
+            let x = g.input("x", dtype, [4, 8])?;
+            let w = g.parameter("w", dtype, [8])?;
+            let y = g.layer_norm(x, Some(w), None, 1e-5)?;
+            let y = g.rms_norm(y, None, 1e-5)?;
+            let y = g.softmax(y, -1)?;
+            let y = g.log_softmax(y, -1)?;
+            g.reduce(Reduce::Mean, y, &[1], false)
+        });
+        assert_eq!(wide.notes.iter().filter(|note| note.rule == WIDEN).count(), 5, "{wide}");
+        for step in wide.steps.iter().filter(|step| step.family != "pointwise") {
+            for id in step.inputs.iter().chain(&step.outputs) {
+                assert_eq!(wide.buffers[id.0].dtype, DType::F32, "{wide}");
+            }
+        }
+    }
+}
+
+#[test]
+fn narrow_constants_are_converted_by_the_host() {
+    let constant = program(|g| {
+        let x = g.input("x", DType::BF16, [4, 8])?;
+        let w: Vec<half::bf16> = (0..16).map(|i| half::bf16::from_f32(i as f32)).collect();
+        let w = g.constant(Tensor::new([8, 2], w)?)?;
+        g.matmul(x, w)
+    });
+    assert_eq!(families(&constant), ["pointwise", "matmul", "pointwise"], "{constant}");
+    applied(&constant, SIMPLIFY, "a constant is converted once, exactly");
+}
