@@ -119,7 +119,8 @@ fn specialisations() -> BTreeMap<String, (String, bool)> {
     let mut modules = BTreeMap::new();
     for profile in profiles() {
         for graph in &graphs {
-            let Ok(program) = lower::lower(graph, &profile, &Options::default()) else { continue };
+            let program = lower::lower(graph, &profile, &Options::default())
+                .unwrap_or_else(|error| panic!("on {}: {error}\n{graph}", profile.adapter));
             let mut programs = Vec::new();
             for step in &program.steps {
                 for candidate in step.candidates.iter().filter(|candidate| candidate.is_usable()) {
