@@ -1,0 +1,181 @@
+//! The program as a user runs it: what it prints, what it writes, how it ends.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use tilewise::{Tensor, safetensors};
+
+/// Hand-written attention over a parameter.
+const GRAPH: &str = r#"{
+  "nodes": [
+    {"op": "input", "dtype": "f32", "shape": [1, 2, 4, 8], "outputs": ["q"]},
+    {"op": "input", "dtype": "f32", "shape": [1, 2, 6, 8], "outputs": ["k"]},
+    {"op": "parameter", "dtype": "f32", "shape": [1, 2, 6, 8], "outputs": ["v"]},
+    {"op": "matmul", "transpose_b": true, "inputs": ["q", "k"], "outputs": ["scores"]},
+    {"op": "softmax", "axis": 3, "inputs": ["scores"], "outputs": ["weights"]},
+    {"op": "matmul", "inputs": ["weights", "v"], "outputs": ["y"]}
+  ],
+  "outputs": [{"name": "y", "value": "y"}]
+}"#;
+
+fn folder(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::create_dir_all(&folder).expect("writable");
+    fs::write(folder.join("graph.json"), GRAPH).expect("writable");
+    safetensors::save(folder.join("in.safetensors"), &inputs()).expect("writable");
+    folder
+}
+
+fn inputs() -> BTreeMap<String, Tensor> {
+    let tensor = |shape: [usize; 4], seed: f32| {
+        let n = shape.iter().product::<usize>();
+        Tensor::new(shape, (0..n).map(|i| (i as f32 * 0.7 + seed).sin()).collect::<Vec<_>>()).expect("fits")
+    };
+    let (q, k, v) = (tensor([1, 2, 4, 8], 0.0), tensor([1, 2, 6, 8], 1.0), tensor([1, 2, 6, 8], 2.0));
+    [("q", q), ("k", k), ("v", v)].map(|(name, tensor)| (name.to_string(), tensor)).into()
+}
+
+fn tilewise(folder: &Path, arguments: &[&str]) -> Output {
+    command(folder, arguments).output().expect("the program starts")
+}
+
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tilewise"));
+    command.current_dir(folder).args(arguments);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Succeeds; what it printed.
+fn succeed(folder: &Path, arguments: &[&str]) -> String {
+    let output = tilewise(folder, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Ends with 1 and an error that has all these parts.
+fn fail(output: &Output, parts: &[&str]) {
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("error: "), "{message}");
+    for part in parts {
+        assert!(message.contains(part), "`{part}` is not in: {message}");
+    }
+    assert!(!message.contains("panicked"), "{message}");
+}
+
+#[test]
+fn run_on_the_device_and_in_the_reference_agree() {
+    let folder = folder("run");
+    let arguments =
+        ["run", "graph.json", "--inputs", "in.safetensors", "--outputs", "gpu.safetensors", "--check", "--profile"];
+    let printed = succeed(&folder, &arguments);
+    assert!(printed.contains("within the bound") && printed.contains("attention"), "{printed}");
+    let arguments =
+        ["run", "graph.json", "--inputs", "in.safetensors", "--outputs", "cpu.safetensors", "--device", "cpu"];
+    assert_eq!(succeed(&folder, &arguments), "y: f32 [1, 2, 4, 8]\n");
+    let gpu = safetensors::load(folder.join("gpu.safetensors")).expect("written");
+    let cpu = safetensors::load(folder.join("cpu.safetensors")).expect("written");
+    assert_eq!(gpu["y"].shape(), cpu["y"].shape());
+    for (a, b) in gpu["y"].as_f32().expect("f32").iter().zip(cpu["y"].as_f32().expect("f32")) {
+        assert!((a - b).abs() < 1e-5, "{a} and {b}");
+    }
+}
+
+#[test]
+fn explain_says_what_becomes_of_a_graph() {
+    let folder = folder("explain");
+    let printed = succeed(&folder, &["explain", "graph.json"]);
+    assert!(printed.contains("recognise attention") && printed.contains("never in memory"), "{printed}");
+    let portable = succeed(&folder, &["explain", "graph.json", "--portable", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&portable).expect("JSON");
+    assert_eq!(json["steps"][0]["family"], "attention");
+    assert!(succeed(&folder, &["explain", "graph.json", "--dot"]).starts_with("digraph {"));
+    assert!(succeed(&folder, &["explain", "graph.json", "--wgsl", "0"]).contains("@compute"));
+    fail(&tilewise(&folder, &["explain", "graph.json", "--wgsl", "7"]), &["there is no step 7"]);
+}
+
+#[test]
+fn verify_counts_cases_and_says_so() {
+    let folder = folder("verify");
+    let printed = succeed(&folder, &["verify", "--quick", "--kernel", "gather"]);
+    assert!(printed.contains("every kernel is right") && printed.contains("gather"), "{printed}");
+    let printed = succeed(&folder, &["verify", "--quick", "--kernel", "concat", "--json", "--seed", "3"]);
+    let json: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+    assert_eq!((&json["right"], &json["seed"]), (&true.into(), &3.into()));
+    fail(&tilewise(&folder, &["verify", "--kernel", "teapot"]), &["teapot", "attention"]);
+}
+
+#[test]
+fn bench_writes_figures_and_a_picture() {
+    let folder = folder("bench");
+    let arguments =
+        ["bench", "--quick", "--kernel", "softmax", "--json", "--save", "figures.json", "--plot", "figures.svg"];
+    let json: serde_json::Value = serde_json::from_str(&succeed(&folder, &arguments)).expect("JSON");
+    assert!(json["figures"][0]["wall"].as_f64().expect("seconds") > 0.0);
+    assert!(fs::read_to_string(folder.join("figures.json")).expect("written").contains("softmax"));
+    assert!(fs::read_to_string(folder.join("figures.svg")).expect("written").contains("<svg"));
+    fail(&tilewise(&folder, &["bench", "--kernel", "teapot"]), &["teapot"]);
+}
+
+#[test]
+fn info_lists_adapters_and_variants() {
+    let folder = folder("info");
+    let printed = succeed(&folder, &["info"]);
+    assert!(printed.contains("workgroup memory") && printed.contains("attention"), "{printed}");
+    assert!(succeed(&folder, &["info", "--brief"]).starts_with("0: "));
+    let json: serde_json::Value = serde_json::from_str(&succeed(&folder, &["info", "--json"])).expect("JSON");
+    assert!(json[0]["variants"].as_array().is_some_and(|variants| variants.len() > 10));
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let folder = folder("wrong");
+    let run = |graph: &str, inputs: &str| tilewise(&folder, &["run", graph, "--inputs", inputs, "--device", "cpu"]);
+    fail(&run("none.json", "in.safetensors"), &["none.json"]);
+    fs::write(folder.join("cut.json"), &GRAPH[..200]).expect("writable");
+    fail(&run("cut.json", "in.safetensors"), &["cut.json"]);
+    fs::write(folder.join("wrong.json"), GRAPH.replace("\"axis\": 3", "\"axis\": 9")).expect("writable");
+    fail(&run("wrong.json", "in.safetensors"), &["node 4, softmax", "axis 9"]);
+    fail(&run("graph.json", "none.safetensors"), &["none.safetensors"]);
+    fs::write(folder.join("junk.safetensors"), "junk").expect("writable");
+    fail(&run("graph.json", "junk.safetensors"), &["junk.safetensors"]);
+    let mut few = inputs();
+    few.remove("k");
+    few.insert("kk".into(), Tensor::scalar(1.0));
+    safetensors::save(folder.join("few.safetensors"), &few).expect("writable");
+    fail(&run("graph.json", "few.safetensors"), &["`k`", "`kk`"]);
+    let adapter = ["run", "graph.json", "--inputs", "in.safetensors", "--adapter", "no such adapter"];
+    fail(&tilewise(&folder, &adapter), &["no such adapter", "found"]);
+    assert_eq!(tilewise(&folder, &["teapot"]).status.code(), Some(2));
+}
+
+/// Vulkan without a driver: the loader is pointed at nothing. On other systems there is always an adapter.
+#[cfg(target_os = "linux")]
+#[test]
+fn without_an_adapter_it_says_how_to_get_one_and_the_reference_still_runs() {
+    let folder = folder("without");
+    let without = |arguments: &[&str]| {
+        let mut command = command(&folder, arguments);
+        command.env("VK_DRIVER_FILES", "/dev/null").env("VK_ICD_FILENAMES", "/dev/null");
+        command.output().expect("the program starts")
+    };
+    for arguments in [
+        &["info"][..],
+        &["verify", "--quick"],
+        &["bench"],
+        &["run", "graph.json", "--inputs", "in.safetensors"],
+        &["explain", "graph.json"],
+    ] {
+        fail(&without(arguments), &["no adapter", "mesa-vulkan-drivers"]);
+    }
+    assert!(without(&["explain", "graph.json", "--portable"]).status.success());
+    assert!(without(&["run", "graph.json", "--inputs", "in.safetensors", "--device", "cpu"]).status.success());
+}
