@@ -180,7 +180,7 @@ fn integers_give_equal_bits() {
 fn widths() {
     let mut draw = Draw::new(2);
     // Around a block, the lanes of a subgroup, of a row in a workgroup, what they keep in registers, and primes.
-    for width in [1, 2, 3, 4, 5, 7, 8, 9, 19, 31, 32, 33, 64, 67, 127, 128, 260, 509, 515, 768, 1000, 1031, 2056] {
+    for width in [1, 2, 3, 4, 7, 8, 9, 19, 31, 32, 33, 64, 67, 127, 260, 509, 768, 1031, 2056] {
         for kind in KINDS {
             let x = floats(&mut draw, &[7, width], Lie::Dense);
             let weight = floats(&mut draw, &[width], Lie::Dense);
@@ -217,8 +217,8 @@ fn numbers_of_rows() {
 fn every_option_alone_and_with_the_others() {
     let mut draw = Draw::new(5);
     for options in 0..128usize {
-        // In whole vectors and not.
-        let width = 48 + options.count_ones() as usize % 2;
+        // In whole vectors and not, each more than a subgroup's lanes take at once; narrow, so that it compiles soon.
+        let width = [36, 13][options.count_ones() as usize % 2];
         let on = |bit: usize| options >> bit & 1 == 1;
         let kind = if on(0) { NormKind::Layer } else { NormKind::Rms };
         if kind == NormKind::Rms && on(5) {
@@ -243,7 +243,7 @@ fn every_option_alone_and_with_the_others() {
 fn operands_may_lie_in_any_way() {
     let mut draw = Draw::new(6);
     for axes in [1, 2, 3] {
-        let shape = [3, 4, 5, 12];
+        let shape = [3, 2, 3, 8];
         let row = &shape[4 - axes..];
         for x in Lie::ALL {
             for residual in [Lie::Dense, Lie::Turned, Lie::Rows] {
