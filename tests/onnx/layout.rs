@@ -45,18 +45,12 @@ fn transpose(c: &mut Call<'_>) -> Result<Vec<Slot>> {
 
 fn reshape(c: &mut Call<'_>) -> Result<Vec<Slot>> {
     let Some(wanted) = c.read_or_attribute(1, "shape")? else { return c.fault("there is no shape") };
-    if let Slot::Known(known) = c.slot(0)? {
-        let shape = resolve(c, &known.shape.clone(), &wanted)?;
-        let values = known_values(c)?;
-        return Ok(vec![Slot::Known(Known { shape, values })]);
+    if let Slot::Known(Known { shape, values }) = c.slot(0)?.clone() {
+        return Ok(vec![Slot::Known(Known { shape: resolve(c, &shape, &wanted)?, values })]);
     }
     let x = c.x(0)?;
     let shape = resolve(c, &c.shape(x), &wanted)?;
     one(c.g().reshape(x, shape)?)
-}
-
-fn known_values(c: &Call<'_>) -> Result<Vec<i64>> {
-    Ok(c.read(0)?.unwrap_or_default())
 }
 
 /// A shape in which 0 stands for the old size (unless `allowzero`) and −1 for what is left.
@@ -143,8 +137,7 @@ fn slice(c: &mut Call<'_>) -> Result<Vec<Slot>> {
     };
     let axes = c.read_or_attribute(3, "axes")?.unwrap_or_else(|| (0..starts.len() as i64).collect());
     let steps = c.read(4)?.unwrap_or_else(|| vec![1; starts.len()]);
-    let op = (vec![0; shape.rank()], shape.to_vec(), vec![1isize; shape.rank()]);
-    let (mut first, mut count, mut stride) = op;
+    let (mut first, mut count, mut stride) = (vec![0; shape.rank()], shape.to_vec(), vec![1; shape.rank()]);
     for (((start, end), axis), step) in starts.into_iter().zip(ends).zip(axes).zip(steps) {
         let axis = c.axis(axis, shape.rank())?;
         let size = shape[axis] as i64;
