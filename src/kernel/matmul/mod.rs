@@ -49,6 +49,8 @@ pub struct MatmulProblem {
     residual: Option<View>,
     scale: f32,
     activation: Option<Unary>,
+    /// The inputs that a and b are.
+    factors: [usize; 2],
     /// Bytes of the distinct elements of operands and result.
     bytes: u64,
 }
@@ -183,6 +185,7 @@ impl MatmulProblem {
             residual: residual.as_ref().map(|residual| with_rows(View::of(residual), RESIDUAL)),
             scale: scale.unwrap_or(1.0),
             activation,
+            factors: [0, 1],
             bytes: ((read + elements) * DType::F32.bytes()) as u64,
             shape,
         };
@@ -202,6 +205,7 @@ impl MatmulProblem {
     fn transpose(&mut self) {
         (self.m, self.n) = (self.n, self.m);
         (self.a, self.b) = (self.b.transposed(), self.a.transposed());
+        self.factors.swap(0, 1);
         self.bias = self.bias.map(View::transposed);
         self.residual = self.residual.map(View::transposed);
         self.batch.iter_mut().for_each(|axis| axis.strides.swap(A, B));

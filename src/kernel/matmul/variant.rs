@@ -77,8 +77,9 @@ impl MatmulProblem {
 
     /// Inputs in order, then the output.
     fn bindings(&self) -> Vec<Binding> {
-        let inputs = 2 + usize::from(self.bias.is_some()) + usize::from(self.residual.is_some());
-        let mut bindings: Vec<Binding> = (0..inputs).map(|i| Binding::read(Operand::Input(i))).collect();
+        let options = usize::from(self.bias.is_some()) + usize::from(self.residual.is_some());
+        let inputs = self.factors.into_iter().chain(2..2 + options);
+        let mut bindings: Vec<Binding> = inputs.map(|i| Binding::read(Operand::Input(i))).collect();
         bindings.push(Binding::write(Operand::Output(0)));
         bindings
     }
