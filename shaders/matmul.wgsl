@@ -6,7 +6,7 @@
 // Every operand but `out` is read through strides, in elements: 0 broadcasts, a negative one walks backwards (indices
 // wrap in u32, so that their sum is right).
 
-// [block matmul: parameters, operands, epilogue]
+// [block matmul: parameters]
 const BATCH_AXES: u32 = 1u; // @slot BATCH_AXES: batch axes that no common stride covers
 
 struct Params {
@@ -15,6 +15,8 @@ struct Params {
   K: u32,
   // Number of products.
   products: u32,
+  // What a workgroup takes of the axis that is cut: rows (panel) or terms of the sum (tiled).
+  part: u32,
   scale: f32,
   // First elements, and strides along m, n and k.
   a: u32,
@@ -39,24 +41,7 @@ struct Params {
   // @end
 }
 
-alias a_word = f32; // @slot a_word: f32 | vec4<f32>
-alias b_word = f32; // @slot b_word: f32 | vec4<f32>
-
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> a: array<a_word>; // (batch, M, K) strided
-@group(0) @binding(2) var<storage, read> b: array<b_word>; // (batch, K, N) strided
-// @region BIAS
-@group(0) @binding(3) var<storage, read> bias: array<f32>; // (batch, M, N) strided
-// @end
-// @region RESIDUAL
-@group(0) @binding(4) var<storage, read> residual: array<f32>; // (batch, M, N) strided
-// @end
-@group(0) @binding(5) var<storage, read_write> out: array<f32>; // (batch, M, N)
-
-// @slot load_a: one element
-fn load_a(i: u32) -> f32 { return a[i]; }
-// @slot load_b: one element
-fn load_b(i: u32) -> f32 { return b[i]; }
 
 // Where product `i` starts in a, b, bias and residual.
 fn starts(i: u32) -> vec4<u32> {
@@ -68,6 +53,42 @@ fn starts(i: u32) -> vec4<u32> {
   // @end
   return at;
 }
+
+// Four indices from `i` on; the last of `size` stands for those past it.
+fn four(i: u32, size: u32) -> vec4<u32> {
+  return min(i + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(size - 1u));
+}
+// [end]
+
+// [block matmul: operands]
+alias a_word = f32; // @slot a_word: f32 | vec4<f32>
+alias b_word = f32; // @slot b_word: f32 | vec4<f32>
+
+@group(0) @binding(1) var<storage, read> a: array<a_word>; // (batch, M, K) strided
+@group(0) @binding(2) var<storage, read> b: array<b_word>; // (batch, K, N) strided
+
+// @slot load_a: one element
+fn load_a(i: u32) -> f32 { return a[i]; }
+// @slot load_a4: four elements, of one word where a_word is a vector
+fn load_a4(i: vec4<u32>) -> vec4<f32> { return vec4<f32>(a[i.x], a[i.y], a[i.z], a[i.w]); }
+// @slot load_b: one element
+fn load_b(i: u32) -> f32 { return b[i]; }
+// @slot load_b4: four elements, of one word where b_word is a vector
+fn load_b4(i: vec4<u32>) -> vec4<f32> { return vec4<f32>(b[i.x], b[i.y], b[i.z], b[i.w]); }
+// @slot load_b4x4: four rows of four columns from element `i` on; `k` and `n` step to rows and columns
+fn load_b4x4(i: u32, k: vec4<u32>, n: vec4<u32>) -> mat4x4<f32> { return mat4x4<f32>(load_b4(i + k.x + n), load_b4(i + k.y + n), load_b4(i + k.z + n), load_b4(i + k.w + n)); }
+// [end]
+
+// [block matmul: result]
+alias out_word = f32; // @slot out_word: f32 | vec4<f32>
+
+// @region BIAS
+@group(0) @binding(3) var<storage, read> bias: array<f32>; // (batch, M, N) strided
+// @end
+// @region RESIDUAL
+@group(0) @binding(4) var<storage, read> residual: array<f32>; // (batch, M, N) strided
+// @end
+@group(0) @binding(5) var<storage, read_write> out: array<out_word>; // (batch, M, N)
 
 // @slot activation: applied to each element of the scaled and biased product
 fn activation(x: f32) -> f32 { return x; }
@@ -84,6 +105,20 @@ fn epilogue(product: f32, at: vec4<u32>, m: u32, n: u32) -> f32 {
   // @end
   return x;
 }
+
+// Four columns from `n` on; the last column stands for those past it.
+fn epilogue4(product: vec4<f32>, at: vec4<u32>, m: u32, n: u32) -> vec4<f32> {
+  let c = four(n, p.N);
+  return vec4<f32>(
+    epilogue(product.x, at, m, c.x),
+    epilogue(product.y, at, m, c.y),
+    epilogue(product.z, at, m, c.z),
+    epilogue(product.w, at, m, c.w),
+  );
+}
+
+// @slot write_out4: the first `columns` of four columns, to element `i` on
+fn write_out4(i: u32, columns: u32, x: vec4<f32>) { if columns > 0u { out[i] = x.x; } if columns > 1u { out[i + 1u] = x.y; } if columns > 2u { out[i + 2u] = x.z; } if columns > 3u { out[i + 3u] = x.w; } }
 // [end]
 
 const WG: u32 = 64u; // @slot WG: invocations of a workgroup

@@ -1,0 +1,230 @@
+enable subgroups;
+
+// Batched matrix product for software adapters (lavapipe, SwiftShader): a panel of b, BK rows by 4·TQ columns a lane,
+// stands in `let`s, which the driver keeps on its stack as memory operands of multiplications, and the rows of a pass by
+// it, one element at a time broadcast to all lanes. No workgroup memory, no barriers.
+//
+//     out[i, m, n] = activation(scale · Σ_k a[i, m, k] · b[i, k, n] + bias[i, m, n]) + residual[i, m, n]
+//
+// A workgroup takes `part` rows and 4·TQ·LANES columns. Each panel adds its part of the sum to `out`.
+
+// [block matmul: parameters]
+const BATCH_AXES: u32 = 1u; // @slot BATCH_AXES: batch axes that no common stride covers
+
+struct Params {
+  M: u32,
+  N: u32,
+  K: u32,
+  // Number of products.
+  products: u32,
+  // What a workgroup takes of the axis that is cut: rows (panel) or terms of the sum (tiled).
+  part: u32,
+  scale: f32,
+  // First elements, and strides along m, n and k.
+  a: u32,
+  a_m: u32,
+  a_k: u32,
+  b: u32,
+  b_k: u32,
+  b_n: u32,
+  bias: u32,
+  bias_m: u32,
+  bias_n: u32,
+  residual: u32,
+  residual_m: u32,
+  residual_n: u32,
+  // Batch axes, innermost first.
+  // @unroll d BATCH_AXES
+  size_d0: u32,
+  a_d0: u32,
+  b_d0: u32,
+  bias_d0: u32,
+  residual_d0: u32,
+  // @end
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+
+// Where product `i` starts in a, b, bias and residual.
+fn starts(i: u32) -> vec4<u32> {
+  var at = vec4<u32>(p.a, p.b, p.bias, p.residual);
+  var rest = i;
+  // @unroll d BATCH_AXES
+  at += (rest % p.size_d0) * vec4<u32>(p.a_d0, p.b_d0, p.bias_d0, p.residual_d0);
+  rest /= p.size_d0;
+  // @end
+  return at;
+}
+
+// Four indices from `i` on; the last of `size` stands for those past it.
+fn four(i: u32, size: u32) -> vec4<u32> {
+  return min(i + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(size - 1u));
+}
+// [end]
+
+// [block matmul: operands]
+alias a_word = f32; // @slot a_word: f32 | vec4<f32>
+alias b_word = f32; // @slot b_word: f32 | vec4<f32>
+
+@group(0) @binding(1) var<storage, read> a: array<a_word>; // (batch, M, K) strided
+@group(0) @binding(2) var<storage, read> b: array<b_word>; // (batch, K, N) strided
+
+// @slot load_a: one element
+fn load_a(i: u32) -> f32 { return a[i]; }
+// @slot load_a4: four elements, of one word where a_word is a vector
+fn load_a4(i: vec4<u32>) -> vec4<f32> { return vec4<f32>(a[i.x], a[i.y], a[i.z], a[i.w]); }
+// @slot load_b: one element
+fn load_b(i: u32) -> f32 { return b[i]; }
+// @slot load_b4: four elements, of one word where b_word is a vector
+fn load_b4(i: vec4<u32>) -> vec4<f32> { return vec4<f32>(b[i.x], b[i.y], b[i.z], b[i.w]); }
+// @slot load_b4x4: four rows of four columns from element `i` on; `k` and `n` step to rows and columns
+fn load_b4x4(i: u32, k: vec4<u32>, n: vec4<u32>) -> mat4x4<f32> { return mat4x4<f32>(load_b4(i + k.x + n), load_b4(i + k.y + n), load_b4(i + k.z + n), load_b4(i + k.w + n)); }
+// [end]
+
+// [block matmul: result]
+alias out_word = f32; // @slot out_word: f32 | vec4<f32>
+
+// @region BIAS
+@group(0) @binding(3) var<storage, read> bias: array<f32>; // (batch, M, N) strided
+// @end
+// @region RESIDUAL
+@group(0) @binding(4) var<storage, read> residual: array<f32>; // (batch, M, N) strided
+// @end
+@group(0) @binding(5) var<storage, read_write> out: array<out_word>; // (batch, M, N)
+
+// @slot activation: applied to each element of the scaled and biased product
+fn activation(x: f32) -> f32 { return x; }
+
+// The element at (m, n) of a product that starts at `at`.
+fn epilogue(product: f32, at: vec4<u32>, m: u32, n: u32) -> f32 {
+  var x = p.scale * product;
+  // @region BIAS
+  x += bias[at.z + m * p.bias_m + n * p.bias_n];
+  // @end
+  x = activation(x);
+  // @region RESIDUAL
+  x += residual[at.w + m * p.residual_m + n * p.residual_n];
+  // @end
+  return x;
+}
+
+// Four columns from `n` on; the last column stands for those past it.
+fn epilogue4(product: vec4<f32>, at: vec4<u32>, m: u32, n: u32) -> vec4<f32> {
+  let c = four(n, p.N);
+  return vec4<f32>(
+    epilogue(product.x, at, m, c.x),
+    epilogue(product.y, at, m, c.y),
+    epilogue(product.z, at, m, c.z),
+    epilogue(product.w, at, m, c.w),
+  );
+}
+
+// @slot write_out4: the first `columns` of four columns, to element `i` on
+fn write_out4(i: u32, columns: u32, x: vec4<f32>) { if columns > 0u { out[i] = x.x; } if columns > 1u { out[i + 1u] = x.y; } if columns > 2u { out[i + 2u] = x.z; } if columns > 3u { out[i + 3u] = x.w; } }
+// [end]
+
+const LANES: u32 = 8u; // @slot LANES: invocations of a workgroup; with BROADCAST the subgroup size
+const KQ: u32 = 2u; // @slot KQ: quads of a row of a that a lane holds
+const TQ: u32 = 2u; // @slot TQ: quads of columns a lane
+const BK: u32 = KQ * LANES * 4u;
+const BN: u32 = TQ * LANES * 4u;
+
+// @slot read_out4: four columns, of which the first `columns` are there
+fn read_out4(i: u32, columns: u32) -> vec4<f32> { let last = columns - 1u; return vec4<f32>(out[i], out[i + min(1u, last)], out[i + min(2u, last)], out[i + min(3u, last)]); }
+
+// Rows from `k` on, with 0 for those past the end.
+fn ended(x: mat4x4<f32>, k: u32) -> mat4x4<f32> {
+  let none = vec4<f32>();
+  return mat4x4<f32>(
+    select(none, x[0], k < p.K),
+    select(none, x[1], k + 1u < p.K),
+    select(none, x[2], k + 2u < p.K),
+    select(none, x[3], k + 3u < p.K),
+  );
+}
+
+@compute @workgroup_size(LANES)
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) local: u32,
+  // @region BROADCAST
+  @builtin(subgroup_invocation_id) own: u32,
+  // @end
+) {
+  var lane = local;
+  // @region BROADCAST
+  lane = own;
+  // @end
+  let strips = (p.N + BN - 1u) / BN;
+  let parts = (p.M + p.part - 1u) / p.part;
+  let w = group.x + group.y * groups.x;
+  if w >= p.products * strips * parts {
+    return;
+  }
+  let product = w / (strips * parts);
+  let first = w / strips % parts * p.part;
+  let end = min(first + p.part, p.M);
+  let at = starts(product);
+  // @unroll c TQ
+  let n_c0 = ((w % strips * TQ + /*c*/0u) * LANES + lane) * 4u;
+  let nearest_c0 = min(n_c0, p.N - 1u);
+  let columns_c0 = four(n_c0, p.N) * p.b_n;
+  // @end
+
+  for (var k0 = 0u; k0 < p.K; k0 += BK) {
+    // @unroll q KQ
+    // @unroll s LANES
+    let k_q0_s0 = k0 + (/*q*/0u * LANES + /*s*/0u) * 4u;
+    let rows_q0_s0 = four(k_q0_s0, p.K) * p.b_k;
+    // @unroll c TQ
+    let b_q0_s0_c0 = ended(load_b4x4(at.y, rows_q0_s0, columns_c0), k_q0_s0);
+    // @end
+    // @end
+    // @region BROADCAST
+    let own_k_q0 = four(k0 + (/*q*/0u * LANES + lane) * 4u, p.K) * p.a_k;
+    // @end
+    // @end
+
+    for (var m = first; m < end; m++) {
+      let row = at.x + m * p.a_m;
+      let result = (product * p.M + m) * p.N;
+      // @unroll c TQ
+      var acc_c0 = vec4<f32>();
+      // @end
+      if k0 > 0u {
+        // @unroll c TQ
+        acc_c0 = read_out4(result + nearest_c0, p.N - nearest_c0);
+        // @end
+      }
+      // @unroll q KQ
+      // @region BROADCAST
+      let own_a_q0 = load_a4(row + own_k_q0);
+      // @end
+      // @unroll s LANES
+      var a_q0_s0 = vec4<f32>();
+      // @region BROADCAST
+      a_q0_s0 = subgroupBroadcast(own_a_q0, /*s*/0u);
+      // @end
+      // @region UNIFORM
+      a_q0_s0 = load_a4(row + four(k_q0_s0, p.K) * p.a_k);
+      // @end
+      // @unroll c TQ
+      acc_c0 += a_q0_s0.x * b_q0_s0_c0[0];
+      acc_c0 += a_q0_s0.y * b_q0_s0_c0[1];
+      acc_c0 += a_q0_s0.z * b_q0_s0_c0[2];
+      acc_c0 += a_q0_s0.w * b_q0_s0_c0[3];
+      // @end
+      // @end
+      // @end
+      if k0 + BK >= p.K {
+        // @unroll c TQ
+        acc_c0 = epilogue4(acc_c0, at, m, n_c0);
+        // @end
+      }
+      // @unroll c TQ
+      write_out4(result + n_c0, p.N - min(n_c0, p.N), acc_c0);
+      // @end
+    }
+  }
+}

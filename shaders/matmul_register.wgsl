@@ -1,0 +1,164 @@
+// Batched matrix product, TM rows by four columns an invocation in registers: no workgroup memory, no features.
+//
+//     out[i, m, n] = activation(scale · Σ_k a[i, m, k] · b[i, k, n] + bias[i, m, n]) + residual[i, m, n]
+//
+// Four terms of the sum at a time: four elements of each row of a, and a square of b.
+
+// [block matmul: parameters]
+const BATCH_AXES: u32 = 1u; // @slot BATCH_AXES: batch axes that no common stride covers
+
+struct Params {
+  M: u32,
+  N: u32,
+  K: u32,
+  // Number of products.
+  products: u32,
+  // What a workgroup takes of the axis that is cut: rows (panel) or terms of the sum (tiled).
+  part: u32,
+  scale: f32,
+  // First elements, and strides along m, n and k.
+  a: u32,
+  a_m: u32,
+  a_k: u32,
+  b: u32,
+  b_k: u32,
+  b_n: u32,
+  bias: u32,
+  bias_m: u32,
+  bias_n: u32,
+  residual: u32,
+  residual_m: u32,
+  residual_n: u32,
+  // Batch axes, innermost first.
+  // @unroll d BATCH_AXES
+  size_d0: u32,
+  a_d0: u32,
+  b_d0: u32,
+  bias_d0: u32,
+  residual_d0: u32,
+  // @end
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+
+// Where product `i` starts in a, b, bias and residual.
+fn starts(i: u32) -> vec4<u32> {
+  var at = vec4<u32>(p.a, p.b, p.bias, p.residual);
+  var rest = i;
+  // @unroll d BATCH_AXES
+  at += (rest % p.size_d0) * vec4<u32>(p.a_d0, p.b_d0, p.bias_d0, p.residual_d0);
+  rest /= p.size_d0;
+  // @end
+  return at;
+}
+
+// Four indices from `i` on; the last of `size` stands for those past it.
+fn four(i: u32, size: u32) -> vec4<u32> {
+  return min(i + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(size - 1u));
+}
+// [end]
+
+// [block matmul: operands]
+alias a_word = f32; // @slot a_word: f32 | vec4<f32>
+alias b_word = f32; // @slot b_word: f32 | vec4<f32>
+
+@group(0) @binding(1) var<storage, read> a: array<a_word>; // (batch, M, K) strided
+@group(0) @binding(2) var<storage, read> b: array<b_word>; // (batch, K, N) strided
+
+// @slot load_a: one element
+fn load_a(i: u32) -> f32 { return a[i]; }
+// @slot load_a4: four elements, of one word where a_word is a vector
+fn load_a4(i: vec4<u32>) -> vec4<f32> { return vec4<f32>(a[i.x], a[i.y], a[i.z], a[i.w]); }
+// @slot load_b: one element
+fn load_b(i: u32) -> f32 { return b[i]; }
+// @slot load_b4: four elements, of one word where b_word is a vector
+fn load_b4(i: vec4<u32>) -> vec4<f32> { return vec4<f32>(b[i.x], b[i.y], b[i.z], b[i.w]); }
+// @slot load_b4x4: four rows of four columns from element `i` on; `k` and `n` step to rows and columns
+fn load_b4x4(i: u32, k: vec4<u32>, n: vec4<u32>) -> mat4x4<f32> { return mat4x4<f32>(load_b4(i + k.x + n), load_b4(i + k.y + n), load_b4(i + k.z + n), load_b4(i + k.w + n)); }
+// [end]
+
+// [block matmul: result]
+alias out_word = f32; // @slot out_word: f32 | vec4<f32>
+
+// @region BIAS
+@group(0) @binding(3) var<storage, read> bias: array<f32>; // (batch, M, N) strided
+// @end
+// @region RESIDUAL
+@group(0) @binding(4) var<storage, read> residual: array<f32>; // (batch, M, N) strided
+// @end
+@group(0) @binding(5) var<storage, read_write> out: array<out_word>; // (batch, M, N)
+
+// @slot activation: applied to each element of the scaled and biased product
+fn activation(x: f32) -> f32 { return x; }
+
+// The element at (m, n) of a product that starts at `at`.
+fn epilogue(product: f32, at: vec4<u32>, m: u32, n: u32) -> f32 {
+  var x = p.scale * product;
+  // @region BIAS
+  x += bias[at.z + m * p.bias_m + n * p.bias_n];
+  // @end
+  x = activation(x);
+  // @region RESIDUAL
+  x += residual[at.w + m * p.residual_m + n * p.residual_n];
+  // @end
+  return x;
+}
+
+// Four columns from `n` on; the last column stands for those past it.
+fn epilogue4(product: vec4<f32>, at: vec4<u32>, m: u32, n: u32) -> vec4<f32> {
+  let c = four(n, p.N);
+  return vec4<f32>(
+    epilogue(product.x, at, m, c.x),
+    epilogue(product.y, at, m, c.y),
+    epilogue(product.z, at, m, c.z),
+    epilogue(product.w, at, m, c.w),
+  );
+}
+
+// @slot write_out4: the first `columns` of four columns, to element `i` on
+fn write_out4(i: u32, columns: u32, x: vec4<f32>) { if columns > 0u { out[i] = x.x; } if columns > 1u { out[i + 1u] = x.y; } if columns > 2u { out[i + 2u] = x.z; } if columns > 3u { out[i + 3u] = x.w; } }
+// [end]
+
+const TM: u32 = 8u; // @slot TM: rows of an invocation
+const WG: u32 = 64u; // @slot WG: invocations of a workgroup
+
+@compute @workgroup_size(WG)
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let index = (group.x + group.y * groups.x) * WG + local;
+  let strips = (p.N + 3u) / 4u;
+  let bands = (p.M + TM - 1u) / TM;
+  if index >= p.products * bands * strips {
+    return;
+  }
+  let n = index % strips * 4u;
+  let m = index / strips % bands * TM;
+  let product = index / (strips * bands);
+  let at = starts(product);
+  let columns = four(n, p.N) * p.b_n;
+  // @unroll m TM
+  let row_m0 = at.x + min(m + /*m*/0u, p.M - 1u) * p.a_m;
+  var acc_m0 = vec4<f32>();
+  // @end
+  for (var k0 = 0u; k0 < p.K; k0 += 4u) {
+    let k = four(k0, p.K);
+    // The last elements stand for those past the end, times 0.
+    let there = k0 + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(p.K);
+    let b_k = load_b4x4(at.y, k * p.b_k, columns);
+    // @unroll m TM
+    let a_m0 = select(vec4<f32>(), load_a4(row_m0 + k * p.a_k), there);
+    acc_m0 += a_m0.x * b_k[0];
+    acc_m0 += a_m0.y * b_k[1];
+    acc_m0 += a_m0.z * b_k[2];
+    acc_m0 += a_m0.w * b_k[3];
+    // @end
+  }
+  // @unroll m TM
+  if m + /*m*/0u < p.M {
+    write_out4((product * p.M + m + /*m*/0u) * p.N + n, p.N - n, epilogue4(acc_m0, at, m + /*m*/0u, n));
+  }
+  // @end
+}
