@@ -84,13 +84,23 @@ fn load_b4x4(i: u32, k: vec4<u32>, n: vec4<u32>) -> mat4x4<f32> { return mat4x4<
 // [end]
 
 // [block matmul: result]
+alias bias_word = f32; // @slot bias_word: f32 | vec4<f32>
+alias residual_word = f32; // @slot residual_word: f32 | vec4<f32>
 alias out_word = f32; // @slot out_word: f32 | vec4<f32>
 
 // @region BIAS
-@group(0) @binding(3) var<storage, read> bias: array<f32>; // (batch, M, N) strided
+@group(0) @binding(3) var<storage, read> bias: array<bias_word>; // (batch, M, N) strided
+// @slot load_bias: one element
+fn load_bias(i: u32) -> f32 { return bias[i]; }
+// @slot load_bias4: four elements, of one word where bias_word is a vector
+fn load_bias4(i: vec4<u32>) -> vec4<f32> { return vec4<f32>(bias[i.x], bias[i.y], bias[i.z], bias[i.w]); }
 // @end
 // @region RESIDUAL
-@group(0) @binding(4) var<storage, read> residual: array<f32>; // (batch, M, N) strided
+@group(0) @binding(4) var<storage, read> residual: array<residual_word>; // (batch, M, N) strided
+// @slot load_residual: one element
+fn load_residual(i: u32) -> f32 { return residual[i]; }
+// @slot load_residual4: four elements, of one word where residual_word is a vector
+fn load_residual4(i: vec4<u32>) -> vec4<f32> { return vec4<f32>(residual[i.x], residual[i.y], residual[i.z], residual[i.w]); }
 // @end
 @group(0) @binding(5) var<storage, read_write> out: array<out_word>; // (batch, M, N)
 
@@ -101,24 +111,27 @@ fn activation(x: f32) -> f32 { return x; }
 fn epilogue(product: f32, at: vec4<u32>, m: u32, n: u32) -> f32 {
   var x = p.scale * product;
   // @region BIAS
-  x += bias[at.z + m * p.bias_m + n * p.bias_n];
+  x += load_bias(at.z + m * p.bias_m + n * p.bias_n);
   // @end
   x = activation(x);
   // @region RESIDUAL
-  x += residual[at.w + m * p.residual_m + n * p.residual_n];
+  x += load_residual(at.w + m * p.residual_m + n * p.residual_n);
   // @end
   return x;
 }
 
 // Four columns from `n` on; the last column stands for those past it.
 fn epilogue4(product: vec4<f32>, at: vec4<u32>, m: u32, n: u32) -> vec4<f32> {
-  let c = four(n, p.N);
-  return vec4<f32>(
-    epilogue(product.x, at, m, c.x),
-    epilogue(product.y, at, m, c.y),
-    epilogue(product.z, at, m, c.z),
-    epilogue(product.w, at, m, c.w),
-  );
+  let columns = four(n, p.N);
+  var x = p.scale * product;
+  // @region BIAS
+  x += load_bias4(at.z + m * p.bias_m + columns * p.bias_n);
+  // @end
+  x = vec4<f32>(activation(x.x), activation(x.y), activation(x.z), activation(x.w));
+  // @region RESIDUAL
+  x += load_residual4(at.w + m * p.residual_m + columns * p.residual_n);
+  // @end
+  return x;
 }
 
 // @slot write_out4: the first `columns` of four columns, to element `i` on

@@ -220,9 +220,17 @@ pub(crate) fn translates(source: &Source) {
         naga::front::wgsl::parse_str(&source.wgsl).unwrap_or_else(|e| fail("naga", e.emit_to_string(&source.wgsl)));
     // Offered wherever WebGPU is.
     let capabilities = naga::valid::Capabilities::default() | naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    let info = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
-        .validate(&module)
-        .unwrap_or_else(|e| fail("naga", e.emit_to_string(&source.wgsl)));
+    let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities);
+    if source.wgsl.contains("subgroup") {
+        validator = naga::valid::Validator::new(
+            naga::valid::ValidationFlags::all(),
+            capabilities | naga::valid::Capabilities::SUBGROUP,
+        );
+        validator
+            .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+            .subgroup_operations(naga::valid::SubgroupOperationSet::all());
+    }
+    let info = validator.validate(&module).unwrap_or_else(|e| fail("naga", e.emit_to_string(&source.wgsl)));
     naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), None)
         .unwrap_or_else(|e| fail("SPIR-V", e.to_string()));
     let msl = naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{A, Axis, B, MatmulProblem, View};
+use super::{A, Axis, B, BIAS, MatmulProblem, RESIDUAL, View};
 use crate::{
     DType, Error, Result,
     kernel::{
@@ -232,18 +232,23 @@ impl Variant {
                     .region("BY_K", problem.b.row == 1)
                     .trusted()
                     .source()?;
+                // One for the rows, if there are any.
+                let bands = problem.m.min(1);
                 let strips = problem.n.div_ceil(4 * VEC_QUADS as usize);
-                problem.one_launch(self.name(), source, problem.products() * strips, problem.k, profile)
+                problem.one_launch(self.name(), source, problem.products() * bands * strips, problem.k, profile)
             }
             Variant::Panel(share) => {
                 let lanes = match (share, profile.subgroup) {
                     (Share::Broadcast, Some((size, _))) => size,
                     _ => UNIFORM_LANES,
                 };
+                let words =
+                    problem.quads(B, problem.b, problem.n) || problem.quads(B, problem.b.transposed(), problem.k);
+                let depth = if words { PANEL_DEPTH } else { PANEL_DEPTH / 2 };
                 let mut panel = problem
                     .squares("matmul_panel", include_str!("../../../shaders/matmul_panel.wgsl"))
                     .value("LANES", lanes)
-                    .value("KQ", PANEL_DEPTH / 4 / lanes)
+                    .value("KQ", (depth / 4 / lanes).max(1))
                     .value("TQ", PANEL_QUADS)
                     .region("BROADCAST", share == Share::Broadcast)
                     .region("UNIFORM", share == Share::Uniform);
@@ -265,7 +270,8 @@ impl Variant {
 
 /// Quads of columns of a workgroup of [`Variant::Vec`].
 const VEC_QUADS: u32 = 8;
-/// Rows of b in a panel, and quads of columns a lane: as much as compiles in about a second with LLVM 15.
+/// Rows of b in a panel, and quads of columns a lane: as much as compiles in about a second with LLVM 15. Half of it where
+/// elements are loaded one by one, since it is the loads that take time to compile.
 const PANEL_DEPTH: u32 = 64;
 const PANEL_QUADS: u32 = 2;
 /// Lanes of a panel without subgroups.
@@ -299,13 +305,13 @@ fn on_gpu(variant: Variant, problem: &MatmulProblem) -> usize {
     }
 }
 
-/// Panels, unless the product is too small to be worth their compilation.
+/// Panels, for a single row too, unless the product is too small to be worth their compilation.
 fn on_cpu(variant: Variant, problem: &MatmulProblem) -> usize {
     let small = problem.elements() * problem.k <= SMALL_ON_CPU;
     match variant {
-        Variant::Vec => 0,
-        Variant::Register if small => 1,
-        Variant::Panel(_) => 2,
+        Variant::Register if small => 0,
+        Variant::Panel(_) => 1,
+        Variant::Vec => 2,
         Variant::Register => 3,
         Variant::Tiled(_) => 4,
         Variant::Plain => 5,
@@ -331,23 +337,29 @@ impl MatmulProblem {
         (rows, if rows > 4 { 16 } else { 32 })
     }
 
-    /// Whether four elements along an axis lie in one 16-byte word wherever a tile cuts the axis: it has `size` elements
-    /// at `step`, and the matrix's other stride is `other`.
-    fn quads(&self, operand: usize, view: View, (size, step): (usize, isize), other: isize) -> bool {
+    /// Whether each four of a matrix's `columns` columns lie in one 16-byte word.
+    fn quads(&self, operand: usize, view: View, columns: usize) -> bool {
         let whole = |stride: isize| stride % 4 == 0;
-        step == 1
-            && size.is_multiple_of(4)
+        view.column == 1
+            && columns.is_multiple_of(4)
             && view.offset.is_multiple_of(4)
-            && whole(other)
+            && whole(view.row)
             && self.batch.iter().all(|axis| whole(axis.strides[operand]))
     }
 
     /// The slots of parameters and result, which every shader of the family has. Without an epilogue the sums are written.
     fn result(&self, name: &'static str, template: &'static str, epilogue: bool) -> Specialization {
-        let slots = Specialization::new(name, template)
-            .value("BATCH_AXES", self.batch.len())
-            .region("BIAS", epilogue && self.bias.is_some())
-            .region("RESIDUAL", epilogue && self.residual.is_some());
+        let mut slots = Specialization::new(name, template).value("BATCH_AXES", self.batch.len());
+        for (operand, region, x, view) in
+            [(BIAS, "BIAS", "bias", self.bias), (RESIDUAL, "RESIDUAL", "residual", self.residual)]
+        {
+            if let Some(view) = view.filter(|_| epilogue) {
+                slots = slots.region(region, true);
+                if self.quads(operand, view, self.n) {
+                    slots = words_of_four(slots, x);
+                }
+            }
+        }
         match self.activation {
             Some(function) if epilogue => slots.function("activation", unary_wgsl(function, "activation")),
             _ => slots,
@@ -357,10 +369,10 @@ impl MatmulProblem {
     /// [`Self::result`], and the slots of operands and result that are read and written by quads.
     fn quad_slots(&self, name: &'static str, template: &'static str, epilogue: bool) -> Specialization {
         let mut slots = self.result(name, template, epilogue);
-        if self.quads(A, self.a, (self.k, self.a.column), self.a.row) {
+        if self.quads(A, self.a, self.k) {
             slots = words_of_four(slots, "a");
         }
-        if self.quads(B, self.b, (self.n, self.b.column), self.b.row) {
+        if self.quads(B, self.b, self.n) {
             slots = words_of_four(slots, "b");
         }
         if self.n.is_multiple_of(4) {
@@ -373,7 +385,7 @@ impl MatmulProblem {
     /// [`Self::quad_slots`] for shaders that read b by squares: its quads may also lie along k.
     fn squares(&self, name: &'static str, template: &'static str) -> Specialization {
         let slots = self.quad_slots(name, template, true);
-        if !self.quads(B, self.b, (self.k, self.b.row), self.b.column) {
+        if !self.quads(B, self.b.transposed(), self.k) {
             return slots;
         }
         words_of_four(slots, "b").function(

@@ -1,0 +1,461 @@
+//! Every variant of matmul against the reference: first on data whose results are exact, then within bounds.
+
+mod common;
+#[path = "common/rows.rs"]
+mod rows;
+#[path = "common/view.rs"]
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::gpu;
+use proptest::prelude::*;
+use rows::{Draw, Lie, View, profiles};
+use tilewise::{
+    DType, Graph, Layout, Tensor,
+    gpu::Gpu,
+    graph::{Binary, Unary},
+    kernel::{AdapterKind, Candidate, Epilogue, MatmulProblem, Problem, Profile, Verdict},
+    reference::compare::{Check, Expected},
+};
+use view::translates;
+
+/// A problem and its operands.
+#[derive(Clone, Debug)]
+struct Case {
+    a: View,
+    b: View,
+    scale: Option<f32>,
+    bias: Option<View>,
+    activation: Option<Unary>,
+    residual: Option<View>,
+}
+
+impl Case {
+    fn new(a: View, b: View) -> Self {
+        Case { a, b, scale: None, bias: None, activation: None, residual: None }
+    }
+
+    /// Dense operands of small integers.
+    fn exact(draw: &mut Draw, a: &[usize], b: &[usize]) -> Self {
+        Case::new(integers(draw, a, Lie::Dense), integers(draw, b, Lie::Dense))
+    }
+
+    fn problem(&self) -> MatmulProblem {
+        let layout = |view: &Option<View>| view.as_ref().map(|view| view.layout.clone());
+        let epilogue = Epilogue {
+            scale: self.scale,
+            bias: layout(&self.bias),
+            activation: self.activation,
+            residual: layout(&self.residual),
+        };
+        MatmulProblem::new(&self.a.layout, &self.b.layout, epilogue).expect("the shapes fit")
+    }
+
+    fn inputs(&self) -> Vec<&Tensor> {
+        [Some(&self.a), Some(&self.b), self.bias.as_ref(), self.residual.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|view| &view.buffer)
+            .collect()
+    }
+
+    /// The same as a graph.
+    fn expected(&self, check: Check) -> Expected {
+        let mut g = Graph::new();
+        let mut inputs = BTreeMap::new();
+        let mut input = |g: &mut Graph, name: &str, view: &View| {
+            let tensor = view.read();
+            let value = g.input(name, DType::F32, tensor.shape()).expect("an input");
+            inputs.insert(name.to_string(), tensor);
+            value
+        };
+        let (a, b) = (input(&mut g, "a", &self.a), input(&mut g, "b", &self.b));
+        let mut x = g.matmul(a, b).expect("a product");
+        if let Some(scale) = self.scale {
+            let scale = g.constant(Tensor::scalar(scale)).expect("a scalar");
+            x = g.binary(Binary::Mul, x, scale).expect("a scalar");
+        }
+        if let Some(bias) = &self.bias {
+            let bias = input(&mut g, "bias", bias);
+            x = g.binary(Binary::Add, x, bias).expect("it broadcasts");
+        }
+        if let Some(activation) = self.activation {
+            x = g.unary(activation, x).expect("a float");
+        }
+        if let Some(residual) = &self.residual {
+            let residual = input(&mut g, "residual", residual);
+            x = g.binary(Binary::Add, x, residual).expect("it broadcasts");
+        }
+        g.output("out", x).expect("an output");
+        Expected::of_graph(&g, &inputs, check).expect("the reference takes it")
+    }
+
+    /// Runs every variant, those for software adapters and those for GPUs, and compares.
+    fn check(&self, check: Check) {
+        self.check_variants(check, |_| true);
+    }
+
+    /// Runs variants that between them use all of the text that the files share. To be used where what varies is only
+    /// there: compiling each variant anew is what these tests take their time for.
+    fn check_shared(&self, check: Check) {
+        self.check_variants(check, |variant| ["plain", "register", "tiled_32x32"].contains(&variant));
+    }
+
+    fn check_variants(&self, check: Check, wanted: impl Fn(&str) -> bool) {
+        let (problem, expected) = (self.problem(), self.expected(check));
+        let outputs = [(DType::F32, problem.output_shape().clone())];
+        let mut done = BTreeSet::new();
+        for profile in profiles(gpu()) {
+            for Candidate { variant, verdict } in problem.candidates(&profile) {
+                let label = format!("{} {variant}", problem.summary());
+                if let Verdict::Refused(reason) = verdict {
+                    assert!(may_refuse(variant, &reason, &profile), "{label}: refused: {reason}");
+                    assert!(problem.kernel(variant, &profile).is_err(), "{label}: was refused");
+                    continue;
+                }
+                if !wanted(variant) || !done.insert(variant) {
+                    continue;
+                }
+                let kernel = problem.kernel(variant, &profile).unwrap_or_else(|error| panic!("{label}: {error}"));
+                kernel.launches.iter().for_each(|launch| translates(&launch.source));
+                let results = gpu().run_kernel(&kernel, &self.inputs(), &outputs);
+                let results = results.unwrap_or_else(|error| panic!("{label}: {error}\n{self:?}"));
+                match expected.compare(&results) {
+                    Ok(close) => eprintln!("{label}: {}", close[0]),
+                    Err(wrong) => panic!("{label}: {wrong}\n{problem:?}"),
+                }
+            }
+        }
+        assert!(done.contains("plain"), "{}: plain runs everywhere", problem.summary());
+    }
+}
+
+/// Whether this is a reason for which a variant may refuse a problem.
+fn may_refuse(variant: &str, reason: &str, profile: &Profile) -> bool {
+    let subgroup = profile.subgroup.is_some_and(|(least, most)| least == most && [4, 8, 16].contains(&least));
+    match variant {
+        "plain" => false,
+        _ if reason.starts_with("K = 0:") => true,
+        "vec" => reason.starts_with("M = "),
+        "split_k" => reason.contains("too short a sum"),
+        "panel" => profile.kind == AdapterKind::Gpu || !subgroup,
+        "panel_uniform" => profile.kind == AdapterKind::Gpu,
+        _ => false,
+    }
+}
+
+fn floats(draw: &mut Draw, shape: &[usize], lie: Lie) -> View {
+    View::new(shape, lie, |n| draw.floats(n).into())
+}
+
+fn integers(draw: &mut Draw, shape: &[usize], lie: Lie) -> View {
+    View::new(shape, lie, |n| draw.integers(n, 6).into())
+}
+
+#[test]
+fn sizes() {
+    let mut draw = Draw::new(1);
+    let tiles = [1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 67, 127, 128, 129];
+    let mut sizes: Vec<[usize; 3]> =
+        tiles.iter().flat_map(|&s| [[s, 13, 9], [11, s, 6], [6, 10, s], [s, s, s]]).collect();
+    sizes.extend([
+        [259, 131, 67],
+        [5, 259, 131],
+        [12, 36, 515],
+        [1, 1, 2053],
+        [1, 771, 1030],
+        [8, 68, 516],
+        [35, 35, 35],
+    ]);
+    for [m, n, k] in sizes {
+        Case::exact(&mut draw, &[m, k], &[k, n]).check(Check::Exact);
+    }
+}
+
+#[test]
+fn floats_are_within_bounds() {
+    let mut draw = Draw::new(2);
+    for [m, n, k] in [[3, 5, 7], [1, 64, 512], [37, 29, 301], [64, 64, 64], [8, 100, 260], [130, 132, 128]] {
+        let case = Case::new(floats(&mut draw, &[m, k], Lie::Dense), floats(&mut draw, &[k, n], Lie::Dense));
+        case.check(Check::measured());
+    }
+}
+
+#[test]
+fn batches_broadcast_both_ways() {
+    let mut draw = Draw::new(3);
+    let shapes: [(&[usize], &[usize]); 10] = [
+        (&[3, 9, 5], &[3, 5, 7]),
+        (&[3, 9, 5], &[5, 7]),
+        (&[9, 5], &[3, 5, 7]),
+        (&[2, 3, 9, 5], &[3, 5, 7]),
+        (&[3, 9, 5], &[2, 1, 5, 7]),
+        (&[2, 1, 9, 5], &[1, 3, 5, 7]),
+        (&[2, 1, 2, 9, 5], &[3, 1, 5, 7]),
+        (&[1, 2, 1, 3, 9, 5], &[2, 1, 2, 1, 5, 7]),
+        (&[5, 1, 1, 6], &[5, 1, 6, 1]),
+        (&[70, 2, 4], &[70, 4, 3]),
+    ];
+    for (a, b) in shapes {
+        Case::exact(&mut draw, a, b).check(Check::Exact);
+    }
+}
+
+#[test]
+fn operands_may_lie_in_any_way() {
+    let mut draw = Draw::new(4);
+    // Sizes in whole words of four, and not.
+    for [batch, m, n, k] in [[2, 12, 20, 16], [3, 9, 7, 5]] {
+        for (i, a) in Lie::ALL.into_iter().enumerate() {
+            for b in [Lie::ALL[(i + 1) % 6], Lie::ALL[(i + 3) % 6]] {
+                let (a, b) = (integers(&mut draw, &[batch, m, k], a), integers(&mut draw, &[batch, k, n], b));
+                Case::new(a, b).check(Check::Exact);
+            }
+        }
+    }
+}
+
+#[test]
+fn transposed_by_strides() {
+    let mut draw = Draw::new(5);
+    for [m, n, k] in [[20, 36, 68], [5, 129, 67], [66, 40, 33]] {
+        for transposed in 1..4 {
+            let mut operand = |rows: usize, columns: usize, transposed: bool| {
+                let sizes = if transposed { [2, columns, rows] } else { [2, rows, columns] };
+                let mut view = integers(&mut draw, &sizes, Lie::Dense);
+                if transposed {
+                    view.layout = view.layout.permute(&[0, 2, 1]);
+                }
+                view
+            };
+            let (a, b) = (operand(m, k, transposed & 1 == 1), operand(k, n, transposed & 2 == 2));
+            Case::new(a, b).check(Check::Exact);
+        }
+    }
+}
+
+#[test]
+fn permuted_heads() {
+    let mut draw = Draw::new(6);
+    // [B, T, H, D] as a projection gives it: q·kᵀ and p·v per head.
+    let mut q = integers(&mut draw, &[2, 11, 3, 8], Lie::Dense);
+    q.layout = q.layout.permute(&[0, 2, 1, 3]);
+    let mut k = integers(&mut draw, &[2, 13, 3, 8], Lie::Dense);
+    let mut v = k.clone();
+    k.layout = k.layout.permute(&[0, 2, 3, 1]);
+    v.layout = v.layout.permute(&[0, 2, 1, 3]);
+    Case::new(q, k).check(Check::Exact);
+    let p = integers(&mut draw, &[2, 3, 11, 13], Lie::Dense);
+    Case::new(p, v).check(Check::Exact);
+}
+
+#[test]
+fn each_part_of_the_epilogue_alone_and_with_the_others() {
+    let mut draw = Draw::new(7);
+    for parts in [1, 2, 4, 8, 3, 6, 9, 15usize] {
+        // In whole words of four, and not; few rows and many.
+        let [m, n, k] = if parts.count_ones() % 2 == 0 { [7, 36, 40] } else { [19, 21, 33] };
+        let on = |bit: usize| parts >> bit & 1 == 1;
+        let mut case = Case::exact(&mut draw, &[2, m, k], &[2, k, n]);
+        case.scale = on(0).then_some(0.5);
+        case.bias = on(1).then(|| integers(&mut draw, &[n], Lie::Dense));
+        case.activation = on(2).then_some(Unary::Relu);
+        case.residual = on(3).then(|| integers(&mut draw, &[2, m, n], Lie::Dense));
+        case.check(Check::Exact);
+    }
+}
+
+#[test]
+fn bias_and_residual_broadcast_from_the_right() {
+    let mut draw = Draw::new(8);
+    let shapes: [&[usize]; 9] =
+        [&[], &[1], &[12], &[10, 1], &[10, 12], &[3, 1, 1], &[2, 1, 10, 12], &[1, 3, 10, 12], &[2, 3, 10, 12]];
+    for (i, &bias) in shapes.iter().enumerate() {
+        for b in [&[8, 12][..], &[3, 8, 12]] {
+            let mut case = Case::exact(&mut draw, &[2, 3, 10, 8], b);
+            let lie = Lie::ALL[i % 6];
+            case.bias = Some(integers(&mut draw, bias, if bias.is_empty() { Lie::Dense } else { lie }));
+            case.residual = Some(integers(&mut draw, shapes[8 - i], Lie::Dense));
+            case.check_shared(Check::Exact);
+        }
+    }
+}
+
+#[test]
+fn activations() {
+    let mut draw = Draw::new(9);
+    let functions =
+        Unary::ALL.into_iter().filter(|f| !matches!(f, Unary::Not | Unary::Log | Unary::Sqrt | Unary::Rsqrt));
+    for (i, function) in functions.filter(|f| !matches!(f, Unary::Reciprocal | Unary::Round | Unary::Sign)).enumerate()
+    {
+        let n = 12 + i % 2;
+        let mut case = Case::new(floats(&mut draw, &[9, 16], Lie::Dense), floats(&mut draw, &[16, n], Lie::Dense));
+        case.activation = Some(function);
+        case.bias = Some(floats(&mut draw, &[n], Lie::Dense));
+        // Floor and ceil of integers, where rounding decides nothing.
+        if matches!(function, Unary::Floor | Unary::Ceil) {
+            let bias = case.bias.take();
+            case = Case { bias, ..Case::exact(&mut draw, &[9, 16], &[16, n]) };
+            case.activation = Some(function);
+        }
+        case.check_shared(Check::measured());
+    }
+}
+
+#[test]
+fn sums_of_nothing_are_zero() {
+    let mut draw = Draw::new(10);
+    let mut case = Case::exact(&mut draw, &[2, 3, 0], &[0, 5]);
+    case.check(Check::Exact);
+    case.scale = Some(3.0);
+    case.bias = Some(integers(&mut draw, &[5], Lie::Dense));
+    case.residual = Some(integers(&mut draw, &[3, 5], Lie::Dense));
+    case.check(Check::Exact);
+}
+
+#[test]
+fn empty_results() {
+    let mut draw = Draw::new(11);
+    let shapes: [(&[usize], &[usize]); 5] = [
+        (&[0, 4], &[4, 5]),
+        (&[3, 4], &[4, 0]),
+        (&[0, 3, 4], &[4, 5]),
+        (&[2, 1, 3, 4], &[2, 0, 4, 5]),
+        (&[0, 0], &[0, 0]),
+    ];
+    for (a, b) in shapes {
+        let case = Case::exact(&mut draw, a, b);
+        case.check(Check::Exact);
+        let problem = case.problem();
+        for candidate in problem.candidates(gpu().profile()).iter().filter(|candidate| candidate.is_usable()) {
+            let kernel = problem.kernel(candidate.variant, gpu().profile()).expect("it is usable");
+            assert!(kernel.launches.iter().all(|launch| launch.grid.contains(&0)), "{}", candidate.variant);
+        }
+    }
+}
+
+#[test]
+fn long_grids_are_folded() {
+    let mut draw = Draw::new(12);
+    let mut narrow = gpu().profile().clone();
+    narrow.limits.workgroups_per_dimension = 11;
+    for [m, n, k] in [[35, 131, 40], [67, 260, 33], [5, 1000, 70]] {
+        let case = Case::exact(&mut draw, &[m, k], &[k, n]);
+        let (problem, expected) = (case.problem(), case.expected(Check::Exact));
+        for variant in VARIANTS {
+            let Ok(kernel) = problem.kernel(variant, &narrow) else {
+                continue;
+            };
+            let [x, y, z] = kernel.launches[0].grid;
+            assert!(x <= 11 && y <= 11 && z == 1);
+            let results = gpu().run_kernel(&kernel, &case.inputs(), &[(DType::F32, problem.output_shape().clone())]);
+            expected.compare(&results.expect("it runs")).unwrap_or_else(|wrong| panic!("{variant}: {wrong}"));
+        }
+    }
+}
+
+#[test]
+fn checked_and_trusted_shaders_give_the_same_bits() {
+    let mut draw = Draw::new(13);
+    let checked = Gpu::builder().checked_shaders(true).build().expect("as the other one");
+    for [m, n, k] in [[70, 67, 300], [7, 36, 260], [3, 41, 33]] {
+        let mut case = Case::new(floats(&mut draw, &[m, k], Lie::Dense), floats(&mut draw, &[k, n], Lie::Dense));
+        case.bias = Some(floats(&mut draw, &[n], Lie::Dense));
+        let problem = case.problem();
+        let outputs = [(DType::F32, problem.output_shape().clone())];
+        for variant in VARIANTS {
+            let Ok(kernel) = problem.kernel(variant, gpu().profile()) else {
+                continue;
+            };
+            let bits = |gpu: &Gpu| gpu.run_kernel(&kernel, &case.inputs(), &outputs).expect("it runs");
+            assert_eq!(bits(gpu())[0].as_bytes(), bits(&checked)[0].as_bytes(), "{variant} {}", problem.summary());
+        }
+    }
+}
+
+const VARIANTS: [&str; 9] =
+    ["plain", "register", "tiled_32x32", "tiled_64x64", "tiled_128x128", "split_k", "vec", "panel", "panel_uniform"];
+
+fn order(a: &[usize], b: &[usize], profile: &Profile) -> Vec<&'static str> {
+    let problem = MatmulProblem::new(&Layout::contiguous(a), &Layout::contiguous(b), Epilogue::default());
+    let candidates = problem.expect("the shapes fit").candidates(profile);
+    let names: BTreeSet<_> = candidates.iter().map(|candidate| candidate.variant).collect();
+    assert_eq!(names, VARIANTS.into(), "each variant has a verdict");
+    assert_eq!(candidates.len(), VARIANTS.len(), "and only one");
+    candidates.iter().filter(|candidate| candidate.is_usable()).map(|candidate| candidate.variant).collect()
+}
+
+#[test]
+fn preference() {
+    let gpu = Profile::portable();
+    let first = |a: &[usize], b: &[usize], profile: &Profile| order(a, b, profile)[0];
+    assert_eq!(first(&[4096, 4096], &[4096, 4096], &gpu), "tiled_128x128");
+    assert_eq!(first(&[1024, 256], &[256, 1024], &gpu), "tiled_64x64");
+    assert_eq!(first(&[128, 64], &[64, 128], &gpu), "tiled_32x32");
+    assert_eq!(first(&[64, 4096], &[4096, 64], &gpu), "split_k");
+    assert_eq!(first(&[1, 4096], &[4096, 4096], &gpu), "vec");
+    // 16 rows of one product, not 16 products of a row.
+    assert_eq!(first(&[16, 1, 64], &[64, 64], &gpu), "tiled_32x32");
+    assert_eq!(first(&[4, 0], &[0, 4], &gpu), "plain");
+
+    let lavapipe = Profile { kind: AdapterKind::Cpu, subgroup: Some((8, 8)), ..Profile::portable() };
+    assert_eq!(first(&[512, 512], &[512, 512], &lavapipe), "panel");
+    assert_eq!(first(&[9, 100], &[100, 16], &lavapipe), "register");
+    let bare = Profile { subgroup: None, ..lavapipe };
+    assert_eq!(first(&[512, 512], &[512, 512], &bare), "panel_uniform");
+
+    let mut tiny = Profile::portable();
+    tiny.limits.workgroup_invocations = 64;
+    tiny.limits.workgroup_bytes = 1024;
+    assert_eq!(order(&[512, 512], &[512, 512], &tiny), ["register", "plain"]);
+}
+
+#[test]
+fn refusals_say_why() {
+    let problem = |m: usize, k: usize| {
+        MatmulProblem::new(&Layout::contiguous([m, k]), &Layout::contiguous([k, 8]), Epilogue::default()).expect("fits")
+    };
+    let gpu = Profile::portable();
+    let message =
+        |problem: &MatmulProblem, variant: &str| problem.kernel(variant, &gpu).expect_err("refused").to_string();
+    assert_eq!(message(&problem(9, 8), "vec"), "matmul: no variant can run here: vec: M = 9: takes up to 8 rows");
+    assert_eq!(
+        message(&problem(9, 16), "split_k"),
+        "matmul: no variant can run here: split_k: K = 16: too short a sum to cut"
+    );
+    assert!(
+        message(&problem(9, 8), "quick").starts_with("matmul: there is no variant `quick`; there are vec, split_k, ")
+    );
+}
+
+fn lies() -> impl Strategy<Value = Lie> {
+    proptest::sample::select(Lie::ALL.to_vec())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn drawn_at_random(
+        [m, n, k] in [1usize..80, 1..80, 0..140],
+        batch in proptest::collection::vec((1usize..4, 0usize..3), 0..3),
+        (a_lie, b_lie) in (lies(), lies()),
+        (bias, residual, relu, scale) in (0usize..4, 0usize..4, any::<bool>(), any::<bool>()),
+        seed: u64,
+    ) {
+        let mut draw = Draw::new(seed);
+        // Each batch axis is missing a size in a (1), in b (2), or in neither (0).
+        let narrow = |which: usize| batch.iter().map(move |&(size, in_one)| if in_one == which { 1 } else { size });
+        let shape = |which: usize, tail: [usize; 2]| narrow(which).chain(tail).collect::<Vec<_>>();
+        let (a, b) = (integers(&mut draw, &shape(1, [m, k]), a_lie), integers(&mut draw, &shape(2, [k, n]), b_lie));
+        let mut case = Case::new(a, b);
+        let full = shape(3, [m, n]);
+        let tail = |axes: usize| full[full.len().saturating_sub(axes)..].to_vec();
+        case.bias = (bias > 0).then(|| integers(&mut draw, &tail(bias), b_lie));
+        case.residual = (residual > 0).then(|| integers(&mut draw, &tail(residual), a_lie));
+        case.activation = relu.then_some(Unary::Relu);
+        case.scale = scale.then_some(2.0);
+        case.check(Check::Exact);
+    }
+}
