@@ -8,7 +8,7 @@ enable subgroups;
 //
 // A workgroup takes `part` rows and 4·TQ·LANES columns. Each panel adds its part of the sum to `out`.
 
-// [block matmul: parameters]
+// [block matmul_parameters]
 const BATCH_AXES: u32 = 1u; // @slot BATCH_AXES: batch axes that no common stride covers
 
 struct Params {
@@ -62,7 +62,7 @@ fn four(i: u32, size: u32) -> vec4<u32> {
 }
 // [end]
 
-// [block matmul: operands]
+// [block matmul_operands]
 alias a_word = f32; // @slot a_word: f32 | vec4<f32>
 alias b_word = f32; // @slot b_word: f32 | vec4<f32>
 
@@ -81,7 +81,7 @@ fn load_b4(i: vec4<u32>) -> vec4<f32> { return vec4<f32>(b[i.x], b[i.y], b[i.z],
 fn load_b4x4(i: u32, k: vec4<u32>, n: vec4<u32>) -> mat4x4<f32> { return mat4x4<f32>(load_b4(i + k.x + n), load_b4(i + k.y + n), load_b4(i + k.z + n), load_b4(i + k.w + n)); }
 // [end]
 
-// [block matmul: result]
+// [block matmul_result]
 alias bias_word = f32; // @slot bias_word: f32 | vec4<f32>
 alias residual_word = f32; // @slot residual_word: f32 | vec4<f32>
 alias out_word = f32; // @slot out_word: f32 | vec4<f32>

@@ -2,7 +2,7 @@
 //
 //     out[i, m, n] = activation(scale · Σ_s partial[s, i, m, n] + bias[i, m, n]) + residual[i, m, n]
 
-// [block matmul: parameters]
+// [block matmul_parameters]
 const BATCH_AXES: u32 = 1u; // @slot BATCH_AXES: batch axes that no common stride covers
 
 struct Params {
@@ -58,7 +58,7 @@ fn four(i: u32, size: u32) -> vec4<u32> {
 
 @group(0) @binding(1) var<storage, read> partials: array<f32>; // (parts, batch, M, N)
 
-// [block matmul: result]
+// [block matmul_result]
 alias bias_word = f32; // @slot bias_word: f32 | vec4<f32>
 alias residual_word = f32; // @slot residual_word: f32 | vec4<f32>
 alias out_word = f32; // @slot out_word: f32 | vec4<f32>

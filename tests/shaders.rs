@@ -50,22 +50,6 @@ fn every_file_is_valid_as_it_stands() {
     }
 }
 
-/// Files of a family share text between `// [block NAME]` and `// [end]`.
-#[test]
-fn blocks_are_equal_in_every_file() {
-    let mut blocks: BTreeMap<String, (PathBuf, String)> = BTreeMap::new();
-    for path in shader_files() {
-        let source = fs::read_to_string(&path).expect("readable");
-        for part in source.split("// [block ").skip(1) {
-            let (name, rest) = part.split_once("]\n").expect("a block has a name");
-            let (text, _) = rest.split_once("// [end]\n").expect("a block has an end");
-            let (first, expected) = blocks.entry(name.into()).or_insert_with(|| (path.clone(), text.into()));
-            assert!(text == *expected, "block `{name}`: {} differs from {}", path.display(), first.display());
-        }
-    }
-    assert!(blocks.len() > 3, "{:?}", blocks.keys());
-}
-
 /// The day this fails, the specialiser no longer needs to drop the line.
 #[test]
 fn naga_still_rejects_enable_subgroups() {
