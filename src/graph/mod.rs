@@ -127,9 +127,11 @@ impl Graph {
         self.names.get(name).copied()
     }
 
-    /// What is known of a value.
+    /// What is known of a value. One of another graph that this one has no place for reads as a scalar; the operation that
+    /// it is given to then says that it is no value of this graph.
     pub fn value(&self, value: ValueId) -> &Value {
-        &self.values[value.index()]
+        static STRANGER: Value = Value { name: None, dtype: DType::F32, shape: Shape::SCALAR, node: NodeId(0) };
+        self.values.get(value.index()).unwrap_or(&STRANGER)
     }
 
     /// A node.
@@ -205,6 +207,9 @@ impl Graph {
         let name = name.into();
         if name.is_empty() || name.starts_with('%') {
             return Err(Error::Graph(format!("`{name}` can't be a name: names are not empty and don't start with %")));
+        }
+        if value.index() >= self.values.len() {
+            return Err(Error::Graph(format!("`{name}`: %{} is no value of this graph", value.0)));
         }
         if let Some(&other) = self.names.get(&name)
             && other != value

@@ -17,6 +17,9 @@ use crate::{Error, Result};
 pub struct Shape(Vec<usize>);
 
 impl Shape {
+    /// The shape of a single number: no axes.
+    pub const SCALAR: Shape = Shape(Vec::new());
+
     /// A shape with these sizes.
     pub fn new(sizes: impl Into<Vec<usize>>) -> Self {
         Shape(sizes.into())

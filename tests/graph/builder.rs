@@ -216,3 +216,39 @@ fn constants_keep_their_value() {
     assert_eq!(g.definition(c).op, Op::Constant { value: tensor });
     assert_eq!((g.dtype(c), g.value(c).name.clone()), (DType::I32, None));
 }
+
+/// Values of another graph are an error, never a panic.
+#[test]
+fn a_value_of_another_graph_is_refused() {
+    let mut other = Graph::new();
+    for i in 0..20 {
+        other.input(&format!("x{i}"), DType::F32, [2, 3, 4, 5]).expect("a new name");
+    }
+    let stranger = other.find("x19").expect("it is there");
+    let mut g = Graph::new();
+    let x = g.input("x", DType::F32, [2, 3, 4, 5]).expect("a new name");
+    type Build = fn(&mut Graph, ValueId, ValueId) -> tilewise::Result<ValueId>;
+    let builders: [Build; 14] = [
+        |g, x, s| g.matmul(x, s),
+        |g, x, s| g.linear(s, x, None),
+        |g, x, s| g.attention(x, s, x, Mask::none()),
+        |g, x, s| g.attention(x, x, x, Mask::bias(s)),
+        |g, x, s| g.attention_weights(x, s, Mask::none()),
+        |g, x, s| g.layer_norm(x, Some(s), None, 1e-5),
+        |g, _, s| g.softmax(s, -1),
+        |g, _, s| g.cast(s, DType::F16),
+        |g, _, s| g.reduce(Reduce::Sum, s, &[], false),
+        |g, _, s| g.argmax(s, 0, false),
+        |g, x, s| g.concat(&[x, s], 0),
+        |g, x, s| g.gather(s, x, 0),
+        |g, _, s| g.split_heads(s, 2),
+        |g, _, s| g.slice(s, 0, 0, 1),
+    ];
+    for (i, build) in builders.iter().enumerate() {
+        assert!(build(&mut g, x, stranger).is_err(), "builder {i}");
+    }
+    assert!(g.output("y", stranger).is_err());
+    assert!(g.update(x, stranger).is_err());
+    assert!(g.name(stranger, "name").is_err());
+    g.verify().expect("nothing was added that does not fit");
+}
