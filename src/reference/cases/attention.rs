@@ -203,7 +203,7 @@ fn edges(all: &mut Cases) -> Result<()> {
 
 /// Sizes and options at random.
 fn drawn(all: &mut Cases) -> Result<()> {
-    let count = if all.is_full() { 200 } else { 25 };
+    let count = if all.is_full() { 200 } else { 12 };
     let mut random = Random::new(all.seed);
     for i in 0..count {
         let setup = Setup::draw(&mut random);
