@@ -17,7 +17,7 @@ demo: adapter-release
 	$(CARGO) run --release -p tilewise --example decoder_layer
 
 test: adapter-dev
-	$(CARGO) test --workspace
+	$(CARGO) test --workspace --no-fail-fast
 
 lint:
 	$(CARGO) fmt --all --check

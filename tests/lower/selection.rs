@@ -41,7 +41,8 @@ fn unknown_families_and_variants_are_named() {
         )
     );
     let variant = error(&matmul(), &Options::default().force("matmul", "magic")).to_string();
-    assert!(variant.starts_with("matmul: there is no variant `magic`; there are plain"), "{variant}");
+    assert!(variant.starts_with("matmul: there is no variant `magic`; there are "), "{variant}");
+    assert!(variant.contains("plain"), "{variant}");
 }
 
 #[test]
