@@ -47,6 +47,16 @@ impl AppendProblem {
     }
 }
 
+/// One invocation counts the dropped rows of all items in a loop, which a driver may end; see [`Profile::loop_rounds`].
+fn rounds(items: usize, profile: &Profile) -> Result<(), String> {
+    match profile.loop_rounds() {
+        Some(most) if items as u64 + 1 > most => {
+            Err(format!("{items} items, the driver ends loops after {most} rounds"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The update as `[B, M, U, I]` words.
 fn words(dtype: DType, update: &Layout, axis: usize) -> Result<Words, String> {
     let per_word = 4 / dtype.bytes();
@@ -96,8 +106,8 @@ impl Problem for AppendProblem {
         "append"
     }
 
-    fn candidates(&self, _: &Profile) -> Vec<Candidate> {
-        vec![match self.check() {
+    fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
+        vec![match self.check().and_then(|words| rounds(words.sizes[0], profile).map(|()| words)) {
             Ok(_) => Candidate::usable("plain", "one word of the update an invocation"),
             Err(reason) => Candidate::refused("plain", reason),
         }]
@@ -110,6 +120,7 @@ impl Problem for AppendProblem {
         self.cache.checked_elements("append")?;
         let Words { sizes, strides, offset } =
             self.check().map_err(|reason| Error::NoVariant { family: "append", reasons: vec![reason] })?;
+        rounds(sizes[0], profile).map_err(|reason| Error::NoVariant { family: "append", reasons: vec![reason] })?;
         let [items, middle, rows, inner] = sizes;
         let total = items * middle * rows * inner;
         let workgroup = match profile.kind {

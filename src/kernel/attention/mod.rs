@@ -134,7 +134,7 @@ impl Variant {
             return Some(format!("a head of {widest} is wider than {MAX_HEAD}"));
         }
         match self {
-            Variant::Plain => None,
+            Variant::Plain => plain::refusal(setup),
             Variant::Tiled => tiled::refusal(setup),
             Variant::SplitKv => tiled::split_refusal(setup),
         }

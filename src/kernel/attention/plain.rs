@@ -28,3 +28,12 @@ pub(super) fn kernel(setup: &Setup<'_>) -> Result<Kernel> {
     });
     Ok(kernel)
 }
+
+/// Why the loops of a row don't end in time, if they don't; see [`Profile::loop_rounds`](crate::kernel::Profile::loop_rounds).
+pub(super) fn refusal(setup: &Setup<'_>) -> Option<String> {
+    let (keys, d, dv) = (setup.sizes.keys as u64, setup.sizes.d as u64, setup.sizes.dv as u64);
+    // A key takes a round, and enters two loops; q, O and the search for a packed item come once.
+    let rounds = keys * (d + dv + 3) + 2 * (d + dv) + 64;
+    let most = setup.profile.loop_rounds()?;
+    (rounds > most).then(|| format!("{keys} keys take {rounds} rounds of loops, the driver stops at {most}"))
+}

@@ -96,6 +96,20 @@ impl Shape {
             .trusted()
     }
 
+    /// Key tiles that one invocation can go through before the driver ends its loops; see [`Profile::loop_rounds`].
+    fn most_tiles(self, d: usize, profile: &Profile) -> Option<u64> {
+        // Staging: rounds of a copy loop, each of up to four elements one by one, and entering both.
+        let staged = |vec4s: usize| 6 * (vec4s.div_ceil(self.workgroup()) + 1);
+        let q = staged(self.br * self.kt.max(self.q_columns) / 4);
+        let scores = d.max(1).div_ceil(self.kt) * (q + staged(self.kt * BC / 4) + self.kt / 4 + 2);
+        let softmax = 2 * self.tr * 10;
+        let values = BC.div_ceil(self.vt) * (staged(self.vt * 8 * self.nv) + self.vt / 4 + 2);
+        let once = q * d.div_ceil(self.kt).max(1) + 64;
+        let most = profile.loop_rounds()?.saturating_sub(once as u64);
+        // Ranges need not begin at a tile: one more.
+        Some((most / (scores + softmax + values + 2) as u64).saturating_sub(1))
+    }
+
     fn refusal(self, profile: &Profile) -> Option<String> {
         let limits = &profile.limits;
         if self.bytes() > limits.workgroup_bytes as usize {
@@ -129,7 +143,16 @@ fn tall(setup: &Setup<'_>) -> Shape {
 }
 
 pub(super) fn refusal(setup: &Setup<'_>) -> Option<String> {
-    tall(setup).refusal(setup.profile)
+    let shape = tall(setup);
+    rounds(setup, shape, 1).or_else(|| shape.refusal(setup.profile))
+}
+
+/// Why the keys, in so many parts, take more rounds of loops than the driver lets pass, if they do.
+fn rounds(setup: &Setup<'_>, shape: Shape, splits: usize) -> Option<String> {
+    let keys = setup.sizes.keys.div_ceil(splits);
+    let most = shape.most_tiles(setup.sizes.d, setup.profile)?;
+    let tiles = keys.div_ceil(BC) as u64;
+    (tiles > most).then(|| format!("{keys} keys of a workgroup are {tiles} tiles, the driver ends loops after {most}"))
 }
 
 pub(super) fn kernel(setup: &Setup<'_>) -> Result<Kernel> {
@@ -159,8 +182,11 @@ fn split_tiling(setup: &Setup<'_>) -> Tiling {
     let shape = Shape::flat(setup.sizes.dv);
     let whole = Tiling { rows: shape.br, span: span(setup, shape.br), splits: 1 };
     let wanted = BUSY.div_ceil(setup.workgroups(whole).max(1)) as usize;
-    // At least two, so that a problem of any size can take this way.
-    Tiling { splits: wanted.min(setup.sizes.keys / LEAST_KEYS).clamp(2, MOST_SPLITS), ..whole }
+    // At least two, so that a problem of any size can take this way, and as many as the driver's end of loops asks for.
+    let tiles = setup.sizes.keys.div_ceil(BC) as u64;
+    let needed = shape.most_tiles(setup.sizes.d, setup.profile).map_or(0, |most| tiles.div_ceil(most.max(1)) as usize);
+    let splits = wanted.min(setup.sizes.keys / LEAST_KEYS).clamp(2, MOST_SPLITS);
+    Tiling { splits: splits.max(needed.min(MOST_SPLITS)), ..whole }
 }
 
 /// Bytes of the parts: O, then m and l.
@@ -174,7 +200,8 @@ pub(super) fn split_refusal(setup: &Setup<'_>) -> Option<String> {
     if bytes > limit {
         return Some(format!("the parts take {bytes} bytes, a binding has {limit}"));
     }
-    Shape::flat(setup.sizes.dv).refusal(setup.profile)
+    let shape = Shape::flat(setup.sizes.dv);
+    rounds(setup, shape, split_tiling(setup).splits).or_else(|| shape.refusal(setup.profile))
 }
 
 pub(super) fn split_kernel(setup: &Setup<'_>) -> Result<Kernel> {

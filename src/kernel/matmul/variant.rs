@@ -161,6 +161,12 @@ impl Variant {
                 None
             }
         };
+        if let Some(most) = profile.loop_rounds() {
+            let rounds = self.rounds(problem);
+            if rounds > most {
+                return Some(format!("K = {}: takes {rounds} rounds of loops, the driver stops at {most}", problem.k));
+            }
+        }
         match self {
             Variant::Plain | Variant::Register => fits(WG, 0),
             Variant::Tiled(tile) => fits(tile.invocations(), tile.workgroup_bytes()),
@@ -194,6 +200,22 @@ impl Variant {
                 }
                 None => Some("the device has no subgroup operations".into()),
             },
+        }
+    }
+
+    /// Rounds of all loops of an invocation together, at the most; see [`Profile::loop_rounds`].
+    fn rounds(self, problem: &MatmulProblem) -> u64 {
+        let k = problem.k as u64;
+        // Beside the loops over K: entering and leaving, sums over slices.
+        const REST: u64 = 128;
+        match self {
+            Variant::Plain => k + REST,
+            Variant::Register | Variant::Tiled(_) | Variant::Vec => k / 4 + REST,
+            Variant::SplitK => {
+                let part = problem.split() as u64;
+                part / 4 + k / part.max(1) + REST
+            }
+            Variant::Panel(_) => k.div_ceil(u64::from(problem.panel_depth())) * (PANEL_ROWS as u64 + PANEL_REST) + REST,
         }
     }
 
@@ -242,9 +264,7 @@ impl Variant {
                     (Share::Broadcast, Some((size, _))) => size,
                     _ => UNIFORM_LANES,
                 };
-                let words =
-                    problem.quads(B, problem.b, problem.n) || problem.quads(B, problem.b.transposed(), problem.k);
-                let depth = if words { PANEL_DEPTH } else { PANEL_DEPTH / 2 };
+                let depth = problem.panel_depth();
                 let mut panel = problem
                     .squares("matmul_panel", include_str!("../../../shaders/matmul_panel.wgsl"))
                     .value("LANES", lanes)
@@ -261,7 +281,12 @@ impl Variant {
                 let strips = problem.products() * problem.n.div_ceil((4 * PANEL_QUADS * lanes) as usize);
                 // As few rows a workgroup as occupy the cores: each workgroup fills its panels anew.
                 let parts = FULL_CPU.div_ceil(strips.max(1));
-                let rows = problem.m.div_ceil(parts).max(PANEL_ROWS);
+                // And no more than the driver's end of loops lets pass.
+                let most = profile.loop_rounds().map_or(usize::MAX, |most| {
+                    let panels = problem.k.div_ceil(depth as usize).max(1) as u64;
+                    (most / panels).saturating_sub(PANEL_REST + 1) as usize
+                });
+                let rows = problem.m.div_ceil(parts).min(most).max(PANEL_ROWS);
                 problem.one_launch(self.name(), panel.source()?, strips * problem.m.div_ceil(rows), rows, profile)
             }
         }
@@ -274,6 +299,8 @@ const VEC_QUADS: u32 = 8;
 /// elements are loaded one by one, since it is the loads that take time to compile.
 const PANEL_DEPTH: u32 = 64;
 const PANEL_QUADS: u32 = 2;
+/// Rounds of a panel beside those over its rows: entering its loops, and filling it.
+const PANEL_REST: u64 = 8;
 /// Lanes of a panel without subgroups.
 const UNIFORM_LANES: u32 = 8;
 
@@ -320,6 +347,12 @@ fn on_cpu(variant: Variant, problem: &MatmulProblem) -> usize {
 }
 
 impl MatmulProblem {
+    /// Rows of b in a panel: half where its elements are loaded one by one.
+    fn panel_depth(&self) -> u32 {
+        let words = self.quads(B, self.b, self.n) || self.quads(B, self.b.transposed(), self.k);
+        if words { PANEL_DEPTH } else { PANEL_DEPTH / 2 }
+    }
+
     /// Elements of the result.
     fn elements(&self) -> usize {
         self.products() * self.m * self.n
