@@ -34,6 +34,9 @@ fn sizes(all: &mut Cases) -> Result<()> {
             [1, 1, 1, 4, 40, 256, 256],
             [1, 4, 2, 1, 300, 64, 64],
             [3, 2, 2, 2, 131, 40, 40],
+            // More rounds of loops than llvmpipe lets an invocation have, if it does all keys of a row.
+            [1, 1, 1, 3, 1100, 64, 64],
+            [1, 1, 1, 2, 9000, 16, 16],
             [0, 2, 2, 3, 3, 4, 4],
             [1, 0, 0, 3, 3, 4, 4],
             [1, 2, 2, 0, 3, 4, 4],
@@ -47,6 +50,8 @@ fn sizes(all: &mut Cases) -> Result<()> {
             [2, 6, 3, 65, 129, 96, 96],
             [1, 1, 1, 15, 1031, 17, 19],
             [1, 1, 1, 131, 131, 160, 192],
+            [1, 2, 1, 600, 600, 64, 64],
+            [1, 1, 1, 2, 65536, 64, 64],
         ],
     );
     for [batch, heads, key_heads, queries, keys, width, value_width] in sizes {

@@ -42,6 +42,8 @@ fn plain(all: &mut Cases) -> Result<()> {
             [64, 64, 64],
             [63, 65, 67],
             [5, 1031, 9],
+            // More rounds of loops than llvmpipe lets an invocation have, term by term.
+            [3, 70000, 2],
         ],
         &[
             [1, 4096, 257],
@@ -54,6 +56,7 @@ fn plain(all: &mut Cases) -> Result<()> {
             [300, 9, 3],
             [256, 256, 256],
             [257, 31, 255],
+            [40, 150_000, 8],
         ],
     );
     for [m, k, n] in sizes {
