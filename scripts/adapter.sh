@@ -31,5 +31,5 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 echo "Installing Mesa's software Vulkan driver: $sudo apt-get install mesa-vulkan-drivers"
 $sudo apt-get update -qq
-DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends mesa-vulkan-drivers >/dev/null
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mesa-vulkan-drivers >/dev/null
 "$tilewise" info --brief

@@ -166,10 +166,10 @@ fn masks_and_biases_broadcast_from_the_right() {
         let routed = |name: &str, draw: &mut Draw| Case::routed(format!("{name} {shape:?}"), MANY_KEYS, draw);
         let case = routed("mask", &mut draw).with(A::Mask, draw.bools(shape, 70));
         case.check_all(gpu(), Check::Exact);
-        let case = routed("bias", &mut draw).with(A::Bias, cases::hiding(draw.integers(shape, 9), 30, &mut draw));
+        let case = routed("bias", &mut draw).with(A::Bias, cases::hiding(&draw.integers(shape, 9), 30, &mut draw));
         case.check_all(gpu(), Check::Exact);
         let case = routed("mask and bias", &mut draw)
-            .with(A::Bias, cases::hiding(draw.integers(other, 9), 20, &mut draw))
+            .with(A::Bias, cases::hiding(&draw.integers(other, 9), 20, &mut draw))
             .with(A::Mask, draw.bools(shape, 80));
         case.check_all(gpu(), Check::Exact);
     }
@@ -247,8 +247,8 @@ fn packed_sequences() {
         let name = format!("packed {q:?} {k:?} with all options");
         let mut case = Case::packed(name, (q, k), (rows, 4, 2, keys, 8, 6), &mut draw);
         let lengths = |draw: &mut Draw| i32s(&(1..q.len()).map(|_| draw.below(40) as i32).collect::<Vec<_>>());
-        case = case.with(A::KeyLengths, faults::fitting(lengths(&mut draw), k));
-        case = case.with(A::QueryLengths, faults::fitting(lengths(&mut draw), q));
+        case = case.with(A::KeyLengths, faults::fitting(&lengths(&mut draw), k));
+        case = case.with(A::QueryLengths, faults::fitting(&lengths(&mut draw), q));
         case = case.with(A::Offsets, i32s(&(1..q.len()).map(|_| draw.below(9) as i32 - 4).collect::<Vec<_>>()));
         case = case.with(A::Slopes, draw.floats([4], 0.5));
         case.options.softcap = Some(3.0);
@@ -303,7 +303,7 @@ fn candidates_fit_the_device_and_the_problem() {
             let built = case.problem().0.kernel(candidate.variant, profile);
             assert_eq!(built.is_ok(), candidate.is_usable(), "{candidate:?}");
         }
-        candidates.into_iter().find(|candidate| candidate.is_usable()).expect("plain runs everywhere").variant
+        candidates.into_iter().find(tilewise::kernel::Candidate::is_usable).expect("plain runs everywhere").variant
     };
     let prefill = Case::new("prefill", (2, 8, 8, 512, 512, 64, 64), &mut draw);
     let decode = Case::new("decode", (1, 8, 8, 1, 2048, 64, 64), &mut draw);

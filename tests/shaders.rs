@@ -56,8 +56,8 @@ fn naga_still_rejects_enable_subgroups() {
     assert!(wgsl::parse_str("enable subgroups;\n").is_err());
 }
 
-/// Tint is what Chromium compiles WGSL with. Where it isn't installed this test says so; `REQUIRE_TINT=1` makes that a
-/// failure.
+/// Tint is what Chromium compiles WGSL with. Where it isn't installed this test has nothing to ask; `REQUIRE_TINT=1`, as in
+/// CI, makes that a failure.
 #[test]
 fn tint_accepts_every_file_untouched() {
     if Command::new("tint").arg("--help").output().is_err() {

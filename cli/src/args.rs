@@ -99,8 +99,8 @@ pub(crate) struct BenchArgs {
 pub(crate) struct RunArgs {
     /// The graph, as JSON.
     pub(crate) graph: PathBuf,
-    /// Inputs and parameters by name, as safetensors; may be given several times.
-    #[arg(long, value_name = "FILE", required = true)]
+    /// Inputs, parameters and states by name, as safetensors; may be given several times.
+    #[arg(long, value_name = "FILE")]
     pub(crate) inputs: Vec<PathBuf>,
     /// Where the outputs go, as safetensors.
     #[arg(long, value_name = "FILE")]
@@ -111,7 +111,7 @@ pub(crate) struct RunArgs {
     /// Where to run.
     #[arg(long, value_enum, default_value_t = Device::Gpu)]
     pub(crate) device: Device,
-    /// Print the GPU time of each step.
+    /// Print the GPU time of each step; not for `--device cpu`.
     #[arg(long)]
     pub(crate) profile: bool,
 }
@@ -144,6 +144,11 @@ pub(crate) struct ExplainArgs {
 }
 
 impl DeviceArgs {
+    /// Whether one was asked for by number or name.
+    pub(crate) fn is_chosen(&self) -> bool {
+        self.adapter.is_some()
+    }
+
     /// Opens the adapter that was asked for.
     pub(crate) fn open(&self) -> Result<Gpu> {
         let mut builder = Gpu::builder().checked_shaders(self.checked_shaders);

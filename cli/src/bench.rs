@@ -15,7 +15,7 @@ use tilewise::{
 
 use crate::{
     args::{BenchArgs, DeviceArgs},
-    output,
+    output::{self, say},
     plot::{self, Bar, Panel},
 };
 
@@ -109,7 +109,7 @@ pub(crate) fn run(args: &BenchArgs, device: &DeviceArgs) -> Result<bool> {
         draw(&report, file)?;
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        say!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print(&report);
     }
@@ -188,7 +188,7 @@ fn median(samples: &mut [f64]) -> f64 {
 }
 
 fn print(report: &Report) {
-    println!("{} ({})\n", report.adapter, report.driver);
+    say!("{} ({})\n", report.adapter, report.driver);
     let mut table = output::table(&["workload", "variant", ">GPU", ">wall", ">±", ">GFLOP/s", ">GB/s", ">first call"]);
     for f in &report.figures {
         table.add_row([
@@ -202,8 +202,8 @@ fn print(report: &Report) {
             output::duration(f.first_call),
         ]);
     }
-    println!("{table}");
-    println!(
+    say!("{table}");
+    say!(
         "Medians of {} rounds; GFLOP/s and GB/s count what the formula needs, masks taken into account.",
         report.figures.iter().map(|f| f.samples).max().unwrap_or(0)
     );

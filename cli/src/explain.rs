@@ -9,27 +9,30 @@ use tilewise::{
     lower::{self, Options, Program},
 };
 
-use crate::args::{DeviceArgs, ExplainArgs};
+use crate::{
+    args::{DeviceArgs, ExplainArgs},
+    output::{say, say_raw},
+};
 
 /// Shows what becomes of a graph. Nothing is run; without an adapter it explains for the portable minimum, if asked to.
 pub(crate) fn run(args: &ExplainArgs, device: &DeviceArgs) -> Result<bool> {
     let text = fs::read_to_string(&args.graph).with_context(|| args.graph.display().to_string())?;
     let graph = Graph::from_json(&text).with_context(|| args.graph.display().to_string())?;
     if args.dot {
-        print!("{}", graph.to_dot());
+        say_raw!("{}", graph.to_dot());
         return Ok(true);
     }
     let profile = if args.portable { Profile::portable() } else { open(device)?.profile().clone() };
     let program = lower::lower(&graph, &profile, &Options::default())?;
     if let Some(step) = args.wgsl {
         match program.wgsl(step) {
-            Some(source) => print!("{source}"),
+            Some(source) => say_raw!("{source}"),
             None => bail!("there is no step {step}: the program has {} (from 0)", program.steps.len()),
         }
     } else if args.json {
-        println!("{}", serde_json::to_string_pretty(&as_json(&program, &profile))?);
+        say!("{}", serde_json::to_string_pretty(&as_json(&program, &profile))?);
     } else {
-        println!("for {}\n\n{graph}\n{program}", profile.adapter);
+        say!("for {}\n\n{graph}\n{program}", profile.adapter);
     }
     Ok(true)
 }

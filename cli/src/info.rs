@@ -1,31 +1,34 @@
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::json;
 use tilewise::{
     gpu::{self, Adapter, wgpu},
     kernel::{Profile, Verdict},
-    lower, workloads,
+    lower,
+    reference::cases::{self, Level},
+    workloads,
 };
 
-use crate::{args::InfoArgs, output};
+use crate::{
+    args::{DeviceArgs, InfoArgs},
+    output::{self, say},
+};
 
-/// Lists the adapters. There being none is an error that says how to get one.
-pub(crate) fn run(args: &InfoArgs) -> Result<bool> {
-    let adapters = gpu::adapters();
-    if adapters.is_empty() {
-        // The error of an attempt to open one says what to install.
-        match gpu::Gpu::new() {
-            Err(error) => return Err(error.into()),
-            Ok(_) => bail!("an adapter was opened, but none is listed"),
-        }
+/// Lists the adapters, or the one that was asked for. There being none is an error that says how to get one.
+pub(crate) fn run(args: &InfoArgs, device: &DeviceArgs) -> Result<bool> {
+    let mut adapters = gpu::adapters();
+    if device.is_chosen() || adapters.is_empty() {
+        // The error of an attempt to open one says what is there, or what to install.
+        let open = device.open()?;
+        adapters.retain(|adapter| adapter.name == open.info().name && adapter.backend == open.info().backend);
     }
     if args.brief {
         for adapter in &adapters {
-            println!("{adapter}");
+            say!("{adapter}");
         }
     } else if args.json {
-        println!("{}", serde_json::to_string_pretty(&adapters.iter().map(as_json).collect::<Result<Vec<_>>>()?)?);
+        say!("{}", serde_json::to_string_pretty(&adapters.iter().map(as_json).collect::<Result<Vec<_>>>()?)?);
     } else {
         for adapter in &adapters {
             print(adapter)?;
@@ -36,7 +39,7 @@ pub(crate) fn run(args: &InfoArgs) -> Result<bool> {
 
 fn print(adapter: &Adapter) -> Result<()> {
     let limits = &adapter.profile.limits;
-    println!("{adapter}\n");
+    say!("{adapter}\n");
     let mut table = output::table(&["limit", ">value", "portable minimum"]);
     let portable = Profile::portable().limits;
     let rows: [(&str, String, String); 7] = [
@@ -63,8 +66,8 @@ fn print(adapter: &Adapter) -> Result<()> {
     for (limit, value, minimum) in rows {
         table.add_row([limit.into(), value, minimum]);
     }
-    println!("{table}\n");
-    println!("features: {}\n", features(adapter).join(", "));
+    say!("{table}\n");
+    say!("features: {}\n", features(adapter).join(", "));
 
     let mut table = output::table(&["kernel", "variant", "here", "why"]);
     for ((family, variant), verdict) in variants(&adapter.profile)? {
@@ -74,7 +77,7 @@ fn print(adapter: &Adapter) -> Result<()> {
         };
         table.add_row([family, variant, here, &why]);
     }
-    println!("{table}\n");
+    say!("{table}\n");
     Ok(())
 }
 
@@ -101,11 +104,13 @@ fn features(adapter: &Adapter) -> Vec<String> {
     .collect()
 }
 
-/// Every variant that the workloads know of, with the best verdict that it gets on any of them.
+/// Every variant that the workloads and cases know of, with the best verdict that it gets on any of them.
 fn variants(profile: &Profile) -> Result<BTreeMap<(&'static str, &'static str), Verdict>> {
     let mut found: BTreeMap<_, Verdict> = BTreeMap::new();
-    for workload in workloads::all(false)? {
-        let program = lower::lower(&workload.graph, profile, &lower::Options::default())?;
+    let workloads = workloads::all(false)?.into_iter().map(|workload| workload.graph);
+    let cases = cases::all(Level::Quick, 1)?.into_iter().map(|case| case.graph);
+    for graph in workloads.chain(cases) {
+        let program = lower::lower(&graph, profile, &lower::Options::default())?;
         for step in &program.steps {
             for candidate in &step.candidates {
                 let known = found.entry((step.family, candidate.variant)).or_insert_with(|| candidate.verdict.clone());

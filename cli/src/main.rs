@@ -18,7 +18,7 @@ use clap::Parser;
 fn main() -> ExitCode {
     let args = Args::parse();
     let done = match &args.command {
-        Command::Info(command) => info::run(command),
+        Command::Info(command) => info::run(command, &args.device),
         Command::Verify(command) => verify::run(command, &args.device),
         Command::Bench(command) => bench::run(command, &args.device),
         Command::Run(command) => run::run(command, &args.device),

@@ -1,6 +1,25 @@
 //! How figures and tables look on a terminal.
 
+use std::io::{self, Write as _};
+
 use comfy_table::{CellAlignment, Table, presets};
+
+/// `println!`, but a reader who has seen enough (`tilewise info | head`) ends the program quietly.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::output::write(format_args!("{}\n", format_args!($($text)*))) };
+}
+/// `print!`, likewise.
+macro_rules! say_raw {
+    ($($text:tt)*) => { $crate::output::write(format_args!($($text)*)) };
+}
+pub(crate) use {say, say_raw};
+
+/// Writes to the standard output; if that is closed, there is nobody to write for.
+pub(crate) fn write(text: std::fmt::Arguments<'_>) {
+    if io::stdout().write_fmt(text).is_err() {
+        std::process::exit(0);
+    }
+}
 
 /// A table with these column heads; columns whose head starts with `>` are aligned right.
 pub(crate) fn table(heads: &[&str]) -> Table {

@@ -13,7 +13,7 @@ use tilewise::{
 
 use crate::{
     args::{Device, DeviceArgs, RunArgs},
-    output,
+    output::{self, say},
 };
 
 /// Runs a graph. False if `--check` was asked for and an output is off.
@@ -39,6 +39,11 @@ pub(crate) fn run(args: &RunArgs, device: &DeviceArgs) -> Result<bool> {
                 .map(|(name, tensor)| (name.as_str(), tensor))
                 .partition(|(name, _)| graph.parameters().any(|(parameter, _)| parameter == *name));
             let mut program = gpu.compile(&graph, Parameters::from(&parameters[..]))?;
+            let (states, inputs): (Vec<_>, Vec<_>) =
+                inputs.into_iter().partition(|(name, _)| graph.states().any(|(state, ..)| state == *name));
+            for (name, tensor) in states {
+                program.set_state(name, tensor)?;
+            }
             let outputs = program.run(&inputs)?;
             if args.profile {
                 print_profile(&program.profile()?);
@@ -60,16 +65,16 @@ pub(crate) fn run(args: &RunArgs, device: &DeviceArgs) -> Result<bool> {
                     let error = format!("{:.2e} / {:.2e}", c.observed, c.allowed);
                     table.add_row([name.to_string(), shape, error, "within the bound".into()]);
                 }
-                println!("{table}");
+                say!("{table}");
             }
             Err(mismatch) => {
-                println!("{mismatch}");
+                say!("{mismatch}");
                 ok = false;
             }
         }
     } else {
         for (name, tensor) in &outputs {
-            println!("{name}: {} {}", tensor.dtype(), tensor.shape());
+            say!("{name}: {} {}", tensor.dtype(), tensor.shape());
         }
     }
     Ok(ok)
@@ -85,7 +90,7 @@ fn print_profile(profile: &RunProfile) {
         let time = step.gpu.map_or("—".into(), |time| output::duration(time.as_secs_f64()));
         table.add_row([step.label.clone(), time, rate(step.flops), rate(step.bytes)]);
     }
-    println!("{table}");
+    say!("{table}");
     let whole = |time: std::time::Duration| output::duration(time.as_secs_f64());
-    println!("all steps: {} on the GPU, {} by the clock", profile.gpu.map_or("—".into(), whole), whole(profile.wall));
+    say!("all steps: {} on the GPU, {} by the clock", profile.gpu.map_or("—".into(), whole), whole(profile.wall));
 }

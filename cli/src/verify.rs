@@ -11,7 +11,7 @@ use tilewise::{
 
 use crate::{
     args::{DeviceArgs, VerifyArgs},
-    output,
+    output::{self, say},
 };
 
 /// Faults that are printed one by one; more are only counted.
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &VerifyArgs, device: &DeviceArgs) -> Result<bool> {
     })?;
     progress.finish_and_clear();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&as_json(&report, &gpu, args.seed))?);
+        say!("{}", serde_json::to_string_pretty(&as_json(&report, &gpu, args.seed))?);
     } else {
         print(&report, &gpu, args.seed, started.elapsed().as_secs_f64());
     }
@@ -65,16 +65,31 @@ pub(crate) fn run(args: &VerifyArgs, device: &DeviceArgs) -> Result<bool> {
 }
 
 fn print(report: &Report, gpu: &Gpu, seed: u64, seconds: f64) {
-    println!("{} ({}), seed {seed}\n", gpu.profile().adapter, gpu.driver());
-    let mut table =
-        output::table(&["kernel", "variant", ">cases", ">faults", ">can't run", ">error / allowed", "closest case"]);
+    say!("{} ({}), seed {seed}\n", gpu.profile().adapter, gpu.driver());
+    let mut table = output::table(&[
+        "kernel",
+        "variant",
+        ">cases",
+        ">faults",
+        ">can't run",
+        "verdict",
+        ">observed / allowed",
+        "closest case",
+    ]);
     for (family, variant, tally) in report.tallies() {
         let (ratio, case) = match &tally.closest {
-            Some((case, closest)) if closest.ratio > 0.0 => (format!("{:.3}", closest.ratio), output::short(case, 44)),
+            Some((case, closest)) if closest.ratio > 0.0 => {
+                (format!("{:.1e} / {:.1e}", closest.observed, closest.allowed), output::short(case, 40))
+            }
             Some(_) => ("equal bits".into(), String::new()),
             None => {
-                ("—".into(), tally.reasons.iter().next().map(|reason| output::short(reason, 44)).unwrap_or_default())
+                ("—".into(), tally.reasons.iter().next().map(|reason| output::short(reason, 40)).unwrap_or_default())
             }
+        };
+        let verdict = match tally {
+            tally if tally.faults > 0 => "WRONG",
+            tally if tally.right > 0 => "right",
+            _ => "not run",
         };
         table.add_row([
             family.into(),
@@ -82,11 +97,12 @@ fn print(report: &Report, gpu: &Gpu, seed: u64, seconds: f64) {
             tally.right.to_string(),
             tally.faults.to_string(),
             tally.refused.to_string(),
+            verdict.into(),
             ratio,
             case,
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     let (mut right, mut faults, mut refused) = (0, 0, 0);
     for (_, _, tally) in report.tallies() {
         right += tally.right;
@@ -94,7 +110,7 @@ fn print(report: &Report, gpu: &Gpu, seed: u64, seconds: f64) {
         refused += tally.refused;
     }
     let verdict = if report.is_right() { "every kernel is right" } else { "NOT every kernel is right" };
-    println!(
+    say!(
         "{right} runs within their bounds, {faults} faults, {refused} that a variant can't do here; {} — {verdict}",
         output::duration(seconds)
     );

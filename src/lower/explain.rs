@@ -79,7 +79,14 @@ impl fmt::Display for Program {
             bytes(self.peak_bytes()),
             naive = bytes(naive),
             unfused = bytes(self.unfused_bytes),
-        )
+        )?;
+        for (i, &size) in self.allocations.iter().enumerate() {
+            let members =
+                self.buffers.iter().enumerate().filter(|(_, b)| matches!(b.role, Role::Temporary(at) if at == i));
+            let members: Vec<String> = members.map(|(id, buffer)| self.lifetime(BufferId(id), buffer)).collect();
+            writeln!(f, "  allocation {i}, {}: {}", bytes(size), members.join(", "))?;
+        }
+        Ok(())
     }
 }
 
@@ -102,6 +109,17 @@ impl Program {
         }
         text.truncate(text.trim_end().len());
         Some(text + "\n")
+    }
+
+    /// `name (steps 2 to 4)`.
+    fn lifetime(&self, id: BufferId, buffer: &Buffer) -> String {
+        let uses = |step: &Step| [&step.inputs, &step.outputs, &step.scratch].iter().any(|ids| ids.contains(&id));
+        let mut steps = self.steps.iter().enumerate().filter(|(_, step)| uses(step)).map(|(i, _)| i);
+        let first = steps.next().unwrap_or_default();
+        match steps.next_back() {
+            Some(last) => format!("{} (steps {first} to {last})", buffer.name),
+            None => format!("{} (step {first})", buffer.name),
+        }
     }
 
     fn row(&self, i: usize, step: &Step) -> [String; 7] {

@@ -63,7 +63,10 @@ impl Layout {
         let start: isize = starts.iter().zip(&self.strides).map(|(&start, &stride)| start as isize * stride).sum();
         Layout {
             shape: shape.clone(),
-            strides: self.strides.iter().zip(steps).map(|(&stride, &step)| stride * step).collect(),
+            // A single element is not stepped from, whatever the step.
+            strides: (self.strides.iter().zip(steps).zip(shape.iter()))
+                .map(|((&stride, &step), &size)| if size > 1 { stride * step } else { 0 })
+                .collect(),
             offset: (self.offset as isize + start) as usize,
         }
     }

@@ -12,7 +12,7 @@ use tilewise::{
 };
 
 /// Lengths cut to the sequences between these starts.
-pub(super) fn fitting(lengths: Tensor, starts: &[i32]) -> Tensor {
+pub(super) fn fitting(lengths: &Tensor, starts: &[i32]) -> Tensor {
     let lengths = lengths.as_i32().expect("i32").to_vec();
     i32s(&lengths.iter().zip(starts.windows(2)).map(|(&length, s)| length.clamp(0, s[1] - s[0])).collect::<Vec<_>>())
 }

@@ -168,7 +168,7 @@ fn keys_may_be_permuted_with_their_mask() {
             .collect();
         tensor(x.shape(), data)
     };
-    let bias = super::cases::hiding(draw.floats([4, 9, tk], 2.0), 30, &mut draw);
+    let bias = super::cases::hiding(&draw.floats([4, 9, tk], 2.0), 30, &mut draw);
     let case = Case::new("in order", (2, 4, 2, 9, tk, 5, 6), &mut draw).with(A::Bias, bias.clone());
     let mut other = case.clone().with_last(shuffled(&bias, 2));
     (other.k, other.v) = (shuffled(&case.k, 2), shuffled(&case.v, 2));

@@ -56,7 +56,7 @@ fn packed(draw: &mut Draw, hq: usize, hkv: usize, d: usize, dv: usize) -> Case {
     let mut case = Case::packed("", (&q, &k), (rows, hq, hkv, keys, d, dv), draw);
     let mut lengths = |starts: &[i32]| {
         let drawn: Vec<i32> = (0..count).map(|_| draw.below(60) as i32).collect();
-        fitting(i32s(&drawn), starts)
+        fitting(&i32s(&drawn), starts)
     };
     let (key_lengths, query_lengths) = (lengths(&k), lengths(&q));
     if draw.below(2) == 0 {

@@ -151,7 +151,7 @@ fn places(layout: &Layout) -> Vec<usize> {
 }
 
 /// The bias with −∞ in about `percent` of its elements.
-pub(crate) fn hiding(bias: Tensor, percent: usize, draw: &mut Draw) -> Tensor {
+pub(crate) fn hiding(bias: &Tensor, percent: usize, draw: &mut Draw) -> Tensor {
     let shape = bias.shape().clone();
     let values = bias.as_f32().expect("f32").iter();
     let values: Vec<f32> = values.map(|&x| if draw.below(100) < percent { f32::NEG_INFINITY } else { x }).collect();
@@ -240,7 +240,7 @@ impl Kind {
             Kind::ShortMask => case.with(A::Mask, draw.bools([tq, tk / 2 + 1], 70)),
             Kind::Bias => {
                 let bias = draw.integers([items, heads, tq, tk], 9);
-                case.with(A::Bias, hiding(bias, 40, draw))
+                case.with(A::Bias, hiding(&bias, 40, draw))
             }
             Kind::KeyLengths => {
                 let lengths = per_item(0, tk + 1);

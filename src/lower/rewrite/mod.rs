@@ -234,7 +234,9 @@ pub(super) fn scaled(graph: &Graph, node: &Node) -> Option<(ValueId, f64)> {
     };
     // A constant of more axes or larger ones would stretch the value.
     let same = graph.shape(x) == graph.shape(node.outputs[0]);
-    (graph.dtype(x).is_float() && same && factor.is_finite()).then_some((x, factor))
+    // Kernels take the factor as f32, where it must still be a number, and not 0 if it wasn't.
+    let fits = (factor as f32).is_finite() && (factor as f32 != 0.0 || factor == 0.0);
+    (graph.dtype(x).is_float() && same && fits).then_some((x, factor))
 }
 
 /// Whether the last two axes are swapped, and nothing else.
