@@ -311,8 +311,12 @@ fn candidates_fit_the_device_and_the_problem() {
     assert_eq!(first(&decode, &profile), "split_kv");
     profile.limits.workgroup_bytes = 4 << 10;
     assert_eq!(first(&prefill, &profile), "plain");
+    // Without memory for tiles, a software adapter takes rows only as far as its loops go.
     profile.kind = AdapterKind::Cpu;
-    first(&prefill, &profile);
+    let short = Case::new("short", (2, 8, 8, 40, 400, 64, 64), &mut draw);
+    assert_eq!(first(&short, &profile), "plain");
+    let refused = prefill.problem().0.kernel("plain", &profile).expect_err("its loops would be cut short").to_string();
+    assert!(refused.contains("512 keys take") && refused.contains("the driver stops at 65535"), "{refused}");
 
     let wide = Case::new("wide", (1, 1, 1, 2, 2, 257, 4), &mut draw).problem().0;
     assert!(wide.candidates(&profile).iter().all(|candidate| !candidate.is_usable()));
