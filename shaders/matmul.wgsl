@@ -58,6 +58,12 @@ fn starts(i: u32) -> vec4<u32> {
 fn four(i: u32, size: u32) -> vec4<u32> {
   return min(i + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(size - 1u));
 }
+
+// `n` as the end of a loop; the factor is 1. Mesa compiles a uniform that alone ends a loop into the shader, and Mesa 22.3
+// may then compile it again at every dispatch (README.md).
+fn bound(n: u32, groups: vec3<u32>) -> u32 {
+  return n * groups.z;
+}
 // [end]
 
 // [block matmul_operands]
@@ -152,7 +158,8 @@ fn main(
   var i = at.x + m * p.a_m;
   var j = at.y + n * p.b_n;
   var product = 0.0;
-  for (var k = 0u; k < p.K; k++) {
+  let end = bound(p.K, groups);
+  for (var k = 0u; k < end; k++) {
     product += load_a(i) * load_b(j);
     i += p.a_k;
     j += p.b_k;

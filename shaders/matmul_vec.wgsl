@@ -62,6 +62,12 @@ fn starts(i: u32) -> vec4<u32> {
 fn four(i: u32, size: u32) -> vec4<u32> {
   return min(i + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(size - 1u));
 }
+
+// `n` as the end of a loop; the factor is 1. Mesa compiles a uniform that alone ends a loop into the shader, and Mesa 22.3
+// may then compile it again at every dispatch (README.md).
+fn bound(n: u32, groups: vec3<u32>) -> u32 {
+  return n * groups.z;
+}
 // [end]
 
 // [block matmul_operands]
@@ -171,7 +177,8 @@ fn main(
   let row_m0 = at.x + min(/*m*/0u, p.M - 1u) * p.a_m;
   var acc_m0 = vec4<f32>();
   // @end
-  for (var k0 = slice * 4u; k0 < p.K; k0 += SLICES * 4u) {
+  let end = bound(p.K, groups);
+  for (var k0 = slice * 4u; k0 < end; k0 += SLICES * 4u) {
     let k = four(k0, p.K);
     // The last elements stand for those past the end, times 0.
     let there = k0 + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(p.K);
