@@ -12,12 +12,14 @@
 const ROWS: u32 = 64u; // query rows of a workgroup, an invocation each
 const D_MAX: u32 = 64u; // @slot D_MAX: at least D and Dv, at least 1
 
-// ---- block: parameters ----
+// [block attention_parameters]
 struct Params {
     // Workgroups in all.
     workgroups: u32,
     // Tiles of rows of one head (or of `span` heads), of one batch item or of all packed sequences.
     tiles: u32,
+    // Rows of a tile.
+    tile_rows: u32,
     // Ranges that the keys of a tile are split into, a workgroup each.
     splits: u32,
     // Hq
@@ -80,17 +82,22 @@ struct Params {
     slopes_at: u32,
     slopes_step: u32,
 }
-// ---- end ----
+// [end]
+
+alias q_elem = f32; // @slot q_elem: f32, or u32 for two narrow elements
+alias k_elem = f32; // @slot k_elem: likewise
+alias v_elem = f32; // @slot v_elem: likewise
+alias bias_elem = f32; // @slot bias_elem: likewise
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> q: array<f32>; // (B, Hq, Tq, D); packed (ΣTq, Hq, D)
-@group(0) @binding(2) var<storage, read> k: array<f32>; // (B, Hkv, Tk, D); packed (ΣTk, Hkv, D)
-@group(0) @binding(3) var<storage, read> v: array<f32>; // (B, Hkv, Tk, Dv); packed (ΣTk, Hkv, Dv)
+@group(0) @binding(1) var<storage, read> q: array<q_elem>; // (B, Hq, Tq, D); packed (ΣTq, Hq, D)
+@group(0) @binding(2) var<storage, read> k: array<k_elem>; // (B, Hkv, Tk, D); packed (ΣTk, Hkv, D)
+@group(0) @binding(3) var<storage, read> v: array<v_elem>; // (B, Hkv, Tk, Dv); packed (ΣTk, Hkv, Dv)
 // @region MASK
 @group(0) @binding(4) var<storage, read> mask: array<u32>; // broadcasts to (B, Hq, Tq, Tk), four to a word
 // @end
 // @region BIAS
-@group(0) @binding(5) var<storage, read> bias: array<f32>; // broadcasts to (B, Hq, Tq, Tk)
+@group(0) @binding(5) var<storage, read> bias: array<bias_elem>; // broadcasts to (B, Hq, Tq, Tk)
 // @end
 // @region SIDE
 @group(0) @binding(6) var<storage, read> items: array<u32>; // (records, 8) of attention_items.wgsl, then slopes (Hq)
@@ -100,7 +107,21 @@ struct Params {
 @group(0) @binding(8) var<storage, read_write> lse: array<f32>; // (B, Hq, Tq); packed (ΣTq, Hq)
 // @end
 
-// ---- block: scores ----
+// @slot q_at: an element of q
+fn q_at(i: u32) -> f32 { return q[i]; }
+
+// @slot k_at: an element of k
+fn k_at(i: u32) -> f32 { return k[i]; }
+
+// @slot v_at: an element of v
+fn v_at(i: u32) -> f32 { return v[i]; }
+
+// @region BIAS
+// @slot bias_at: an element of the bias
+fn bias_at(i: u32) -> f32 { return bias[i]; }
+// @end
+
+// [block attention_scores]
 const LOWEST: f32 = -3.40282346e+38f;
 
 // A batch item or packed sequence: `rows` rows of q and out from `q_start`, keys from row `k_start`. Query i < q_len
@@ -132,34 +153,63 @@ fn item_of(b: u32) -> Item {
     return item;
 }
 
-// Which keys a query sees, from `first` to before `end`, less those that mask or bias hide; and what its scores need.
+// What the scores of one head need, read once: some adapters pay for each use of a parameter in a loop.
+struct Head {
+    scale: f32,
+    cap: f32,
+    slope: f32,
+    // First element of mask and bias, and the steps between queries and keys.
+    mask: u32,
+    mask_i: u32,
+    mask_j: u32,
+    bias: u32,
+    bias_i: u32,
+    bias_j: u32,
+}
+
+fn head_of(b: u32, h: u32) -> Head {
+    var head: Head;
+    head.scale = p.scale;
+    // @region SOFTCAP
+    head.cap = p.cap;
+    // @end
+    // @region SLOPES
+    head.slope = bitcast<f32>(items[p.slopes_at + h * p.slopes_step]);
+    // @end
+    // @region MASK
+    head.mask = p.mask_offset + b * p.mask_b + h * p.mask_h;
+    head.mask_i = p.mask_i;
+    head.mask_j = p.mask_j;
+    // @end
+    // @region BIAS
+    head.bias = p.bias_offset + b * p.bias_b + h * p.bias_h;
+    head.bias_i = p.bias_i;
+    head.bias_j = p.bias_j;
+    // @end
+    return head;
+}
+
+// Which keys a query sees, from `first` to before `end`, less those that mask or bias hide.
 struct Query {
     first: i32,
     end: i32,
     // Where the query stands among the keys.
     position: i32,
-    slope: f32,
     // Where its rows of mask and bias begin.
     mask: u32,
     bias: u32,
 }
 
-fn query_of(item: Item, b: u32, h: u32, i: u32) -> Query {
+fn query_of(item: Item, head: Head, i: u32) -> Query {
     let row = i32(i);
-    var query: Query;
-    query.first = max(0, row + item.lo);
-    query.end = select(0, min(item.k_end, row + item.hi + 1), row < item.q_len);
-    query.position = row + item.offset;
-    // @region SLOPES
-    query.slope = bitcast<f32>(items[p.slopes_at + h * p.slopes_step]);
-    // @end
-    // @region MASK
-    query.mask = p.mask_offset + b * p.mask_b + h * p.mask_h + i * p.mask_i;
-    // @end
-    // @region BIAS
-    query.bias = p.bias_offset + b * p.bias_b + h * p.bias_h + i * p.bias_i;
-    // @end
-    return query;
+    let end = min(item.k_end, row + item.hi + 1);
+    return Query(
+        max(0, row + item.lo),
+        select(0, end, row < item.q_len),
+        row + item.offset,
+        head.mask + i * head.mask_i,
+        head.bias + i * head.bias_i,
+    );
 }
 
 // tanh, to f32's precision also near 0; exp can't overflow.
@@ -178,33 +228,33 @@ struct Score {
 }
 
 // The score of key j, from dot = q_i · k_j.
-fn score_of(query: Query, j: i32, dot: f32) -> Score {
+fn score_of(head: Head, query: Query, j: i32, dot: f32) -> Score {
     var seen = j >= query.first && j < query.end;
-    var value = dot * p.scale;
+    var value = dot * head.scale;
     // @region SOFTCAP
-    value = p.cap * tanh_of(value);
+    value = head.cap * tanh_of(value);
     // @end
     // @region MASK
     if seen {
-        let at = query.mask + u32(j) * p.mask_j;
+        let at = query.mask + u32(j) * head.mask_j;
         seen = ((mask[at >> 2u] >> ((at & 3u) * 8u)) & 0xffu) != 0u;
     }
     // @end
     // @region BIAS
     if seen {
-        let added = bias[query.bias + u32(j) * p.bias_j];
+        let added = bias_at(query.bias + u32(j) * head.bias_j);
         seen = bitcast<u32>(added) != 0xff800000u;
         value += select(0.0, added, seen);
     }
     // @end
     // @region SLOPES
-    value += query.slope * f32(j - query.position);
+    value += head.slope * f32(j - query.position);
     // @end
     return Score(value, seen);
 }
-// ---- end ----
+// [end]
 
-// ---- block: places ----
+// [block attention_places]
 // What a workgroup works on: from row `first` on, of heads h to h + span of item b. Row x of a tile is query x / span of
 // head h + x % span.
 struct Place {
@@ -224,20 +274,20 @@ fn place_of(w: u32) -> Place {
     let h = spans * p.span % p.heads;
     var b = spans * p.span / p.heads;
     // @region PACKED
-    // Record b has the tiles from q_start · span / ROWS + b on: always enough, and never one of its neighbours'.
+    // Record b has the tiles from q_start · span / p.tile_rows + b on: always enough, and never one of its neighbours'.
     b = 0u;
     var after = p.records;
     while after - b > 1u {
         let middle = (b + after) / 2u;
-        if items[middle * 8u] * p.span / ROWS + middle <= tile {
+        if items[middle * 8u] * p.span / p.tile_rows + middle <= tile {
             b = middle;
         } else {
             after = middle;
         }
     }
-    tile -= items[b * 8u] * p.span / ROWS + b;
+    tile -= items[b * 8u] * p.span / p.tile_rows + b;
     // @end
-    return Place(item_of(b), b, h, tile * ROWS, split);
+    return Place(item_of(b), b, h, tile * p.tile_rows, split);
 }
 
 // Keys from `first` to before `end`.
@@ -250,13 +300,13 @@ struct Keys {
 fn keys_of(place: Place) -> Keys {
     let item = place.item;
     let i = i32(place.first / p.span);
-    let i_end = min(i32((place.first + ROWS - 1u) / p.span + 1u), item.q_len);
+    let i_end = min(i32((place.first + p.tile_rows - 1u) / p.span + 1u), item.q_len);
     let first = u32(max(0, i + item.lo));
     let end = u32(select(0, max(0, min(item.k_end, i_end + item.hi)), i < item.q_len));
     let part = (max(end, first) - first + p.splits - 1u) / p.splits;
     return Keys(first + place.split * part, min(end, first + (place.split + 1u) * part));
 }
-// ---- end ----
+// [end]
 
 @compute @workgroup_size(ROWS)
 fn main(
@@ -280,42 +330,51 @@ fn main(
     let q_row = p.q_offset + b * p.q_b + h * p.q_h + row * p.q_t;
     let k_head = p.k_offset + b * p.k_b + h / p.group * p.k_h + item.k_start * p.k_t;
     let v_head = p.v_offset + b * p.v_b + h / p.group * p.v_h + item.k_start * p.v_t;
+    // Parameters of the loops.
+    let width = p.d;
+    let v_width = p.dv;
+    let k_t = p.k_t;
+    let k_d = p.k_d;
+    let v_t = p.v_t;
+    let v_d = p.v_d;
 
+    // Columns from D on, up to a multiple of 8, are 0 in q, and repeat the last one in k and v.
     var q_i: array<f32, D_MAX>;
     var acc: array<f32, D_MAX>;
-    for (var d = 0u; d < p.d; d++) {
-        q_i[d] = q[q_row + d * p.q_d];
-    }
-    for (var d = 0u; d < p.dv; d++) {
-        acc[d] = 0.0;
+    for (var d = 0u; d < width; d++) {
+        q_i[d] = q_at(q_row + d * p.q_d);
     }
 
-    let query = query_of(item, b, h, i);
+    let head = head_of(b, h);
+    let query = query_of(item, head, i);
     var m_i = LOWEST;
     var l_i = 0.0;
     for (var j = query.first; j < query.end; j++) {
-        let k_row = k_head + u32(j) * p.k_t;
+        let k_row = k_head + u32(j) * k_t;
         var dot = 0.0;
-        for (var d = 0u; d < p.d; d++) {
-            dot += q_i[d] * k[k_row + d * p.k_d];
+        for (var d = 0u; d < width; d += 8u) {
+            // @unroll e 8
+            dot += q_i[d + /*e*/0u] * k_at(k_row + min(d + /*e*/0u, width - 1u) * k_d);
+            // @end
         }
-        let score = score_of(query, j, dot);
-        if !score.seen {
-            continue;
-        }
-        let m_new = max(m_i, score.value);
-        let keep = exp(m_i - m_new);
-        let weight = exp(score.value - m_new);
-        m_i = m_new;
-        l_i = l_i * keep + weight;
-        let v_row = v_head + u32(j) * p.v_t;
-        for (var d = 0u; d < p.dv; d++) {
-            acc[d] = acc[d] * keep + weight * v[v_row + d * p.v_d];
+        let score = score_of(head, query, j, dot);
+        if score.seen {
+            let m_new = max(m_i, score.value);
+            let keep = exp(m_i - m_new);
+            let weight = exp(score.value - m_new);
+            m_i = m_new;
+            l_i = l_i * keep + weight;
+            let v_row = v_head + u32(j) * v_t;
+            for (var d = 0u; d < v_width; d += 8u) {
+                // @unroll e 8
+                acc[d + /*e*/0u] = acc[d + /*e*/0u] * keep + weight * v_at(v_row + min(d + /*e*/0u, v_width - 1u) * v_d);
+                // @end
+            }
         }
     }
 
     let out_row = p.out_offset + b * p.out_b + h * p.out_h + row * p.out_t;
-    for (var d = 0u; d < p.dv; d++) {
+    for (var d = 0u; d < v_width; d++) {
         out[out_row + d * p.out_d] = select(0.0, acc[d] / l_i, l_i > 0.0);
     }
     // @region LSE

@@ -30,7 +30,6 @@ const STAGE: u32 = 464u; // @slot STAGE: vec4s of staged q, k and v
 
 const G: u32 = BR / TR;
 const WG: u32 = 8u * G;
-const ROWS: u32 = BR;
 const Q_STRIDE: u32 = Q_COLUMNS / 4u + 1u;
 const K_STRIDE: u32 = BC / 4u + 1u;
 const V_STRIDE: u32 = 8u * NV;
@@ -39,12 +38,14 @@ const_assert TR * G == BR && G % 8u == 0u;
 const_assert KT % 8u == 0u && Q_COLUMNS % KT == 0u && BC % VT == 0u && VT % 4u == 0u;
 const_assert KT * K_STRIDE <= Q_AT && Q_AT + BR * Q_STRIDE <= STAGE && VT * V_STRIDE <= STAGE;
 
-// ---- block: parameters ----
+// [block attention_parameters]
 struct Params {
     // Workgroups in all.
     workgroups: u32,
     // Tiles of rows of one head (or of `span` heads), of one batch item or of all packed sequences.
     tiles: u32,
+    // Rows of a tile.
+    tile_rows: u32,
     // Ranges that the keys of a tile are split into, a workgroup each.
     splits: u32,
     // Hq
@@ -107,17 +108,22 @@ struct Params {
     slopes_at: u32,
     slopes_step: u32,
 }
-// ---- end ----
+// [end]
+
+alias q_elem = f32; // @slot q_elem: f32 or vec4<f32>; u32 for two narrow elements, vec2<u32> for four
+alias k_elem = f32; // @slot k_elem: f32, or u32 for two narrow elements
+alias v_elem = f32; // @slot v_elem: as q_elem
+alias bias_elem = f32; // @slot bias_elem: as k_elem
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> q: array<f32>; // (B, Hq, Tq, D); packed (ΣTq, Hq, D)
-@group(0) @binding(2) var<storage, read> k: array<f32>; // (B, Hkv, Tk, D); packed (ΣTk, Hkv, D)
-@group(0) @binding(3) var<storage, read> v: array<f32>; // (B, Hkv, Tk, Dv); packed (ΣTk, Hkv, Dv)
+@group(0) @binding(1) var<storage, read> q: array<q_elem>; // (B, Hq, Tq, D); packed (ΣTq, Hq, D)
+@group(0) @binding(2) var<storage, read> k: array<k_elem>; // (B, Hkv, Tk, D); packed (ΣTk, Hkv, D)
+@group(0) @binding(3) var<storage, read> v: array<v_elem>; // (B, Hkv, Tk, Dv); packed (ΣTk, Hkv, Dv)
 // @region MASK
 @group(0) @binding(4) var<storage, read> mask: array<u32>; // broadcasts to (B, Hq, Tq, Tk), four to a word
 // @end
 // @region BIAS
-@group(0) @binding(5) var<storage, read> bias: array<f32>; // broadcasts to (B, Hq, Tq, Tk)
+@group(0) @binding(5) var<storage, read> bias: array<bias_elem>; // broadcasts to (B, Hq, Tq, Tk)
 // @end
 // @region SIDE
 @group(0) @binding(6) var<storage, read> items: array<u32>; // (records, 8) of attention_items.wgsl, then slopes (Hq)
@@ -128,7 +134,21 @@ struct Params {
 @group(0) @binding(8) var<storage, read_write> lse: array<f32>; // (B, Hq, Tq); packed (ΣTq, Hq)
 // @end
 
-// ---- block: scores ----
+// @slot q_four: four elements of a row of q, from column d.x on; d is held below D
+fn q_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f32> { let at = row + d * step; return vec4<f32>(q[at.x], q[at.y], q[at.z], q[at.w]); }
+
+// @slot k_at: an element of k
+fn k_at(i: u32) -> f32 { return k[i]; }
+
+// @slot v_four: four elements of a row of v
+fn v_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f32> { let at = row + d * step; return vec4<f32>(v[at.x], v[at.y], v[at.z], v[at.w]); }
+
+// @region BIAS
+// @slot bias_at: an element of the bias
+fn bias_at(i: u32) -> f32 { return bias[i]; }
+// @end
+
+// [block attention_scores]
 const LOWEST: f32 = -3.40282346e+38f;
 
 // A batch item or packed sequence: `rows` rows of q and out from `q_start`, keys from row `k_start`. Query i < q_len
@@ -160,34 +180,63 @@ fn item_of(b: u32) -> Item {
     return item;
 }
 
-// Which keys a query sees, from `first` to before `end`, less those that mask or bias hide; and what its scores need.
+// What the scores of one head need, read once: some adapters pay for each use of a parameter in a loop.
+struct Head {
+    scale: f32,
+    cap: f32,
+    slope: f32,
+    // First element of mask and bias, and the steps between queries and keys.
+    mask: u32,
+    mask_i: u32,
+    mask_j: u32,
+    bias: u32,
+    bias_i: u32,
+    bias_j: u32,
+}
+
+fn head_of(b: u32, h: u32) -> Head {
+    var head: Head;
+    head.scale = p.scale;
+    // @region SOFTCAP
+    head.cap = p.cap;
+    // @end
+    // @region SLOPES
+    head.slope = bitcast<f32>(items[p.slopes_at + h * p.slopes_step]);
+    // @end
+    // @region MASK
+    head.mask = p.mask_offset + b * p.mask_b + h * p.mask_h;
+    head.mask_i = p.mask_i;
+    head.mask_j = p.mask_j;
+    // @end
+    // @region BIAS
+    head.bias = p.bias_offset + b * p.bias_b + h * p.bias_h;
+    head.bias_i = p.bias_i;
+    head.bias_j = p.bias_j;
+    // @end
+    return head;
+}
+
+// Which keys a query sees, from `first` to before `end`, less those that mask or bias hide.
 struct Query {
     first: i32,
     end: i32,
     // Where the query stands among the keys.
     position: i32,
-    slope: f32,
     // Where its rows of mask and bias begin.
     mask: u32,
     bias: u32,
 }
 
-fn query_of(item: Item, b: u32, h: u32, i: u32) -> Query {
+fn query_of(item: Item, head: Head, i: u32) -> Query {
     let row = i32(i);
-    var query: Query;
-    query.first = max(0, row + item.lo);
-    query.end = select(0, min(item.k_end, row + item.hi + 1), row < item.q_len);
-    query.position = row + item.offset;
-    // @region SLOPES
-    query.slope = bitcast<f32>(items[p.slopes_at + h * p.slopes_step]);
-    // @end
-    // @region MASK
-    query.mask = p.mask_offset + b * p.mask_b + h * p.mask_h + i * p.mask_i;
-    // @end
-    // @region BIAS
-    query.bias = p.bias_offset + b * p.bias_b + h * p.bias_h + i * p.bias_i;
-    // @end
-    return query;
+    let end = min(item.k_end, row + item.hi + 1);
+    return Query(
+        max(0, row + item.lo),
+        select(0, end, row < item.q_len),
+        row + item.offset,
+        head.mask + i * head.mask_i,
+        head.bias + i * head.bias_i,
+    );
 }
 
 // tanh, to f32's precision also near 0; exp can't overflow.
@@ -206,33 +255,33 @@ struct Score {
 }
 
 // The score of key j, from dot = q_i · k_j.
-fn score_of(query: Query, j: i32, dot: f32) -> Score {
+fn score_of(head: Head, query: Query, j: i32, dot: f32) -> Score {
     var seen = j >= query.first && j < query.end;
-    var value = dot * p.scale;
+    var value = dot * head.scale;
     // @region SOFTCAP
-    value = p.cap * tanh_of(value);
+    value = head.cap * tanh_of(value);
     // @end
     // @region MASK
     if seen {
-        let at = query.mask + u32(j) * p.mask_j;
+        let at = query.mask + u32(j) * head.mask_j;
         seen = ((mask[at >> 2u] >> ((at & 3u) * 8u)) & 0xffu) != 0u;
     }
     // @end
     // @region BIAS
     if seen {
-        let added = bias[query.bias + u32(j) * p.bias_j];
+        let added = bias_at(query.bias + u32(j) * head.bias_j);
         seen = bitcast<u32>(added) != 0xff800000u;
         value += select(0.0, added, seen);
     }
     // @end
     // @region SLOPES
-    value += query.slope * f32(j - query.position);
+    value += head.slope * f32(j - query.position);
     // @end
     return Score(value, seen);
 }
-// ---- end ----
+// [end]
 
-// ---- block: places ----
+// [block attention_places]
 // What a workgroup works on: from row `first` on, of heads h to h + span of item b. Row x of a tile is query x / span of
 // head h + x % span.
 struct Place {
@@ -252,20 +301,20 @@ fn place_of(w: u32) -> Place {
     let h = spans * p.span % p.heads;
     var b = spans * p.span / p.heads;
     // @region PACKED
-    // Record b has the tiles from q_start · span / ROWS + b on: always enough, and never one of its neighbours'.
+    // Record b has the tiles from q_start · span / p.tile_rows + b on: always enough, and never one of its neighbours'.
     b = 0u;
     var after = p.records;
     while after - b > 1u {
         let middle = (b + after) / 2u;
-        if items[middle * 8u] * p.span / ROWS + middle <= tile {
+        if items[middle * 8u] * p.span / p.tile_rows + middle <= tile {
             b = middle;
         } else {
             after = middle;
         }
     }
-    tile -= items[b * 8u] * p.span / ROWS + b;
+    tile -= items[b * 8u] * p.span / p.tile_rows + b;
     // @end
-    return Place(item_of(b), b, h, tile * ROWS, split);
+    return Place(item_of(b), b, h, tile * p.tile_rows, split);
 }
 
 // Keys from `first` to before `end`.
@@ -278,13 +327,13 @@ struct Keys {
 fn keys_of(place: Place) -> Keys {
     let item = place.item;
     let i = i32(place.first / p.span);
-    let i_end = min(i32((place.first + ROWS - 1u) / p.span + 1u), item.q_len);
+    let i_end = min(i32((place.first + p.tile_rows - 1u) / p.span + 1u), item.q_len);
     let first = u32(max(0, i + item.lo));
     let end = u32(select(0, max(0, min(item.k_end, i_end + item.hi)), i < item.q_len));
     let part = (max(end, first) - first + p.splits - 1u) / p.splits;
     return Keys(first + place.split * part, min(end, first + (place.split + 1u) * part));
 }
-// ---- end ----
+// [end]
 
 var<workgroup> stage: array<vec4<f32>, STAGE>; // k (KT, BC) or v (VT, 32·NV) from 0 on, q (BR, Q_COLUMNS) from Q_AT on
 var<workgroup> weights: array<vec4<f32>, BR * 8u>; // S, then P (BR, BC); vec4 x of row r lies at x ^ (r & 7)
@@ -314,80 +363,39 @@ fn write_four(row: u32, step: u32, d: u32, four: vec4<f32>) {
     }
 }
 
-// Stages columns `d0` to `d0 + KT` of q as columns `to` on.
+// Stages columns `d0` to `d0 + KT` of q as columns `to` on; 0 where there are none.
 fn stage_q(t: u32, place: Place, d0: u32, to: u32) {
     for (var x = t; x < BR * KT / 4u; x += WG) {
         let r = x / (KT / 4u);
         let column = x % (KT / 4u);
-        let d = d0 + 4u * column;
+        let d = vec4<u32>(d0 + 4u * column) + vec4<u32>(0u, 1u, 2u, 3u);
         let row = row_of(place, r);
-        let at = p.q_offset + place.b * p.q_b + row.h * p.q_h + row.row * p.q_t + d * p.q_d;
         var four = vec4<f32>();
         if row.real {
-            if d < p.d {
-                four.x = q[at];
-            }
-            if d + 1u < p.d {
-                four.y = q[at + p.q_d];
-            }
-            if d + 2u < p.d {
-                four.z = q[at + 2u * p.q_d];
-            }
-            if d + 3u < p.d {
-                four.w = q[at + 3u * p.q_d];
-            }
+            let at = p.q_offset + place.b * p.q_b + row.h * p.q_h + row.row * p.q_t;
+            four = select(four, q_four(at, min(d, vec4<u32>(p.d - 1u)), p.q_d), d < vec4<u32>(p.d));
         }
         stage[Q_AT + r * Q_STRIDE + to / 4u + column] = four;
     }
 }
 
-// Stages columns `d0` to `d0 + KT` of the keys j0 to j0 + BC, transposed.
+// Stages columns `d0` to `d0 + KT` of the keys j0 to j0 + BC, transposed. Columns and keys past the end repeat the last:
+// q has zeros there, and no query sees them.
 fn stage_k(t: u32, k_head: u32, j0: u32, end: u32, d0: u32) {
     for (var x = t; x < KT * BC / 4u; x += WG) {
-        let d = d0 + x % KT;
-        let j = j0 + 4u * (x / KT);
+        let d = min(d0 + x % KT, p.d - 1u);
+        let j = min(vec4<u32>(j0 + 4u * (x / KT)) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(end - 1u));
         let at = k_head + j * p.k_t + d * p.k_d;
-        var four = vec4<f32>();
-        if d < p.d {
-            if j < end {
-                four.x = k[at];
-            }
-            if j + 1u < end {
-                four.y = k[at + p.k_t];
-            }
-            if j + 2u < end {
-                four.z = k[at + 2u * p.k_t];
-            }
-            if j + 3u < end {
-                four.w = k[at + 3u * p.k_t];
-            }
-        }
-        stage[x % KT * K_STRIDE + x / KT] = four;
+        stage[x % KT * K_STRIDE + x / KT] = vec4<f32>(k_at(at.x), k_at(at.y), k_at(at.z), k_at(at.w));
     }
 }
 
-// Stages the values of the keys j0 to j0 + VT.
+// Stages the values of the keys j0 to j0 + VT, likewise: columns past the end are not written to out.
 fn stage_v(t: u32, v_head: u32, j0: u32, end: u32) {
     for (var x = t; x < VT * V_STRIDE; x += WG) {
-        let j = j0 + x / V_STRIDE;
-        let d = 4u * (x % V_STRIDE);
-        let at = v_head + j * p.v_t + d * p.v_d;
-        var four = vec4<f32>();
-        if j < end {
-            if d < p.dv {
-                four.x = v[at];
-            }
-            if d + 1u < p.dv {
-                four.y = v[at + p.v_d];
-            }
-            if d + 2u < p.dv {
-                four.z = v[at + 2u * p.v_d];
-            }
-            if d + 3u < p.dv {
-                four.w = v[at + 3u * p.v_d];
-            }
-        }
-        stage[x] = four;
+        let j = min(j0 + x / V_STRIDE, end - 1u);
+        let d = vec4<u32>(4u * (x % V_STRIDE)) + vec4<u32>(0u, 1u, 2u, 3u);
+        stage[x] = v_four(v_head + j * p.v_t, min(d, vec4<u32>(p.dv - 1u)), p.v_d);
     }
 }
 
@@ -421,7 +429,8 @@ fn main(
     // @end
     // Of row t, for t < BR.
     let own = row_of(place, t);
-    var query = query_of(item, b, own.h, own.i);
+    let head = head_of(b, own.h);
+    var query = query_of(item, head, own.i);
     query.end = min(query.end, i32(keys.end));
     var m_i = LOWEST;
     var l_i = 0.0;
@@ -435,7 +444,7 @@ fn main(
         // @unroll r TR
         var s_r0 = vec4<f32>();
         // @end
-        for (var d0 = 0u; d0 < max(p.d, 1u); d0 += KT) {
+        for (var d0 = 0u; d0 < p.d; d0 += KT) {
             workgroupBarrier();
             var q_column = d0;
             // @region !Q_STAYS
@@ -468,7 +477,7 @@ fn main(
                 let at = t * 8u + (x ^ (t & 7u));
                 var four = weights[at];
                 // @unroll e 4
-                let score_e0 = score_of(query, i32(j0 + 4u * x + /*e*/0u), four[/*e*/0u]);
+                let score_e0 = score_of(head, query, i32(j0 + 4u * x + /*e*/0u), four[/*e*/0u]);
                 four[/*e*/0u] = score_e0.value;
                 if score_e0.seen {
                     seen |= 1u << (4u * x + /*e*/0u);

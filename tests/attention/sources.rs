@@ -13,29 +13,6 @@ use tilewise::{
     kernel::{Problem, Profile},
 };
 
-const FILES: [(&str, &str); 2] = [
-    ("attention.wgsl", include_str!("../../shaders/attention.wgsl")),
-    ("attention_tiled.wgsl", include_str!("../../shaders/attention_tiled.wgsl")),
-];
-
-fn block<'a>(file: &str, text: &'a str, name: &str) -> &'a str {
-    let begin = format!("// ---- block: {name} ----\n");
-    let start = text.find(&begin).unwrap_or_else(|| panic!("{file} has no block `{name}`"));
-    let length = text[start..].find("// ---- end ----").unwrap_or_else(|| panic!("{file}: `{name}` has no end"));
-    &text[start..start + length]
-}
-
-/// One meaning for all variants: what a query sees, and how its scores are made, is the same text.
-#[test]
-fn shared_blocks_are_equal() {
-    for name in ["parameters", "scores", "places"] {
-        let (first_file, first) = FILES[0];
-        for (file, text) in &FILES[1..] {
-            assert!(block(first_file, first, name) == block(file, text, name), "`{name}` differs in {file}");
-        }
-    }
-}
-
 /// Every specialisation that the options lead to, on lean and rich devices, translates for each backend.
 #[test]
 fn every_specialisation_translates() {

@@ -187,6 +187,7 @@ impl<'a> Setup<'a> {
         let mut params = vec![
             self.workgroups(tiling) as u32,
             self.tiles(tiling) as u32,
+            tiling.rows as u32,
             tiling.splits as u32,
             sizes.heads as u32,
             sizes.group() as u32,
