@@ -54,6 +54,22 @@ pub enum AttentionWeights {
     PerHead,
 }
 
+/// Heads side by side become an axis: `[B, T, H·D] → [B, H, T, D]`, or packed `[ΣT, H·D] → [ΣT, H, D]`.
+pub(super) fn split(g: &mut Graph, x: ValueId, heads: usize) -> Result<ValueId> {
+    match g.shape(x)[..] {
+        [tokens, width] if heads > 0 => g.reshape(x, [tokens, heads, width / heads]),
+        _ => g.split_heads(x, heads),
+    }
+}
+
+/// The other way.
+pub(super) fn merge(g: &mut Graph, x: ValueId) -> Result<ValueId> {
+    match g.shape(x)[..] {
+        [tokens, heads, size] => g.reshape(x, [tokens, heads * size]),
+        _ => g.merge_heads(x),
+    }
+}
+
 impl From<Mask> for AttentionMasks {
     fn from(mask: Mask) -> Self {
         AttentionMasks { mask, ..AttentionMasks::default() }
@@ -112,22 +128,10 @@ impl MultiheadAttention {
         let [q, k, v] = self.project(g, name, [query, key, value])?;
         let [k, v] = self.extend(g, name, [k, v], packed)?;
         let keys = g.shape(k)[if packed { 0 } else { 1 }];
-        let [q, k, v] = if packed {
-            self.each(g, [q, k, v], |g, x| {
-                let (t, e) = (g.shape(x)[0], g.shape(x)[1]);
-                g.reshape(x, [t, self.heads, e / self.heads])
-            })?
-        } else {
-            self.each(g, [q, k, v], |g, x| g.split_heads(x, self.heads))?
-        };
+        let [q, k, v] = self.each(g, [q, k, v], |g, x| split(g, x, self.heads))?;
         let mask = self.mask(g, masks, keys)?;
         let attended = g.attention(q, k, v, mask.clone())?;
-        let merged = if packed {
-            let tokens = g.shape(attended)[0];
-            g.reshape(attended, [tokens, self.width])?
-        } else {
-            g.merge_heads(attended)?
-        };
+        let merged = merge(g, attended)?;
         let out = Linear { inputs: self.width, outputs: self.width, bias: self.bias };
         let mut y = out.build(g, &join(name, "out_proj"), merged)?;
         if turned {

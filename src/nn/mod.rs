@@ -23,6 +23,7 @@
 
 mod attention;
 mod basic;
+mod models;
 mod packed;
 mod sequence;
 mod transformer;
@@ -31,6 +32,7 @@ mod weights;
 
 pub use attention::{AttentionMasks, AttentionWeights, MultiheadAttention};
 pub use basic::{Embedding, LayerNorm, Linear, RmsNorm, learned_positions, sinusoidal_positions};
+pub use models::{Bert, BertOutput};
 pub use packed::{from_packed_sequence, offsets, pack, to_packed_sequence, unpack};
 pub use sequence::{Pooling, key_mask, mask_rows, pool};
 pub use transformer::{Activation, Decoder, DecoderLayer, Encoder, EncoderLayer, FeedForward, Transformer};

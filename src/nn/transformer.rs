@@ -17,6 +17,21 @@ pub enum Activation {
     SwiGlu,
 }
 
+impl Activation {
+    /// The function of each element; of [`Activation::SwiGlu`] that on its gate.
+    pub(super) fn apply(self, g: &mut Graph, x: ValueId) -> Result<ValueId> {
+        g.unary(
+            match self {
+                Activation::Relu => Unary::Relu,
+                Activation::Gelu => Unary::Gelu,
+                Activation::GeluTanh => Unary::GeluTanh,
+                Activation::Silu | Activation::SwiGlu => Unary::Silu,
+            },
+            x,
+        )
+    }
+}
+
 /// `linear2(activation(linear1(x)))`: the same for each token, so sequences of any length pass through it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeedForward {
@@ -36,17 +51,11 @@ impl FeedForward {
         let up = Linear { inputs: self.width, outputs: self.hidden, bias: self.bias };
         let down = Linear { inputs: self.hidden, outputs: self.width, bias: self.bias };
         let hidden = up.build(g, &join(name, "linear1"), x)?;
-        let hidden = match self.activation {
-            Activation::Relu => g.relu(hidden)?,
-            Activation::Gelu => g.gelu(hidden)?,
-            Activation::GeluTanh => g.gelu_tanh(hidden)?,
-            Activation::Silu => g.silu(hidden)?,
-            Activation::SwiGlu => {
-                let gate = g.unary(Unary::Silu, hidden)?;
-                let value = up.build(g, &join(name, "linear3"), x)?;
-                g.mul(gate, value)?
-            }
-        };
+        let mut hidden = self.activation.apply(g, hidden)?;
+        if self.activation == Activation::SwiGlu {
+            let value = up.build(g, &join(name, "linear3"), x)?;
+            hidden = g.mul(hidden, value)?;
+        }
         down.build(g, &join(name, "linear2"), hidden)
     }
 }
