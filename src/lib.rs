@@ -42,6 +42,8 @@ pub mod lower;
 pub mod nn;
 pub mod reference;
 mod tensor;
+#[cfg(feature = "native")]
+pub mod tune;
 pub mod verify;
 pub mod workloads;
 

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use tilewise::gpu::Gpu;
+use tilewise::{gpu::Gpu, tune::Table};
 
 /// Fused masked attention, layer norm and matmul on wgpu, checked against a CPU reference.
 ///
@@ -25,6 +25,12 @@ pub(crate) struct DeviceArgs {
     /// Keep the driver's bounds checks and loop bounds in every shader.
     #[arg(long, global = true)]
     checked_shaders: bool,
+    /// The table of `tilewise tune`. Default: TILEWISE_TUNED, or a file of this adapter in the user's cache folder.
+    #[arg(long, global = true, value_name = "FILE")]
+    tuned: Option<PathBuf>,
+    /// Leave the table of `tilewise tune` aside.
+    #[arg(long, global = true, conflicts_with = "tuned")]
+    untuned: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -35,6 +41,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Time the kernels: GPU and wall time, GFLOP/s, GB/s.
     Bench(BenchArgs),
+    /// Time the variants of every kernel on this adapter, and remember the fastest.
+    Tune(TuneArgs),
     /// Run a graph on the inputs of a safetensors file.
     Run(RunArgs),
     /// Show what becomes of a graph: fusions, kernels, buffers, WGSL.
@@ -96,6 +104,28 @@ pub(crate) struct BenchArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct TuneArgs {
+    /// A graph, as JSON, whose kernels are tuned. Default: the workloads of `tilewise bench`.
+    pub(crate) graph: Option<PathBuf>,
+    /// Inputs, parameters and states of the graph by name, as safetensors; lengths and ids must be there, the rest is drawn
+    /// at random. May be given several times.
+    #[arg(long, value_name = "FILE", requires = "graph")]
+    pub(crate) inputs: Vec<PathBuf>,
+    /// Only workloads whose name contains this text; may be given several times.
+    #[arg(long, value_name = "TEXT", conflicts_with = "graph")]
+    pub(crate) kernel: Vec<String>,
+    /// The small workloads.
+    #[arg(long, conflicts_with = "graph")]
+    pub(crate) quick: bool,
+    /// Seconds it may take; what isn't measured by then keeps its default.
+    #[arg(long, default_value_t = 300.0, value_name = "SECONDS")]
+    pub(crate) budget: f64,
+    /// Measure also what is in the table already.
+    #[arg(long)]
+    pub(crate) again: bool,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct RunArgs {
     /// The graph, as JSON.
     pub(crate) graph: PathBuf,
@@ -149,8 +179,31 @@ impl DeviceArgs {
         self.adapter.is_some()
     }
 
-    /// Opens the adapter that was asked for.
+    /// Opens the adapter that was asked for, with what was measured on it.
     pub(crate) fn open(&self) -> Result<Gpu> {
+        let gpu = self.open_untuned()?;
+        let Some(table) = self.table(&gpu)? else { return Ok(gpu) };
+        Ok(gpu.with_choices(table.choices))
+    }
+
+    /// The table of what was measured on the adapter, unless it is to be left aside. Says so if the file can't be used.
+    pub(crate) fn table(&self, gpu: &Gpu) -> Result<Option<Table>> {
+        if self.untuned {
+            return Ok(None);
+        }
+        let path = match &self.tuned {
+            Some(path) => path.clone(),
+            None => Table::default_path(gpu)?,
+        };
+        let table = Table::open(path, gpu);
+        if let Some(warning) = table.warning() {
+            eprintln!("warning: {warning}");
+        }
+        Ok(Some(table))
+    }
+
+    /// Opens the adapter that was asked for.
+    pub(crate) fn open_untuned(&self) -> Result<Gpu> {
         let mut builder = Gpu::builder().checked_shaders(self.checked_shaders);
         match self.adapter.as_deref().map(|text| (text, text.parse())) {
             Some((_, Ok(index))) => builder = builder.adapter_index(index),

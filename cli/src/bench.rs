@@ -121,14 +121,14 @@ fn variants(gpu: &Gpu, workload: &Workload, all: bool) -> Result<Vec<Option<(&'s
     if !all {
         return Ok(vec![None]);
     }
-    let program = lower::lower(&workload.graph, gpu.profile(), &Options::default())?;
+    let program = gpu.lower(&workload.graph, &Options::default())?;
     let [step] = &program.steps[..] else { return Ok(vec![None]) };
     Ok(step.candidates.iter().filter(|c| c.is_usable()).map(|c| Some((step.family, c.variant))).collect())
 }
 
 impl Subject {
     fn new(gpu: &Gpu, workload: Workload, forced: Option<(&'static str, &'static str)>, quick: bool) -> Result<Self> {
-        let mut options = Options::default();
+        let mut options = gpu.options();
         if let Some((family, variant)) = forced {
             options = options.force(family, variant);
         }

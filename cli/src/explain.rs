@@ -22,8 +22,11 @@ pub(crate) fn run(args: &ExplainArgs, device: &DeviceArgs) -> Result<bool> {
         say_raw!("{}", graph.to_dot());
         return Ok(true);
     }
-    let profile = if args.portable { Profile::portable() } else { open(device)?.profile().clone() };
-    let program = lower::lower(&graph, &profile, &Options::default())?;
+    let (profile, options) = match args.portable {
+        true => (Profile::portable(), Options::default()),
+        false => open(device).map(|gpu| (gpu.profile().clone(), gpu.options()))?,
+    };
+    let program = lower::lower(&graph, &profile, &options)?;
     if let Some(step) = args.wgsl {
         match program.wgsl(step) {
             Some(source) => say_raw!("{source}"),

@@ -1,4 +1,5 @@
-//! The program `tilewise`: what adapters are here, are the kernels right on them, how fast are they, and what becomes of
+//! The program `tilewise`: what adapters are here, are the kernels right on them, how fast are they, which variant of
+//! each is the fastest, and what becomes of
 //! a graph.
 
 mod args;
@@ -8,6 +9,7 @@ mod info;
 mod output;
 mod plot;
 mod run;
+mod tune;
 mod verify;
 
 use std::process::ExitCode;
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
         Command::Info(command) => info::run(command, &args.device),
         Command::Verify(command) => verify::run(command, &args.device),
         Command::Bench(command) => bench::run(command, &args.device),
+        Command::Tune(command) => tune::run(command, &args.device),
         Command::Run(command) => run::run(command, &args.device),
         Command::Explain(command) => explain::run(command, &args.device),
     };

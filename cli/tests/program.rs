@@ -45,7 +45,8 @@ fn tilewise(folder: &Path, arguments: &[&str]) -> Output {
 
 fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tilewise"));
-    command.current_dir(folder).args(arguments);
+    // What was measured on this machine is not what is tested.
+    command.current_dir(folder).args(arguments).env("TILEWISE_TUNED", folder.join("tuned.json"));
     command
 }
 
@@ -123,6 +124,31 @@ fn bench_writes_figures_and_a_picture() {
     assert!(fs::read_to_string(folder.join("figures.json")).expect("written").contains("softmax"));
     assert!(fs::read_to_string(folder.join("figures.svg")).expect("written").contains("<svg"));
     fail(&tilewise(&folder, &["bench", "--kernel", "teapot"]), &["teapot"]);
+}
+
+#[test]
+fn tune_remembers_and_explain_says_so() {
+    let folder = folder("tune");
+    let _ = fs::remove_file(folder.join("tuned.json"));
+    let printed = succeed(&folder, &["tune", "graph.json", "--budget", "60"]);
+    assert!(printed.contains("attention") && printed.contains("tuned.json"), "{printed}");
+    let table: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.join("tuned.json")).expect("written")).expect("JSON");
+    let choices = table["choices"].as_object().expect("a map");
+    assert!(choices.keys().any(|key| key.starts_with("attention ")), "{choices:?}");
+    assert!(succeed(&folder, &["tune", "graph.json"]).contains("Nothing new to measure"));
+    // What the table says is taken, and a file that is none only warns.
+    let variant = |arguments: &[&str]| {
+        let json: serde_json::Value = serde_json::from_str(&succeed(&folder, arguments)).expect("JSON");
+        (json["steps"][0]["variant"].to_string(), json["steps"][0]["reason"].to_string())
+    };
+    assert!(variant(&["explain", "graph.json", "--json"]).1.contains("measured to be the fastest here"));
+    assert!(!variant(&["explain", "graph.json", "--json", "--untuned"]).1.contains("measured"));
+    fs::write(folder.join("tuned.json"), "{").expect("writable");
+    let output = tilewise(&folder, &["run", "graph.json", "--inputs", "in.safetensors", "--check"]);
+    assert!(output.status.success() && text(&output.stderr).contains("tuned.json is ignored"), "{output:?}");
+    fail(&tilewise(&folder, &["tune", "--untuned"]), &["--untuned"]);
+    fail(&tilewise(&folder, &["tune", "--budget=-1"]), &["budget"]);
 }
 
 #[test]

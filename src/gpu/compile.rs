@@ -12,12 +12,12 @@ impl Gpu {
         lower(graph, self.profile(), options)
     }
 
-    /// Lowers a graph with default options and loads it: [`Gpu::lower`], then [`Gpu::load_async`].
+    /// Lowers a graph with [the device's options](Gpu::options) and loads it: [`Gpu::lower`], then [`Gpu::load_async`].
     pub async fn compile_async(&self, graph: &Graph, parameters: impl Into<Parameters<'_>>) -> Result<Executable> {
-        self.load_async(&self.lower(graph, &Options::default())?, parameters).await
+        self.load_async(&self.lower(graph, &self.options())?, parameters).await
     }
 
-    /// Lowers a graph with default options and loads it: [`Gpu::lower`], then [`Gpu::load`].
+    /// Lowers a graph with [the device's options](Gpu::options) and loads it: [`Gpu::lower`], then [`Gpu::load`].
     ///
     /// ```no_run
     /// use tilewise::{DType, Graph, Tensor, gpu::Gpu};
@@ -33,6 +33,6 @@ impl Gpu {
     /// ```
     #[cfg(feature = "native")]
     pub fn compile<'a>(&self, graph: &Graph, parameters: impl Into<Parameters<'a>>) -> Result<Executable> {
-        self.load(&self.lower(graph, &Options::default())?, parameters)
+        self.load(&self.lower(graph, &self.options())?, parameters)
     }
 }

@@ -8,7 +8,11 @@ use super::{
     pipeline::Pipelines,
     scope::Health,
 };
-use crate::{Error, Result, kernel::Profile};
+use crate::{
+    Error, Result,
+    kernel::Profile,
+    lower::{Choices, Options},
+};
 
 /// An open device with its compiled kernels. Clones share both.
 ///
@@ -22,6 +26,7 @@ use crate::{Error, Result, kernel::Profile};
 #[derive(Clone)]
 pub struct Gpu {
     pub(super) inner: Arc<Inner>,
+    choices: Arc<Choices>,
 }
 
 pub(super) struct Inner {
@@ -167,7 +172,19 @@ impl Gpu {
                 pipelines: Pipelines::new(checked_shaders),
                 queued: AtomicUsize::new(0),
             }),
+            choices: Arc::default(),
         }
+    }
+
+    /// The same device, for which [`compile`](Gpu::compile) takes the variants that were measured to be the fastest.
+    pub fn with_choices(self, choices: Choices) -> Self {
+        Gpu { choices: Arc::new(choices), ..self }
+    }
+
+    /// How graphs are lowered for this device if nothing else is said: the default, and
+    /// [what was measured](Gpu::with_choices).
+    pub fn options(&self) -> Options {
+        Options { choices: (*self.choices).clone(), ..Options::default() }
     }
 
     /// What kernels can count on.

@@ -111,6 +111,7 @@ fn program_of(kernel: &Kernel, inputs: &[(String, &Tensor)], outputs: &[(DType, 
         })
         .collect();
     let step = Step {
+        key: "kernel given".into(),
         family: "kernel",
         variant: "given",
         reason: String::new(),

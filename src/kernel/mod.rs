@@ -74,6 +74,12 @@ pub trait Problem: fmt::Debug + Send + Sync {
     /// One line for printed programs: the sizes and options that matter, such as `M=64 N=32 K=16 +bias +gelu`.
     fn summary(&self) -> String;
 
+    /// What decides which variant is the fastest: like the summary, with what that leaves out. Problems of one text, once
+    /// their sizes are rounded to powers of two, share one measurement.
+    fn tuning(&self) -> String {
+        self.summary()
+    }
+
     /// Whether output 0 may share the buffer of input `input` (same bytes, each element read before it is written by the
     /// same invocation). [`Problem::set_in_place`] then says so.
     fn allows_in_place(&self, input: usize) -> bool {

@@ -26,6 +26,7 @@
 //! # Ok::<(), tilewise::Error>(())
 //! ```
 
+mod choices;
 mod explain;
 mod fuse;
 mod place;
@@ -37,6 +38,7 @@ mod survey;
 
 use std::collections::BTreeMap;
 
+pub use choices::Choices;
 pub use program::{Buffer, BufferId, Note, Program, Role, Step};
 
 use crate::{Graph, Result, kernel::Profile};
@@ -46,6 +48,8 @@ use crate::{Graph, Result, kernel::Profile};
 pub struct Options {
     /// Kernel family → variant: the variant that every step of the family takes, whatever the order of its candidates.
     pub force: BTreeMap<String, String>,
+    /// What was measured on the device, which goes before the order of the candidates.
+    pub choices: Choices,
     /// Whether operations are fused; otherwise each is a kernel of its own. On by default.
     pub fuse: bool,
     /// Whether operations that are written out in simpler ones are recognised. On by default.
@@ -56,7 +60,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { force: BTreeMap::new(), fuse: true, recognise: true, share_memory: true }
+        Options { force: BTreeMap::new(), choices: Choices::default(), fuse: true, recognise: true, share_memory: true }
     }
 }
 

@@ -37,6 +37,7 @@ pub(super) fn plan(
         }
         steps.push(Step {
             family: problem.family(),
+            key: choice.key,
             variant: choice.variant,
             reason: choice.reason,
             candidates: choice.candidates,

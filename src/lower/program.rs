@@ -66,6 +66,8 @@ pub enum Role {
 pub struct Step {
     /// The kernel family.
     pub family: &'static str,
+    /// What stands for this problem and those near it in [`Choices`](super::Choices).
+    pub key: String,
     /// The variant that was chosen.
     pub variant: &'static str,
     /// Why this variant.
@@ -135,6 +137,44 @@ impl Program {
                 Role::Constant(_) | Role::Temporary(_) | Role::Next(_) => None,
             })
             .collect()
+    }
+
+    /// One step alone as a program, on inputs of its own. Each is named `b` and the number of its buffer here; the outputs
+    /// likewise. To time it, or to compare its variants. An error for a step that works in place: lower without
+    /// [`share_memory`](super::Options::share_memory).
+    pub fn isolate(&self, step: usize) -> Result<Program> {
+        let steps = self.steps.len();
+        let error = |message: String| Error::op("program", message);
+        let mut step =
+            self.steps.get(step).ok_or_else(|| error(format!("there is no step {step} of {steps}")))?.clone();
+        if step.in_place.is_some() {
+            return Err(error(format!("{} {} works in place and can't stand alone", step.family, step.summary)));
+        }
+        let mut program =
+            Program { buffers: vec![], allocations: vec![], steps: vec![], notes: vec![], unfused_bytes: 0 };
+        let mut places: BTreeMap<BufferId, BufferId> = BTreeMap::new();
+        let mut place = |id: BufferId, role: fn(String) -> Role| {
+            *places.entry(id).or_insert_with(|| {
+                let buffer = &self.buffers[id.0];
+                let name = format!("b{}", id.0);
+                let role = match (&buffer.role, role(name.clone())) {
+                    (Role::Constant(value), Role::Input(_)) => Role::Constant(value.clone()),
+                    (_, Role::Temporary(_)) => {
+                        program.allocations.push(buffer.bytes);
+                        Role::Temporary(program.allocations.len() - 1)
+                    }
+                    (_, role) => role,
+                };
+                program.buffers.push(Buffer { name, role, ..buffer.clone() });
+                BufferId(program.buffers.len() - 1)
+            })
+        };
+        step.inputs.iter_mut().for_each(|id| *id = place(*id, Role::Input));
+        step.outputs.iter_mut().for_each(|id| *id = place(*id, Role::Output));
+        step.scratch.iter_mut().for_each(|id| *id = place(*id, |_| Role::Temporary(0)));
+        program.steps.push(step);
+        program.verify()?;
+        Ok(program)
     }
 
     /// Bytes of temporaries at once, as planned.

@@ -1,6 +1,6 @@
 //! Which variant of a kernel a step takes.
 
-use super::Options;
+use super::{Choices, Options};
 use crate::{
     Error, Result,
     kernel::{Candidate, FAMILIES, Problem, Profile, Verdict},
@@ -8,6 +8,7 @@ use crate::{
 
 /// The variant for one problem, and the verdicts on all.
 pub(super) struct Choice {
+    pub(super) key: String,
     pub(super) variant: &'static str,
     pub(super) reason: String,
     pub(super) candidates: Vec<Candidate>,
@@ -27,11 +28,18 @@ pub(super) fn check(options: &Options) -> Result<()> {
     }
 }
 
-/// The forced variant, or the first that can run.
+/// The forced variant, or the one that was measured to be the fastest, or the first that can run.
 pub(super) fn select(problem: &dyn Problem, profile: &Profile, options: &Options) -> Result<Choice> {
     let family = problem.family();
     let candidates = problem.candidates(profile);
     let forced = options.force.get(family);
+    let key = Choices::key(problem);
+    let measured = options.choices.get(&key).filter(|_| forced.is_none());
+    let measured = measured.and_then(|name| candidates.iter().find(|c| c.variant == name && c.is_usable()));
+    if let Some(Candidate { variant, verdict: Verdict::Usable(reason) }) = measured {
+        let (variant, reason) = (*variant, format!("measured to be the fastest here; {reason}"));
+        return Ok(Choice { key, variant, reason, candidates });
+    }
     let found = candidates.iter().find_map(|candidate| match (&candidate.verdict, forced) {
         (_, Some(forced)) if candidate.variant != forced => None,
         (Verdict::Usable(reason), None) => Some(Ok((candidate.variant, reason.clone()))),
@@ -40,7 +48,7 @@ pub(super) fn select(problem: &dyn Problem, profile: &Profile, options: &Options
         (Verdict::Refused(reason), Some(_)) => Some(Err(format!("can't run {}: {reason}", problem.summary()))),
     });
     match (found, forced) {
-        (Some(Ok((variant, reason))), _) => Ok(Choice { variant, reason, candidates }),
+        (Some(Ok((variant, reason))), _) => Ok(Choice { key, variant, reason, candidates }),
         (Some(Err(reason)), Some(forced)) => {
             let usable: Vec<&str> = candidates.iter().filter(|c| c.is_usable()).map(|c| c.variant).collect();
             let usable = if usable.is_empty() { "none".into() } else { usable.join(", ") };

@@ -107,6 +107,7 @@ impl Builder {
 
     pub(crate) fn step(&mut self, kernel: Kernel, inputs: &[BufferId], output: BufferId) -> &mut Step {
         self.0.steps.push(Step {
+            key: String::new(),
             family: "test",
             variant: "plain",
             reason: String::new(),

@@ -67,6 +67,7 @@ fn in_place_program(problem: &PointwiseProblem, overwritten: usize, inputs: &[&T
     let (before, after) = (add(dtype, Role::Temporary(0)), add(problem.dtype, Role::Temporary(0)));
     let out = add(problem.dtype, Role::Output("out".into()));
     let step = |kernel: Kernel, inputs: Vec<BufferId>, output: BufferId, in_place: Option<usize>| Step {
+        key: String::new(),
         family: "pointwise",
         variant,
         reason: String::new(),

@@ -1,0 +1,136 @@
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use etcetera::{BaseStrategy, choose_base_strategy};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result, gpu::Gpu, lower::Choices};
+
+/// What was measured on one device, and the file that keeps it.
+///
+/// A file that can't be read, or that is of another device, driver, version of this crate or of its shaders, counts as
+/// empty: [`Table::warning`] says why, and the next [`Table::save`] replaces it.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// The variants. Give them to [`Gpu::with_choices`].
+    pub choices: Choices,
+    path: PathBuf,
+    device: Device,
+    warning: Option<String>,
+}
+
+/// What a measurement is good for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Device {
+    adapter: String,
+    driver: String,
+    backend: String,
+    tilewise: String,
+    shaders: String,
+}
+
+/// The file.
+#[derive(Serialize, Deserialize)]
+struct File {
+    device: Device,
+    choices: Choices,
+}
+
+impl Device {
+    fn of(gpu: &Gpu) -> Self {
+        Device {
+            adapter: gpu.profile().adapter.clone(),
+            driver: gpu.driver(),
+            backend: gpu.info().backend.to_string(),
+            tilewise: env!("CARGO_PKG_VERSION").into(),
+            shaders: env!("TILEWISE_SHADERS").into(),
+        }
+    }
+
+    /// The first thing in which two devices differ.
+    fn difference(&self, other: &Device) -> Option<String> {
+        let parts = [
+            ("adapter", &self.adapter, &other.adapter),
+            ("driver", &self.driver, &other.driver),
+            ("backend", &self.backend, &other.backend),
+            ("version", &self.tilewise, &other.tilewise),
+            ("shaders", &self.shaders, &other.shaders),
+        ];
+        let differs = parts.into_iter().find(|(_, a, b)| a != b);
+        differs.map(|(what, theirs, ours)| format!("its {what} is {theirs:?}, here it is {ours:?}"))
+    }
+}
+
+impl Table {
+    /// Where the table of a device lies if nobody says otherwise: the environment variable `TILEWISE_TUNED`, or a file in
+    /// the folder `tilewise` of the user's cache folder, as the system's convention has it. An error if the system names
+    /// no home folder.
+    pub fn default_path(gpu: &Gpu) -> Result<PathBuf> {
+        if let Some(path) = std::env::var_os("TILEWISE_TUNED") {
+            return Ok(path.into());
+        }
+        let strategy = choose_base_strategy().map_err(|error| {
+            Error::format("the user's cache folder", format!("{error}; name a file by TILEWISE_TUNED"))
+        })?;
+        let device = Device::of(gpu);
+        let name: String = format!("{} {} {}", device.adapter, device.driver, device.backend)
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c.to_ascii_lowercase() } else { '-' })
+            .collect();
+        let parts: Vec<&str> = name.split('-').filter(|part| !part.is_empty()).collect();
+        Ok(strategy.cache_dir().join("tilewise").join(format!("{}.json", parts.join("-"))))
+    }
+
+    /// The table in a file, or an empty one.
+    pub fn open(path: impl Into<PathBuf>, gpu: &Gpu) -> Self {
+        let (path, device) = (path.into(), Device::of(gpu));
+        let (choices, warning) = match read(&path, &device) {
+            Ok(choices) => (choices, None),
+            Err(why) => (Choices::default(), Some(format!("{} is ignored: {why}", path.display()))),
+        };
+        Table { choices, path, device, warning }
+    }
+
+    /// Why the file was ignored, if it was. A file that isn't there is no reason to warn.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the file: all of it or nothing.
+    pub fn save(&self) -> Result<()> {
+        let error =
+            |error: io::Error| Error::format(self.path.display().to_string(), format!("can't be written: {error}"));
+        let file = File { device: self.device.clone(), choices: self.choices.clone() };
+        let text =
+            serde_json::to_string_pretty(&file).map_err(|error| Error::format("tuning table", error.to_string()))?;
+        if let Some(folder) = self.path.parent() {
+            fs::create_dir_all(folder).map_err(error)?;
+        }
+        let part = self.path.with_extension(format!("{}.part", std::process::id()));
+        fs::write(&part, text + "\n").map_err(error)?;
+        fs::rename(&part, &self.path).map_err(|why| {
+            // The reason is what matters; a file that is left behind is not.
+            let _ = fs::remove_file(&part);
+            error(why)
+        })
+    }
+}
+
+fn read(path: &Path, device: &Device) -> Result<Choices, String> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Choices::default()),
+        text => text.map_err(|error| error.to_string())?,
+    };
+    let file: File = serde_json::from_str(&text).map_err(|error| format!("it is no tuning table: {error}"))?;
+    match file.device.difference(device) {
+        None => Ok(file.choices),
+        Some(why) => Err(format!("it is of another device: {why}")),
+    }
+}
