@@ -165,6 +165,34 @@ fn pooling_takes_real_tokens_only() {
     }
 }
 
+/// Every module that a PyTorch hook would see has left its path, in the order in which the modules run.
+#[test]
+fn layers_trace_what_their_modules_give() {
+    let mut g = Graph::new();
+    let x = g.input("x", DType::F32, [2, 3, 8]).expect("fits");
+    let memory = g.input("memory", DType::F32, [2, 5, 6]).expect("fits");
+    let layer = nn::DecoderLayer { memory_width: Some(6), ..nn::DecoderLayer::new(8, 2, 16) };
+    let none = AttentionMasks::default();
+    let stack = nn::Decoder { layer, layers: 1, final_norm: true };
+    let y = stack.build(&mut g, "", x, memory, &none, &none).expect("fits");
+    let paths: Vec<&str> = g.traces().map(|(path, _)| path).collect();
+    let own: Vec<&str> = paths.iter().filter_map(|path| path.strip_prefix("layers.0.")).collect();
+    let attention = |name: &'static str| {
+        let parts = ["q", "k", "v", "q_heads", "k_heads", "v_heads", "context", "merged", "out_proj"];
+        parts.map(|part| format!("{name}.{part}")).into_iter().chain([name.to_string()])
+    };
+    let rest = ["linear1", "activation", "dropout", "linear2", "dropout3", "norm3"].map(String::from);
+    let expected: Vec<String> = attention("self_attn")
+        .chain(["dropout1".into(), "norm1".into()])
+        .chain(attention("multihead_attn"))
+        .chain(["dropout2".into(), "norm2".into()])
+        .chain(rest)
+        .collect();
+    assert_eq!(own, expected);
+    assert_eq!((paths.last(), g.traced("norm")), (Some(&"norm"), Some(y)));
+    assert_eq!(g.traced("layers.0.norm3"), g.traced("layers.0"));
+}
+
 /// The two polarities of boolean masks, and a float mask, say the same thing.
 #[test]
 fn masks_of_either_polarity_agree() {

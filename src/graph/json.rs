@@ -32,6 +32,13 @@ struct UpdateForm {
     next: String,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TraceForm {
+    path: String,
+    value: String,
+}
+
 /// A graph as it is read: each node is decoded by itself, so that an error can name it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +47,8 @@ struct GraphForm {
     outputs: Vec<OutputForm>,
     #[serde(default)]
     updates: Vec<UpdateForm>,
+    #[serde(default)]
+    traces: Vec<TraceForm>,
 }
 
 impl Graph {
@@ -51,9 +60,13 @@ impl Graph {
             true => "[]".to_string(),
             false => format!("[\n    {}\n  ]", lines.join(",\n    ")),
         };
-        let updates = self.update_forms().iter().map(line).collect::<Result<Vec<_>>>()?;
-        let updates = if updates.is_empty() { String::new() } else { format!(",\n  \"updates\": {}", list(updates)) };
-        Ok(format!("{{\n  \"nodes\": {},\n  \"outputs\": {}{updates}\n}}\n", list(nodes), list(outputs)))
+        let rare = |key: &str, lines: Vec<String>| match lines.is_empty() {
+            true => String::new(),
+            false => format!(",\n  \"{key}\": {}", list(lines)),
+        };
+        let updates = rare("updates", self.update_forms().iter().map(line).collect::<Result<Vec<_>>>()?);
+        let traces = rare("traces", self.trace_forms().iter().map(line).collect::<Result<Vec<_>>>()?);
+        Ok(format!("{{\n  \"nodes\": {},\n  \"outputs\": {}{updates}{traces}\n}}\n", list(nodes), list(outputs)))
     }
 
     /// Builds the graph that a JSON text describes, with every check of the builder.
@@ -61,7 +74,7 @@ impl Graph {
     /// `nodes` lists the operations in an order of execution. `op` and the fields beside it are those of [`Op`]; `inputs`
     /// are values by name, or by `%N` for the N-th value that the nodes define; `outputs` names the results (it may be
     /// left out, except for inputs and parameters). `outputs` of the graph gives the results to the caller; `updates`, if
-    /// there are states, lists `{"state": …, "next": …}`.
+    /// there are states, lists `{"state": …, "next": …}`, and `traces` lists `{"path": …, "value": …}` ([`Graph::trace`]).
     ///
     /// ```
     /// let g = tilewise::Graph::from_json(r#"{
@@ -101,6 +114,11 @@ impl Graph {
         self.updates.iter().map(form).collect()
     }
 
+    fn trace_forms(&self) -> Vec<TraceForm> {
+        let form = |(path, value): &(String, ValueId)| TraceForm { path: path.clone(), value: self.label(*value) };
+        self.traces.iter().map(form).collect()
+    }
+
     fn resolve(&self, label: &str) -> Result<ValueId> {
         let value = match label.strip_prefix('%') {
             Some(number) => number.parse().ok().map(ValueId).filter(|v| v.index() < self.values.len()),
@@ -112,10 +130,11 @@ impl Graph {
 
 impl Serialize for Graph {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut form = serializer.serialize_struct("Graph", 3)?;
+        let mut form = serializer.serialize_struct("Graph", 4)?;
         form.serialize_field("nodes", &self.node_forms())?;
         form.serialize_field("outputs", &self.output_forms())?;
         form.serialize_field("updates", &self.update_forms())?;
+        form.serialize_field("traces", &self.trace_forms())?;
         form.end()
     }
 }
@@ -159,6 +178,14 @@ impl GraphForm {
             };
             let (state, next) = (find(&state)?, find(&next)?);
             graph.update(state, next)?;
+        }
+        for TraceForm { path, value } in self.traces {
+            let unknown = |_| Error::format(WHAT, format!("trace `{path}`: there is no value `{value}`"));
+            let value = graph.resolve(&value).map_err(unknown)?;
+            if path.is_empty() || graph.traced(&path).is_some() {
+                return Err(Error::format(WHAT, format!("trace `{path}`: paths are not empty and stand once")));
+            }
+            graph.trace(&path, value)?;
         }
         Ok(graph)
     }

@@ -30,6 +30,7 @@ mod json;
 mod mask;
 mod op;
 mod print;
+mod trace;
 mod verify;
 mod weights;
 
@@ -98,6 +99,7 @@ pub struct Graph {
     values: Vec<Value>,
     outputs: Vec<(String, ValueId)>,
     updates: Vec<(ValueId, ValueId)>,
+    traces: Vec<(String, ValueId)>,
     names: HashMap<String, ValueId>,
 }
 
@@ -315,6 +317,7 @@ impl Graph {
             }
         }
         graph.outputs.clone_from(&self.outputs);
+        graph.traces.clone_from(&self.traces);
         for &(state, next) in &self.updates {
             graph.update(state, next)?;
         }

@@ -8,7 +8,8 @@ use crate::tensor::{Data, Tensor};
 /// A constant with more elements is printed without them.
 const SHORT: usize = 8;
 
-/// One node a line, `results  type  = operation(operands) options`; a result that nobody uses is `_`.
+/// One node a line, `results  type  = operation(operands) options`; a result that nobody uses is `_`. Behind `#` stand the
+/// paths that gave the value, if it was [traced](Graph::trace).
 ///
 /// ```
 /// # use tilewise::{DType, Graph};
@@ -53,7 +54,8 @@ impl Graph {
         let used = self.used();
         for (at, node) in self.nodes.iter().enumerate() {
             let name = self.value(node.outputs[0]).name.clone().map(|name| name + "\n").unwrap_or_default();
-            let label = name + &operation(&node.op, "");
+            let paths: String = self.traces_of(node.outputs[0]).map(|path| format!("\n# {path}")).collect();
+            let label = name + &operation(&node.op, "") + &paths;
             let shape = if node.op.is_source() { "ellipse" } else { "box" };
             let _ = writeln!(dot, "  n{at} [shape={shape}, label={}];", quoted(&label));
             for &input in &node.inputs {
@@ -91,7 +93,10 @@ impl Graph {
         });
         let shown = node.outputs.iter().enumerate().filter(|&(i, v)| i == 0 || used[v.index()]);
         let types = shown.map(|(_, &v)| format!("{} {}", self.dtype(v), self.shape(v)));
-        [results.collect::<Vec<_>>().join(", "), types.collect::<Vec<_>>().join(", "), operation(&node.op, &operands)]
+        let paths = node.outputs.iter().flat_map(|&v| self.traces_of(v)).collect::<Vec<_>>().join(", ");
+        let paths = if paths.is_empty() { paths } else { format!("  # {paths}") };
+        let operation = operation(&node.op, &operands) + &paths;
+        [results.collect::<Vec<_>>().join(", "), types.collect::<Vec<_>>().join(", "), operation]
     }
 
     fn edge(&self, value: ValueId, used: &[bool]) -> String {

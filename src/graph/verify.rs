@@ -53,6 +53,9 @@ impl Graph {
         if named != self.names.len() || !self.values.iter().enumerate().all(indexed) {
             return fail("the index of names differs from the values' names".into());
         }
+        if let Some((path, value)) = self.traces().find(|(_, value)| value.index() >= self.values.len()) {
+            return fail(format!("trace `{path}` is %{}, which is no value", value.0));
+        }
         let mut updated = HashSet::new();
         for &(state, next) in &self.updates {
             let known = state.index() < self.values.len() && next.index() < self.values.len();

@@ -11,6 +11,9 @@ use crate::{
 ///
 /// Parameters: `in_proj_weight [3E, E]`, or `q_proj_weight`, `k_proj_weight`, `v_proj_weight` where a width differs;
 /// `in_proj_bias [3E]`; `out_proj.weight`, `out_proj.bias`; `bias_k`, `bias_v` `[1, 1, E]`.
+///
+/// Traced behind its name: `q`, `k`, `v` (projected, `[B, T, E]`), `q_heads`, `k_heads`, `v_heads` and `context` (`[B, H, T, D]`),
+/// `merged` (`[B, Tq, E]`), `out_proj`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MultiheadAttention {
     /// E: features of query and result.
@@ -126,12 +129,15 @@ impl MultiheadAttention {
             operands
         };
         let [q, k, v] = self.project(g, name, [query, key, value])?;
+        self.trace(g, name, ["q", "k", "v"], [q, k, v])?;
         let [k, v] = self.extend(g, name, [k, v], packed)?;
         let keys = g.shape(k)[if packed { 0 } else { 1 }];
         let [q, k, v] = self.each(g, [q, k, v], |g, x| split(g, x, self.heads))?;
+        self.trace(g, name, ["q_heads", "k_heads", "v_heads"], [q, k, v])?;
         let mask = self.mask(g, masks, keys)?;
         let attended = g.attention(q, k, v, mask.clone())?;
         let merged = merge(g, attended)?;
+        self.trace(g, name, ["context", "merged"], [attended, merged])?;
         let out = Linear { inputs: self.width, outputs: self.width, bias: self.bias };
         let mut y = out.build(g, &join(name, "out_proj"), merged)?;
         if turned {
@@ -140,6 +146,7 @@ impl MultiheadAttention {
             let tokens = g.shape(y)[1];
             y = g.reshape(y, [tokens, self.width])?;
         }
+        g.trace(name, y)?;
         let weights = match weights {
             AttentionWeights::None => None,
             _ if packed => {
@@ -166,6 +173,10 @@ impl MultiheadAttention {
     ) -> Result<[ValueId; 3]> {
         let [a, b, c] = values;
         Ok([f(g, a)?, f(g, b)?, f(g, c)?])
+    }
+
+    fn trace<const N: usize>(&self, g: &mut Graph, name: &str, parts: [&str; N], values: [ValueId; N]) -> Result<()> {
+        parts.into_iter().zip(values).try_for_each(|(part, value)| g.trace(&join(name, part), value).map(drop))
     }
 
     fn check(&self, g: &Graph, name: &str, operands: [ValueId; 3]) -> Result<usize> {

@@ -22,7 +22,8 @@ impl Linear {
     pub fn build(&self, g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId> {
         let weight = parameter(g, &join(name, "weight"), [self.outputs, self.inputs])?;
         let bias = if self.bias { Some(parameter(g, &join(name, "bias"), [self.outputs])?) } else { None };
-        g.linear(x, weight, bias)
+        let y = g.linear(x, weight, bias)?;
+        g.trace(name, y)
     }
 }
 
@@ -40,7 +41,8 @@ impl Embedding {
     /// row; check them on the host.
     pub fn build(&self, g: &mut Graph, name: &str, ids: ValueId) -> Result<ValueId> {
         let weight = self.weight(g, name)?;
-        g.gather(weight, ids, 0)
+        let y = g.gather(weight, ids, 0)?;
+        g.trace(name, y)
     }
 
     /// The table itself, for an output layer that is tied to it: `logits = x·weightᵀ`.
@@ -70,7 +72,8 @@ impl LayerNorm {
     pub fn build(&self, g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId> {
         let weight = parameter(g, &join(name, "weight"), [self.width])?;
         let bias = if self.bias { Some(parameter(g, &join(name, "bias"), [self.width])?) } else { None };
-        g.layer_norm(x, Some(weight), bias, self.epsilon)
+        let y = g.layer_norm(x, Some(weight), bias, self.epsilon)?;
+        g.trace(name, y)
     }
 }
 
@@ -87,7 +90,8 @@ impl RmsNorm {
     /// Adds the layer; `name` is the prefix of its parameters.
     pub fn build(&self, g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId> {
         let weight = parameter(g, &join(name, "weight"), [self.width])?;
-        g.rms_norm(x, Some(weight), self.epsilon)
+        let y = g.rms_norm(x, Some(weight), self.epsilon)?;
+        g.trace(name, y)
     }
 }
 

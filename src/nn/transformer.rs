@@ -56,6 +56,8 @@ impl FeedForward {
             let value = up.build(g, &join(name, "linear3"), x)?;
             hidden = g.mul(hidden, value)?;
         }
+        g.trace(&join(name, "activation"), hidden)?;
+        g.trace(&join(name, "dropout"), hidden)?;
         down.build(g, &join(name, "linear2"), hidden)
     }
 }
@@ -115,23 +117,27 @@ macro_rules! layer {
                 }
             }
 
-            /// `norm(x + block(x))`, or `x + block(norm(x))` with the norm first.
+            /// `norm(x + block(x))`, or `x + block(norm(x))` with the norm first. Norm and dropout (which does nothing here)
+            /// are the `number`-th of the layer `name`.
             fn residual(
                 &self,
                 g: &mut Graph,
-                norm: &str,
+                (name, number): (&str, usize),
                 x: ValueId,
                 block: impl FnOnce(&mut Graph, ValueId) -> Result<ValueId>,
             ) -> Result<ValueId> {
+                let [norm, dropout] = ["norm", "dropout"].map(|part| join(name, &format!("{part}{number}")));
                 let layer = LayerNorm { width: self.width, epsilon: self.epsilon, bias: self.bias };
                 if self.norm_first {
-                    let normed = layer.build(g, norm, x)?;
+                    let normed = layer.build(g, &norm, x)?;
                     let y = block(g, normed)?;
+                    g.trace(&dropout, y)?;
                     g.add(x, y)
                 } else {
                     let y = block(g, x)?;
+                    g.trace(&dropout, y)?;
                     let sum = g.add(x, y)?;
-                    layer.build(g, norm, sum)
+                    layer.build(g, &norm, sum)
                 }
             }
         }
@@ -146,10 +152,10 @@ layer! {
 impl EncoderLayer {
     /// Adds the layer; `name` is the prefix of its parameters.
     pub fn build(&self, g: &mut Graph, name: &str, x: ValueId, masks: &AttentionMasks) -> Result<ValueId> {
-        let x = self.residual(g, &join(name, "norm1"), x, |g, x| {
-            self.attention().build(g, &join(name, "self_attn"), [x, x, x], masks)
-        })?;
-        self.residual(g, &join(name, "norm2"), x, |g, x| self.feed_forward().build(g, name, x))
+        let x = self
+            .residual(g, (name, 1), x, |g, x| self.attention().build(g, &join(name, "self_attn"), [x, x, x], masks))?;
+        let y = self.residual(g, (name, 2), x, |g, x| self.feed_forward().build(g, name, x))?;
+        g.trace(name, y)
     }
 }
 
@@ -174,15 +180,15 @@ impl DecoderLayer {
         masks: &AttentionMasks,
         memory_masks: &AttentionMasks,
     ) -> Result<ValueId> {
-        let x = self.residual(g, &join(name, "norm1"), x, |g, x| {
-            self.attention().build(g, &join(name, "self_attn"), [x, x, x], masks)
-        })?;
-        let x = self.residual(g, &join(name, "norm2"), x, |g, x| {
+        let x = self
+            .residual(g, (name, 1), x, |g, x| self.attention().build(g, &join(name, "self_attn"), [x, x, x], masks))?;
+        let x = self.residual(g, (name, 2), x, |g, x| {
             let cross =
                 MultiheadAttention { key_width: self.memory_width, value_width: self.memory_width, ..self.attention() };
             cross.build(g, &join(name, "multihead_attn"), [x, memory, memory], memory_masks)
         })?;
-        self.residual(g, &join(name, "norm3"), x, |g, x| self.feed_forward().build(g, name, x))
+        let y = self.residual(g, (name, 3), x, |g, x| self.feed_forward().build(g, name, x))?;
+        g.trace(name, y)
     }
 }
 
@@ -204,10 +210,9 @@ impl Encoder {
             x = self.layer.build(g, &join(name, &format!("layers.{i}")), x, masks)?;
         }
         if self.final_norm {
-            final_norm(g, name, x, self.layer.width, self.layer.epsilon, self.layer.bias)
-        } else {
-            Ok(x)
+            x = final_norm(g, name, x, self.layer.width, self.layer.epsilon, self.layer.bias)?;
         }
+        g.trace(name, x)
     }
 }
 
@@ -237,10 +242,9 @@ impl Decoder {
             x = self.layer.build(g, &join(name, &format!("layers.{i}")), x, memory, masks, memory_masks)?;
         }
         if self.final_norm {
-            final_norm(g, name, x, self.layer.width, self.layer.epsilon, self.layer.bias)
-        } else {
-            Ok(x)
+            x = final_norm(g, name, x, self.layer.width, self.layer.epsilon, self.layer.bias)?;
         }
+        g.trace(name, x)
     }
 }
 
@@ -289,6 +293,7 @@ impl Transformer {
         memory_masks: &AttentionMasks,
     ) -> Result<ValueId> {
         let memory = self.encoder.build(g, &join(name, "encoder"), source, source_masks)?;
-        self.decoder.build(g, &join(name, "decoder"), target, memory, target_masks, memory_masks)
+        let y = self.decoder.build(g, &join(name, "decoder"), target, memory, target_masks, memory_masks)?;
+        g.trace(name, y)
     }
 }

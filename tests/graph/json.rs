@@ -294,3 +294,27 @@ proptest! {
         prop_assert_eq!(back.to_json().expect("writes"), text);
     }
 }
+
+#[test]
+fn traces_come_back_and_stand_once() {
+    let mut g = Graph::new();
+    let x = g.input("x", DType::F32, [2, 3]).expect("fits");
+    let y = g.relu(x).expect("fits");
+    for path in ["block.act", "block", "block.act", ""] {
+        assert_eq!(g.trace(path, y).expect("a value"), y);
+    }
+    assert_eq!(g.traces().map(|(path, _)| path).collect::<Vec<_>>(), ["block.act", "block", "block.act#2"]);
+    assert!(g.to_string().contains("= relu(x)  # block.act, block, block.act#2\n"), "{g}");
+    assert!(g.to_dot().contains("relu\\n# block.act\\n# block"), "{}", g.to_dot());
+    let text = g.to_json().expect("writes");
+    assert_eq!(Graph::from_json(&text).expect("reads"), g);
+    assert_eq!(g.with_shapes(&[("x", [5, 3].into())]).expect("fits").traced("block"), Some(y));
+    g.verify().expect("valid");
+    for (from, to, part) in [
+        ("\"path\":\"block\"", "\"path\":\"block.act\"", "trace `block.act`: paths are not empty and stand once"),
+        ("\"block\",\"value\":\"%1\"", "\"block\",\"value\":\"%9\"", "trace `block`: there is no value `%9`"),
+    ] {
+        let message = Graph::from_json(&text.replace(from, to)).expect_err("refused").to_string();
+        assert!(message.contains(part), "{message}");
+    }
+}

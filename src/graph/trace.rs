@@ -1,0 +1,51 @@
+//! What values are, in the words of those who built them: paths of modules, beside names.
+
+use super::{Graph, ValueId};
+use crate::{Error, Result};
+
+impl Graph {
+    /// Notes that `path` gave this value, as `decoder.layers.0.self_attn` in PyTorch's `named_modules`; returns the value.
+    ///
+    /// A trace is no name: a value has as many as modules end in it, none of them can clash with a name of yours, and
+    /// they change nothing that is computed. A module that is called again (shared weights) leaves `path#2`, `path#3`, ….
+    /// The empty path, a model's root, leaves none.
+    ///
+    /// ```
+    /// use tilewise::{DType, Graph, nn};
+    /// let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2, 3])?;
+    /// let y = nn::LayerNorm::new(3).build(&mut g, "encoder.norm", x)?;
+    /// assert_eq!(g.traced("encoder.norm"), Some(y));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    pub fn trace(&mut self, path: &str, value: ValueId) -> Result<ValueId> {
+        if value.index() >= self.values.len() {
+            return Err(Error::Graph(format!("trace `{path}`: %{} is no value of this graph", value.0)));
+        }
+        if !path.is_empty() {
+            let mut own = path.to_string();
+            let mut calls = 1;
+            while self.traced(&own).is_some() {
+                calls += 1;
+                own = format!("{path}#{calls}");
+            }
+            self.traces.push((own, value));
+        }
+        Ok(value)
+    }
+
+    /// All traces, in the order in which they were left.
+    pub fn traces(&self) -> impl Iterator<Item = (&str, ValueId)> {
+        self.traces.iter().map(|(path, value)| (path.as_str(), *value))
+    }
+
+    /// The value that a path gave.
+    pub fn traced(&self, path: &str) -> Option<ValueId> {
+        self.traces().find(|(other, _)| *other == path).map(|(_, value)| value)
+    }
+
+    /// The paths that gave a value.
+    pub fn traces_of(&self, value: ValueId) -> impl Iterator<Item = &str> {
+        self.traces().filter(move |(_, other)| *other == value).map(|(path, _)| path)
+    }
+}
