@@ -67,7 +67,7 @@ fn sizes(all: &mut Cases) -> Result<()> {
 type Feature = fn(&mut Setup);
 
 /// Every option, alone and then in pairs.
-const FEATURES: [Feature; 29] = [
+const FEATURES: [Feature; 30] = [
     |s| s.scale = Some(0.7),
     |s| s.softcap = Some(3.0),
     |s| s.causal = true,
@@ -85,6 +85,7 @@ const FEATURES: [Feature; 29] = [
     |s| s.mask = Some([0, 0, 0, 0]),
     |s| s.mask = Some([0, 1, 0, 1]),
     |s| (s.mask, s.short) = (Some([0, 1, 0, 0]), true),
+    |s| (s.mask, s.short, s.query_lengths) = (Some([0, 1, 0, 0]), true, true),
     |s| s.bias = Some([1, 1, 0, 0]),
     |s| s.bias = Some([1, 0, 1, 0]),
     |s| s.bias = Some([0, 0, 0, 0]),

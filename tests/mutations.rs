@@ -1,0 +1,274 @@
+//! Do the cases of `tilewise verify` notice a kernel that is wrong? Each mutation breaks attention's shaders in one way that
+//! people get wrong, and some case has to fail for it. `cargo test --test mutations -- --nocapture` prints the table.
+
+mod common;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use common::gpu;
+use tilewise::{
+    Tensor,
+    gpu::LoadOptions,
+    kernel::{AdapterKind, Source},
+    lower::{Options, Program},
+    reference::{
+        cases::{self, Case, Level},
+        compare::Expected,
+    },
+};
+
+/// One way to be wrong.
+struct Mutation {
+    name: &'static str,
+    /// The shader it breaks, and the variant that runs it.
+    shader: &'static str,
+    variant: &'static str,
+    /// What is replaced in the specialised text, each wherever it stands, by what.
+    edits: &'static [(&'static str, &'static str)],
+}
+
+const fn mutation(
+    name: &'static str,
+    shader: &'static str,
+    variant: &'static str,
+    edits: &'static [(&'static str, &'static str)],
+) -> Mutation {
+    Mutation { name, shader, variant, edits }
+}
+
+/// What stands in the block that all variants share is broken in one of them.
+const MUTATIONS: &[Mutation] = &[
+    mutation(
+        "top-left for bottom-right, no lengths",
+        "attention",
+        "plain",
+        &[("p.lo, p.hi, p.offset)", "p.lo, p.hi - p.offset, 0)")],
+    ),
+    mutation(
+        "top-left for bottom-right, with lengths",
+        "attention_items",
+        "plain",
+        &[("offset = k_len - q_len;", "offset = 0;")],
+    ),
+    mutation(
+        "window one short on the left",
+        "attention",
+        "plain",
+        &[("max(0, row + item.lo),", "max(0, row + item.lo + 1),")],
+    ),
+    mutation("causal one too far", "attention", "plain", &[("row + item.hi + 1)", "row + item.hi + 2)")]),
+    mutation(
+        "softcap after the bias",
+        "attention",
+        "plain",
+        &[
+            ("value = head.cap * tanh_of(value);", ""),
+            ("value += select(0.0, added, seen);", "value = head.cap * tanh_of(value + select(0.0, added, seen));"),
+        ],
+    ),
+    mutation("boolean mask inverted", "attention", "plain", &[("& 0xffu) != 0u;", "& 0xffu) == 0u;")]),
+    mutation(
+        "a bias of −1e9 taken for −∞",
+        "attention",
+        "plain",
+        &[("seen = bitcast<u32>(added) != 0xff800000u;", "seen = added > -1e8;")],
+    ),
+    mutation(
+        "query heads tiled over key heads",
+        "attention",
+        "plain",
+        &[
+            ("h / p.group * p.k_h", "h % (p.heads / p.group) * p.k_h"),
+            ("h / p.group * p.v_h", "h % (p.heads / p.group) * p.v_h"),
+        ],
+    ),
+    mutation("ALiBi from the wrong end", "attention", "plain", &[("f32(j - query.position)", "f32(j)")]),
+    mutation("not scaled", "attention", "plain", &[("var value = dot * head.scale;", "var value = dot;")]),
+    mutation(
+        "maximum not subtracted from what came before",
+        "attention",
+        "plain",
+        &[("let keep = exp(m_i - m_new);", "let keep = 1.0;")],
+    ),
+    mutation(
+        "0 for rows that see nothing forgotten",
+        "attention",
+        "plain",
+        &[("select(0.0, acc[d] / l_i, l_i > 0.0)", "acc[d] / l_i")],
+    ),
+    mutation(
+        "log-sum-exp of rows that see nothing forgotten",
+        "attention",
+        "plain",
+        &[("select(LOWEST, m_i + log(l_i), l_i > 0.0)", "m_i + log(l_i)")],
+    ),
+    mutation("key length ignored", "attention_items", "plain", &[("min(k_len, p.k_limit)", "min(keys, p.k_limit)")]),
+    mutation("query length ignored", "attention", "plain", &[("select(0, end, row < item.q_len)", "end")]),
+    mutation("short mask ignored", "attention_items", "plain", &[("min(k_len, p.k_limit)", "k_len")]),
+    mutation(
+        "negative offset clamped to 0",
+        "attention_items",
+        "plain",
+        &[("clamp(given, -FAR, FAR)", "clamp(given, 0, FAR)")],
+    ),
+    mutation(
+        "packed sequences see the first one's keys",
+        "attention",
+        "plain",
+        &[(" + item.k_start * p.k_t", ""), (" + item.k_start * p.v_t", "")],
+    ),
+    mutation(
+        "hidden keys in the maximum",
+        "attention_tiled",
+        "tiled",
+        &[("four[0u] = score_e0.value;", "four[0u] = score_e0.value;\nm_new = max(m_new, score_e0.value);")],
+    ),
+    mutation("columns past D not zeroed", "attention_tiled", "tiled", &[("d < vec4<u32>(p.d))", "vec4<bool>(true))")]),
+    mutation(
+        "rows past the end of a sequence written",
+        "attention_tiled",
+        "tiled",
+        &[("place.item.q_start + i, i < place.item.rows)", "place.item.q_start + i, true)")],
+    ),
+    mutation(
+        "parts merged without their maxima",
+        "attention_merge",
+        "split_kv",
+        &[("let keep = exp(part[at] - m);", "let keep = 1.0;")],
+    ),
+];
+
+/// What a mutated kernel came to.
+enum Fate {
+    /// The case that noticed it, and how.
+    Noticed(String, String),
+    /// This many cases ran the broken text, and all passed.
+    Survived(usize),
+}
+
+#[test]
+fn every_mutation_is_noticed() {
+    let cases = Cases::new();
+    let fates: Vec<(&Mutation, Fate)> =
+        MUTATIONS.iter().map(|m| (m, cases.fate(m, |text| edited(text, m.edits)))).collect();
+    report(fates.iter().map(|(m, fate)| (m.name.to_string(), *m, fate)));
+    let missed: Vec<&str> =
+        fates.iter().filter(|(_, fate)| matches!(fate, Fate::Survived(_))).map(|(m, _)| m.name).collect();
+    assert!(missed.is_empty(), "not noticed: {missed:?}");
+}
+
+/// Without one barrier, what one subgroup stages another has not seen yet. Each barrier is removed in turn.
+#[test]
+fn every_missing_barrier_is_noticed() {
+    const BARRIER: &str = "workgroupBarrier();";
+    let cases = Cases::new();
+    let tiled =
+        Mutation { name: "a barrier gone", shader: "attention_tiled", variant: "tiled", edits: &[(BARRIER, "")] };
+    let template = include_str!("../shaders/attention_tiled.wgsl");
+    let barriers = template.matches(BARRIER).count();
+    assert!(barriers > 4, "{barriers}");
+    let fates: Vec<(String, Fate)> = (0..barriers)
+        .map(|n| {
+            // The variant's text has all of the file's, in order.
+            let fate = cases.fate(&tiled, |text| {
+                assert_eq!(text.matches(BARRIER).count(), barriers);
+                let (at, _) = text.match_indices(BARRIER).nth(n)?;
+                Some(format!("{}{}", &text[..at], &text[at + BARRIER.len()..]))
+            });
+            (format!("barrier {} of {barriers} gone", n + 1), fate)
+        })
+        .collect();
+    report(fates.iter().map(|(name, fate)| (name.clone(), &tiled, fate)));
+    let missed: Vec<usize> =
+        (1..).zip(&fates).filter(|(_, (_, fate))| matches!(fate, Fate::Survived(_))).map(|(n, _)| n).collect();
+    // The first one after the loop over key tiles. llvmpipe leaves a loop by running its body once more, for no invocation
+    // but with its barriers, so that this one is never missed there.
+    let unseen: &[usize] = if gpu().profile().kind == AdapterKind::Cpu { &[barriers - 1] } else { &[] };
+    assert!(missed.iter().all(|n| unseen.contains(n)), "not noticed: {missed:?}");
+}
+
+/// The text with all edits made, if each has something to change.
+fn edited(text: &str, edits: &[(&str, &str)]) -> Option<String> {
+    let all = edits.iter().all(|(from, _)| text.contains(from));
+    all.then(|| edits.iter().fold(text.to_string(), |text, (from, to)| text.replace(from, to)))
+}
+
+/// The table, smallest cases first: they compile and run the fastest.
+struct Cases(Vec<(Case, Expected)>);
+
+impl Cases {
+    fn new() -> Self {
+        let cases = cases::of_family("attention", Level::Quick, 1).expect("the table is valid");
+        let expected = cases.into_iter().map(|case| {
+            let expected = case.expected().expect("the reference takes every case");
+            (case, expected)
+        });
+        Cases(expected.collect())
+    }
+
+    /// Runs the cases with a broken shader until one of them fails.
+    fn fate(&self, mutation: &Mutation, broken: impl Fn(&str) -> Option<String>) -> Fate {
+        let options = Options::default().force("attention", mutation.variant);
+        let mut ran = 0;
+        for (case, expected) in &self.0 {
+            // What the variant can't do is no case for it.
+            let Ok(mut program) = gpu().lower(&case.graph, &options) else { continue };
+            if !mutate(&mut program, mutation.shader, &broken) {
+                continue;
+            }
+            ran += 1;
+            if let Some(how) = notice(&program, case, expected) {
+                return Fate::Noticed(case.name.clone(), how);
+            }
+        }
+        assert!(ran > 0, "{}: no case runs what it breaks", mutation.name);
+        Fate::Survived(ran)
+    }
+}
+
+/// Breaks every launch of the shader; false if there is none, or nothing to break.
+fn mutate(program: &mut Program, shader: &str, broken: impl Fn(&str) -> Option<String>) -> bool {
+    let mut changed = false;
+    for launch in program.steps.iter_mut().flat_map(|step| &mut step.kernel.launches) {
+        if launch.source.name == shader
+            && let Some(text) = broken(&launch.source.wgsl)
+        {
+            // With all checks: a broken index must not bring the driver down.
+            launch.source = Arc::new(Source::new(launch.source.name, text));
+            changed = true;
+        }
+    }
+    changed
+}
+
+/// How a program is wrong, if it is.
+fn notice(program: &Program, case: &Case, expected: &Expected) -> Option<String> {
+    let given = |wanted: &dyn Fn(&str) -> bool| -> Vec<(&str, &Tensor)> {
+        case.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).filter(|(name, _)| wanted(name)).collect()
+    };
+    let parameters = given(&|name| case.graph.parameters().any(|(parameter, _)| parameter == name));
+    let inputs = given(&|name| case.graph.inputs().any(|(input, _)| input == name));
+    let mut executable =
+        gpu().load_with(program, &parameters[..], LoadOptions { guard: true }).expect("a mutation is valid WGSL");
+    match executable.run(&inputs) {
+        Err(error) => Some(error.to_string()),
+        Ok(outputs) => {
+            let outputs: BTreeMap<String, Tensor> = outputs.into_iter().collect();
+            expected.compare_named(&outputs).err().map(|mismatch| mismatch.to_string())
+        }
+    }
+}
+
+fn report<'a>(fates: impl Iterator<Item = (String, &'a Mutation, &'a Fate)>) {
+    for (name, mutation, fate) in fates {
+        match fate {
+            Fate::Noticed(case, how) => {
+                let how: String = how.chars().take(100).collect();
+                println!("{} {}: {name}\n    noticed by {case}: {how}", mutation.shader, mutation.variant);
+            }
+            Fate::Survived(ran) => {
+                println!("{} {}: {name}\n    SURVIVED {ran} cases", mutation.shader, mutation.variant);
+            }
+        }
+    }
+}
