@@ -3,6 +3,8 @@ use std::{
     sync::{Arc, atomic::AtomicUsize},
 };
 
+#[cfg(feature = "native")]
+use super::cache::PipelineFile;
 use super::{
     adapter::{self, Choice},
     pipeline::Pipelines,
@@ -49,6 +51,8 @@ pub struct Builder {
     checked_shaders: bool,
     portable: bool,
     features: wgpu::Features,
+    #[cfg(feature = "native")]
+    pipelines: Option<std::path::PathBuf>,
 }
 
 /// Features that kernels or timing make use of where they are offered.
@@ -91,10 +95,24 @@ impl Builder {
         self
     }
 
+    /// Keeps compiled pipelines in a file of this folder, one for each device and driver: those that
+    /// [`Gpu::save_pipelines`] wrote need not be compiled again. Only Vulkan can do so; most desktop drivers have caches of
+    /// their own and gain nothing.
+    #[cfg(feature = "native")]
+    pub fn pipeline_cache(mut self, folder: impl Into<std::path::PathBuf>) -> Self {
+        self.pipelines = Some(folder.into());
+        self
+    }
+
     /// Opens the device.
     pub async fn build_async(self) -> Result<Gpu> {
         let adapter = adapter::choose(&self.choice).await?;
         let optional = if self.portable { wgpu::Features::empty() } else { OPTIONAL_FEATURES & adapter.features() };
+        #[cfg(feature = "native")]
+        let optional = match self.pipelines {
+            Some(_) => optional | (wgpu::Features::PIPELINE_CACHE & adapter.features()),
+            None => optional,
+        };
         let limits = if self.portable { wgpu::Limits::default() } else { adapter.limits() };
         let name = adapter.get_info().name;
         let missing = self.features - adapter.features();
@@ -116,7 +134,13 @@ impl Builder {
                 message: format!("adapter `{name}` opened no device: {error}"),
                 hint: "Choose another adapter, or see whether another program holds the device.".into(),
             })?;
-        let gpu = Gpu::wrap(device, queue, self.checked_shaders);
+        let pipelines = Pipelines::new(self.checked_shaders);
+        #[cfg(feature = "native")]
+        let pipelines = match &self.pipelines {
+            Some(folder) => pipelines.kept_in(PipelineFile::open(&device, folder)),
+            None => pipelines,
+        };
+        let gpu = Gpu::wrap(device, queue, pipelines);
         gpu.inner.health.watch(&gpu.inner.device);
         Ok(gpu)
     }
@@ -155,10 +179,10 @@ impl Gpu {
     /// reach the caller's handler. If the caller's device-lost callback calls [`Gpu::report_lost`], the reason appears
     /// in [`Error::DeviceLost`]; without it the loss is noticed at the next failure.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        Gpu::wrap(device, queue, false)
+        Gpu::wrap(device, queue, Pipelines::new(false))
     }
 
-    fn wrap(device: wgpu::Device, queue: wgpu::Queue, checked_shaders: bool) -> Self {
+    fn wrap(device: wgpu::Device, queue: wgpu::Queue, pipelines: Pipelines) -> Self {
         let (info, limits, features) = (device.adapter_info(), device.limits(), device.features());
         Gpu {
             inner: Arc::new(Inner {
@@ -169,7 +193,7 @@ impl Gpu {
                 limits,
                 features,
                 health: Arc::default(),
-                pipelines: Pipelines::new(checked_shaders),
+                pipelines,
                 queued: AtomicUsize::new(0),
             }),
             choices: Arc::default(),
@@ -216,6 +240,13 @@ impl Gpu {
     /// How many pipelines have been compiled. A shape that changes only sizes compiles nothing.
     pub fn compiled_pipelines(&self) -> usize {
         self.inner.pipelines.compiled()
+    }
+
+    /// Writes the compiled pipelines into the folder of [`Builder::pipeline_cache`]. False if there is none, or if the
+    /// backend keeps no such cache.
+    #[cfg(feature = "native")]
+    pub fn save_pipelines(&self) -> Result<bool> {
+        self.inner.pipelines.save()
     }
 
     /// Whether runs can be timed on the GPU.

@@ -45,6 +45,8 @@
 
 mod adapter;
 mod bindings;
+#[cfg(feature = "native")]
+mod cache;
 mod compile;
 mod device;
 mod executable;

@@ -7,6 +7,8 @@ use std::{
     },
 };
 
+#[cfg(feature = "native")]
+use super::cache::PipelineFile;
 use super::{
     device::Inner,
     scope::{lock, scoped},
@@ -22,6 +24,8 @@ pub(super) struct Pipelines {
     compiled: AtomicUsize,
     layouts: Mutex<HashMap<Vec<Access>, Layout>>,
     pipelines: Mutex<HashMap<Key, Pipeline>>,
+    #[cfg(feature = "native")]
+    file: Option<PipelineFile>,
 }
 
 /// The same text with the same bindings is the same pipeline.
@@ -46,7 +50,33 @@ pub(super) struct Pipeline {
 
 impl Pipelines {
     pub(super) fn new(checked: bool) -> Self {
-        Pipelines { checked, compiled: AtomicUsize::new(0), layouts: Mutex::default(), pipelines: Mutex::default() }
+        Pipelines {
+            checked,
+            compiled: AtomicUsize::new(0),
+            layouts: Mutex::default(),
+            pipelines: Mutex::default(),
+            #[cfg(feature = "native")]
+            file: None,
+        }
+    }
+
+    /// With a file, if there is one, that keeps what the driver makes of the shaders.
+    #[cfg(feature = "native")]
+    pub(super) fn kept_in(self, file: Option<PipelineFile>) -> Self {
+        Pipelines { file, ..self }
+    }
+
+    /// Writes the file; false if there is none.
+    #[cfg(feature = "native")]
+    pub(super) fn save(&self) -> Result<bool> {
+        self.file.as_ref().map_or(Ok(false), |file| file.save().map(|()| true))
+    }
+
+    fn cache(&self) -> Option<&wgpu::PipelineCache> {
+        #[cfg(feature = "native")]
+        return self.file.as_ref().map(|file| &file.cache);
+        #[cfg(not(feature = "native"))]
+        None
     }
 
     pub(super) fn compiled(&self) -> usize {
@@ -74,7 +104,7 @@ impl Pipelines {
             missing.iter().map(|key| self.layout(gpu, &key.bindings)).collect()
         })
         .await?;
-        for (key, pipeline) in missing.iter().zip(compile_all(gpu, self.checked, &missing, &layouts).await?) {
+        for (key, pipeline) in missing.iter().zip(compile_all(gpu, self, &missing, &layouts).await?) {
             self.compiled.fetch_add(1, Ordering::Relaxed);
             lock(&self.pipelines).insert((*key).clone(), pipeline);
         }
@@ -111,10 +141,10 @@ fn create_layout(device: &wgpu::Device, bindings: &[Access]) -> Layout {
 }
 
 #[cfg(feature = "native")]
-async fn compile_all(gpu: &Inner, checked: bool, keys: &[&Key], layouts: &[Layout]) -> Result<Vec<Pipeline>> {
+async fn compile_all(gpu: &Inner, to: &Pipelines, keys: &[&Key], layouts: &[Layout]) -> Result<Vec<Pipeline>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(keys.len());
     if threads <= 1 {
-        return compile_in_turn(gpu, checked, keys, layouts).await;
+        return compile_in_turn(gpu, to, keys, layouts).await;
     }
     // Error scopes belong to a thread, so each one answers for its own share.
     let share = keys.len().div_ceil(threads);
@@ -122,9 +152,7 @@ async fn compile_all(gpu: &Inner, checked: bool, keys: &[&Key], layouts: &[Layou
         let threads: Vec<_> = keys
             .chunks(share)
             .zip(layouts.chunks(share))
-            .map(|(keys, layouts)| {
-                scope.spawn(move || pollster::block_on(compile_in_turn(gpu, checked, keys, layouts)))
-            })
+            .map(|(keys, layouts)| scope.spawn(move || pollster::block_on(compile_in_turn(gpu, to, keys, layouts))))
             .collect();
         threads
             .into_iter()
@@ -135,26 +163,26 @@ async fn compile_all(gpu: &Inner, checked: bool, keys: &[&Key], layouts: &[Layou
 }
 
 #[cfg(not(feature = "native"))]
-async fn compile_all(gpu: &Inner, checked: bool, keys: &[&Key], layouts: &[Layout]) -> Result<Vec<Pipeline>> {
-    compile_in_turn(gpu, checked, keys, layouts).await
+async fn compile_all(gpu: &Inner, to: &Pipelines, keys: &[&Key], layouts: &[Layout]) -> Result<Vec<Pipeline>> {
+    compile_in_turn(gpu, to, keys, layouts).await
 }
 
-async fn compile_in_turn(gpu: &Inner, checked: bool, keys: &[&Key], layouts: &[Layout]) -> Result<Vec<Pipeline>> {
+async fn compile_in_turn(gpu: &Inner, to: &Pipelines, keys: &[&Key], layouts: &[Layout]) -> Result<Vec<Pipeline>> {
     let mut pipelines = Vec::with_capacity(keys.len());
     for (key, layout) in keys.iter().zip(layouts) {
-        pipelines.push(compile(gpu, checked, &key.source, layout).await?);
+        pipelines.push(compile(gpu, to, &key.source, layout).await?);
     }
     Ok(pipelines)
 }
 
-async fn compile(gpu: &Inner, checked: bool, source: &Source, layout: &Layout) -> Result<Pipeline> {
+async fn compile(gpu: &Inner, to: &Pipelines, source: &Source, layout: &Layout) -> Result<Pipeline> {
     let device = &gpu.device;
     let descriptor = wgpu::ShaderModuleDescriptor {
         label: Some(source.name),
         source: wgpu::ShaderSource::Wgsl(Cow::Borrowed(&source.wgsl)),
     };
     let commands = || {
-        let module = if source.trusted && !checked {
+        let module = if source.trusted && !to.checked {
             let checks = wgpu::ShaderRuntimeChecks {
                 bounds_checks: false,
                 force_loop_bounding: false,
@@ -178,7 +206,7 @@ async fn compile(gpu: &Inner, checked: bool, source: &Source, layout: &Layout) -
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: to.cache(),
         })
     };
     match scoped(device, &gpu.health, "a shader", commands).await {
