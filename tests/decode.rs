@@ -141,6 +141,35 @@ fn a_circular_cache_is_a_sliding_window() {
     check(4, true);
 }
 
+/// A program that is given another's cache goes on where that stopped.
+#[test]
+fn programs_share_states() {
+    let decode = step(TOKENS, false).expect("valid");
+    let given: Vec<(String, Tensor)> =
+        decode.parameters().enumerate().map(|(i, (n, v))| (n.to_string(), values(decode.shape(v), i))).collect();
+    let weights = || given.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect::<Parameters<'_>>();
+    let mut alone = gpu().compile(&decode, weights()).expect("compiles");
+    let mut first = gpu().compile(&decode, weights()).expect("compiles");
+    let cache = ["keys", "values"].map(|name| (name, first.buffer(name).expect("a state")));
+    let shared = cache.iter().fold(weights(), |all, (name, buffer)| all.buffer(name, buffer.clone()));
+    let mut second = gpu().compile(&decode, shared).expect("compiles");
+    for at in 0..4 {
+        let x = values(&[ITEMS, 1, WIDTH].into(), at);
+        let position = Tensor::new([ITEMS], vec![at as i32; ITEMS]).expect("fits");
+        let inputs = [("x", &x), ("position", &position)];
+        let expected = alone.run(&inputs).expect("runs");
+        let program = if at % 2 == 0 { &mut first } else { &mut second };
+        assert_eq!(program.run(&inputs).expect("runs"), expected, "at {at}");
+    }
+    assert_eq!(first.state("keys").expect("a state"), alone.state("keys").expect("a state"));
+
+    let message = |parameters: Parameters<'_>| gpu().compile(&decode, parameters).expect_err("refused").to_string();
+    let zeros = Tensor::zeros(DType::F32, [ITEMS, HEADS, TOKENS, HEAD]).expect("fits");
+    assert!(message(weights().tensor("keys", &zeros)).contains("`keys` is a state: give it a buffer"));
+    let short = gpu().upload(&Tensor::zeros(DType::F32, [ITEMS]).expect("fits")).expect("uploads");
+    assert!(message(weights().buffer("values", short)).contains("the buffer of `values` has 16 bytes"));
+}
+
 /// A full linear cache says that it dropped a row, and keeps what it has.
 #[test]
 fn an_overflow_is_reported_and_harmless() {

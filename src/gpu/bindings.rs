@@ -78,10 +78,13 @@ impl Executable {
         Ok(())
     }
 
-    /// The buffer of an input or output that [`run`](Executable::run) uses, made if need be.
+    /// The buffer of a state, or that of an input or output that [`run`](Executable::run) uses, made if need be.
     pub async fn buffer_async(&mut self, name: &str) -> Result<wgpu::Buffer> {
+        if let Some(buffer) = self.state_buffer(name) {
+            return Ok(buffer.clone());
+        }
         let Some(at) = self.io.iter().position(|&i| self.buffers[i].name == name) else {
-            return Err(Error::Binding(format!("there is no input or output `{name}`")));
+            return Err(Error::Binding(format!("there is no input, output or state `{name}`")));
         };
         self.bind_own().await?;
         Ok(self.own_buffers().bounds[at].buffer.clone())

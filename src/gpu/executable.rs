@@ -103,7 +103,8 @@ impl Executable {
         pollster::block_on(self.run_with(inputs, Wait::Block))
     }
 
-    async fn run_with(&mut self, inputs: &[(&str, &Tensor)], wait: Wait) -> Result<Outputs> {
+    /// [`Executable::run_async`], waiting in the given way.
+    pub(crate) async fn run_with(&mut self, inputs: &[(&str, &Tensor)], wait: Wait) -> Result<Outputs> {
         self.gpu.inner.health.check()?;
         let inputs = self.check_inputs(inputs)?;
         if self.guard {

@@ -14,8 +14,8 @@ use super::{
     names::NameCheck,
 };
 use crate::{
-    Error, Result, Tensor,
-    kernel::Launch,
+    DType, Error, Result, Shape, Tensor,
+    kernel::{Launch, buffer_bytes},
     lower::{Buffer, Program, Role},
 };
 
@@ -67,6 +67,10 @@ impl<'a> Parameters<'a> {
 
     /// Adds a parameter that lies in the caller's buffer, row-major from its start. The buffer needs the usage
     /// `STORAGE` and a size of whole 16-byte blocks; several programs may share it.
+    ///
+    /// A state ([`Graph::update`](crate::Graph::update)) may be given in this way too: then it lies in that buffer, with what
+    /// that has, and programs which are given [one and the same](Executable::buffer) take up what the others left. To be read
+    /// back and set, it needs the usages `COPY_SRC` and `COPY_DST`. Not with the guard on.
     pub fn buffer(mut self, name: &'a str, buffer: wgpu::Buffer) -> Self {
         self.given.push((name, Parameter::Buffer(buffer)));
         self
@@ -199,6 +203,39 @@ impl Gpu {
     }
 }
 
+impl Gpu {
+    /// What several programs shall share: tensors are uploaded, buffers are kept. An error unless just these parameters are given.
+    pub(crate) async fn share(
+        &self,
+        wanted: &BTreeMap<String, (DType, Shape)>,
+        parameters: Parameters<'_>,
+    ) -> Result<BTreeMap<String, wgpu::Buffer>> {
+        let mut check = NameCheck::new("parameter", "parameters", wanted.keys().map(String::as_str));
+        for (name, value) in &parameters.given {
+            if check.take(name) {
+                let (dtype, shape) = &wanted[*name];
+                match value {
+                    Parameter::Tensor(tensor) => check.tensor(name, tensor, *dtype, shape),
+                    Parameter::Buffer(given) => {
+                        let bytes = buffer_bytes(*dtype, shape.checked_elements(name)?);
+                        check.buffer(name, given.slice(..), bytes, 1);
+                    }
+                }
+            }
+        }
+        check.finish()?;
+        let mut buffers = BTreeMap::new();
+        for (name, value) in parameters.given {
+            let buffer = match value {
+                Parameter::Tensor(tensor) => self.upload_async(tensor).await?,
+                Parameter::Buffer(buffer) => buffer,
+            };
+            buffers.insert(name.to_string(), buffer);
+        }
+        Ok(buffers)
+    }
+}
+
 impl Inner {
     /// An error if the program needs more than this device has.
     fn check_program(&self, program: &Program) -> Result<()> {
@@ -247,7 +284,7 @@ impl Inner {
 
     /// Finds a place for each buffer, and fills parameters and constants.
     async fn place(&self, program: &Program, parameters: Parameters<'_>, guard: bool) -> Result<Vec<BufferInfo>> {
-        let mut given = by_name(program, parameters)?;
+        let mut given = by_name(program, parameters, guard)?;
         let margin = guard::margin(guard);
         let mut memory: HashMap<usize, wgpu::Buffer> = HashMap::new();
         let mut buffers = Vec::with_capacity(program.buffers.len());
@@ -265,8 +302,11 @@ impl Inner {
                 },
                 Role::Constant(tensor) => (name, Home::Constant(self.constant(name, bytes, tensor, guard).await?)),
                 Role::State(name) => {
-                    let buffer = self.create_buffer(name, bytes + margin).await?;
-                    (name, Home::State(Bound::whole(buffer)))
+                    let bound = match given.remove(name.as_str()) {
+                        Some(Parameter::Buffer(buffer)) => Bound { buffer, offset: 0, size: bytes },
+                        _ => Bound::whole(self.create_buffer(name, bytes + margin).await?),
+                    };
+                    (name, Home::State(bound))
                 }
                 Role::Next(state) => match buffers.get(*state) {
                     Some(BufferInfo { home: Home::State(bound), .. }) => (name, Home::Next(bound.clone())),
@@ -329,17 +369,30 @@ fn slots(program: &Program, guard: bool) -> Vec<usize> {
 }
 
 /// The given parameters by name, if they are the program's.
-fn by_name<'a>(program: &Program, parameters: Parameters<'a>) -> Result<BTreeMap<&'a str, Parameter<'a>>> {
+fn by_name<'a>(program: &Program, parameters: Parameters<'a>, guard: bool) -> Result<BTreeMap<&'a str, Parameter<'a>>> {
     let wanted = program.buffers.iter().filter_map(|buffer| match &buffer.role {
         Role::Parameter(name) => Some((name.as_str(), buffer)),
         _ => None,
     });
+    let states = program.buffers.iter().filter_map(|buffer| match &buffer.role {
+        Role::State(name) => Some((name.as_str(), buffer)),
+        _ => None,
+    });
     let mut check = NameCheck::new("parameter", "parameters", wanted.clone().map(|(name, _)| name));
-    let wanted: BTreeMap<_, _> = wanted.collect();
+    check.allow(states.clone().map(|(name, _)| name));
+    let wanted: BTreeMap<_, _> = wanted.chain(states).collect();
     for (name, value) in &parameters.given {
         if check.take(name) {
             let buffer = wanted[name];
             match value {
+                Parameter::Tensor(_) if matches!(buffer.role, Role::State(_)) => {
+                    check.problem(format!(
+                        "`{name}` is a state: give it a buffer, or set it (set_state) when it is loaded"
+                    ));
+                }
+                Parameter::Buffer(_) if guard && matches!(buffer.role, Role::State(_)) => {
+                    check.problem(format!("with the guard on, the state `{name}` needs memory of its own"));
+                }
                 Parameter::Tensor(tensor) => check.tensor(name, tensor, buffer.dtype, &buffer.shape),
                 Parameter::Buffer(given) => {
                     check.buffer(name, given.slice(..), buffer.bytes, 1);

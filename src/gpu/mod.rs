@@ -68,4 +68,5 @@ pub use executable::{Executable, Outputs};
 pub use load::{LoadOptions, Parameters};
 #[cfg(feature = "native")]
 pub use timing::{RunProfile, StepTime, Timing};
+pub(crate) use transfer::Wait;
 pub use wgpu;

@@ -5,6 +5,7 @@ pub(super) struct NameCheck<'a> {
     kind: &'static str,
     kinds: &'static str,
     missing: Vec<&'a str>,
+    optional: Vec<&'a str>,
     wanted: Vec<&'a str>,
     problems: Vec<String>,
 }
@@ -12,14 +13,22 @@ pub(super) struct NameCheck<'a> {
 impl<'a> NameCheck<'a> {
     pub(super) fn new(kind: &'static str, kinds: &'static str, wanted: impl Iterator<Item = &'a str>) -> Self {
         let wanted: Vec<&str> = wanted.collect();
-        NameCheck { kind, kinds, missing: wanted.clone(), wanted, problems: Vec::new() }
+        NameCheck { kind, kinds, missing: wanted.clone(), optional: Vec::new(), wanted, problems: Vec::new() }
+    }
+
+    /// These may be given too.
+    pub(super) fn allow(&mut self, optional: impl Iterator<Item = &'a str>) {
+        self.optional = optional.collect();
+        self.wanted.extend(&self.optional);
     }
 
     /// Whether the name is wanted and given for the first time.
     pub(super) fn take(&mut self, name: &str) -> bool {
-        if let Some(at) = self.missing.iter().position(|missing| *missing == name) {
-            self.missing.remove(at);
-            return true;
+        for list in [&mut self.missing, &mut self.optional] {
+            if let Some(at) = list.iter().position(|missing| *missing == name) {
+                list.remove(at);
+                return true;
+            }
         }
         self.problems.push(if self.wanted.contains(&name) {
             format!("`{name}` is given twice")

@@ -79,6 +79,10 @@ impl Executable {
         })
     }
 
+    pub(super) fn state_buffer(&self, name: &str) -> Option<&wgpu::Buffer> {
+        self.state_buffers().find(|(_, info, _)| info.name == name).map(|(.., buffer)| buffer)
+    }
+
     fn find_state(&self, name: &str) -> Result<(&BufferInfo, &wgpu::Buffer)> {
         self.state_buffers().find(|(_, info, _)| info.name == name).map(|(_, info, buffer)| (info, buffer)).ok_or_else(
             || {

@@ -15,7 +15,7 @@ use crate::{DType, Error, Result, Shape, Tensor, kernel::buffer_bytes};
 
 /// How to wait for the device.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Wait {
+pub(crate) enum Wait {
     /// This thread waits.
     #[cfg(feature = "native")]
     Block,

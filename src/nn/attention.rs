@@ -1,4 +1,6 @@
-use super::{Linear, join, parameter};
+use std::ops::Range;
+
+use super::{Cache, Linear, join, parameter};
 use crate::{
     DType, Error, Graph, Result, Shape, ValueId,
     graph::{Mask, Reduce, Unary},
@@ -136,10 +138,7 @@ impl MultiheadAttention {
         self.trace(g, name, ["q_heads", "k_heads", "v_heads"], [q, k, v])?;
         let mask = self.mask(g, masks, keys)?;
         let attended = g.attention(q, k, v, mask.clone())?;
-        let merged = merge(g, attended)?;
-        self.trace(g, name, ["context", "merged"], [attended, merged])?;
-        let out = Linear { inputs: self.width, outputs: self.width, bias: self.bias };
-        let mut y = out.build(g, &join(name, "out_proj"), merged)?;
+        let mut y = self.out(g, name, attended)?;
         if turned {
             y = g.permute(y, &[1, 0, 2])?;
         } else if given == 2 && !packed {
@@ -197,38 +196,82 @@ impl MultiheadAttention {
         Ok(rank)
     }
 
-    /// q, k and v, `[…, E]` each. One product where operands are the same and the weights lie together.
-    fn project(&self, g: &mut Graph, name: &str, [query, key, value]: [ValueId; 3]) -> Result<[ValueId; 3]> {
-        let e = self.width;
-        let (kw, vw) = (self.key_width.unwrap_or(e), self.value_width.unwrap_or(e));
-        let bias = if self.bias { Some(parameter(g, &join(name, "in_proj_bias"), [3 * e])?) } else { None };
-        let rows = |g: &mut Graph, of: Option<ValueId>, from: usize, to: usize| -> Result<Option<ValueId>> {
-            of.map(|x| if from == 0 && to == 3 { Ok(x) } else { g.slice(x, 0, from * e, to * e) }).transpose()
-        };
-        if kw != e || vw != e {
-            let mut part = |i: usize, kind: &str, x: ValueId, width: usize| -> Result<ValueId> {
-                let weight = parameter(g, &join(name, &format!("{kind}_proj_weight")), [e, width])?;
-                let bias = rows(g, bias, i, i + 1)?;
-                g.linear(x, weight, bias)
-            };
-            return Ok([part(0, "q", query, e)?, part(1, "k", key, kw)?, part(2, "v", value, vw)?]);
-        }
-        let weight = parameter(g, &join(name, "in_proj_weight"), [3 * e, e])?;
+    /// Self-attention of `x [B, T, E]` over a cache with its keys and values put in. `name.keys` and `name.values` are the states.
+    pub(super) fn build_cached(&self, g: &mut Graph, name: &str, x: ValueId, cache: &Cache) -> Result<ValueId> {
+        self.check(g, name, [x, x, x])?;
+        let projected = self.project(g, name, [x, x, x])?;
+        let [q, k, v] = self.each(g, projected, |g, x| split(g, x, self.heads))?;
+        let y = cache.attend(g, name, [q, k, v])?;
+        self.out(g, name, y)
+    }
+
+    /// Keys and values of a memory `[B, S, key_width]`, `[B, H, S, D]` each.
+    pub(super) fn keys_and_values(&self, g: &mut Graph, name: &str, memory: ValueId) -> Result<[ValueId; 2]> {
+        let parts = self.project_equal(g, name, memory, 1..3)?;
+        Ok([split(g, parts[0], self.heads)?, split(g, parts[1], self.heads)?])
+    }
+
+    /// Attention of `x [B, T, E]` over keys and values that are projected already.
+    pub(super) fn build_over(
+        &self,
+        g: &mut Graph,
+        name: &str,
+        x: ValueId,
+        [k, v]: [ValueId; 2],
+        mask: Mask,
+    ) -> Result<ValueId> {
+        let q = self.project_equal(g, name, x, 0..1)?[0];
+        let q = split(g, q, self.heads)?;
+        let y = g.attention(q, k, v, mask)?;
+        self.out(g, name, y)
+    }
+
+    /// Heads side by side again, and the last projection.
+    fn out(&self, g: &mut Graph, name: &str, attended: ValueId) -> Result<ValueId> {
+        let merged = merge(g, attended)?;
+        self.trace(g, name, ["context", "merged"], [attended, merged])?;
+        let out = Linear { inputs: self.width, outputs: self.width, bias: self.bias };
+        out.build(g, &join(name, "out_proj"), merged)
+    }
+
+    /// q, k and v, `[…, E]` each.
+    fn project(&self, g: &mut Graph, name: &str, operands: [ValueId; 3]) -> Result<[ValueId; 3]> {
         // Runs of equal operands: [q k v], [q] [k v], [q] [k] [v], …
-        let operands = [query, key, value];
         let mut parts = Vec::with_capacity(3);
         let mut from = 0;
         while from < 3 {
             let to = (from + 1..3).find(|&i| operands[i] != operands[from]).unwrap_or(3);
-            let weight = rows(g, Some(weight), from, to)?.unwrap_or(weight);
-            let bias = rows(g, bias, from, to)?;
-            let product = g.linear(operands[from], weight, bias)?;
-            for i in 0..to - from {
-                parts.push(if to - from == 1 { product } else { g.slice(product, -1, i * e, (i + 1) * e)? });
-            }
+            parts.extend(self.project_equal(g, name, operands[from], from..to)?);
             from = to;
         }
         Ok([parts[0], parts[1], parts[2]])
+    }
+
+    /// Those of q, k and v (0, 1, 2) that come from one operand: one product where the weights lie together.
+    fn project_equal(&self, g: &mut Graph, name: &str, x: ValueId, parts: Range<usize>) -> Result<Vec<ValueId>> {
+        let e = self.width;
+        let widths = [e, self.key_width.unwrap_or(e), self.value_width.unwrap_or(e)];
+        let bias = if self.bias { Some(parameter(g, &join(name, "in_proj_bias"), [3 * e])?) } else { None };
+        let rows = |g: &mut Graph, of: ValueId, part: &Range<usize>| {
+            if *part == (0..3) { Ok(of) } else { g.slice(of, 0, part.start * e, part.end * e) }
+        };
+        if widths != [e; 3] {
+            let one = |i: usize| {
+                let kind = ["q_proj_weight", "k_proj_weight", "v_proj_weight"][i];
+                let weight = parameter(g, &join(name, kind), [e, widths[i]])?;
+                let bias = bias.map(|bias| rows(g, bias, &(i..i + 1))).transpose()?;
+                g.linear(x, weight, bias)
+            };
+            return parts.map(one).collect();
+        }
+        let weight = parameter(g, &join(name, "in_proj_weight"), [3 * e, e])?;
+        let weight = rows(g, weight, &parts)?;
+        let bias = bias.map(|bias| rows(g, bias, &parts)).transpose()?;
+        let product = g.linear(x, weight, bias)?;
+        if parts.len() == 1 {
+            return Ok(vec![product]);
+        }
+        (0..parts.len()).map(|i| g.slice(product, -1, i * e, (i + 1) * e)).collect()
     }
 
     /// The learned and the zero key and value, behind the others.

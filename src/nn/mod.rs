@@ -24,6 +24,8 @@
 
 mod attention;
 mod basic;
+mod cache;
+pub mod generate;
 mod models;
 mod packed;
 mod sequence;
@@ -33,7 +35,8 @@ mod weights;
 
 pub use attention::{AttentionMasks, AttentionWeights, MultiheadAttention};
 pub use basic::{Embedding, LayerNorm, Linear, RmsNorm, learned_positions, sinusoidal_positions};
-pub use models::{Bert, BertOutput};
+pub use cache::{Cache, Memory};
+pub use models::{Bert, BertOutput, Biases, Gpt, GptNames, Norm, Positions, Seq2Seq};
 pub use packed::{from_packed_sequence, offsets, pack, to_packed_sequence, unpack};
 pub use sequence::{Pooling, key_mask, mask_rows, pool};
 pub use transformer::{Activation, Decoder, DecoderLayer, Encoder, EncoderLayer, FeedForward, Transformer};

@@ -1,4 +1,4 @@
-use super::{AttentionMasks, LayerNorm, Linear, MultiheadAttention, join};
+use super::{AttentionMasks, Cache, LayerNorm, Linear, Memory, MultiheadAttention, join};
 use crate::{Graph, Result, ValueId, graph::Unary};
 
 /// The function between the two linear layers of a feed-forward block.
@@ -180,15 +180,46 @@ impl DecoderLayer {
         masks: &AttentionMasks,
         memory_masks: &AttentionMasks,
     ) -> Result<ValueId> {
-        let x = self
-            .residual(g, (name, 1), x, |g, x| self.attention().build(g, &join(name, "self_attn"), [x, x, x], masks))?;
-        let x = self.residual(g, (name, 2), x, |g, x| {
-            let cross =
-                MultiheadAttention { key_width: self.memory_width, value_width: self.memory_width, ..self.attention() };
-            cross.build(g, &join(name, "multihead_attn"), [x, memory, memory], memory_masks)
-        })?;
+        self.blocks(
+            g,
+            name,
+            x,
+            |g, x| self.attention().build(g, &join(name, "self_attn"), [x, x, x], masks),
+            |g, x| self.cross().build(g, &join(name, "multihead_attn"), [x, memory, memory], memory_masks),
+        )
+    }
+
+    fn cross(&self) -> MultiheadAttention {
+        MultiheadAttention { key_width: self.memory_width, value_width: self.memory_width, ..self.attention() }
+    }
+
+    fn blocks(
+        &self,
+        g: &mut Graph,
+        name: &str,
+        x: ValueId,
+        own: impl FnOnce(&mut Graph, ValueId) -> Result<ValueId>,
+        cross: impl FnOnce(&mut Graph, ValueId) -> Result<ValueId>,
+    ) -> Result<ValueId> {
+        let x = self.residual(g, (name, 1), x, own)?;
+        let x = self.residual(g, (name, 2), x, cross)?;
         let y = self.residual(g, (name, 3), x, |g, x| self.feed_forward().build(g, name, x))?;
         g.trace(name, y)
+    }
+
+    /// The layer for the tokens of one step, over a cache and the keys and values of a memory.
+    fn step(&self, g: &mut Graph, name: &str, x: ValueId, cache: &Cache, memory: &Memory) -> Result<ValueId> {
+        self.blocks(
+            g,
+            name,
+            x,
+            |g, x| self.attention().build_cached(g, &join(name, "self_attn"), x, cache),
+            |g, x| {
+                let name = join(name, "multihead_attn");
+                let keys = memory.recall(g, &name, [self.heads, self.width.checked_div(self.heads).unwrap_or(0)])?;
+                self.cross().build_over(g, &name, x, keys, memory.mask())
+            },
+        )
     }
 }
 
@@ -245,6 +276,34 @@ impl Decoder {
             x = final_norm(g, name, x, self.layer.width, self.layer.epsilon, self.layer.bias)?;
         }
         g.trace(name, x)
+    }
+}
+
+impl Decoder {
+    /// Keeps each layer's keys and values of the encoder's output.
+    pub(super) fn remember(&self, g: &mut Graph, name: &str, encoded: ValueId, memory: &Memory) -> Result<()> {
+        for i in 0..self.layers {
+            let name = join(name, &format!("layers.{i}.multihead_attn"));
+            let keys = self.layer.cross().keys_and_values(g, &name, encoded)?;
+            memory.keep(g, &name, keys)?;
+        }
+        Ok(())
+    }
+
+    /// The stack for the tokens of one step, over a cache and a memory.
+    pub(super) fn step(
+        &self,
+        g: &mut Graph,
+        name: &str,
+        mut x: ValueId,
+        cache: &Cache,
+        memory: &Memory,
+    ) -> Result<ValueId> {
+        for i in 0..self.layers {
+            x = self.layer.step(g, &join(name, &format!("layers.{i}")), x, cache, memory)?;
+        }
+        let DecoderLayer { width, epsilon, bias, .. } = self.layer;
+        if self.final_norm { final_norm(g, name, x, width, epsilon, bias) } else { Ok(x) }
     }
 }
 

@@ -65,7 +65,7 @@ fn programs_are_chained_in_one_submission() {
     gpu().queue().submit([encoder.finish()]);
     let expected = &sample_outputs(&sample_outputs(&x, &w)[0], &w)[0];
     assert_eq!(&gpu().download(yy.slice(..), DType::F32, [n]).expect("y"), expected);
-    assert_eq!(message(first.buffer("Y")), "there is no input or output `Y`");
+    assert_eq!(message(first.buffer("Y")), "there is no input, output or state `Y`");
 }
 
 #[test]

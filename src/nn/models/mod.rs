@@ -1,8 +1,13 @@
 //! Whole models: thin compositions of the layers, under the names that published weights have.
 
 mod bert;
+mod gpt;
+mod gpt_config;
+mod seq2seq;
 
 pub use bert::{Bert, BertOutput};
+pub use gpt::{Biases, Gpt, GptNames, Norm, Positions};
+pub use seq2seq::Seq2Seq;
 
 use super::Activation;
 use crate::{DType, Error, Graph, Result, ValueId};

@@ -1,0 +1,245 @@
+//! Generation: one token after the other, with a cache, by a program that is compiled once.
+//!
+//! A [`Generator`] holds a model on a device with room for some sequences. Prompts of any lengths go in together; they are taken in
+//! chunks of a few fixed sizes, so that no length compiles anything anew, and then all sequences grow by one token a step. Where each
+//! of them stands is in buffers, not in the program. A sequence that has ended stays idle until the others have.
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use tilewise::{Tensor, gpu::Gpu, nn::{Gpt, generate::{self, Capacity, Generator, Request}}};
+//!
+//! let model = Gpt::gpt2(50, 32, 16, 2, 4);
+//! // Any weights do to see it run; `nn::Weights` loads those of a published model under the same names.
+//! let mut weights = BTreeMap::new();
+//! for (name, (_, shape)) in generate::parameters(&model)? {
+//!     let n = shape.iter().product();
+//!     weights.insert(name, Tensor::new(shape, (0..n).map(|i| (i as f32 * 0.7).sin()).collect::<Vec<f32>>())?);
+//! }
+//! let mut generator = Generator::new(&Gpu::new()?, model, &weights, Capacity::items(2))?;
+//! let prompts = vec![vec![3, 14, 15], vec![9]];
+//! let generated = generator.generate(&Request::new(prompts, 5))?;
+//! assert!(generated.sequences.iter().all(|sequence| sequence.ids.len() == 5));
+//! # Ok::<(), tilewise::Error>(())
+//! ```
+
+mod beam;
+mod model;
+mod program;
+mod request;
+mod run;
+mod sample;
+
+use std::{collections::BTreeMap, ops::ControlFlow};
+
+pub use model::{Autoregressive, Source, Step};
+pub use request::{End, Generated, Request, Sequence, Strategy, Time, Token};
+pub use sample::distribution;
+
+use crate::{
+    DType, Error, Graph, Result, Shape,
+    gpu::{Executable, Gpu, Parameters, Wait, wgpu},
+};
+use program::{Kind, Plan, Readback};
+
+/// How much a [`Generator`] has room for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Sequences at once: prompts, times beams.
+    pub items: usize,
+    /// Tokens that a linear cache holds of each; `None` is as many as the model has positions. What memory the caches need is this times
+    /// items, layers, key heads and twice their width.
+    pub places: Option<usize>,
+    /// Whether the caches are circular, which a model with a window allows: they then hold little more than the window, however
+    /// long the sequence.
+    pub circular: bool,
+    /// Tokens of a prompt that are taken at once. A program is made for each size when it is first needed; of those that take the
+    /// rest of a prompt the least is used.
+    pub chunks: Vec<usize>,
+}
+
+impl Capacity {
+    /// So many sequences, linear caches as long as the model allows, prompts by 16 and 128 tokens.
+    pub fn items(items: usize) -> Self {
+        Capacity { items, places: None, circular: false, chunks: vec![16, 128] }
+    }
+}
+
+/// A model that is ready to generate: weights and caches on the device, programs compiled as they are needed and kept.
+pub struct Generator<M> {
+    gpu: Gpu,
+    model: M,
+    plan: Plan,
+    /// Parameters and states, which all programs share.
+    buffers: BTreeMap<String, wgpu::Buffer>,
+    programs: BTreeMap<Kind, Executable>,
+}
+
+/// The parameters that a model needs, with dtypes and shapes.
+pub fn parameters(model: &impl Autoregressive) -> Result<BTreeMap<String, (DType, Shape)>> {
+    let plan = plan(model, &Capacity { places: Some(1), chunks: vec![1], ..Capacity::items(1) })?;
+    wanted(&plan, model)
+}
+
+impl<M: Autoregressive> Generator<M> {
+    /// Uploads the weights, allocates the caches and compiles the program of a step.
+    pub async fn new_async(
+        gpu: &Gpu,
+        model: M,
+        weights: impl Into<Parameters<'_>>,
+        capacity: Capacity,
+    ) -> Result<Self> {
+        let mut plan = plan(&model, &capacity)?;
+        let step = Kind::Step { tokens: 1, readback: Readback::Ids };
+        plan.caches = states(&plan.graph(&model, step)?);
+        let buffers = gpu.share(&wanted(&plan, &model)?, weights.into()).await?;
+        let mut generator = Generator { gpu: gpu.clone(), model, plan, buffers, programs: BTreeMap::new() };
+        if let Some(&tokens) = generator.plan.sources.first() {
+            // It makes the buffers of the memory, which steps read.
+            generator.program(Kind::Remember { tokens }).await?;
+        }
+        generator.program(step).await?;
+        Ok(generator)
+    }
+
+    /// [`Generator::new_async`], blocking.
+    #[cfg(feature = "native")]
+    pub fn new<'a>(gpu: &Gpu, model: M, weights: impl Into<Parameters<'a>>, capacity: Capacity) -> Result<Self> {
+        pollster::block_on(Self::new_async(gpu, model, weights.into(), capacity))
+    }
+
+    /// The model.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// Makes every program that requests of this strategy can need; otherwise the first such request does.
+    pub async fn prepare_async(&mut self, request: &Request) -> Result<()> {
+        let readback = run::readback(request);
+        let sources = self.plan.sources.clone().into_iter().map(|tokens| Kind::Remember { tokens });
+        let chunks = [1].into_iter().chain(self.plan.chunks.clone());
+        let steps = chunks.map(|tokens| Kind::Step { tokens, readback });
+        let reorder = matches!(request.strategy, Strategy::Beam { .. }).then_some(Kind::Reorder);
+        for kind in sources.chain(steps).chain(reorder) {
+            self.program(kind).await?;
+        }
+        Ok(())
+    }
+
+    /// [`Generator::prepare_async`], blocking.
+    #[cfg(feature = "native")]
+    pub fn prepare(&mut self, request: &Request) -> Result<()> {
+        pollster::block_on(self.prepare_async(request))
+    }
+
+    /// Answers a request. `on_token` is called with each token as soon as it is known, and can break off.
+    ///
+    /// # Errors
+    /// What is wrong with the request, before anything runs: no prompts or an empty one, ids outside of the vocabulary, more sequences
+    /// than there is room for, more tokens than the model has positions or the cache places, options out of range.
+    pub async fn generate_async(
+        &mut self,
+        request: &Request,
+        on_token: &mut dyn FnMut(Token) -> ControlFlow<()>,
+    ) -> Result<Generated> {
+        self.run(request, on_token, Wait::Wake).await
+    }
+
+    /// [`Generator::generate_async`] without a callback, blocking.
+    #[cfg(feature = "native")]
+    pub fn generate(&mut self, request: &Request) -> Result<Generated> {
+        self.generate_streaming(request, |_| ControlFlow::Continue(()))
+    }
+
+    /// [`Generator::generate_async`], blocking.
+    #[cfg(feature = "native")]
+    pub fn generate_streaming(
+        &mut self,
+        request: &Request,
+        mut on_token: impl FnMut(Token) -> ControlFlow<()>,
+    ) -> Result<Generated> {
+        pollster::block_on(self.run(request, &mut on_token, Wait::Block))
+    }
+
+    /// A program, made if need be.
+    async fn program(&mut self, kind: Kind) -> Result<&mut Executable> {
+        if !self.programs.contains_key(&kind) {
+            let graph = self.plan.graph(&self.model, kind)?;
+            let names = graph.parameters().map(|(name, _)| name).chain(graph.states().map(|(name, ..)| name));
+            let known = names.filter_map(|name| Some((name, self.buffers.get(name)?.clone())));
+            let given = known.fold(Parameters::new(), |all, (name, buffer)| all.buffer(name, buffer));
+            let mut program = self.gpu.compile_async(&graph, given).await?;
+            for (name, ..) in graph.states() {
+                if !self.buffers.contains_key(name) {
+                    self.buffers.insert(name.to_string(), program.buffer_async(name).await?);
+                }
+            }
+            self.programs.insert(kind, program);
+        }
+        match self.programs.get_mut(&kind) {
+            Some(program) => Ok(program),
+            None => Err(Error::op("generate", "the program was lost")),
+        }
+    }
+}
+
+impl<M: std::fmt::Debug> std::fmt::Debug for Generator<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generator").field("model", &self.model).field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+fn states(graph: &Graph) -> Vec<(String, DType, Shape)> {
+    graph.states().map(|(name, state, _)| (name.to_string(), graph.dtype(state), graph.shape(state).clone())).collect()
+}
+
+/// The parameters of all programs that are no states of one of them.
+fn wanted(plan: &Plan, model: &impl Autoregressive) -> Result<BTreeMap<String, (DType, Shape)>> {
+    let mut graphs = vec![plan.graph(model, Kind::Step { tokens: 1, readback: Readback::Ids })?];
+    if let Some(&tokens) = plan.sources.first() {
+        graphs.push(plan.graph(model, Kind::Remember { tokens })?);
+    }
+    let kept: Vec<String> = graphs.iter().flat_map(states).map(|(name, ..)| name).collect();
+    let of = |graph: &Graph| {
+        let known = |(name, value): (&str, _)| (name.to_string(), (graph.dtype(value), graph.shape(value).clone()));
+        graph.parameters().map(known).collect::<Vec<_>>()
+    };
+    Ok(graphs.iter().flat_map(of).filter(|(name, _)| !kept.contains(name)).collect())
+}
+
+fn plan(model: &impl Autoregressive, capacity: &Capacity) -> Result<Plan> {
+    let fail = |message: String| Err(Error::op("generator", message));
+    let Capacity { items, circular, .. } = *capacity;
+    if items == 0 {
+        return fail("there is room for 0 items, expected at least 1".into());
+    }
+    if capacity.chunks.is_empty() || capacity.chunks.contains(&0) {
+        return fail(format!("chunks are {:?}, expected at least one, and of at least 1 token", capacity.chunks));
+    }
+    let positions = model.positions();
+    let most = capacity.places.unwrap_or(positions).min(positions);
+    if most == 0 {
+        return fail(format!("a cache of {:?} places of {positions} positions holds nothing", capacity.places));
+    }
+    let sizes = |limit: usize| {
+        let mut sizes: Vec<usize> = capacity.chunks.iter().map(|&size| size.min(limit)).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        sizes
+    };
+    let chunks = sizes(most);
+    let largest = chunks.last().copied().unwrap_or(1);
+    let places = match (circular, model.window(), capacity.places) {
+        (false, ..) => most,
+        (true, None, _) => {
+            return fail("a circular cache needs a model with a window: this one sees all before".into());
+        }
+        (true, Some(_), Some(_)) => return fail("a circular cache takes its places from the window: give none".into()),
+        (true, Some(window), None) => window + largest - 1,
+    };
+    let sources = model.source().map_or(Vec::new(), |source| {
+        let mut sizes = sizes(source.positions);
+        sizes.extend((sizes.last() != Some(&source.positions)).then_some(source.positions));
+        sizes
+    });
+    Ok(Plan { items, places, circular, chunks, sources, caches: Vec::new() })
+}

@@ -1,0 +1,341 @@
+use super::expect_ids;
+use crate::{
+    Error, Graph, Result, Tensor, ValueId,
+    graph::{Align, Mask},
+    nn::{
+        Activation, Embedding, LayerNorm, Linear, RmsNorm,
+        attention::{merge, split},
+        cache::{Cache, Past},
+        generate::{Autoregressive, Step},
+        join, parameter,
+    },
+};
+
+/// How tokens know where they stand.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Positions {
+    /// A learned table, added to the words (GPT-2).
+    Learned,
+    /// Queries and keys turn by their positions (Su et al., 2021): angle `p · base^(−2i/D)` for pair i.
+    Rotary {
+        /// 10,000 in the paper; more for longer contexts.
+        base: f64,
+    },
+}
+
+/// The norm before each block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Norm {
+    /// Layer norm (GPT-2).
+    Layer,
+    /// RMS norm (Llama).
+    Rms,
+}
+
+/// Which linear layers have biases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Biases {
+    /// None (Llama).
+    None,
+    /// Those of queries, keys and values (Qwen2).
+    Queries,
+    /// All, and the layer norms (GPT-2).
+    All,
+}
+
+/// What the parameters are called, and how they lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GptNames {
+    /// `wte`, `wpe`, `h.N.ln_1`, `h.N.attn.{c_attn,c_proj}`, `h.N.ln_2`, `h.N.mlp.{c_fc,c_proj}`, `ln_f`, `lm_head`, as in
+    /// Hugging Face's `GPT2LMHeadModel`. Queries, keys and values are one matrix, and matrices are `[in, out]`. A SwiGLU has its
+    /// gate in `mlp.c_gate`.
+    Gpt2,
+    /// `model.embed_tokens`, `model.layers.N.{input_layernorm,post_attention_layernorm}`, `.self_attn.{q,k,v,o}_proj`,
+    /// `.mlp.{gate,up,down}_proj`, `model.norm`, `lm_head`, as in Hugging Face's `LlamaForCausalLM`. Matrices are `[out, in]`. A
+    /// learned table of positions is `model.embed_positions`.
+    Llama,
+}
+
+/// A decoder-only Transformer, pre-norm: GPT-2, Llama and what lies between, by options.
+///
+/// ```text
+/// x = words[ids] (+ positions)
+/// x = x + out(attention(norm(x)))        causal, heads grouped or not, q and k rotated or not
+/// x = x + down(activation(up(norm(x))))  or down(silu(gate(norm(x))) · up(norm(x)))
+/// logits = norm(x) · headᵀ               head = words if tied
+/// ```
+///
+/// [`Generator`](crate::nn::generate::Generator) decodes with it; [`Gpt::build`] computes all tokens at once.
+///
+/// Radford et al., 2019; Touvron et al., 2023; Ainslie et al., 2023 (grouped heads); Shazeer, 2020 (SwiGLU).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gpt {
+    /// Words of the vocabulary.
+    pub vocabulary: usize,
+    /// The most tokens of a sequence.
+    pub positions: usize,
+    /// Features of a token.
+    pub width: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Heads of the queries.
+    pub heads: usize,
+    /// Heads of keys and values; `heads` is a multiple.
+    pub key_heads: usize,
+    /// Features of a head.
+    pub head_width: usize,
+    /// Features inside the feed-forward blocks.
+    pub hidden: usize,
+    /// How tokens know where they stand.
+    pub position: Positions,
+    /// The norm before each block.
+    pub norm: Norm,
+    /// ε of the norms.
+    pub epsilon: f32,
+    /// The function inside the feed-forward blocks.
+    pub activation: Activation,
+    /// Which linear layers have biases.
+    pub biases: Biases,
+    /// Whether the output layer is the table of words.
+    pub tied: bool,
+    /// Tokens that a token sees, itself among them; `None` is all before it.
+    pub window: Option<usize>,
+    /// What the parameters are called.
+    pub names: GptNames,
+}
+
+impl Gpt {
+    /// GPT-2's choices in these sizes.
+    pub fn gpt2(vocabulary: usize, positions: usize, width: usize, layers: usize, heads: usize) -> Self {
+        Gpt {
+            vocabulary,
+            positions,
+            width,
+            layers,
+            heads,
+            key_heads: heads,
+            head_width: width.checked_div(heads).unwrap_or(0),
+            hidden: 4 * width,
+            position: Positions::Learned,
+            norm: Norm::Layer,
+            epsilon: 1e-5,
+            activation: Activation::GeluTanh,
+            biases: Biases::All,
+            tied: true,
+            window: None,
+            names: GptNames::Gpt2,
+        }
+    }
+
+    /// Llama's choices in these sizes, with one key head a query head.
+    pub fn llama(
+        vocabulary: usize,
+        positions: usize,
+        width: usize,
+        layers: usize,
+        heads: usize,
+        hidden: usize,
+    ) -> Self {
+        Gpt {
+            hidden,
+            position: Positions::Rotary { base: 10_000.0 },
+            norm: Norm::Rms,
+            activation: Activation::SwiGlu,
+            biases: Biases::None,
+            tied: false,
+            names: GptNames::Llama,
+            ..Gpt::gpt2(vocabulary, positions, width, layers, heads)
+        }
+    }
+
+    /// All tokens at once: `ids` i32 `[B, T]` → logits `[B, T, V]`; row t is about token t + 1. A token sees none after it, so that
+    /// padding behind a sequence changes nothing before it.
+    pub fn build(&self, g: &mut Graph, ids: ValueId) -> Result<ValueId> {
+        expect_ids(g, "gpt", "ids", ids, 2)?;
+        let (items, tokens) = (g.shape(ids)[0], g.shape(ids)[1]);
+        if tokens > self.positions {
+            return Err(Error::op(
+                "gpt",
+                format!("{tokens} tokens are given, the model has {} positions: shorten the sequences", self.positions),
+            ));
+        }
+        let mut mask = Mask::causal(Align::TopLeft);
+        if let Some(window) = self.window {
+            let left = u32::try_from(window.saturating_sub(1)).unwrap_or(u32::MAX);
+            mask = mask & Mask::window(left, None, Align::TopLeft);
+        }
+        let positions = g.constant(Tensor::new([tokens], (0..tokens as i32).collect::<Vec<_>>())?)?;
+        let positions = g.broadcast(positions, [items, tokens])?;
+        let x = self.decode(g, ids, positions, Past::None(&mask))?;
+        self.logits(g, x)
+    }
+
+    fn decode(&self, g: &mut Graph, ids: ValueId, positions: ValueId, past: Past<'_>) -> Result<ValueId> {
+        self.check()?;
+        let words = self.words().build(g, self.root("wte", "model.embed_tokens"), ids)?;
+        let mut tables = None;
+        let mut x = words;
+        match self.position {
+            Positions::Learned => {
+                let table = Embedding { entries: self.positions, width: self.width };
+                let rows = table.build(g, self.root("wpe", "model.embed_positions"), positions)?;
+                x = g.add(words, rows)?;
+            }
+            Positions::Rotary { base } => tables = Some(rotary_tables(g, self.positions, self.head_width, base)?),
+        }
+        let turn = tables.map(|tables| (tables, positions));
+        for i in 0..self.layers {
+            let name = format!("{}.{i}", self.root("h", "model.layers"));
+            let normed = self.norm(g, &join(&name, self.root("ln_1", "input_layernorm")), x)?;
+            let y = self.attention(g, &join(&name, self.root("attn", "self_attn")), normed, turn, past)?;
+            x = g.add(x, y)?;
+            let normed = self.norm(g, &join(&name, self.root("ln_2", "post_attention_layernorm")), x)?;
+            let y = self.feed_forward(g, &join(&name, "mlp"), normed)?;
+            x = g.add(x, y)?;
+        }
+        self.norm(g, self.root("ln_f", "model.norm"), x)
+    }
+
+    fn check(&self) -> Result<()> {
+        let fail = |message: String| Err(Error::op("gpt", message));
+        let Gpt { heads, key_heads, head_width, .. } = *self;
+        if heads == 0 || key_heads == 0 || head_width == 0 || heads % key_heads != 0 {
+            return fail(format!("{heads} heads of {head_width} features can't share {key_heads} key heads"));
+        }
+        if matches!(self.position, Positions::Rotary { .. }) && head_width % 2 != 0 {
+            return fail(format!("rotary positions turn pairs, heads have {head_width} features"));
+        }
+        if self.window == Some(0) {
+            return fail("a window of 0 tokens hides a token from itself: expected at least 1, or None".into());
+        }
+        Ok(())
+    }
+
+    fn words(&self) -> Embedding {
+        Embedding { entries: self.vocabulary, width: self.width }
+    }
+
+    fn root(&self, gpt2: &'static str, llama: &'static str) -> &'static str {
+        match self.names {
+            GptNames::Gpt2 => gpt2,
+            GptNames::Llama => llama,
+        }
+    }
+
+    fn linear(
+        &self,
+        g: &mut Graph,
+        name: &str,
+        x: ValueId,
+        [inputs, outputs]: [usize; 2],
+        bias: bool,
+    ) -> Result<ValueId> {
+        match self.names {
+            GptNames::Llama => Linear { inputs, outputs, bias }.build(g, name, x),
+            GptNames::Gpt2 => {
+                let weight = parameter(g, &join(name, "weight"), [inputs, outputs])?;
+                let product = g.matmul(x, weight)?;
+                if !bias {
+                    return Ok(product);
+                }
+                let bias = parameter(g, &join(name, "bias"), [outputs])?;
+                g.add(product, bias)
+            }
+        }
+    }
+
+    fn norm(&self, g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId> {
+        let (width, epsilon) = (self.width, self.epsilon);
+        match self.norm {
+            Norm::Layer => LayerNorm { width, epsilon, bias: self.biases == Biases::All }.build(g, name, x),
+            Norm::Rms => RmsNorm { width, epsilon }.build(g, name, x),
+        }
+    }
+
+    fn attention(
+        &self,
+        g: &mut Graph,
+        name: &str,
+        x: ValueId,
+        turn: Option<([ValueId; 2], ValueId)>,
+        past: Past<'_>,
+    ) -> Result<ValueId> {
+        let (queries, keys) = (self.heads * self.head_width, self.key_heads * self.head_width);
+        let bias = self.biases != Biases::None;
+        let [q, k, v] = match self.names {
+            GptNames::Gpt2 => {
+                let all = self.linear(g, &join(name, "c_attn"), x, [self.width, queries + 2 * keys], bias)?;
+                let mut part = |from, to| g.slice(all, -1, from, to);
+                [part(0, queries)?, part(queries, queries + keys)?, part(queries + keys, queries + 2 * keys)?]
+            }
+            GptNames::Llama => {
+                let mut part = |kind, size| self.linear(g, &join(name, kind), x, [self.width, size], bias);
+                [part("q_proj", queries)?, part("k_proj", keys)?, part("v_proj", keys)?]
+            }
+        };
+        let mut q = split(g, q, self.heads)?;
+        let mut k = split(g, k, self.key_heads)?;
+        let v = split(g, v, self.key_heads)?;
+        if let Some((tables, positions)) = turn {
+            q = g.rotary(q, tables, positions, false)?;
+            k = g.rotary(k, tables, positions, false)?;
+        }
+        let y = past.attend(g, name, [q, k, v])?;
+        let y = merge(g, y)?;
+        let out = join(name, self.root("c_proj", "o_proj"));
+        self.linear(g, &out, y, [queries, self.width], self.biases == Biases::All)
+    }
+
+    fn feed_forward(&self, g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId> {
+        let bias = self.biases == Biases::All;
+        let sizes = [self.width, self.hidden];
+        let up = self.linear(g, &join(name, self.root("c_fc", "up_proj")), x, sizes, bias)?;
+        let inner = if self.activation == Activation::SwiGlu {
+            let gate = self.linear(g, &join(name, self.root("c_gate", "gate_proj")), x, sizes, bias)?;
+            let gate = self.activation.apply(g, gate)?;
+            g.mul(gate, up)?
+        } else {
+            self.activation.apply(g, up)?
+        };
+        self.linear(g, &join(name, self.root("c_proj", "down_proj")), inner, [self.hidden, self.width], bias)
+    }
+}
+
+impl Autoregressive for Gpt {
+    fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    fn positions(&self) -> usize {
+        self.positions
+    }
+
+    fn window(&self) -> Option<usize> {
+        self.window
+    }
+
+    fn step(&self, g: &mut Graph, step: &Step) -> Result<ValueId> {
+        let cache: &Cache = &step.cache;
+        self.decode(g, step.ids, cache.positions(), Past::Cache(cache))
+    }
+
+    fn logits(&self, g: &mut Graph, x: ValueId) -> Result<ValueId> {
+        let table = if self.tied {
+            self.words().weight(g, self.root("wte", "model.embed_tokens"))?
+        } else {
+            parameter(g, "lm_head.weight", [self.vocabulary, self.width])?
+        };
+        g.linear(x, table, None)
+    }
+}
+
+/// cos and sin `[positions, D/2]` of `p · base^(−2i/D)`, in f64 until they are stored.
+fn rotary_tables(g: &mut Graph, positions: usize, head: usize, base: f64) -> Result<[ValueId; 2]> {
+    let half = head / 2;
+    let mut table = |f: fn(f64) -> f64| {
+        let angle = |p: usize, i: usize| p as f64 * base.powf(-2.0 * i as f64 / head as f64);
+        let data = (0..positions).flat_map(|p| (0..half).map(move |i| f(angle(p, i)) as f32));
+        g.constant(Tensor::new([positions, half], data.collect::<Vec<_>>())?)
+    };
+    Ok([table(f64::cos)?, table(f64::sin)?])
+}
