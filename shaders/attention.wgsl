@@ -88,6 +88,7 @@ alias q_elem = f32; // @slot q_elem: f32, or u32 for two narrow elements
 alias k_elem = f32; // @slot k_elem: likewise
 alias v_elem = f32; // @slot v_elem: likewise
 alias bias_elem = f32; // @slot bias_elem: likewise
+alias out_elem = f32; // @slot out_elem: likewise
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<q_elem>; // (B, Hq, Tq, D); packed (ΣTq, Hq, D)
@@ -102,7 +103,7 @@ alias bias_elem = f32; // @slot bias_elem: likewise
 // @region SIDE
 @group(0) @binding(6) var<storage, read> items: array<u32>; // (records, 8) of attention_items.wgsl, then slopes (Hq)
 // @end
-@group(0) @binding(7) var<storage, read_write> out: array<f32>; // (B, Hq, Tq, Dv); packed (ΣTq, Hq, Dv)
+@group(0) @binding(7) var<storage, read_write> out: array<out_elem>; // (B, Hq, Tq, Dv); packed (ΣTq, Hq, Dv)
 // @region LSE
 @group(0) @binding(8) var<storage, read_write> lse: array<f32>; // (B, Hq, Tq); packed (ΣTq, Hq)
 // @end
@@ -120,6 +121,29 @@ fn v_at(i: u32) -> f32 { return v[i]; }
 // @slot bias_at: an element of the bias
 fn bias_at(i: u32) -> f32 { return bias[i]; }
 // @end
+
+// @region NARROW
+// [block narrow: f32 to the bits of narrower floats]
+// The bits of the nearest f16, halves to even: drivers may truncate in pack2x16float.
+fn f16_bits(x: f32) -> u32 {
+  let bits = bitcast<u32>(x);
+  let a = bits & 0x7fffffffu;
+  let subnormal = bitcast<u32>(abs(x) + 0.5) - 0x3f000000u;
+  let normal = (a - 0x38000000u + 0xfffu + ((a >> 13u) & 1u)) >> 13u;
+  let large = select(0x7c00u, 0x7e00u, a > 0x7f800000u);
+  return ((bits >> 16u) & 0x8000u) | select(select(normal, subnormal, a < 0x38800000u), large, a >= 0x47800000u);
+}
+
+// The bits of the nearest bf16, halves to even.
+fn bf16_bits(x: f32) -> u32 {
+  let bits = bitcast<u32>(x);
+  return select((bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u, (bits >> 16u) | 0x40u, (bits & 0x7fffffffu) > 0x7f800000u);
+}
+// [end]
+// @end
+
+// @slot write_two: writes columns d and d + 1 of a row of out, as far as there are
+fn write_two(row: u32, d: u32, step: u32, two: vec2<f32>) { out[row + d * step] = two.x; if d + 1u < p.dv { out[row + (d + 1u) * step] = two.y; } }
 
 // [block attention_scores]
 const LOWEST: f32 = -3.40282346e+38f;
@@ -374,8 +398,10 @@ fn main(
     }
 
     let out_row = p.out_offset + b * p.out_b + h * p.out_h + row * p.out_t;
-    for (var d = 0u; d < v_width; d++) {
-        out[out_row + d * p.out_d] = select(0.0, acc[d] / l_i, l_i > 0.0);
+    let out_d = p.out_d;
+    for (var d = 0u; d < v_width; d += 2u) {
+        let two = vec2<f32>(acc[d], acc[d + 1u]);
+        write_two(out_row, d, out_d, select(vec2<f32>(), two / l_i, l_i > 0.0));
     }
     // @region LSE
     lse[b * p.lse_b + h * p.lse_h + row * p.lse_t] = select(LOWEST, m_i + log(l_i), l_i > 0.0);

@@ -2,7 +2,8 @@
 //
 //     m = max_s m_s, l = Σ_s l_s·exp(m_s − m), out = Σ_s O_s·exp(m_s − m) / l, lse = m + log l       over the parts with l_s > 0
 //
-// "Flash-Decoding for long-context inference", 2023. An invocation takes one element of out.
+// "Flash-Decoding for long-context inference", 2023. An invocation takes one element of out,
+// or the two of a word.
 
 struct Params {
     workgroups: u32,
@@ -25,15 +26,41 @@ struct Params {
     lse_t: u32,
 }
 
+alias out_elem = f32; // @slot out_elem: f32, or u32 for two narrow elements
+
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> part: array<f32>; // O (splits, B, Hq, Tq, Dv), then m and l (splits, B, Hq, Tq, 2)
-@group(0) @binding(2) var<storage, read_write> out: array<f32>; // (B, Hq, Tq, Dv); packed (ΣTq, Hq, Dv)
+@group(0) @binding(2) var<storage, read_write> out: array<out_elem>; // (B, Hq, Tq, Dv); packed (ΣTq, Hq, Dv)
 // @region LSE
 @group(0) @binding(3) var<storage, read_write> lse: array<f32>; // (B, Hq, Tq); packed (ΣTq, Hq)
 // @end
 
 const WG: u32 = 64u;
+const COLUMNS: u32 = 1u; // @slot COLUMNS: of an invocation, 1 or 2
 const LOWEST: f32 = -3.40282346e+38f;
+
+// @region NARROW
+// [block narrow: f32 to the bits of narrower floats]
+// The bits of the nearest f16, halves to even: drivers may truncate in pack2x16float.
+fn f16_bits(x: f32) -> u32 {
+  let bits = bitcast<u32>(x);
+  let a = bits & 0x7fffffffu;
+  let subnormal = bitcast<u32>(abs(x) + 0.5) - 0x3f000000u;
+  let normal = (a - 0x38000000u + 0xfffu + ((a >> 13u) & 1u)) >> 13u;
+  let large = select(0x7c00u, 0x7e00u, a > 0x7f800000u);
+  return ((bits >> 16u) & 0x8000u) | select(select(normal, subnormal, a < 0x38800000u), large, a >= 0x47800000u);
+}
+
+// The bits of the nearest bf16, halves to even.
+fn bf16_bits(x: f32) -> u32 {
+  let bits = bitcast<u32>(x);
+  return select((bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u, (bits >> 16u) | 0x40u, (bits & 0x7fffffffu) > 0x7f800000u);
+}
+// [end]
+// @end
+
+// @slot write: writes columns d to d + COLUMNS of a row of out
+fn write(row: u32, d: u32, step: u32, two: vec2<f32>) { out[row + d * step] = two.x; }
 
 @compute @workgroup_size(WG)
 fn main(
@@ -43,13 +70,13 @@ fn main(
 ) {
     let w = workgroup.x + workgroup.y * grid.x;
     // A row without elements still has an lse.
-    let columns = max(p.dv, 1u);
+    let columns = max((p.dv + COLUMNS - 1u) / COLUMNS, 1u);
     let x = w * WG + t;
     if w >= p.workgroups || x >= p.all_rows * columns {
         return;
     }
     let r = x / columns;
-    let d = x % columns;
+    let d = x % columns * COLUMNS;
     let row = r % p.rows;
     let h = r / p.rows % p.heads;
     let b = r / p.rows / p.heads;
@@ -63,19 +90,22 @@ fn main(
         }
     }
     var l = 0.0;
-    var acc = 0.0;
+    var acc = vec2<f32>();
     for (var s = 0u; s < p.splits; s++) {
         let at = stats + 2u * (s * p.all_rows + r);
         if part[at + 1u] > 0.0 {
             let keep = exp(part[at] - m);
             l += keep * part[at + 1u];
-            if d < p.dv {
-                acc += keep * part[(s * p.all_rows + r) * p.dv + d];
+            // @unroll c COLUMNS
+            if d + /*c*/0u < p.dv {
+                acc[/*c*/0u] += keep * part[(s * p.all_rows + r) * p.dv + d + /*c*/0u];
             }
+            // @end
         }
     }
     if d < p.dv {
-        out[p.out_offset + b * p.out_b + h * p.out_h + row * p.out_t + d * p.out_d] = select(0.0, acc / l, l > 0.0);
+        let out_row = p.out_offset + b * p.out_b + h * p.out_h + row * p.out_t;
+        write(out_row, d, p.out_d, select(vec2<f32>(), acc / l, l > 0.0));
     }
     // @region LSE
     if d == 0u {

@@ -114,6 +114,7 @@ alias q_elem = f32; // @slot q_elem: f32 or vec4<f32>; u32 for two narrow elemen
 alias k_elem = f32; // @slot k_elem: f32, or u32 for two narrow elements
 alias v_elem = f32; // @slot v_elem: as q_elem
 alias bias_elem = f32; // @slot bias_elem: as k_elem
+alias out_elem = f32; // @slot out_elem: as q_elem; SPLIT: f32
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<q_elem>; // (B, Hq, Tq, D); packed (ΣTq, Hq, D)
@@ -129,7 +130,7 @@ alias bias_elem = f32; // @slot bias_elem: as k_elem
 @group(0) @binding(6) var<storage, read> items: array<u32>; // (records, 8) of attention_items.wgsl, then slopes (Hq)
 // @end
 // (B, Hq, Tq, Dv); packed (ΣTq, Hq, Dv); SPLIT: O (splits, B, Hq, Tq, Dv), then m and l (splits, B, Hq, Tq, 2)
-@group(0) @binding(7) var<storage, read_write> out: array<f32>;
+@group(0) @binding(7) var<storage, read_write> out: array<out_elem>;
 // @region LSE
 @group(0) @binding(8) var<storage, read_write> lse: array<f32>; // (B, Hq, Tq); packed (ΣTq, Hq)
 // @end
@@ -147,6 +148,29 @@ fn v_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f32> { let at = row + d * s
 // @slot bias_at: an element of the bias
 fn bias_at(i: u32) -> f32 { return bias[i]; }
 // @end
+
+// @region NARROW
+// [block narrow: f32 to the bits of narrower floats]
+// The bits of the nearest f16, halves to even: drivers may truncate in pack2x16float.
+fn f16_bits(x: f32) -> u32 {
+  let bits = bitcast<u32>(x);
+  let a = bits & 0x7fffffffu;
+  let subnormal = bitcast<u32>(abs(x) + 0.5) - 0x3f000000u;
+  let normal = (a - 0x38000000u + 0xfffu + ((a >> 13u) & 1u)) >> 13u;
+  let large = select(0x7c00u, 0x7e00u, a > 0x7f800000u);
+  return ((bits >> 16u) & 0x8000u) | select(select(normal, subnormal, a < 0x38800000u), large, a >= 0x47800000u);
+}
+
+// The bits of the nearest bf16, halves to even.
+fn bf16_bits(x: f32) -> u32 {
+  let bits = bitcast<u32>(x);
+  return select((bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u, (bits >> 16u) | 0x40u, (bits & 0x7fffffffu) > 0x7f800000u);
+}
+// [end]
+// @end
+
+// @slot write_four: writes columns d to d + 4 of a row of out, as far as there are
+fn write_four(row: u32, d: u32, step: u32, width: u32, four: vec4<f32>) { let at = row + d * step; if d < width { out[at] = four.x; } if d + 1u < width { out[at + step] = four.y; } if d + 2u < width { out[at + 2u * step] = four.z; } if d + 3u < width { out[at + 3u * step] = four.w; } }
 
 // [block attention_scores]
 const LOWEST: f32 = -3.40282346e+38f;
@@ -354,15 +378,6 @@ fn row_of(place: Place, r: u32) -> Row {
     return Row(place.h + x % p.span, i, place.item.q_start + i, i < place.item.rows);
 }
 
-// Writes columns d to d + 4 of a row of out.
-fn write_four(row: u32, step: u32, d: u32, four: vec4<f32>) {
-    for (var e = 0u; e < 4u; e++) {
-        if d + e < p.dv {
-            out[row + (d + e) * step] = four[e];
-        }
-    }
-}
-
 // Stages columns `d0` to `d0 + KT` of q as columns `to` on; 0 where there are none.
 fn stage_q(t: u32, place: Place, d0: u32, to: u32) {
     for (var x = t; x < BR * KT / 4u; x += WG) {
@@ -541,7 +556,7 @@ fn main(
     if part_r0.real {
         let at = (place.split * p.all_rows + b * p.lse_b + part_r0.h * p.rows + part_r0.row) * p.dv;
         // @unroll n NV
-        write_four(at, 1u, 4u * (8u * /*n*/0u + c), acc_r0_n0);
+        write_four(at, 4u * (8u * /*n*/0u + c), 1u, p.dv, acc_r0_n0);
         // @end
     }
     // @end
@@ -563,7 +578,7 @@ fn main(
         let at = p.out_offset + b * p.out_b + row_r0.h * p.out_h + row_r0.row * p.out_t;
         let l = keep[g + G * /*r*/0u];
         // @unroll n NV
-        write_four(at, p.out_d, 4u * (8u * /*n*/0u + c), select(vec4<f32>(), acc_r0_n0 / l, l > 0.0));
+        write_four(at, 4u * (8u * /*n*/0u + c), p.out_d, p.dv, select(vec4<f32>(), acc_r0_n0 / l, l > 0.0));
         // @end
     }
     // @end

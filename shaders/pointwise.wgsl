@@ -96,6 +96,7 @@ alias block = vec4<u32>; // @slot block: vec4<u32> | vec2<u32> | u32
 // @slot pack: four elements as a block
 fn pack(y: vec4<u32>) -> block { return y; }
 
+// [block narrow: f32 to the bits of narrower floats]
 // The bits of the nearest f16, halves to even: drivers may truncate in pack2x16float.
 fn f16_bits(x: f32) -> u32 {
   let bits = bitcast<u32>(x);
@@ -111,6 +112,7 @@ fn bf16_bits(x: f32) -> u32 {
   let bits = bitcast<u32>(x);
   return select((bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u, (bits >> 16u) | 0x40u, (bits & 0x7fffffffu) > 0x7f800000u);
 }
+// [end]
 
 // Towards 0, and to the nearest i32 if there is none.
 fn to_i32(x: f32) -> i32 {

@@ -12,6 +12,8 @@ mod metamorphic;
 mod random;
 #[path = "attention/sources.rs"]
 mod sources;
+#[path = "attention/storage.rs"]
+mod storage;
 
 use cases::{Case, Draw, Kind, Lie, Sizes, VARIANTS, i32s, tensor};
 use common::gpu;

@@ -94,7 +94,7 @@ const MUTATIONS: &[Mutation] = &[
         "0 for rows that see nothing forgotten",
         "attention",
         "plain",
-        &[("select(0.0, acc[d] / l_i, l_i > 0.0)", "acc[d] / l_i")],
+        &[("select(vec2<f32>(), two / l_i, l_i > 0.0)", "two / l_i")],
     ),
     mutation(
         "log-sum-exp of rows that see nothing forgotten",
@@ -130,6 +130,10 @@ const MUTATIONS: &[Mutation] = &[
         "tiled",
         &[("place.item.q_start + i, i < place.item.rows)", "place.item.q_start + i, true)")],
     ),
+    mutation("halves of a word swapped", "attention", "plain", &[("(i & 1u)", "(~i & 1u)")]),
+    mutation("f16 truncated", "attention", "plain", &[("+ 0xfffu + ((a >> 13u) & 1u)", "")]),
+    mutation("bf16 truncated", "attention_tiled", "tiled", &[("+ 0x7fffu + ((bits >> 16u) & 1u)", "")]),
+    mutation("the other half of a word lost", "attention_merge", "split_kv", &[("| (f16_bits(two.y) << 16u)", "")]),
     mutation(
         "parts merged without their maxima",
         "attention_merge",

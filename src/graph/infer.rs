@@ -411,9 +411,6 @@ fn append(operands: &[Operand<'_>], axis: usize) -> Result<Vec<(DType, Shape)>> 
 fn attention_results(attention: &Attention, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
     const OP: &str = "attention";
     let (q, k, v) = (float(OP, "q", operands[0])?, float(OP, "k", operands[1])?, float(OP, "v", operands[2])?);
-    if k.0 != v.0 {
-        return Err(Error::op(OP, format!("`k` is {} and `v` is {}, expected the same dtype", k.0, v.0)));
-    }
     let mut kinds = attention.operands.clone();
     kinds.sort_unstable();
     if let Some(pair) = kinds.windows(2).find(|pair| pair[0] == pair[1]) {

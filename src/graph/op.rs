@@ -286,7 +286,8 @@ pub enum Reduce {
 /// Scaled dot-product attention with every mask and modifier at once.
 ///
 /// `q [B, Hq, Tq, D]`, `k [B, Hkv, Tk, D]`, `v [B, Hkv, Tk, Dv]` → `out [B, Hq, Tq, Dv]`, `lse [B, Hq, Tq]` (f32).
-/// `Hq` is a multiple of `Hkv`, and query head `h` reads key head `h / (Hq/Hkv)`.
+/// `Hq` is a multiple of `Hkv`, and query head `h` reads key head `h / (Hq/Hkv)`. q, k, v and bias are f32, f16 or bf16, each
+/// as it likes (a cache may be narrower than what asks it); out has q's dtype, to which it is rounded once.
 ///
 /// ```text
 /// s[i,j]    = softcap(scale · q_i·k_j) + bias[i,j] + slope[h]·(j − (i + offset))      softcap(x) = c·tanh(x/c)

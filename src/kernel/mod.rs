@@ -27,7 +27,7 @@ use std::{fmt, sync::Arc};
 pub use activation::unary_wgsl;
 pub use append::AppendProblem;
 pub use argmax::ArgmaxProblem;
-pub use attention::{AttentionFault, AttentionProblem};
+pub use attention::{AttentionDTypes, AttentionFault, AttentionProblem};
 pub use copy::{ConcatProblem, CopyProblem, PadProblem};
 pub use gather::GatherProblem;
 pub use matmul::{Epilogue, MatmulProblem};

@@ -8,11 +8,11 @@ use super::{
 };
 use crate::{
     DType, Graph, Layout, Result, Shape, ValueId,
-    graph::Op,
+    graph::{AttentionOperand, Op},
     kernel::{
-        AppendProblem, ArgmaxProblem, AttentionProblem, ConcatProblem, CopyProblem, Epilogue, GatherProblem,
-        MatmulProblem, NormProblem, PadProblem, PointwiseProblem, Problem, Profile, ReduceProblem, RotaryProblem,
-        SoftmaxProblem, buffer_bytes,
+        AppendProblem, ArgmaxProblem, AttentionDTypes, AttentionProblem, ConcatProblem, CopyProblem, Epilogue,
+        GatherProblem, MatmulProblem, NormProblem, PadProblem, PointwiseProblem, Problem, Profile, ReduceProblem,
+        RotaryProblem, SoftmaxProblem, buffer_bytes,
     },
 };
 
@@ -372,7 +372,9 @@ fn problem(survey: &Survey<'_>, unit: &Unit, inputs: &[Layout], out: &Layout) ->
         Kind::Attention { options, lse } => {
             let [q, k, v] = [0, 1, 2].map(|i| inputs[i].clone());
             let mut problem = AttentionProblem::new(options.clone(), q, k, v, inputs[3..].to_vec());
-            problem.dtype = dtype(0);
+            let bias = options.input_of(AttentionOperand::Bias).map_or(DType::F32, dtype);
+            let stored = graph.dtype(unit.outputs[0]);
+            problem.dtypes = AttentionDTypes { q: dtype(0), k: dtype(1), v: dtype(2), bias, out: stored };
             problem.out = out.clone();
             problem.lse = *lse;
             Box::new(problem)

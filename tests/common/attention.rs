@@ -5,7 +5,7 @@ use tilewise::{
     DType, Layout, Shape, Tensor,
     gpu::Gpu,
     graph::{Align, Attention, AttentionOperand as A, Op, Window},
-    kernel::{AttentionProblem, Kernel, Problem},
+    kernel::{AttentionDTypes, AttentionProblem, Kernel, Problem},
     reference::compare::{Check, Expected},
 };
 
@@ -69,6 +69,15 @@ pub(crate) fn tensor(shape: impl Into<Shape>, data: impl Into<tilewise::Data>) -
 
 pub(crate) fn i32s(values: &[i32]) -> Tensor {
     tensor([values.len()], values.to_vec())
+}
+
+fn as_dtype(tensor: &Tensor, dtype: DType) -> Tensor {
+    let values = tensor.as_f32().expect("f32").iter();
+    match dtype {
+        DType::F16 => self::tensor(tensor.shape(), values.map(|&x| half::f16::from_f32(x)).collect::<Vec<_>>()),
+        DType::BF16 => self::tensor(tensor.shape(), values.map(|&x| half::bf16::from_f32(x)).collect::<Vec<_>>()),
+        _ => tensor.clone(),
+    }
 }
 
 /// How the elements of an operand lie in its buffer.
@@ -369,6 +378,15 @@ impl Case {
         self
     }
 
+    /// q, k, v and the bias stored so, each rounded.
+    pub(crate) fn stored(mut self, [q, k, v, bias]: [DType; 4]) -> Self {
+        (self.q, self.k, self.v) = (as_dtype(&self.q, q), as_dtype(&self.k, k), as_dtype(&self.v, v));
+        if let Some(input) = self.options.input_of(A::Bias) {
+            self.extra[input - 3] = as_dtype(&self.extra[input - 3], bias);
+        }
+        self
+    }
+
     /// B, or the number of packed sequences.
     fn items(&self) -> usize {
         match self.options.input_of(A::QueryOffsets) {
@@ -393,6 +411,9 @@ impl Case {
         let operands = layouts.split_off(3);
         let [q, k, v] = layouts.try_into().expect("three");
         let mut problem = AttentionProblem::new(self.options.clone(), q, k, v, operands);
+        let bias = self.options.input_of(A::Bias).map_or(DType::F32, |input| self.extra[input - 3].dtype());
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(Tensor::dtype);
+        problem.dtypes = AttentionDTypes { q, k, v, bias, out: q };
         problem.out = self.out.layout(problem.out_shape());
         problem.lse = self.lse;
         problem.status = self.status;
@@ -406,7 +427,7 @@ impl Case {
     /// out (in the order of its axes), lse and status, as far as they are asked for.
     pub(crate) fn run_kernel(&self, kernel: &Kernel, gpu: &Gpu) -> tilewise::Result<Vec<Tensor>> {
         let (problem, buffers) = self.problem();
-        let mut outputs = vec![(DType::F32, problem.out_shape().clone())];
+        let mut outputs = vec![(problem.dtypes.out, problem.out_shape().clone())];
         if self.lse {
             outputs.push((DType::F32, problem.lse_shape()));
         }
@@ -414,9 +435,18 @@ impl Case {
             outputs.push((DType::I32, [1].into()));
         }
         let mut results = gpu.run_kernel(kernel, &buffers.iter().collect::<Vec<_>>(), &outputs)?;
-        let stored = results[0].as_f32().expect("out is f32");
-        let values: Vec<f32> = places(&problem.out).into_iter().map(|place| stored[place]).collect();
-        results[0] = tensor(problem.out_shape(), values);
+        let places = places(&problem.out);
+        macro_rules! gathered {
+            ($values:expr) => {
+                tensor(problem.out_shape(), places.iter().map(|&place| $values[place]).collect::<Vec<_>>())
+            };
+        }
+        results[0] = match results[0].data() {
+            tilewise::Data::F32(values) => gathered!(values),
+            tilewise::Data::F16(values) => gathered!(values),
+            tilewise::Data::BF16(values) => gathered!(values),
+            other => panic!("out is {:?}", other),
+        };
         Ok(results)
     }
 

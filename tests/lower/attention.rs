@@ -458,7 +458,7 @@ fn half_precision_scores_in_f32() {
         let weights = g.cast(weights, DType::F16)?;
         g.matmul(weights, v)
     });
-    let message = "q is f32, k is f32 and v is f16; attention takes one dtype";
+    let message = "q is f32, k is f32 and v is f16: products of one dtype are recognised";
     refused(&unequal, RULE, message);
 }
 

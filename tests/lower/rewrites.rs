@@ -2,7 +2,8 @@
 
 use tilewise::{
     DType, Graph, Result, Tensor, ValueId,
-    graph::{Binary, Reduce, Unary},
+    graph::{Attention, AttentionOperand, Binary, Op, Reduce, Unary},
+    lower::Program,
 };
 
 use crate::{applied, families, input, program};
@@ -22,7 +23,6 @@ fn vanishes(reason: &str, build: impl FnOnce(&mut Graph, ValueId) -> Result<Valu
 
 #[test]
 fn what_does_nothing_goes() {
-    use tilewise::graph::Op;
     let push = |g: &mut Graph, op: Op, x: ValueId| Ok(g.push(op, &[x])?[0]);
     vanishes("cast of `x`: it has that dtype already", |g, x| push(g, Op::Cast { dtype: DType::F32 }, x));
     vanishes("reshape of `x`: it has that shape already", |g, x| g.reshape(x, [2, 3]));
@@ -109,7 +109,7 @@ fn dead_code_goes_but_inputs_stay() {
 
 const ACTIVATION: &str = "recognise activation";
 
-fn with_product(build: impl FnOnce(&mut Graph, ValueId) -> Result<ValueId>) -> tilewise::lower::Program {
+fn with_product(build: impl FnOnce(&mut Graph, ValueId) -> Result<ValueId>) -> Program {
     program(|g| {
         let (x, w, b) = (input(g, "x", &[4, 8])?, input(g, "w", &[16, 8])?, input(g, "b", &[16])?);
         let y = g.linear(x, w, Some(b))?;
@@ -232,6 +232,35 @@ fn every_kernel_that_computes_in_f32_gets_it() {
                 assert_eq!(wide.buffers[id.0].dtype, DType::F32, "{wide}");
             }
         }
+    }
+}
+
+/// Attention reads narrow operands where they are: one step instead of five, and half the bytes.
+#[test]
+fn attention_takes_narrow_operands_as_they_are() {
+    let attention = |dtypes: [DType; 4]| {
+        program(move |g| {
+            let [q, k, v] = [0, 1, 2].map(|i| g.input(["q", "k", "v"][i], dtypes[i], [1, 2, 64, 16]));
+            let bias = g.input("bias", dtypes[3], [64, 64])?;
+            let [q, k, v] = [q?, k?, v?];
+            let options = Attention { operands: vec![AttentionOperand::Bias], ..Attention::default() };
+            Ok(g.push(Op::Attention(options), &[q, k, v, bias])?[0])
+        })
+    };
+    let bytes = |program: &Program| program.steps[0].kernel.launches.iter().map(|launch| launch.bytes).sum::<u64>();
+    let wide = attention([DType::F32; 4]);
+    assert_eq!(bytes(&wide), 4 * (4 * 2 * 64 * 16 + 64 * 64));
+    let mixtures = [
+        ([DType::F16; 4], bytes(&wide) / 2),
+        ([DType::BF16; 4], bytes(&wide) / 2),
+        ([DType::F32, DType::F16, DType::BF16, DType::F32], bytes(&wide) - 2 * 2 * 2 * 64 * 16),
+    ];
+    for (dtypes, expected) in mixtures {
+        let narrow = attention(dtypes);
+        assert_eq!(families(&narrow), ["attention"], "{narrow}");
+        assert!(narrow.notes.iter().all(|note| note.rule != WIDEN), "{narrow}");
+        assert_eq!(bytes(&narrow), expected, "{narrow}");
+        assert!(narrow.to_string().contains(&format!("k:{}", dtypes[1])), "{narrow}");
     }
 }
 

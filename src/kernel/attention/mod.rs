@@ -5,6 +5,7 @@
 mod plain;
 mod setup;
 mod sizes;
+mod storage;
 mod tiled;
 
 use setup::Setup;
@@ -33,8 +34,8 @@ const MAX_HEAD: usize = 256;
 pub struct AttentionProblem {
     /// Masks, modifiers and the meaning of the operands after q, k and v.
     pub options: Attention,
-    /// The dtype of q, k, v and out. The bias is f32, lengths and offsets are i32, slopes are f32.
-    pub dtype: DType,
+    /// How q, k, v, bias and out are stored. Lengths and offsets are i32, slopes are f32.
+    pub dtypes: AttentionDTypes,
     /// `[B, Hq, Tq, D]`; packed `[ΣTq, Hq, D]`.
     pub q: Layout,
     /// `[B, Hkv, Tk, D]`; packed `[ΣTk, Hkv, D]`.
@@ -51,6 +52,41 @@ pub struct AttentionProblem {
     /// Whether the last output is the status word, i32 `[1]`: 0 if every length and offset fits, otherwise a bit for each
     /// kind of fault (see [`AttentionFault`]).
     pub status: bool,
+}
+
+/// The dtypes of the float operands of attention and of its result: f32, f16 or bf16 each. Scores, their statistics and
+/// sums are f32 whatever they are; out is rounded once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AttentionDTypes {
+    /// Of q.
+    pub q: DType,
+    /// Of k.
+    pub k: DType,
+    /// Of v.
+    pub v: DType,
+    /// Of the additive bias, if there is one.
+    pub bias: DType,
+    /// Of out.
+    pub out: DType,
+}
+
+impl Default for AttentionDTypes {
+    /// f32 for all.
+    fn default() -> Self {
+        AttentionDTypes::all(DType::F32)
+    }
+}
+
+impl AttentionDTypes {
+    /// The same for all.
+    pub fn all(dtype: DType) -> Self {
+        AttentionDTypes { q: dtype, k: dtype, v: dtype, bias: dtype, out: dtype }
+    }
+
+    /// With names.
+    fn named(self) -> [(&'static str, DType); 5] {
+        [("q", self.q), ("k", self.k), ("v", self.v), ("bias", self.bias), ("out", self.out)]
+    }
 }
 
 /// Bits of the status word: which lengths or offsets did not fit and were clamped.
@@ -77,7 +113,8 @@ impl AttentionProblem {
             *last = dv;
         }
         let out = Layout::contiguous(shape);
-        AttentionProblem { options, dtype: DType::F32, q, k, v, operands, out, lse: false, status: false }
+        let dtypes = AttentionDTypes::default();
+        AttentionProblem { options, dtypes, q, k, v, operands, out, lse: false, status: false }
     }
 
     /// The shape of `out`.
@@ -126,9 +163,6 @@ impl Variant {
 
     /// Why the variant can't run here, if it can't.
     fn refusal(self, setup: &Setup<'_>) -> Option<String> {
-        if setup.problem.dtype != DType::F32 {
-            return Some(format!("reads and writes f32, not {}", setup.problem.dtype));
-        }
         let widest = setup.sizes.d.max(setup.sizes.dv);
         if widest > MAX_HEAD {
             return Some(format!("a head of {widest} is wider than {MAX_HEAD}"));
@@ -182,6 +216,11 @@ impl Problem for AttentionProblem {
     fn summary(&self) -> String {
         let options = &self.options;
         let mut words = vec![format!("q{} k{} v{}", self.q.shape, self.k.shape, self.v.shape)];
+        let mut narrow = self.dtypes.named().to_vec();
+        narrow.retain(|&(name, dtype)| {
+            dtype != DType::F32 && (name != "bias" || self.operand(AttentionOperand::Bias).is_some())
+        });
+        words.extend(narrow.into_iter().map(|(name, dtype)| format!("{name}:{dtype}")));
         if options.causal {
             words.push("+causal".into());
         }

@@ -12,20 +12,23 @@ const TILING: Tiling = Tiling { rows: 64, span: 1, splits: 1 };
 pub(super) fn kernel(setup: &Setup<'_>) -> Result<Kernel> {
     let mut kernel = setup.begin()?;
     let widest = setup.sizes.d.max(setup.sizes.dv);
+    let out = setup.out(&mut kernel);
     let source = setup
         .specialize("attention", include_str!("../../../shaders/attention.wgsl"))
         .value("D_MAX", widest.next_power_of_two().max(16))
-        .region("LSE", setup.problem.lse)
-        .source()?;
+        .region("LSE", setup.problem.lse);
+    let source = ["q", "k", "v", "bias"].into_iter().fold(source, |source, name| setup.reads_one(source, name));
+    let source = setup.writes_two(source, out, "write_two").source()?;
     kernel.launches.push(Launch {
         label: "plain".into(),
         source,
-        bindings: setup.inputs().into_iter().chain(setup.outputs()).collect(),
+        bindings: setup.inputs().into_iter().chain(setup.outputs(out)).collect(),
         params: setup.params(TILING),
         grid: setup.grid(TILING)?,
         flops: setup.flops(),
         bytes: setup.bytes(),
     });
+    setup.finish(&mut kernel, out)?;
     Ok(kernel)
 }
 

@@ -1,8 +1,9 @@
 //! What every variant shares: the launch that cleans up lengths and offsets, regions, bindings and parameters.
 
 use super::{
-    AttentionProblem,
+    AttentionDTypes, AttentionProblem,
     sizes::{Sizes, window},
+    storage::Out,
 };
 use crate::{
     Layout, Result,
@@ -38,7 +39,7 @@ impl<'a> Setup<'a> {
         Ok(Setup { problem, profile, sizes: Sizes::of(problem)? })
     }
 
-    fn has(&self, operand: A) -> bool {
+    pub(super) fn has(&self, operand: A) -> bool {
         self.problem.operand(operand).is_some()
     }
 
@@ -142,8 +143,8 @@ impl<'a> Setup<'a> {
     }
 
     /// out, and lse if it is asked for.
-    pub(super) fn outputs(&self) -> Vec<Binding> {
-        [Operand::Output(0)].into_iter().chain(self.lse()).map(Binding::write).collect()
+    pub(super) fn outputs(&self, out: Out) -> Vec<Binding> {
+        [out.operand()].into_iter().chain(self.lse()).map(Binding::write).collect()
     }
 
     /// The buffer of records and slopes; slopes alone are read where they are.
@@ -245,11 +246,12 @@ impl<'a> Setup<'a> {
     /// Every element of q, k, v, mask, bias and out once.
     pub(super) fn bytes(&self) -> u64 {
         let problem = self.problem;
-        let wide = [&problem.q, &problem.k, &problem.v, &problem.out].into_iter().map(distinct).sum::<u64>() * 4;
-        let bias = problem.operand(A::Bias).map_or(0, |layout| 4 * distinct(layout));
+        let of = |layout: &Layout, dtype: DType| distinct(layout) * dtype.bytes() as u64;
+        let AttentionDTypes { q, k, v, bias, out } = problem.dtypes;
+        let bias = problem.operand(A::Bias).map_or(0, |layout| of(layout, bias));
         let mask = problem.operand(A::Mask).map_or(0, distinct);
         let lse = if problem.lse { 4 * self.all_rows() as u64 } else { 0 };
-        wide + bias + mask + lse
+        of(&problem.q, q) + of(&problem.k, k) + of(&problem.v, v) + of(&problem.out, out) + bias + mask + lse
     }
 }
 

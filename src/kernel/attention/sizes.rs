@@ -56,6 +56,9 @@ impl Sizes {
             }
             in_reach(name, layout)?;
         }
+        if let Some((name, dtype)) = problem.dtypes.named().into_iter().find(|(_, dtype)| !dtype.is_float()) {
+            return Err(Error::dtype(OP, name, dtype, "f32, f16 or bf16"));
+        }
         let [batch, heads, rows, d] = axes(&problem.q.shape);
         let [_, kv_heads, keys, dv] = axes(&problem.v.shape);
         let fit = [

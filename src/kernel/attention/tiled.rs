@@ -135,7 +135,10 @@ fn span(setup: &Setup<'_>, rows: usize) -> usize {
 }
 
 fn template(setup: &Setup<'_>, shape: Shape) -> Specialization {
-    shape.fill(setup.specialize("attention_tiled", include_str!("../../../shaders/attention_tiled.wgsl")))
+    let source = setup.specialize("attention_tiled", include_str!("../../../shaders/attention_tiled.wgsl"));
+    let source = ["k", "bias"].into_iter().fold(shape.fill(source), |source, name| setup.reads_one(source, name));
+    let source = setup.reads_four(source, "q", &setup.problem.q);
+    setup.reads_four(source, "v", &setup.problem.v)
 }
 
 fn tall(setup: &Setup<'_>) -> Shape {
@@ -159,15 +162,17 @@ pub(super) fn kernel(setup: &Setup<'_>) -> Result<Kernel> {
     let mut kernel = setup.begin()?;
     let shape = tall(setup);
     let tiling = Tiling { rows: shape.br, span: span(setup, shape.br), splits: 1 };
+    let out = setup.out(&mut kernel);
     kernel.launches.push(Launch {
         label: "tiled".into(),
-        source: template(setup, shape).region("LSE", setup.problem.lse).source()?,
-        bindings: setup.inputs().into_iter().chain(setup.outputs()).collect(),
+        source: setup.writes_four(template(setup, shape), out).region("LSE", setup.problem.lse).source()?,
+        bindings: setup.inputs().into_iter().chain(setup.outputs(out)).collect(),
         params: setup.params(tiling),
         grid: setup.grid(tiling)?,
         flops: setup.flops(),
         bytes: setup.bytes(),
     });
+    setup.finish(&mut kernel, out)?;
     Ok(kernel)
 }
 
@@ -223,8 +228,10 @@ pub(super) fn split_kernel(setup: &Setup<'_>) -> Result<Kernel> {
     });
 
     let sizes = &setup.sizes;
-    let elements = (setup.all_rows() * sizes.dv.max(1)) as u64;
-    let workgroups = elements.div_ceil(WG);
+    let out = setup.out(&mut kernel);
+    let columns = out.elements_at_once(setup);
+    let invocations = (setup.all_rows() * sizes.dv.div_ceil(columns).max(1)) as u64;
+    let workgroups = invocations.div_ceil(WG);
     let mut params = vec![
         workgroups as u32,
         tiling.splits as u32,
@@ -236,16 +243,20 @@ pub(super) fn split_kernel(setup: &Setup<'_>) -> Result<Kernel> {
     ];
     params.extend(setup.strides(&setup.problem.out));
     params.extend(setup.lse_steps());
+    let merge = Specialization::new("attention_merge", include_str!("../../../shaders/attention_merge.wgsl"));
     kernel.launches.push(Launch {
         label: "split-kv: merge".into(),
-        source: Specialization::new("attention_merge", include_str!("../../../shaders/attention_merge.wgsl"))
+        source: setup
+            .writes_two(merge, out, "write")
+            .value("COLUMNS", columns)
             .region("LSE", setup.problem.lse)
             .source()?,
-        bindings: [Binding::read(parts)].into_iter().chain(setup.outputs()).collect(),
+        bindings: [Binding::read(parts)].into_iter().chain(setup.outputs(out)).collect(),
         params,
         grid: fold_grid(workgroups, setup.profile, "attention")?,
         flops: 0,
-        bytes: part_bytes + 4 * elements,
+        bytes: part_bytes + setup.out_bytes(out),
     });
+    setup.finish(&mut kernel, out)?;
     Ok(kernel)
 }

@@ -298,7 +298,7 @@ impl Plan {
         let [q, k] = [scores.q, scores.k];
         let [dq, dk, dv] = [q, k, v].map(|matrix| graph.dtype(matrix.value));
         if dq != dk || dq != dv {
-            return Err(format!("q is {dq}, k is {dk} and v is {dv}; attention takes one dtype"));
+            return Err(format!("q is {dq}, k is {dk} and v is {dv}: products of one dtype are recognised"));
         }
         if [q, k, v].iter().any(|matrix| graph.shape(matrix.value).rank() < 2) {
             return Err("one of q, k and v is a vector".into());

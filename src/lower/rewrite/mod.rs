@@ -48,7 +48,7 @@ pub(super) fn rewrite(given: &Graph, profile: &Profile, options: &Options) -> Re
     let narrow = work.graph.values().iter().any(|value| widen::is_narrow(value.dtype));
     if narrow || has(&work, |node| matches!(node.op, Op::Append { .. })) {
         let mut widened = widen::Widened::default();
-        work.pass(given, &mut |rebuild, id| widened.widen(rebuild, id, profile))?;
+        work.pass(given, &mut |rebuild, id| widened.widen(rebuild, id))?;
     }
     // Joins the views that the rules put end to end, and drops what they left without users.
     work.pass(given, &mut simplify::simplify)?;

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::Rebuild;
 use crate::{
     DType, Layout, Result, ValueId,
-    graph::{AttentionOperand, NodeId, Op},
-    kernel::{AppendProblem, AttentionProblem, Candidate, Problem, Profile},
+    graph::{NodeId, Op},
+    kernel::AppendProblem,
 };
 
 const RULE: &str = "widen";
@@ -22,7 +22,7 @@ pub(super) fn is_narrow(dtype: DType) -> bool {
 
 impl Widened {
     /// Puts conversions to f32 around an operation with narrow operands that no kernel reads as they are.
-    pub(super) fn widen(&mut self, rebuild: &mut Rebuild<'_>, id: NodeId, profile: &Profile) -> Result<bool> {
+    pub(super) fn widen(&mut self, rebuild: &mut Rebuild<'_>, id: NodeId) -> Result<bool> {
         let graph = rebuild.old;
         let node = graph.node(id);
         let narrow = |i: usize| node.inputs.get(i).is_some_and(|&v| is_narrow(graph.dtype(v)));
@@ -35,11 +35,6 @@ impl Widened {
             | Op::Rotary { .. }
             | Op::Reduce { .. }
             | Op::Argmax { .. } => (0..node.inputs.len()).map(narrow).collect(),
-            Op::Attention(attention) => {
-                let as_they_are = takes_narrow(rebuild, id, profile);
-                let bias = attention.input_of(AttentionOperand::Bias);
-                (0..node.inputs.len()).map(|i| (i < 3 && !as_they_are || Some(i) == bias) && narrow(i)).collect()
-            }
             Op::Append { axis, .. } => {
                 let update = Layout::contiguous(graph.shape(node.inputs[1]));
                 let wide = !AppendProblem::takes(graph.dtype(node.inputs[0]), &update, *axis);
@@ -87,17 +82,4 @@ impl Widened {
         self.0.insert(new, wide);
         Ok(wide)
     }
-}
-
-/// Whether an attention kernel reads q, k and v in their own dtype.
-fn takes_narrow(rebuild: &Rebuild<'_>, id: NodeId, profile: &Profile) -> bool {
-    let graph = rebuild.old;
-    let node = graph.node(id);
-    let Op::Attention(attention) = &node.op else { return false };
-    let dense = |i: usize| Layout::contiguous(graph.shape(node.inputs[i]));
-    let dtype = graph.dtype(node.inputs[0]);
-    let operands = (3..node.inputs.len()).map(dense).collect();
-    let mut problem = AttentionProblem::new(attention.clone(), dense(0), dense(1), dense(2), operands);
-    problem.dtype = dtype;
-    dtype == graph.dtype(node.inputs[1]) && problem.candidates(profile).iter().any(Candidate::is_usable)
 }

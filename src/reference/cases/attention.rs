@@ -67,11 +67,12 @@ fn sizes(all: &mut Cases) -> Result<()> {
 type Feature = fn(&mut Setup);
 
 /// Every option, alone and then in pairs.
-const FEATURES: [Feature; 30] = [
+const FEATURES: [Feature; 32] = [
     |s| s.scale = Some(0.7),
     |s| s.softcap = Some(3.0),
     |s| s.causal = true,
     |s| (s.causal, s.align) = (true, Align::BottomRight),
+    |s| (s.causal, s.align, s.key_lengths) = (true, Align::BottomRight, true),
     |s| (s.causal, s.align) = (true, Align::Offset(5)),
     |s| (s.causal, s.align) = (true, Align::Offset(-5)),
     |s| (s.causal, s.align) = (true, Align::PerItem),
@@ -96,8 +97,9 @@ const FEATURES: [Feature; 30] = [
     |s| (s.slopes, s.align) = (true, Align::BottomRight),
     |s| s.packed = true,
     |s| s.by_position = true,
-    |s| s.dtype = DType::F16,
-    |s| s.dtype = DType::BF16,
+    |s| s.dtypes = [DType::F16; 4],
+    |s| (s.dtypes, s.bias) = ([DType::BF16; 4], Some([1, 0, 0, 0])),
+    |s| s.dtypes = [DType::F32, DType::F16, DType::BF16, DType::F32],
 ];
 
 fn options(all: &mut Cases) -> Result<()> {
@@ -186,6 +188,17 @@ fn edges(all: &mut Cases) -> Result<()> {
             Ok(vec![draft.graph.attention(q, k, v, crate::graph::Mask::none())?])
         })?;
     }
+    // The value of the only key, which the result's dtype rounds.
+    for dtype in [DType::F16, DType::BF16] {
+        all.add(FAMILY, format!("a value rounded to {dtype}"), Check::Exact, |draft| {
+            let q = draft.reals("q", dtype, [1, 2, 9, 16], [-1.0, 1.0])?;
+            let k = draft.reals("k", DType::F32, [1, 2, 1, 16], [-1.0, 1.0])?;
+            let odd = draft.reals("odd", DType::F32, [1, 2, 1, 15], [-9.0, 9.0])?;
+            let even = draft.reals("even", DType::F32, [1, 2, 1, 16], [-9.0, 9.0])?;
+            let [odd, even] = [odd, even].map(|v| draft.graph.attention(q, k, v, crate::graph::Mask::none()));
+            Ok(vec![odd?, even?])
+        })?;
+    }
     // Written out by hand, as lowering may recognise it.
     for causal in [false, true] {
         let name = if causal { "written out, with a mask" } else { "written out" };
@@ -228,7 +241,8 @@ struct Setup {
     keys: usize,
     width: usize,
     value_width: usize,
-    dtype: DType,
+    /// Of q, k, v and bias.
+    dtypes: [DType; 4],
     scale: Option<f32>,
     softcap: Option<f32>,
     causal: bool,
@@ -256,7 +270,7 @@ impl Default for Setup {
             keys: 35,
             width: 16,
             value_width: 16,
-            dtype: DType::F32,
+            dtypes: [DType::F32; 4],
             scale: None,
             softcap: None,
             causal: false,
@@ -293,7 +307,11 @@ impl Setup {
             keys: random.pick(&[1, 2, 7, 16, 17, 33, 67, 130]),
             width,
             value_width: if random.one_in(4) { random.size(1, 70) } else { width },
-            dtype: if random.one_in(4) { random.pick(&[DType::F16, DType::BF16]) } else { DType::F32 },
+            dtypes: match random.size(0, 7) {
+                0 => [random.pick(&[DType::F16, DType::BF16]); 4],
+                1 => [(); 4].map(|()| random.pick(&[DType::F32, DType::F16, DType::BF16])),
+                _ => [DType::F32; 4],
+            },
             scale: random.one_in(3).then(|| random.real(-0.5, 1.0) as f32),
             softcap: random.one_in(4).then(|| random.real(1.0, 5.0) as f32),
             causal: random.one_in(2),
@@ -330,7 +348,9 @@ impl Setup {
         put(self.key_heads != self.heads, format_args!("/{}", self.key_heads));
         put(true, format_args!(" t{}x{} d{}", self.queries, self.keys, self.width));
         put(self.value_width != self.width, format_args!("/{}", self.value_width));
-        put(self.dtype != DType::F32, format_args!(" {}", self.dtype));
+        let [q, k, v, bias] = self.dtypes;
+        put([q, k, v] != [DType::F32; 3], format_args!(" {q}"));
+        put([k, v] != [q; 2], format_args!("/{k}/{v}"));
         put(self.packed, format_args!(" packed"));
         put(self.by_position, format_args!(" [B,T,H,D]"));
         put(self.scale.is_some(), format_args!(" scale {}", self.scale.unwrap_or_default()));
@@ -346,6 +366,7 @@ impl Setup {
         put(self.mask.is_some(), format_args!(" mask {}", axes(self.mask.unwrap_or_default())));
         put(self.mask.is_some() && self.short, format_args!(" short"));
         put(self.bias.is_some(), format_args!(" bias {}", axes(self.bias.unwrap_or_default())));
+        put(self.bias.is_some() && bias != DType::F32, format_args!(" {bias}"));
         put(self.key_lengths, format_args!(" key lengths"));
         put(self.query_lengths, format_args!(" query lengths"));
         put(self.slopes, format_args!(" alibi"));
@@ -375,7 +396,8 @@ fn add(all: &mut Cases, prefix: &str, setup: &Setup) -> Result<()> {
 
 fn build(draft: &mut Draft, setup: &Setup) -> Result<Vec<ValueId>> {
     use AttentionOperand as A;
-    let Setup { batch, heads, key_heads, width, value_width, dtype, .. } = *setup;
+    let Setup { batch, heads, key_heads, width, value_width, dtypes: [q_dtype, k_dtype, v_dtype, bias_dtype], .. } =
+        *setup;
     let mut operands = Vec::new();
     let mut extra = Vec::new();
     let (mut queries, mut keys) = (setup.queries, setup.keys);
@@ -394,7 +416,7 @@ fn build(draft: &mut Draft, setup: &Setup) -> Result<Vec<ValueId>> {
             extra.push(draft.given(operand.name(), Tensor::new([batch + 1], starts)?)?);
         }
     }
-    let rows = |draft: &mut Draft, name: &str, heads: usize, length: usize, width: usize| {
+    let rows = |draft: &mut Draft, name: &str, dtype: DType, heads: usize, length: usize, width: usize| {
         let range = [-1.0, 1.0];
         if setup.packed {
             draft.reals(name, dtype, [length, heads, width], range)
@@ -405,9 +427,9 @@ fn build(draft: &mut Draft, setup: &Setup) -> Result<Vec<ValueId>> {
             draft.reals(name, dtype, [batch, heads, length, width], range)
         }
     };
-    let q = rows(draft, "q", heads, queries, width)?;
-    let k = rows(draft, "k", key_heads, keys, width)?;
-    let v = rows(draft, "v", key_heads, keys, value_width)?;
+    let q = rows(draft, "q", q_dtype, heads, queries, width)?;
+    let k = rows(draft, "k", k_dtype, key_heads, keys, width)?;
+    let v = rows(draft, "v", v_dtype, key_heads, keys, value_width)?;
     if let Some(ones) = setup.mask {
         operands.push(A::Mask);
         extra.push(draft.wholes("mask", DType::Bool, setup.per_score(ones, setup.short), [0, 1])?);
@@ -417,7 +439,12 @@ fn build(draft: &mut Draft, setup: &Setup) -> Result<Vec<ValueId>> {
         let n = shape.checked_elements(FAMILY)?;
         let hidden = f32::NEG_INFINITY;
         let bias = (0..n).map(|_| if draft.random.one_in(4) { hidden } else { draft.random.real(-2.0, 2.0) as f32 });
-        let bias = Tensor::new(shape, bias.collect::<Vec<_>>())?;
+        let bias: Vec<f32> = bias.collect();
+        let bias = match bias_dtype {
+            DType::F16 => Tensor::new(shape, bias.into_iter().map(half::f16::from_f32).collect::<Vec<_>>())?,
+            DType::BF16 => Tensor::new(shape, bias.into_iter().map(half::bf16::from_f32).collect::<Vec<_>>())?,
+            _ => Tensor::new(shape, bias)?,
+        };
         operands.push(A::Bias);
         extra.push(draft.given("bias", bias)?);
     }

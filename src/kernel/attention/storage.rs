@@ -1,0 +1,198 @@
+//! How q, k, v, bias and out are stored: the element types of the bindings, and the functions that read and write them.
+//!
+//! Narrow floats lie two to a word. Where the rows of an operand allow it, four elements are read or written at once.
+
+use super::{AttentionOperand as A, setup::Setup};
+use crate::{
+    DType, Layout, Result,
+    kernel::{Arg, Candidate, Instr, Kernel, Operand, PointwiseProblem, Problem, Specialization, buffer_bytes},
+};
+
+/// Where a variant writes f32 or whole words of narrow elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Out {
+    /// Into the output, in its dtype.
+    Direct,
+    /// Into a scratch buffer of f32 in the order of the output, which a launch of its own rounds: a word of the output has
+    /// elements of two rows.
+    Rounded(Operand),
+}
+
+impl Out {
+    pub(super) fn operand(self) -> Operand {
+        match self {
+            Out::Direct => Operand::Output(0),
+            Out::Rounded(scratch) => scratch,
+        }
+    }
+
+    /// Elements that an invocation has to write together.
+    pub(super) fn elements_at_once(self, setup: &Setup<'_>) -> usize {
+        if self == Out::Direct && is_narrow(setup.problem.dtypes.out) { 2 } else { 1 }
+    }
+}
+
+/// Whether whole groups of `elements` of a row lie side by side, and each group where a whole one would.
+fn is_grouped(layout: &Layout, elements: usize) -> bool {
+    let Some((&width, outer)) = layout.shape.split_last() else { return false };
+    let (step, steps) = (layout.strides[outer.len()], &layout.strides[..outer.len()]);
+    width.is_multiple_of(elements)
+        && layout.offset.is_multiple_of(elements)
+        && (step == 1 || width == 0)
+        && outer.iter().zip(steps).all(|(&size, &step)| size <= 1 || step % elements as isize == 0)
+}
+
+/// The element at index `i`, as f32.
+fn element(name: &str, dtype: DType, i: &str) -> String {
+    match dtype {
+        DType::F16 => format!("unpack2x16float({name}[{i} >> 1u] >> (16u * ({i} & 1u))).x"),
+        DType::BF16 => format!("bitcast<f32>(({name}[{i} >> 1u] >> (16u * ({i} & 1u))) << 16u)"),
+        _ => format!("{name}[{i}]"),
+    }
+}
+
+/// Two bits patterns of `dtype` as a word.
+fn word(dtype: DType, low: &str, high: &str) -> String {
+    let bits = if dtype == DType::F16 { "f16_bits" } else { "bf16_bits" };
+    format!("{bits}({low}) | ({bits}({high}) << 16u)")
+}
+
+fn is_narrow(dtype: DType) -> bool {
+    dtype != DType::F32
+}
+
+impl Setup<'_> {
+    /// `{name}_at`, which reads one element, and `{name}_elem`.
+    pub(super) fn reads_one(&self, source: Specialization, name: &str) -> Specialization {
+        let dtype = self.dtype(name);
+        if !is_narrow(dtype) {
+            return source;
+        }
+        let value = element(name, dtype, "i");
+        let body = if (name, dtype) == ("bias", DType::F16) {
+            // By its bits: a driver need not keep infinities in arithmetic.
+            format!(
+                "let hidden = ((bias[i >> 1u] >> (16u * (i & 1u))) & 0xffffu) == 0xfc00u; return bitcast<f32>(select(bitcast<u32>({value}), 0xff800000u, hidden));"
+            )
+        } else {
+            format!("return {value};")
+        };
+        source
+            .ty(&format!("{name}_elem"), "u32")
+            .function(&format!("{name}_at"), format!("fn {name}_at(i: u32) -> f32 {{ {body} }}"))
+    }
+
+    /// `{name}_four`, which reads four elements of a row, and `{name}_elem`.
+    pub(super) fn reads_four(&self, source: Specialization, name: &str, layout: &Layout) -> Specialization {
+        let dtype = self.dtype(name);
+        let (ty, body) = match (is_grouped(layout, 4), is_narrow(dtype)) {
+            (true, false) => ("vec4<f32>", format!("return {name}[(row + d.x) >> 2u];")),
+            (true, true) => {
+                let [low, high] = ["x", "y"].map(|half| match dtype {
+                    DType::F16 => format!("unpack2x16float(two.{half})"),
+                    _ => format!("bitcast<vec2<f32>>(vec2<u32>(two.{half} << 16u, two.{half} & 0xffff0000u))"),
+                });
+                let body = format!("let two = {name}[(row + d.x) >> 2u]; return vec4<f32>({low}, {high});");
+                ("vec2<u32>", body)
+            }
+            (false, true) => {
+                let all = ["at.x", "at.y", "at.z", "at.w"].map(|at| element(name, dtype, at)).join(", ");
+                ("u32", format!("let at = row + d * step; return vec4<f32>({all});"))
+            }
+            (false, false) => return source,
+        };
+        let definition = format!("fn {name}_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f32> {{ {body} }}");
+        source.ty(&format!("{name}_elem"), ty).function(&format!("{name}_four"), definition)
+    }
+
+    fn dtype(&self, name: &str) -> DType {
+        let dtypes = &self.problem.dtypes;
+        match name {
+            "q" => dtypes.q,
+            "k" => dtypes.k,
+            "v" => dtypes.v,
+            _ if self.has(A::Bias) => dtypes.bias,
+            _ => DType::F32,
+        }
+    }
+
+    /// Where out is written: an invocation that writes narrow elements must own whole words.
+    pub(super) fn out(&self, kernel: &mut Kernel) -> Out {
+        let problem = self.problem;
+        if !is_narrow(problem.dtypes.out) || is_grouped(&problem.out, 2) {
+            return Out::Direct;
+        }
+        self.rounded(kernel)
+    }
+
+    /// A scratch buffer in place of out.
+    fn rounded(&self, kernel: &mut Kernel) -> Out {
+        kernel.scratch.push(buffer_bytes(DType::F32, self.elements()));
+        Out::Rounded(Operand::Scratch(kernel.scratch.len() - 1))
+    }
+
+    /// Bytes that the launch before the rounding writes to out.
+    pub(super) fn out_bytes(&self, out: Out) -> u64 {
+        let dtype = if out == Out::Direct { self.problem.dtypes.out } else { DType::F32 };
+        (self.elements() * dtype.bytes()) as u64
+    }
+
+    /// Elements of out.
+    fn elements(&self) -> usize {
+        self.problem.out.shape.iter().product()
+    }
+
+    /// `write_two`, or as it is called, with `two` in its parameters: columns d and d + 1 of a row of out.
+    pub(super) fn writes_two(&self, source: Specialization, out: Out, slot: &str) -> Specialization {
+        let dtype = self.problem.dtypes.out;
+        if out != Out::Direct || !is_narrow(dtype) {
+            return source;
+        }
+        let word = word(dtype, "two.x", "two.y");
+        source.region("NARROW", true).ty("out_elem", "u32").function(
+            slot,
+            format!("fn {slot}(row: u32, d: u32, step: u32, two: vec2<f32>) {{ out[(row + d) >> 1u] = {word}; }}"),
+        )
+    }
+
+    /// `write_four`: columns d to d + 4 of a row of out, as far as there are.
+    pub(super) fn writes_four(&self, source: Specialization, out: Out) -> Specialization {
+        let narrow = out == Out::Direct && is_narrow(self.problem.dtypes.out);
+        let dtype = self.problem.dtypes.out;
+        let [low, high] = [word(dtype, "four.x", "four.y"), word(dtype, "four.z", "four.w")];
+        let (ty, body) = match (is_grouped(&self.problem.out, 4), narrow) {
+            (true, false) => ("vec4<f32>", "if d < width { out[(row + d) >> 2u] = four; }".into()),
+            (true, true) => {
+                ("vec2<u32>", format!("if d < width {{ out[(row + d) >> 2u] = vec2<u32>({low}, {high}); }}"))
+            }
+            (false, true) => {
+                let at = "let at = (row + d) >> 1u;";
+                let body =
+                    format!("{at} if d < width {{ out[at] = {low}; }} if d + 2u < width {{ out[at + 1u] = {high}; }}");
+                ("u32", body)
+            }
+            (false, false) => return source,
+        };
+        source.region("NARROW", narrow).ty("out_elem", ty).function(
+            "write_four",
+            format!("fn write_four(row: u32, d: u32, step: u32, width: u32, four: vec4<f32>) {{ {body} }}"),
+        )
+    }
+
+    /// The launch that rounds what was written in f32, if it was.
+    pub(super) fn finish(&self, kernel: &mut Kernel, out: Out) -> Result<()> {
+        let Out::Rounded(scratch) = out else { return Ok(()) };
+        let dense = Layout::contiguous([self.elements()]);
+        let dtype = self.problem.dtypes.out;
+        let cast = Instr::Cast(dtype, Arg::Operand(0));
+        let round = PointwiseProblem::new(dense.shape.clone(), dtype, vec![(DType::F32, dense)], vec![cast]);
+        let variant = round.candidates(self.profile).into_iter().find(Candidate::is_usable);
+        let launches = round.kernel(variant.map_or("", |candidate| candidate.variant), self.profile)?.launches;
+        kernel.launches.extend(launches.into_iter().map(|mut launch| {
+            launch.label = format!("round to {dtype}");
+            launch.bindings.iter_mut().filter(|b| b.operand == Operand::Input(0)).for_each(|b| b.operand = scratch);
+            launch
+        }));
+        Ok(())
+    }
+}
