@@ -36,7 +36,7 @@ pub use request::{End, Generated, Request, Sequence, Strategy, Time, Token};
 pub use sample::distribution;
 
 use crate::{
-    DType, Error, Graph, Result, Shape,
+    DType, Error, Graph, Result, Shape, Tensor,
     gpu::{Executable, Gpu, Parameters, Wait, wgpu},
 };
 use program::{Kind, Plan, Readback};
@@ -112,15 +112,25 @@ impl<M: Autoregressive> Generator<M> {
         &self.model
     }
 
-    /// Makes every program that requests of this strategy can need; otherwise the first such request does.
+    /// Makes every program that requests of this strategy can need, and runs each once: many drivers compile only then. Otherwise the
+    /// first such request does.
     pub async fn prepare_async(&mut self, request: &Request) -> Result<()> {
+        self.prepare_with(request, Wait::Wake).await
+    }
+
+    async fn prepare_with(&mut self, request: &Request, wait: Wait) -> Result<()> {
         let readback = run::readback(request);
         let sources = self.plan.sources.clone().into_iter().map(|tokens| Kind::Remember { tokens });
         let chunks = [1].into_iter().chain(self.plan.chunks.clone());
         let steps = chunks.map(|tokens| Kind::Step { tokens, readback });
         let reorder = matches!(request.strategy, Strategy::Beam { .. }).then_some(Kind::Reorder);
         for kind in sources.chain(steps).chain(reorder) {
-            self.program(kind).await?;
+            let program = self.program(kind).await?;
+            let known =
+                program.inputs().map(|(name, dtype, shape)| Ok((name.to_string(), Tensor::zeros(dtype, shape)?)));
+            let zeros: Vec<(String, Tensor)> = known.collect::<Result<_>>()?;
+            let inputs: Vec<(&str, &Tensor)> = zeros.iter().map(|(name, zero)| (name.as_str(), zero)).collect();
+            program.run_with(&inputs, wait).await?;
         }
         Ok(())
     }
@@ -128,7 +138,7 @@ impl<M: Autoregressive> Generator<M> {
     /// [`Generator::prepare_async`], blocking.
     #[cfg(feature = "native")]
     pub fn prepare(&mut self, request: &Request) -> Result<()> {
-        pollster::block_on(self.prepare_async(request))
+        pollster::block_on(self.prepare_with(request, Wait::Block))
     }
 
     /// Answers a request. `on_token` is called with each token as soon as it is known, and can break off.
