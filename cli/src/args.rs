@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 use tilewise::{gpu::Gpu, tune::Table};
 
 /// Fused masked attention, layer norm and matmul on wgpu, checked against a CPU reference.
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Show what becomes of a graph: fusions, kernels, buffers, WGSL.
     Explain(ExplainArgs),
+    /// Turn texts into vectors with a BERT of sentence-transformers.
+    Embed(EmbedArgs),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -171,6 +174,83 @@ pub(crate) struct ExplainArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct EmbedArgs {
+    /// The model's folder: config.json, tokenizer.json, model.safetensors and, where it has them, sentence-transformers' files.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: PathBuf,
+    /// The texts. Without any, and without --file, the standard input is read, one text a line.
+    #[arg(value_name = "TEXT")]
+    pub(crate) texts: Vec<String>,
+    /// Read texts from this file, one a line; `-` is the standard input. A blank line is an empty text.
+    #[arg(long, value_name = "FILE", conflicts_with = "texts")]
+    pub(crate) file: Option<PathBuf>,
+    /// Each line is JSON: a string, or an object with a string `text`. So a text can have line breaks.
+    #[arg(long, conflicts_with = "texts")]
+    pub(crate) json_lines: bool,
+    /// What to write.
+    #[arg(long, value_enum, default_value_t = EmbedFormat::Json)]
+    pub(crate) format: EmbedFormat,
+    /// Where to write it. Default: the standard output.
+    #[arg(long, value_name = "FILE", required_if_eq("format", "safetensors"))]
+    pub(crate) output: Option<PathBuf>,
+    /// How tokens become one vector; several, with commas between, are put end to end. Default: as the model's files say.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "MODE")]
+    pub(crate) pooling: Vec<PoolingMode>,
+    /// Whether vectors get length 1. Default: as the model's files say.
+    #[arg(long, value_name = "true|false")]
+    pub(crate) normalize: Option<bool>,
+    /// The most tokens of a text, the special ones included. Default: as the model's files say.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<usize>,
+    /// What to do with longer texts.
+    #[arg(long, value_enum, default_value_t = LongTexts::Truncate)]
+    pub(crate) long: LongTexts,
+    /// Put this prompt of the model's files before each text. Default: the one that they say.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) prompt: Option<String>,
+    /// The most tokens that run at once, in texts of similar length; a longer text runs alone.
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub(crate) batch_tokens: u32,
+}
+
+/// What `embed` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EmbedFormat {
+    /// One object: how the vectors were made, and each text with its vector.
+    Json,
+    /// A line for each text: an object with the text and its vector.
+    JsonLines,
+    /// Tensors `embeddings` f32 [N, E] and `tokens` i32 [N].
+    Safetensors,
+    /// How similar each two texts are (the cosine of their vectors), for a handful.
+    Table,
+}
+
+/// How the tokens of a text become one vector, under sentence-transformers' names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub(crate) enum PoolingMode {
+    /// The first token's.
+    Cls,
+    /// The greatest of each feature.
+    Max,
+    /// The mean.
+    Mean,
+    /// The sum over the root of the number of tokens.
+    MeanSqrtLenTokens,
+}
+
+/// What to do with a text of more tokens than the model takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LongTexts {
+    /// Embed its beginning, and say so.
+    Truncate,
+    /// Stop.
+    Refuse,
 }
 
 impl DeviceArgs {

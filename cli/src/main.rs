@@ -4,6 +4,7 @@
 
 mod args;
 mod bench;
+mod embed;
 mod explain;
 mod info;
 mod output;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         Command::Tune(command) => tune::run(command, &args.device),
         Command::Run(command) => run::run(command, &args.device),
         Command::Explain(command) => explain::run(command, &args.device),
+        Command::Embed(command) => embed::run(command, &args.device),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

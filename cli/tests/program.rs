@@ -1,12 +1,10 @@
 //! The program as a user runs it: what it prints, what it writes, how it ends.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Output},
-};
+mod common;
 
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use common::{command, fail, succeed, text, tilewise};
 use tilewise::{Tensor, safetensors};
 
 /// Hand-written attention over a parameter.
@@ -37,39 +35,6 @@ fn inputs() -> BTreeMap<String, Tensor> {
     };
     let (q, k, v) = (tensor([1, 2, 4, 8], 0.0), tensor([1, 2, 6, 8], 1.0), tensor([1, 2, 6, 8], 2.0));
     [("q", q), ("k", k), ("v", v)].map(|(name, tensor)| (name.to_string(), tensor)).into()
-}
-
-fn tilewise(folder: &Path, arguments: &[&str]) -> Output {
-    command(folder, arguments).output().expect("the program starts")
-}
-
-fn command(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tilewise"));
-    // What was measured on this machine is not what is tested.
-    command.current_dir(folder).args(arguments).env("TILEWISE_TUNED", folder.join("tuned.json"));
-    command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Succeeds; what it printed.
-fn succeed(folder: &Path, arguments: &[&str]) -> String {
-    let output = tilewise(folder, arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
-    text(&output.stdout)
-}
-
-/// Ends with 1 and an error that has all these parts.
-fn fail(output: &Output, parts: &[&str]) {
-    let message = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(message.contains("error: "), "{message}");
-    for part in parts {
-        assert!(message.contains(part), "`{part}` is not in: {message}");
-    }
-    assert!(!message.contains("panicked"), "{message}");
 }
 
 #[test]

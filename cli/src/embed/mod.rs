@@ -1,0 +1,98 @@
+//! Texts to vectors: a BERT with the files of sentence-transformers.
+
+mod batch;
+mod encoder;
+mod recipe;
+mod texts;
+mod tokens;
+mod write;
+
+use std::{fs, time::Instant};
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use tilewise::nn::{Bert, Weights};
+
+use self::{
+    batch::Batch,
+    encoder::Encoder,
+    recipe::Recipe,
+    tokens::{TextTokenizer, listing},
+    write::Embedded,
+};
+use crate::{
+    args::{DeviceArgs, EmbedArgs, EmbedFormat},
+    output,
+};
+
+/// The most texts of a similarity table: wider ones can't be read.
+const TABLE: usize = 20;
+
+/// Embeds texts. Everything that the files and texts can have wrong is said before the device is opened.
+pub(crate) fn run(args: &EmbedArgs, device: &DeviceArgs) -> Result<bool> {
+    let recipe = Recipe::open(args)?;
+    let bert = bert(&recipe)?;
+    let tokenizer = TextTokenizer::open(&recipe, &bert)?;
+    let weights = Weights::open(&recipe.folder)?.rename(|name| bert.parameter_name(name))?;
+    if let Some(file) = &args.output {
+        write::check_folder(file)?;
+    }
+    let texts = texts::read(args)?;
+    if args.format == EmbedFormat::Table && texts.len() > TABLE {
+        bail!("a table of {} texts can't be read: at most {TABLE}, or another --format", texts.len());
+    }
+    let tokens = tokenizer.tokenize(&recipe, &bert, &texts, args.long)?;
+    let lengths: Vec<usize> = tokens.iter().map(|t| t.ids.len()).collect();
+    let batches = batch::batches(&lengths, args.batch_tokens as usize);
+    weights.check(&encoder::graph(&bert, &recipe, batches[0].room)?)?;
+
+    let started = Instant::now();
+    let gpu = device.open()?;
+    let adapter = gpu.profile().adapter.clone();
+    eprintln!("on {adapter} ({})", gpu.driver());
+    let mut encoder = Encoder::new(gpu, &bert, &recipe, &weights, batches[0].room)?;
+    let loaded = started.elapsed().as_secs_f64();
+    let started = Instant::now();
+    let vectors = embed(&mut encoder, &batches, &tokens)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let count: usize = lengths.iter().sum();
+    eprintln!(
+        "{} texts, {count} tokens in {}: {:.1} texts/s, {:.0} tokens/s; {} to load the model",
+        texts.len(),
+        output::duration(seconds),
+        texts.len() as f64 / seconds,
+        count as f64 / seconds,
+        output::duration(loaded)
+    );
+    let max_tokens = tokenizer.limit();
+    Embedded { adapter: &adapter, recipe: &recipe, max_tokens, texts: &texts, tokens: &tokens, vectors: &vectors }
+        .write(args)?;
+    Ok(true)
+}
+
+/// The Transformer that config.json describes.
+fn bert(recipe: &Recipe) -> Result<Bert> {
+    let file = recipe.folder.join("config.json");
+    if !file.is_file() {
+        bail!("{} has no config.json; it has {}", recipe.folder.display(), listing(&recipe.folder));
+    }
+    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    Bert::from_config(&text).with_context(|| file.display().to_string())
+}
+
+/// Each text's vector, in the order of the texts.
+fn embed(encoder: &mut Encoder<'_>, batches: &[Batch], tokens: &[tokens::Tokens]) -> Result<Vec<Vec<f32>>> {
+    let progress = ProgressBar::new(tokens.len() as u64).with_style(
+        ProgressStyle::with_template("{bar:30} {pos}/{len} texts, {elapsed}, {eta} left")
+            .context("the progress bar's template")?,
+    );
+    let mut vectors = vec![Vec::new(); tokens.len()];
+    for batch in batches {
+        for (&text, vector) in batch.texts.iter().zip(encoder.run(batch, tokens)?) {
+            vectors[text] = vector;
+        }
+        progress.inc(batch.texts.len() as u64);
+    }
+    progress.finish_and_clear();
+    Ok(vectors)
+}
