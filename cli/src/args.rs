@@ -211,9 +211,10 @@ pub(crate) struct EmbedArgs {
     /// Put this prompt of the model's files before each text. Default: the one that they say.
     #[arg(long, value_name = "NAME")]
     pub(crate) prompt: Option<String>,
-    /// The most tokens that run at once, in texts of similar length; a longer text runs alone.
-    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
-    pub(crate) batch_tokens: u32,
+    /// The most tokens that run at once, in texts of similar length; a longer text runs alone. Default: 512 on a software adapter,
+    /// else 4096.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub(crate) batch_tokens: Option<u32>,
 }
 
 /// What `embed` writes.

@@ -2,7 +2,7 @@ use anyhow::{Result, bail};
 use tilewise::{
     DType, Graph, Tensor,
     gpu::{Executable, Gpu},
-    nn::{self, Bert, Pooling, Uploaded, Weights},
+    nn::{self, Bert, Pooling, Uploaded},
 };
 
 use super::{
@@ -48,10 +48,9 @@ pub(super) fn graph(bert: &Bert, recipe: &Recipe, room: Room) -> tilewise::Resul
 }
 
 impl<'a> Encoder<'a> {
-    /// Uploads the weights, one tensor at a time. `room` is that of the first batch.
-    pub(super) fn new(gpu: Gpu, bert: &'a Bert, recipe: &'a Recipe, weights: &Weights, room: Room) -> Result<Self> {
-        let weights = weights.upload(&gpu, &graph(bert, recipe, room)?)?;
-        Ok(Encoder { gpu, bert, recipe, weights, loaded: None })
+    /// With weights that lie on this device.
+    pub(super) fn new(gpu: Gpu, bert: &'a Bert, recipe: &'a Recipe, weights: Uploaded) -> Self {
+        Encoder { gpu, bert, recipe, weights, loaded: None }
     }
 
     /// The vector of each of the batch's texts.

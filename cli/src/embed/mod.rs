@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tilewise::nn::{Bert, Weights};
 
 use self::{
-    batch::Batch,
+    batch::{Batch, Room},
     encoder::Encoder,
     recipe::Recipe,
     tokens::{TextTokenizer, listing},
@@ -42,15 +42,19 @@ pub(crate) fn run(args: &EmbedArgs, device: &DeviceArgs) -> Result<bool> {
         bail!("a table of {} texts can't be read: at most {TABLE}, or another --format", texts.len());
     }
     let tokens = tokenizer.tokenize(&recipe, &bert, &texts, args.long)?;
-    let lengths: Vec<usize> = tokens.iter().map(|t| t.ids.len()).collect();
-    let batches = batch::batches(&lengths, args.batch_tokens as usize);
-    weights.check(&encoder::graph(&bert, &recipe, batches[0].room)?)?;
+    // Graphs of all sizes have the same parameters.
+    let smallest = encoder::graph(&bert, &recipe, Room::of(1, 1, 1))?;
+    weights.check(&smallest)?;
 
     let started = Instant::now();
     let gpu = device.open()?;
     let adapter = gpu.profile().adapter.clone();
     eprintln!("on {adapter} ({})", gpu.driver());
-    let mut encoder = Encoder::new(gpu, &bert, &recipe, &weights, batches[0].room)?;
+    let lengths: Vec<usize> = tokens.iter().map(|t| t.ids.len()).collect();
+    let batches =
+        batch::batches(&lengths, args.batch_tokens.map_or_else(|| batch::budget(gpu.profile().kind), |n| n as usize));
+    let uploaded = weights.upload(&gpu, &smallest)?;
+    let mut encoder = Encoder::new(gpu, &bert, &recipe, uploaded);
     let loaded = started.elapsed().as_secs_f64();
     let started = Instant::now();
     let vectors = embed(&mut encoder, &batches, &tokens)?;
