@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
+use approx::assert_abs_diff_eq;
 use common::gpu;
 use tilewise::{
     DType, Graph, Result, Shape, Tensor, ValueId,
@@ -125,7 +126,7 @@ fn check(places: usize, circular: bool) {
     let first = Tensor::new([ITEMS, 1, WIDTH], [&x[..WIDTH], &x[TOKENS * WIDTH..][..WIDTH]].concat()).expect("fits");
     let zero = Tensor::new([ITEMS], vec![0i32; ITEMS]).expect("fits");
     let outputs = program.run(&[("x", &first), ("position", &zero)]).expect("runs");
-    assert!((f64::from(outputs["y"].as_f32().expect("f32")[0]) - expected[0]).abs() <= 1e-5);
+    assert_abs_diff_eq!(f64::from(outputs["y"].as_f32().expect("f32")[0]), expected[0], epsilon = 1e-5);
     assert!(
         program.state("keys").expect("a state").as_f32().expect("f32")[HEAD..].iter().take(HEAD).all(|&x| x == 0.0)
     );

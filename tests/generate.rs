@@ -4,6 +4,7 @@ mod common;
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
+use approx::assert_abs_diff_eq;
 use common::gpu;
 use tilewise::{
     DType, Error, Graph, Tensor, ValueId,
@@ -458,7 +459,7 @@ fn as_many_beams_as_there_are_sequences_find_the_best() {
         for (sequence, prompt) in generated.sequences.iter().zip(&prompts) {
             let (ids, p) = exhaustive(&model, &weights, prompt, 4, 3, alpha.into());
             assert_eq!(sequence.ids, ids, "α = {alpha}, after {prompt:?}");
-            assert!((sequence.log_probability.expect("known") - p).abs() < 1e-4);
+            assert_abs_diff_eq!(sequence.log_probability.expect("known"), p, epsilon = 1e-4);
             lengths.push(ids.len());
         }
     }
@@ -496,7 +497,7 @@ fn few_beams_go_where_a_plain_search_goes() {
             .expect("runs");
         let Sequence { ids, end, log_probability } = &generated.sequences[0];
         assert_eq!((ids, *end), (&live[0].0, End::MaxTokens), "circular: {circular}");
-        assert!((log_probability.expect("known") - live[0].1).abs() < 1e-4);
+        assert_abs_diff_eq!(log_probability.expect("known"), live[0].1, epsilon = 1e-4);
         assert_eq!(&told, ids);
     }
     assert_ne!(live[0].0, greedy(&model, &weights, &[], &prompt, 8), "or beams show nothing");

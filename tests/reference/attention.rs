@@ -1,3 +1,5 @@
+use approx::assert_abs_diff_eq;
+
 use super::*;
 
 const NONE: f64 = f32::MIN as f64;
@@ -26,7 +28,7 @@ fn seen(options: &Attention, heads: usize, [queries, keys]: [usize; 2], extra: &
             return 0;
         }
         let set = (out * lse.exp()).round() as u32;
-        assert!((lse - f64::from(set.count_ones()).ln()).abs() < 1e-12);
+        assert_abs_diff_eq!(lse, f64::from(set.count_ones()).ln(), epsilon = 1e-12);
         set
     });
     Ok(sets.collect())

@@ -1,3 +1,5 @@
+use approx::assert_abs_diff_eq;
+
 use super::*;
 
 fn graph() -> Result<Graph> {
@@ -58,7 +60,7 @@ fn values_on_the_way_are_rounded_only_in_the_plain_evaluation() -> Result {
     let inputs = BTreeMap::from([("x".to_string(), x)]);
     let wide = Evaluation::<f64>::new(&g, &inputs)?;
     let plain = Evaluation::<f32>::new(&g, &inputs)?;
-    assert!((wide.value(z).to_f64()[0] - 1.0009765625).abs() < 1e-15);
+    assert_abs_diff_eq!(wide.value(z).to_f64()[0], 1.0009765625, epsilon = 1e-15);
     assert_eq!(plain.value(y).to_f64(), [f64::from(half::f16::from_f64(1.0009765625 / 3.0))]);
     assert_eq!(wide.value(rounded).to_f64(), [1.0]);
     Ok(())
