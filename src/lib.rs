@@ -33,6 +33,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod diff;
 mod error;
 pub mod gpu;
 pub mod graph;

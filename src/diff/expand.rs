@@ -1,0 +1,164 @@
+//! The graph with every attention written out, so that scores and weights can be compared, and edited one by one.
+
+use std::collections::HashMap;
+
+use super::{rebuild::Known, visible::Visible};
+use crate::{
+    Graph, Result, Shape, Tensor, ValueId,
+    graph::{Node, Op},
+};
+
+/// One attention in steps. All values are of the new graph.
+#[derive(Clone, Debug)]
+pub(super) struct Attended {
+    /// The path of the module.
+    pub(super) path: String,
+    /// `[B, H, T, D]` each.
+    pub(super) q: ValueId,
+    pub(super) k: ValueId,
+    pub(super) v: ValueId,
+    /// q·kᵀ
+    pub(super) product: ValueId,
+    /// … times `scale`
+    pub(super) scores: ValueId,
+    /// … after softcap and biases
+    pub(super) biased: ValueId,
+    /// … with −inf where nothing may be seen
+    pub(super) masked: ValueId,
+    pub(super) weights: ValueId,
+    pub(super) context: ValueId,
+    pub(super) scale: f64,
+    pub(super) visible: Visible,
+}
+
+pub(super) struct Expanded {
+    pub(super) graph: Graph,
+    pub(super) attentions: Vec<Attended>,
+}
+
+/// Writes attentions out; packed ones, and those whose log-sum-exp is used, stay as they are.
+pub(super) fn expand(old: &Graph, known: &Known) -> Result<Expanded> {
+    let mut g = Graph::new();
+    let mut values: Vec<ValueId> = Vec::with_capacity(old.values().len());
+    let mut attentions = Vec::new();
+    let users = old.users();
+    for node in old.nodes() {
+        let inputs: Vec<ValueId> = node.inputs.iter().map(|v| values[v.index()]).collect();
+        let lse_is_free = node.outputs.get(1).is_some_and(|lse| {
+            users[lse.index()].is_empty() && old.outputs().iter().all(|(_, v)| v != lse) && named(old, *lse).is_none()
+        });
+        let results = match &node.op {
+            Op::Attention(op) if !op.is_packed() && lse_is_free => {
+                let (visible, bias) = Visible::of(old, known, op, &node.inputs)?;
+                let path = path(old, node, attentions.len());
+                let cap = op.softcap.map(f64::from);
+                let attended =
+                    write_out(&mut g, [inputs[0], inputs[1], inputs[2]], op.scale, cap, visible, bias, path)?;
+                // Nobody reads the second: the log-sum-exp.
+                let results = vec![attended.context, attended.context];
+                attentions.push(attended);
+                results
+            }
+            op => g.push(op.clone(), &inputs)?,
+        };
+        for (&new, &old_value) in results.iter().zip(&node.outputs) {
+            if let Some(name) = &old.value(old_value).name {
+                g.name(new, name.clone())?;
+            }
+        }
+        values.extend(results);
+    }
+    for (path, value) in old.traces() {
+        g.trace(path, values[value.index()])?;
+    }
+    for a in &attentions {
+        for (part, value) in [("scores", a.scores), ("masked_scores", a.masked), ("weights", a.weights)] {
+            g.trace(&format!("{}.{part}", a.path), value)?;
+        }
+    }
+    for (name, value) in old.outputs() {
+        g.output(name.clone(), values[value.index()])?;
+    }
+    Ok(Expanded { graph: g, attentions })
+}
+
+/// What a value is called: by a trace, or by its own name.
+pub(super) fn named(g: &Graph, v: ValueId) -> Option<&str> {
+    g.traces_of(v).next().or(g.value(v).name.as_deref())
+}
+
+fn path(g: &Graph, node: &Node, number: usize) -> String {
+    match named(g, node.outputs[0]) {
+        Some(name) => name.strip_suffix(".context").unwrap_or(name).to_string(),
+        None => format!("attention {number}"),
+    }
+}
+
+fn write_out(
+    g: &mut Graph,
+    [q, k, v]: [ValueId; 3],
+    scale: Option<f32>,
+    cap: Option<f64>,
+    visible: Visible,
+    bias: Option<Tensor>,
+    path: String,
+) -> Result<Attended> {
+    let [b, hq, tq, d] = axes(g.shape(q));
+    let [_, hkv, tk, dv] = axes(g.shape(v));
+    let groups = hq / hkv.max(1);
+    let product = if groups == 1 {
+        g.matmul_transposed(q, k)?
+    } else {
+        let grouped = g.reshape(q, [b, hkv, groups, tq, d])?;
+        let keys = g.reshape(k, [b, hkv, 1, tk, d])?;
+        let product = g.matmul_transposed(grouped, keys)?;
+        g.reshape(product, [b, hq, tq, tk])?
+    };
+    let scale = scale.map_or_else(|| 1.0 / (d as f64).sqrt(), f64::from);
+    let factor = g.scalar(scale, product)?;
+    let scores = g.mul(product, factor)?;
+    let mut biased = scores;
+    if let Some(cap) = cap {
+        let c = g.scalar(cap, biased)?;
+        let ratio = g.div(biased, c)?;
+        let bent = g.tanh(ratio)?;
+        biased = g.mul(c, bent)?;
+    }
+    if let Some(bias) = bias {
+        let bias = g.constant(bias)?;
+        biased = g.add(biased, bias)?;
+    }
+    let seen = g.constant(Tensor::new(visible.sizes, visible.table())?)?;
+    let hidden = g.scalar(f64::NEG_INFINITY, biased)?;
+    let masked = g.select(seen, biased, hidden)?;
+    let weights = g.softmax(masked, 3)?;
+    let context = if groups == 1 {
+        g.matmul(weights, v)?
+    } else {
+        let grouped = g.reshape(weights, [b, hkv, groups, tq, tk])?;
+        let values = g.reshape(v, [b, hkv, 1, tk, dv])?;
+        let product = g.matmul(grouped, values)?;
+        g.reshape(product, [b, hq, tq, dv])?
+    };
+    Ok(Attended { path, q, k, v, product, scores, biased, masked, weights, context, scale, visible })
+}
+
+fn axes(shape: &Shape) -> [usize; 4] {
+    [shape[0], shape[1], shape[2], shape[3]]
+}
+
+/// The names by which values are compared: traces, outputs and names, each with its value, in an order of execution.
+pub(super) fn points(g: &Graph) -> Vec<(String, ValueId)> {
+    let mut all: Vec<(String, ValueId)> = g.traces().map(|(path, v)| (path.to_string(), v)).collect();
+    let mut seen: HashMap<String, ValueId> = all.iter().cloned().collect();
+    let names = g.values().iter().filter_map(|value| value.name.as_ref());
+    let named = names.filter_map(|name| Some((name.clone(), g.find(name)?)));
+    let computed = named.filter(|(_, v)| !g.definition(*v).op.is_source());
+    for (name, v) in computed.chain(g.outputs().iter().cloned()) {
+        if seen.insert(name.clone(), v).is_none() {
+            all.push((name, v));
+        }
+    }
+    all.sort_by_key(|(_, v)| *v);
+    all
+}

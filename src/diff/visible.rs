@@ -1,0 +1,211 @@
+//! Which key each query may see, as a table, part by part: what hypotheses about masks change.
+
+use crate::{
+    Graph, Result, Shape, Tensor, ValueId,
+    graph::{Align, Attention, AttentionOperand as A, Binary, Op},
+};
+
+use super::rebuild::{Known, Part as Built};
+
+/// Every part of a mask over scores `[B, Hq, Tq, Tk]`.
+#[derive(Clone, Debug)]
+pub(super) struct Visible {
+    pub(super) sizes: [usize; 4],
+    pub(super) parts: Vec<Part>,
+}
+
+/// One reason to hide keys.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    /// What it is, for messages.
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    /// `[B, Hq, Tq, Tk]`: true = may be seen.
+    pub(super) table: Vec<bool>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Kind {
+    /// `j ≤ i + offset`, an offset per item.
+    Causal(Vec<i64>),
+    /// The same keys for all queries and heads.
+    Padding,
+    Other,
+}
+
+impl Visible {
+    /// The mask of an attention, and what is added to its scores (finite biases, ALiBi), if anything is.
+    pub(super) fn of(g: &Graph, known: &Known, op: &Attention, inputs: &[ValueId]) -> Result<(Self, Option<Tensor>)> {
+        let (q, k) = (g.shape(inputs[0]), g.shape(inputs[1]));
+        let sizes @ [b, h, tq, tk] = [q[0], q[1], q[2], k[2]];
+        let mut visible = Visible { sizes, parts: Vec::new() };
+        let evaluate = |v: ValueId| Built::new(g, known, v, &[])?.evaluate::<f64>();
+        let operand = |kind| op.input_of(kind).map(|i| inputs[i]);
+        let integers = |kind| -> Result<Option<Vec<i64>>> {
+            let value = operand(kind).map(evaluate).transpose()?;
+            Ok(value.map(|value| value.to_f64().into_iter().map(|x| x as i64).collect()))
+        };
+        let length = |of: Option<&Vec<i64>>, item: usize, whole: usize| {
+            of.map_or(whole as i64, |lengths| lengths[item].clamp(0, whole as i64))
+        };
+        let (keys, queries) = (integers(A::KeyLengths)?, integers(A::QueryLengths)?);
+        let given = integers(A::Offsets)?;
+        let offsets: Vec<i64> = (0..b)
+            .map(|item| match op.align {
+                Align::TopLeft => 0,
+                Align::BottomRight => length(keys.as_ref(), item, tk) - length(queries.as_ref(), item, tq),
+                Align::Offset(offset) => offset.into(),
+                Align::PerItem => given.as_ref().map_or(0, |given| given[item]),
+            })
+            .collect();
+        let distance = |[item, _, i, j]: [usize; 4]| j as i64 - (i as i64 + offsets[item]);
+        if op.causal {
+            visible.add("causal", |at| distance(at) <= 0);
+        }
+        if op.window.left.is_some() || op.window.right.is_some() {
+            let (left, right) = (op.window.left.map(i64::from), op.window.right.map(i64::from));
+            visible.add("window", |at| {
+                left.is_none_or(|left| distance(at) >= -left) && right.is_none_or(|right| distance(at) <= right)
+            });
+        }
+        let source = |kind| operand(kind).map_or_else(String::new, |v| label(g, v));
+        if let Some(keys) = &keys {
+            visible.add(&source(A::KeyLengths), |[item, _, _, j]| (j as i64) < keys[item]);
+        }
+        if let Some(queries) = &queries {
+            visible.add(&source(A::QueryLengths), |[item, _, i, _]| (i as i64) < queries[item]);
+        }
+        for leaf in operand(A::Mask).map_or_else(Vec::new, |mask| leaves(g, mask, Binary::And)) {
+            let value = evaluate(leaf)?;
+            let table = value.to_f64();
+            visible
+                .add(&label(g, leaf), |at| place(value.shape(), &sizes, at).is_some_and(|place| table[place] != 0.0));
+        }
+        let mut added = vec![0.0f64; b * h * tq * tk];
+        for leaf in operand(A::Bias).map_or_else(Vec::new, |bias| leaves(g, bias, Binary::Add)) {
+            let value = evaluate(leaf)?;
+            let table = value.to_f64();
+            let at = |at| place(value.shape(), &sizes, at).map_or(f64::NEG_INFINITY, |place| table[place]);
+            if indices(&sizes).any(|i| at(i) == f64::NEG_INFINITY) {
+                visible.add(&label(g, leaf), |i| at(i) != f64::NEG_INFINITY);
+            }
+            for (sum, i) in added.iter_mut().zip(indices(&sizes)) {
+                *sum += if at(i).is_finite() { at(i) } else { 0.0 };
+            }
+        }
+        if let Some(slopes) = operand(A::Slopes).map(evaluate).transpose()? {
+            let slopes = slopes.to_f64();
+            for (sum, at) in added.iter_mut().zip(indices(&sizes)) {
+                *sum += slopes[at[1]] * distance(at) as f64;
+            }
+        }
+        let finite: Vec<f32> = added.into_iter().map(|x| x as f32).collect();
+        let bias = finite.iter().any(|x| *x != 0.0).then(|| Tensor::new(sizes, finite)).transpose()?;
+        Ok((visible, bias))
+    }
+
+    fn add(&mut self, name: &str, seen: impl Fn([usize; 4]) -> bool) {
+        let table: Vec<bool> = indices(&self.sizes).map(seen).collect();
+        let kind = self.kind(&table);
+        let name = match kind {
+            Kind::Causal(_) if name != "causal" => format!("causal (`{name}`)"),
+            _ if name == "causal" || name == "window" => name.to_string(),
+            _ => format!("`{name}`"),
+        };
+        self.parts.push(Part { name, kind, table });
+    }
+
+    /// What a table looks like, wherever it comes from.
+    fn kind(&self, table: &[bool]) -> Kind {
+        let [b, h, tq, tk] = self.sizes;
+        if b * h * tq * tk == 0 {
+            return Kind::Other;
+        }
+        let at = |[b, h, i, j]: [usize; 4]| table[((b * self.sizes[1] + h) * tq + i) * tk + j];
+        // Keys that the last query sees say where the diagonal is, unless it sees all: then the first query does.
+        let offset = |item: usize| {
+            let seen = |i: usize| (0..tk).filter(|&j| at([item, 0, i, j])).count() as i64;
+            if seen(tq - 1) < tk as i64 { seen(tq - 1) - tq as i64 } else { seen(0) - 1 }
+        };
+        let offsets: Vec<i64> = (0..b).map(offset).collect();
+        let hides = table.iter().any(|seen| !seen);
+        let shows = table.iter().any(|seen| *seen);
+        let causal = |[item, _, i, j]: [usize; 4]| j as i64 <= i as i64 + offsets[item];
+        if hides && shows && tq > 1 && indices(&self.sizes).all(|i| at(i) == causal(i)) {
+            return Kind::Causal(offsets);
+        }
+        if indices(&self.sizes).all(|[b, h, i, j]| at([b, h, i, j]) == at([b, 0, 0, j])) {
+            return Kind::Padding;
+        }
+        Kind::Other
+    }
+
+    /// What may be seen: where all parts say so.
+    pub(super) fn table(&self) -> Vec<bool> {
+        let mut all = vec![true; self.sizes.iter().product()];
+        for part in &self.parts {
+            all.iter_mut().zip(&part.table).for_each(|(seen, part)| *seen &= part);
+        }
+        all
+    }
+
+    /// The same with one part changed.
+    pub(super) fn with(&self, part: usize, change: impl FnOnce(&Part) -> Vec<bool>) -> Vec<bool> {
+        let mut changed = self.clone();
+        changed.parts[part].table = change(&self.parts[part]);
+        changed.table()
+    }
+
+    /// Causal with these offsets per item.
+    pub(super) fn causal(&self, offset: impl Fn(usize) -> i64) -> Vec<bool> {
+        indices(&self.sizes).map(|[b, _, i, j]| j as i64 <= i as i64 + offset(b)).collect()
+    }
+
+    /// `[Tk, Tq]` read as `[Tq, Tk]`, where both are as long.
+    pub(super) fn transposed(&self, table: &[bool]) -> Vec<bool> {
+        let [_, h, tq, tk] = self.sizes;
+        indices(&self.sizes)
+            .map(|[b, x, i, j]| table[((b * h + x) * tq + j.min(tq - 1)) * tk + i.min(tk - 1)])
+            .collect()
+    }
+}
+
+/// Every index of `[B, H, Tq, Tk]`, in row-major order.
+fn indices(&[b, h, tq, tk]: &[usize; 4]) -> impl Iterator<Item = [usize; 4]> + use<> {
+    let n = b * h * tq * tk;
+    (0..n).map(move |at| [at / (h * tq * tk), at / (tq * tk) % h, at / tk % tq, at % tk])
+}
+
+/// Where broadcasting from the right puts an element; nothing past the end of a short last axis.
+fn place(shape: &Shape, sizes: &[usize; 4], at: [usize; 4]) -> Option<usize> {
+    let mut place = 0;
+    for (axis, &size) in shape.iter().enumerate() {
+        let full = axis + sizes.len() - shape.rank();
+        let index = if size == 1 { 0 } else { at[full] };
+        if index >= size {
+            return None;
+        }
+        place = place * size + index;
+    }
+    Some(place)
+}
+
+/// What `function` joins.
+fn leaves(g: &Graph, v: ValueId, function: Binary) -> Vec<ValueId> {
+    let node = g.definition(v);
+    match node.op {
+        Op::Binary { function: here } if here == function => {
+            node.inputs.iter().flat_map(|&input| leaves(g, input, function)).collect()
+        }
+        _ => vec![v],
+    }
+}
+
+/// The input that a mask comes from.
+fn label(g: &Graph, v: ValueId) -> String {
+    fn input(g: &Graph, v: ValueId) -> Option<ValueId> {
+        let node = g.definition(v);
+        if matches!(node.op, Op::Input { .. }) { Some(v) } else { node.inputs.iter().find_map(|&v| input(g, v)) }
+    }
+    input(g, v).map_or_else(|| "a constant mask".into(), |v| g.label(v))
+}
