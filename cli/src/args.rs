@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Tune(TuneArgs),
     /// Run a graph on the inputs of a safetensors file.
     Run(RunArgs),
+    /// Find where an implementation of your own first departs from a model, and what the mistake looks like.
+    Diff(DiffArgs),
     /// Show what becomes of a graph: fusions, kernels, buffers, WGSL.
     Explain(ExplainArgs),
     /// Turn texts into vectors with a BERT of sentence-transformers.
@@ -156,6 +158,33 @@ pub(crate) enum Device {
     Gpu,
     /// In the CPU reference: exact, slow.
     Cpu,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DiffArgs {
+    /// The model: a description, as {"model": "decoder_layer", "width": 20, …}, or a graph, as JSON.
+    pub(crate) model: PathBuf,
+    /// What your implementation gave, by module path, and its inputs, as safetensors; may be given several times.
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) dump: Vec<PathBuf>,
+    /// Its state_dict: a safetensors file, an index of shards or a folder. Default: the dump has the weights too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: Option<PathBuf>,
+    /// Replace components of the names in dumps and weights, as blocks=layers or model= ; may be given several times.
+    #[arg(long, value_name = "THEIRS=OURS")]
+    pub(crate) rename: Vec<String>,
+    /// What passes, relative to the peak of a value. Default: what is natural for the dump's dtype and the depth.
+    #[arg(long, value_name = "RELATIVE")]
+    pub(crate) tolerance: Option<f64>,
+    /// Compare from the inputs on with what this gives.
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    pub(crate) device: Device,
+    /// Everything about each departure, not only about the first.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -4,6 +4,7 @@
 
 mod args;
 mod bench;
+mod diff;
 mod embed;
 mod explain;
 mod info;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         Command::Bench(command) => bench::run(command, &args.device),
         Command::Tune(command) => tune::run(command, &args.device),
         Command::Run(command) => run::run(command, &args.device),
+        Command::Diff(command) => diff::run(command, &args.device),
         Command::Explain(command) => explain::run(command, &args.device),
         Command::Embed(command) => embed::run(command, &args.device),
     };

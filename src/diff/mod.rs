@@ -98,6 +98,8 @@ pub struct Report {
     pub unknown: Vec<(String, Vec<String>)>,
     /// Values of the graph that the dump does not have.
     pub missing: Vec<String>,
+    /// What is odd about the masks that were given: they are taken as they are.
+    pub warnings: Vec<String>,
     /// The least precise dtype in the dump, from which the tolerance comes.
     #[serde(serialize_with = "dtype")]
     pub dtype: DType,

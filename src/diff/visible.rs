@@ -149,6 +149,30 @@ impl Visible {
         all
     }
 
+    /// What one would hardly want: parts that look inverted, queries that see nothing.
+    pub(super) fn oddities(&self, path: &str) -> Vec<String> {
+        let mut odd = Vec::new();
+        for part in self.parts.iter().filter(|part| part.kind == Kind::Other) {
+            let inverse: Vec<bool> = part.table.iter().map(|seen| !seen).collect();
+            if matches!(self.kind(&inverse), Kind::Causal(_)) {
+                odd.push(format!(
+                    "{} of `{path}` hides what a causal mask shows, so queries see only what comes after them: in \
+                     nn.MultiheadAttention and the layers around it true means hidden",
+                    part.name
+                ));
+            }
+        }
+        let [_, _, _, tk] = self.sizes;
+        let blind = self.table().chunks(tk.max(1)).filter(|row| !row.contains(&true)).count();
+        if blind > 0 {
+            let rows = self.sizes[..3].iter().product::<usize>();
+            odd.push(format!(
+                "{blind} of the {rows} rows of scores of `{path}` see nothing: here that gives 0, in PyTorch 0 or NaN"
+            ));
+        }
+        odd
+    }
+
     /// The same with one part changed.
     pub(super) fn with(&self, part: usize, change: impl FnOnce(&Part) -> Vec<bool>) -> Vec<bool> {
         let mut changed = self.clone();

@@ -62,7 +62,7 @@ pub(super) fn run(diff: &Diff<'_>) -> Result<Report> {
             None => (natural(unit(dtype), depth) * peak).max(4.0 * measured).max(f64::from(f32::MIN_POSITIVE)),
         }
     };
-    let mut report = Report { points: Vec::new(), unknown, missing: Vec::new(), dtype };
+    let mut report = Report { points: Vec::new(), unknown, missing: Vec::new(), warnings: Vec::new(), dtype };
     for step in &steps {
         let (v, shape) = (step.value, g.shape(step.value).clone());
         let mut point = Point {
@@ -157,6 +157,7 @@ pub(super) fn run(diff: &Diff<'_>) -> Result<Report> {
         (point.overall, point.alone) = (Some(from_inputs), Some(by_itself));
         report.points.push(point);
     }
+    report.warnings = expanded.attentions.iter().flat_map(|a| a.visible.oddities(&a.path)).collect();
     let there: BTreeSet<&str> = steps.iter().map(|step| step.name.as_str()).collect();
     report.missing = missing(&expanded, &all, &there);
     Ok(report)

@@ -4,7 +4,8 @@
 //! it needs under PyTorch's `state_dict` names (`encoder.layers.0.self_attn.in_proj_weight`), so that the
 //! weights of a PyTorch model load unchanged. Parameters of the same name and shape are the same parameter: that's how
 //! weights are tied. Each layer also [traces](Graph::trace) what it gives under the path of PyTorch's module, dropouts
-//! included, which do nothing here, and printed graphs show the paths.
+//! included, which do nothing here: printed graphs show the paths, and
+//! [`diff`](mod@crate::diff) compares by them.
 //!
 //! Two polarities of boolean masks meet here. [`Mask`](crate::graph::Mask) says which keys **may** be seen;
 //! `attn_mask` and `key_padding_mask` of [`AttentionMasks`], as in `torch.nn.MultiheadAttention`, say which may

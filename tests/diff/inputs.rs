@@ -97,3 +97,33 @@ fn descriptions_that_say_too_much_or_too_little() {
     let message = Model::from_json(model).expect("reads").graph(&given()).expect_err("refused").to_string();
     assert!(message.contains("memory_width"), "{message}");
 }
+
+/// A mask that comes with the dump is taken as it is; what is odd about it is said.
+#[test]
+fn masks_that_look_inverted_or_hide_everything() {
+    let (mut given, model) = (given(), MODEL.replace(", \"causal\": true", ""));
+    let dump = dump(&plan(), false);
+    // True hides: this is what `tril` gives, and the wrong way round for nn.TransformerDecoderLayer.
+    given.insert(
+        "tgt_mask".into(),
+        Tensor::new([5, 5], (0..25).map(|e| e % 5 <= e / 5).collect::<Vec<_>>()).expect("fits"),
+    );
+    let report = run(&model, &given, &dump);
+    assert!(
+        report.warnings[0].contains("`tgt_mask` of `self_attn` hides what a causal mask shows"),
+        "{:?}",
+        report.warnings
+    );
+    // The last query of each item sees nothing, and in item 1, which has 4 tokens, so does the one before: of 3 heads each.
+    assert!(
+        report.warnings[1].contains("9 of the 30 rows of scores of `self_attn` see nothing"),
+        "{:?}",
+        report.warnings
+    );
+    given.insert(
+        "tgt_mask".into(),
+        Tensor::new([5, 5], (0..25).map(|e| e % 5 > e / 5).collect::<Vec<_>>()).expect("fits"),
+    );
+    let report = run(&model, &given, &dump);
+    assert!(report.warnings.is_empty() && report.first_departure().is_none(), "{:?}", report.warnings);
+}

@@ -14,7 +14,7 @@ fn theirs(table: &Tensor, ids: &[i32], scale: f64, position: impl Fn(usize, usiz
     let table = table.to_f64();
     let row = |t: f64, c: usize| {
         let angle = t / 10_000f64.powf((c / 2 * 2) as f64 / 6.0);
-        if c % 2 == 0 { angle.sin() } else { angle.cos() }
+        if c.is_multiple_of(2) { angle.sin() } else { angle.cos() }
     };
     let x: Vec<f64> = (0..2 * 4 * 6)
         .map(|at| {

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use tilewise::{Data, Tensor};
+use tilewise::Tensor;
 
 pub(crate) type Tensors = BTreeMap<String, Tensor>;
 
@@ -68,9 +68,9 @@ impl Linear {
         let weight = |o: usize, i: usize| if self.untransposed { w[i * m + o] } else { w[o * n + i] };
         let mut y = Rows { e: m, x: Vec::new(), ..x.clone() };
         for row in x.x.chunks(n) {
-            for o in 0..m {
+            for (o, bias) in bias.iter().enumerate() {
                 let sum: f64 = (0..n).map(|i| row[i] * weight(o, i)).sum();
-                y.x.push(sum + if self.no_bias { 0.0 } else { bias[o] });
+                y.x.push(sum + if self.no_bias { 0.0 } else { *bias });
             }
         }
         y
@@ -399,10 +399,4 @@ pub(crate) fn weights(prefix: &str, width: usize, hidden: usize, decoder: bool) 
         add(format!("{prefix}norm{i}.bias"), &[width], 0.4);
     }
     all
-}
-
-/// The same numbers in f16.
-pub(crate) fn halved(tensor: &Tensor) -> Tensor {
-    let data: Data = tensor.to_f64().into_iter().map(half::f16::from_f64).collect::<Vec<_>>().into();
-    Tensor::new(tensor.shape(), data).expect("fits")
 }
