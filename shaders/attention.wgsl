@@ -81,6 +81,17 @@ struct Params {
     // First slope in `items`, and the step between heads.
     slopes_at: u32,
     slopes_step: u32,
+    // The last elements of the tables of functions.
+    score_last: i32,
+    mask_last: i32,
+    // Pages: first entry of the table, its steps of (B, P); rows of a page, the last page, and the steps between pages.
+    table_offset: u32,
+    table_b: u32,
+    table_n: u32,
+    page_rows: u32,
+    last_page: i32,
+    k_page: u32,
+    v_page: u32,
 }
 // [end]
 
@@ -103,9 +114,18 @@ alias out_elem = f32; // @slot out_elem: likewise
 // @region SIDE
 @group(0) @binding(6) var<storage, read> items: array<u32>; // (records, 8) of attention_items.wgsl, then slopes (Hq)
 // @end
-@group(0) @binding(7) var<storage, read_write> out: array<out_elem>; // (B, Hq, Tq, Dv); packed (ΣTq, Hq, Dv)
+// @region PAGED
+@group(0) @binding(7) var<storage, read> block_table: array<i32>; // (B, P): the pages of each item
+// @end
+// @region SCORE_TABLE
+@group(0) @binding(8) var<storage, read> score_values: array<f32>; // of any shape
+// @end
+// @region MASK_TABLE
+@group(0) @binding(9) var<storage, read> mask_values: array<f32>; // of any shape
+// @end
+@group(0) @binding(10) var<storage, read_write> out: array<out_elem>; // (B, Hq, Tq, Dv); packed (ΣTq, Hq, Dv)
 // @region LSE
-@group(0) @binding(8) var<storage, read_write> lse: array<f32>; // (B, Hq, Tq); packed (ΣTq, Hq)
+@group(0) @binding(11) var<storage, read_write> lse: array<f32>; // (B, Hq, Tq); packed (ΣTq, Hq)
 // @end
 
 // @slot q_at: an element of q
@@ -144,6 +164,53 @@ fn bf16_bits(x: f32) -> u32 {
 
 // @slot write_two: writes columns d and d + 1 of a row of out, as far as there are
 fn write_two(row: u32, d: u32, step: u32, two: vec2<f32>) { out[row + d * step] = two.x; if d + 1u < p.dv { out[row + (d + 1u) * step] = two.y; } }
+
+// [block attention_functions]
+// Functions of the user's; what they are given is said in src/graph/function.rs. A table is read at the nearest index.
+// @region SCORE_TABLE
+fn score_table(index: i32) -> f32 {
+    return score_values[u32(clamp(index, 0, p.score_last))];
+}
+// @end
+// @region MASK_TABLE
+fn mask_table(index: i32) -> f32 {
+    return mask_values[u32(clamp(index, 0, p.mask_last))];
+}
+// @end
+// @region SCORE_MOD
+// @slot score_mod: what becomes of the score of a key that is seen
+fn score_mod(score: f32, b: i32, h: i32, h_kv: i32, i: i32, j: i32, position: i32, q_len: i32, k_len: i32) -> f32 { return score; }
+// @end
+// @region MASK_MOD
+// @slot mask_mod: whether the key is seen
+fn mask_mod(b: i32, h: i32, h_kv: i32, i: i32, j: i32, position: i32, q_len: i32, k_len: i32) -> bool { return true; }
+// @end
+// [end]
+
+// [block attention_rows]
+// Where the pages of item b begin in the table.
+fn pages_of(b: u32) -> u32 {
+    var at = 0u;
+    // @region PAGED
+    at = p.table_offset + b * p.table_b;
+    // @region PACKED
+    // Record 1 is sequence 0.
+    at -= p.table_b;
+    // @end
+    // @end
+    return at;
+}
+
+// Where the row of key j begins in k or v: rows are `step` apart from `first` on; in pages, which are `page_step` apart.
+fn key_row(pages: u32, first: u32, j: u32, step: u32, page_step: u32) -> u32 {
+    var row = first + j * step;
+    // @region PAGED
+    let page = clamp(block_table[pages + j / p.page_rows * p.table_n], 0, p.last_page);
+    row = first + u32(page) * page_step + j % p.page_rows * step;
+    // @end
+    return row;
+}
+// [end]
 
 // [block attention_scores]
 const LOWEST: f32 = -3.40282346e+38f;
@@ -189,6 +256,11 @@ struct Head {
     bias: u32,
     bias_i: u32,
     bias_j: u32,
+    // @region FUNCTIONS
+    b: i32,
+    h: i32,
+    h_kv: i32,
+    // @end
 }
 
 fn head_of(b: u32, h: u32) -> Head {
@@ -210,6 +282,14 @@ fn head_of(b: u32, h: u32) -> Head {
     head.bias_i = p.bias_i;
     head.bias_j = p.bias_j;
     // @end
+    // @region FUNCTIONS
+    head.b = i32(b);
+    // @region PACKED
+    head.b -= 1;
+    // @end
+    head.h = i32(h);
+    head.h_kv = i32(h / p.group);
+    // @end
     return head;
 }
 
@@ -222,6 +302,11 @@ struct Query {
     // Where its rows of mask and bias begin.
     mask: u32,
     bias: u32,
+    // @region FUNCTIONS
+    i: i32,
+    q_len: i32,
+    k_len: i32,
+    // @end
 }
 
 fn query_of(item: Item, head: Head, i: u32) -> Query {
@@ -233,6 +318,11 @@ fn query_of(item: Item, head: Head, i: u32) -> Query {
         row + item.offset,
         head.mask + i * head.mask_i,
         head.bias + i * head.bias_i,
+        // @region FUNCTIONS
+        row,
+        item.q_len,
+        item.k_end,
+        // @end
     );
 }
 
@@ -273,6 +363,17 @@ fn score_of(head: Head, query: Query, j: i32, dot: f32) -> Score {
     // @end
     // @region SLOPES
     value += head.slope * f32(j - query.position);
+    // @end
+    // @region MASK_MOD
+    if seen {
+        seen = mask_mod(head.b, head.h, head.h_kv, query.i, j, query.position, query.q_len, query.k_len);
+    }
+    // @end
+    // @region SCORE_MOD
+    if seen {
+        value = score_mod(value, head.b, head.h, head.h_kv, query.i, j, query.position, query.q_len, query.k_len);
+        seen = bitcast<u32>(value) != 0xff800000u;
+    }
     // @end
     return Score(value, seen);
 }
@@ -361,6 +462,9 @@ fn main(
     let k_d = p.k_d;
     let v_t = p.v_t;
     let v_d = p.v_d;
+    let k_page = p.k_page;
+    let v_page = p.v_page;
+    let pages = pages_of(b);
 
     // Columns from D on, up to a multiple of 8, are 0 in q, and repeat the last one in k and v.
     var q_i: array<f32, D_MAX>;
@@ -374,7 +478,7 @@ fn main(
     var m_i = LOWEST;
     var l_i = 0.0;
     for (var j = query.first; j < query.end; j++) {
-        let k_row = k_head + u32(j) * k_t;
+        let k_row = key_row(pages, k_head, u32(j), k_t, k_page);
         var dot = 0.0;
         for (var d = 0u; d < width; d += 8u) {
             // @unroll e 8
@@ -388,7 +492,7 @@ fn main(
             let weight = exp(score.value - m_new);
             m_i = m_new;
             l_i = l_i * keep + weight;
-            let v_row = v_head + u32(j) * v_t;
+            let v_row = key_row(pages, v_head, u32(j), v_t, v_page);
             for (var d = 0u; d < v_width; d += 8u) {
                 // @unroll e 8
                 acc[d + /*e*/0u] = acc[d + /*e*/0u] * keep + weight * v_at(v_row + min(d + /*e*/0u, v_width - 1u) * v_d);

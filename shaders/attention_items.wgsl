@@ -45,6 +45,12 @@ struct Params {
     slopes_step: u32,
     // Where the slopes go in `items`.
     slopes_at: u32,
+    // The block table: first entry, steps of (B, P), rows of a page, and the last page.
+    table_offset: u32,
+    table_b: u32,
+    table_n: u32,
+    page_rows: i32,
+    last_page: i32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -59,14 +65,19 @@ struct Params {
 // @end
 // @region PACKED
 @group(0) @binding(4) var<storage, read> query_offsets: array<i32>; // (S + 1)
+// @end
+// @region PACKED_KEYS
 @group(0) @binding(5) var<storage, read> key_offsets: array<i32>; // (S + 1)
 // @end
-// @region SLOPES
-@group(0) @binding(6) var<storage, read> slopes: array<u32>; // (Hq), bits of f32
+// @region CHECK_PAGES
+@group(0) @binding(6) var<storage, read> block_table: array<i32>; // (B, P)
 // @end
-@group(0) @binding(7) var<storage, read_write> items: array<u32>; // (B or S + 2, 8), then (Hq)
+// @region SLOPES
+@group(0) @binding(7) var<storage, read> slopes: array<u32>; // (Hq), bits of f32
+// @end
+@group(0) @binding(8) var<storage, read_write> items: array<u32>; // (B or S + 2, 8), then (Hq)
 // @region STATUS
-@group(0) @binding(8) var<storage, read_write> status: array<i32>; // (1)
+@group(0) @binding(9) var<storage, read_write> status: array<i32>; // (B or S): a bit for each kind of fault
 // @end
 
 const WG: u32 = 64u;
@@ -78,19 +89,18 @@ const FAULT_QUERY_LENGTH: u32 = 2u;
 const FAULT_OFFSET: u32 = 4u;
 const FAULT_QUERY_OFFSETS: u32 = 8u;
 const FAULT_KEY_OFFSETS: u32 = 16u;
+const FAULT_BLOCK_TABLE: u32 = 32u;
 
-// @region STATUS
-var<workgroup> faults: atomic<u32>;
-// @end
+// Of the record that the invocation is about to write.
+var<private> faults: u32;
+
 // @region PACKED
 var<workgroup> q_highest: array<i32, WG>;
 var<workgroup> k_highest: array<i32, WG>;
 // @end
 
 fn report(fault: u32) {
-    // @region STATUS
-    atomicOr(&faults, fault);
-    // @end
+    faults |= fault;
 }
 
 // `given`, held in 0 to `most`.
@@ -102,7 +112,7 @@ fn clamped(given: i32, most: i32, fault: u32) -> i32 {
     return held;
 }
 
-// Record `at` of item `b`: `rows` rows of q from `q_start`, `keys` rows of k from `k_start`.
+// Record `at` of item `b`, and its status: `rows` rows of q from `q_start`, `keys` rows of k from `k_start`.
 fn write_record(at: u32, b: u32, q_start: i32, rows: i32, k_start: i32, keys: i32) {
     var q_len = rows;
     var k_len = keys;
@@ -136,6 +146,18 @@ fn write_record(at: u32, b: u32, q_start: i32, rows: i32, k_start: i32, keys: i3
     items[to + 5u] = u32(lo);
     items[to + 6u] = u32(hi);
     items[to + 7u] = u32(offset);
+    // @region CHECK_PAGES
+    for (var n = 0; n < (k_len + p.page_rows - 1) / p.page_rows; n++) {
+        let page = block_table[p.table_offset + b * p.table_b + u32(n) * p.table_n];
+        if page < 0 || page > p.last_page {
+            report(FAULT_BLOCK_TABLE);
+        }
+    }
+    // @end
+    // @region STATUS
+    status[b] = i32(faults);
+    // @end
+    faults = 0u;
 }
 
 // @region PACKED
@@ -154,18 +176,26 @@ fn query_offset(entry: u32) -> i32 {
 }
 
 fn key_offset(entry: u32) -> i32 {
-    return key_offsets[p.key_offsets_offset + entry * p.key_offsets_step];
+    var offset = 0;
+    // @region PACKED_KEYS
+    offset = key_offsets[p.key_offsets_offset + entry * p.key_offsets_step];
+    // @end
+    return offset;
+}
+
+// Reports an entry that is not where the sequences before it, and the buffers, put it.
+fn check_entry(entry: u32, q_at: i32, k_at: i32) {
+    if q_at != query_offset(entry) {
+        report(FAULT_QUERY_OFFSETS);
+    }
+    if k_at != key_offset(entry) {
+        report(FAULT_KEY_OFFSETS);
+    }
 }
 // @end
 
 @compute @workgroup_size(WG)
 fn main(@builtin(local_invocation_index) t: u32) {
-    // @region STATUS
-    if t == 0u {
-        atomicStore(&faults, 0u);
-    }
-    workgroupBarrier();
-    // @end
     // @region SLOPES
     for (var h = t; h < p.heads; h += WG) {
         items[p.slopes_at + h] = slopes[p.slopes_offset + h * p.slopes_step];
@@ -199,28 +229,25 @@ fn main(@builtin(local_invocation_index) t: u32) {
     for (var entry = first; entry < end; entry++) {
         let q_end = max(q_start, min(query_offset(entry), p.q_rows));
         let k_end = max(k_start, min(key_offset(entry), p.k_rows));
-        if q_end != query_offset(entry) {
-            report(FAULT_QUERY_OFFSETS);
-        }
-        if k_end != key_offset(entry) {
-            report(FAULT_KEY_OFFSETS);
-        }
         if entry == 0u {
             write_gap(0u, 0, q_end);
         } else {
-            write_record(entry, entry - 1u, q_start, q_end - q_start, k_start, k_end - k_start);
+            if entry == 1u {
+                check_entry(0u, q_start, k_start);
+            }
+            check_entry(entry, q_end, k_end);
+            var keys = k_end - k_start;
+            // @region !PACKED_KEYS
+            // Pages: every sequence has its own.
+            keys = p.k_rows;
+            // @end
+            write_record(entry, entry - 1u, q_start, q_end - q_start, k_start, keys);
         }
         if entry == p.items {
             write_gap(entry + 1u, q_end, p.q_rows - q_end);
         }
         q_start = q_end;
         k_start = k_end;
-    }
-    // @end
-    // @region STATUS
-    workgroupBarrier();
-    if t == 0u {
-        status[0] = i32(atomicLoad(&faults));
     }
     // @end
 }

@@ -1,4 +1,5 @@
-// Attention, the launch after a split of the keys: joins the parts of each row, in their order.
+// Attention, the launch after a split of the keys: joins the parts of each row, in their order. With LSES, whole results of
+// attention over parts of the keys, and their lse: m is then lse, and l is 1.
 //
 //     m = max_s m_s, l = Σ_s l_s·exp(m_s − m), out = Σ_s O_s·exp(m_s − m) / l, lse = m + log l       over the parts with l_s > 0
 //
@@ -30,9 +31,12 @@ alias out_elem = f32; // @slot out_elem: f32, or u32 for two narrow elements
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> part: array<f32>; // O (splits, B, Hq, Tq, Dv), then m and l (splits, B, Hq, Tq, 2)
-@group(0) @binding(2) var<storage, read_write> out: array<out_elem>; // (B, Hq, Tq, Dv); packed (ΣTq, Hq, Dv)
+// @region LSES
+@group(0) @binding(2) var<storage, read> part_lse: array<f32>; // (splits, B, Hq, Tq); then `part` is out of each
+// @end
+@group(0) @binding(3) var<storage, read_write> out: array<out_elem>; // (B, Hq, Tq, Dv); packed (ΣTq, Hq, Dv)
 // @region LSE
-@group(0) @binding(3) var<storage, read_write> lse: array<f32>; // (B, Hq, Tq); packed (ΣTq, Hq)
+@group(0) @binding(4) var<storage, read_write> lse: array<f32>; // (B, Hq, Tq); packed (ΣTq, Hq)
 // @end
 
 const WG: u32 = 64u;
@@ -62,6 +66,20 @@ fn bf16_bits(x: f32) -> u32 {
 // @slot write: writes columns d to d + COLUMNS of a row of out
 fn write(row: u32, d: u32, step: u32, two: vec2<f32>) { out[row + d * step] = two.x; }
 
+// m and l of row r in part s; l is 0 if it saw nothing there.
+fn statistics(s: u32, r: u32) -> vec2<f32> {
+    let row = s * p.all_rows + r;
+    var found: vec2<f32>;
+    // @region !LSES
+    let at = p.splits * p.all_rows * p.dv + 2u * row;
+    found = vec2<f32>(part[at], part[at + 1u]);
+    // @end
+    // @region LSES
+    found = vec2<f32>(part_lse[row], select(0.0, 1.0, part_lse[row] > LOWEST));
+    // @end
+    return found;
+}
+
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -80,22 +98,21 @@ fn main(
     let row = r % p.rows;
     let h = r / p.rows % p.heads;
     let b = r / p.rows / p.heads;
-    let stats = p.splits * p.all_rows * p.dv;
 
     var m = LOWEST;
     for (var s = 0u; s < p.splits; s++) {
-        let at = stats + 2u * (s * p.all_rows + r);
-        if part[at + 1u] > 0.0 {
-            m = max(m, part[at]);
+        let found = statistics(s, r);
+        if found.y > 0.0 {
+            m = max(m, found.x);
         }
     }
     var l = 0.0;
     var acc = vec2<f32>();
     for (var s = 0u; s < p.splits; s++) {
-        let at = stats + 2u * (s * p.all_rows + r);
-        if part[at + 1u] > 0.0 {
-            let keep = exp(part[at] - m);
-            l += keep * part[at + 1u];
+        let found = statistics(s, r);
+        if found.y > 0.0 {
+            let keep = exp(found.x - m);
+            l += keep * found.y;
             // @unroll c COLUMNS
             if d + /*c*/0u < p.dv {
                 acc[/*c*/0u] += keep * part[(s * p.all_rows + r) * p.dv + d + /*c*/0u];

@@ -107,6 +107,17 @@ struct Params {
     // First slope in `items`, and the step between heads.
     slopes_at: u32,
     slopes_step: u32,
+    // The last elements of the tables of functions.
+    score_last: i32,
+    mask_last: i32,
+    // Pages: first entry of the table, its steps of (B, P); rows of a page, the last page, and the steps between pages.
+    table_offset: u32,
+    table_b: u32,
+    table_n: u32,
+    page_rows: u32,
+    last_page: i32,
+    k_page: u32,
+    v_page: u32,
 }
 // [end]
 
@@ -129,10 +140,19 @@ alias out_elem = f32; // @slot out_elem: as q_elem; SPLIT: f32
 // @region SIDE
 @group(0) @binding(6) var<storage, read> items: array<u32>; // (records, 8) of attention_items.wgsl, then slopes (Hq)
 // @end
+// @region PAGED
+@group(0) @binding(7) var<storage, read> block_table: array<i32>; // (B, P): the pages of each item
+// @end
+// @region SCORE_TABLE
+@group(0) @binding(8) var<storage, read> score_values: array<f32>; // of any shape
+// @end
+// @region MASK_TABLE
+@group(0) @binding(9) var<storage, read> mask_values: array<f32>; // of any shape
+// @end
 // (B, Hq, Tq, Dv); packed (ΣTq, Hq, Dv); SPLIT: O (splits, B, Hq, Tq, Dv), then m and l (splits, B, Hq, Tq, 2)
-@group(0) @binding(7) var<storage, read_write> out: array<out_elem>;
+@group(0) @binding(10) var<storage, read_write> out: array<out_elem>;
 // @region LSE
-@group(0) @binding(8) var<storage, read_write> lse: array<f32>; // (B, Hq, Tq); packed (ΣTq, Hq)
+@group(0) @binding(11) var<storage, read_write> lse: array<f32>; // (B, Hq, Tq); packed (ΣTq, Hq)
 // @end
 
 // @slot q_four: four elements of a row of q, from column d.x on; d is held below D
@@ -171,6 +191,53 @@ fn bf16_bits(x: f32) -> u32 {
 
 // @slot write_four: writes columns d to d + 4 of a row of out, as far as there are
 fn write_four(row: u32, d: u32, step: u32, width: u32, four: vec4<f32>) { let at = row + d * step; if d < width { out[at] = four.x; } if d + 1u < width { out[at + step] = four.y; } if d + 2u < width { out[at + 2u * step] = four.z; } if d + 3u < width { out[at + 3u * step] = four.w; } }
+
+// [block attention_functions]
+// Functions of the user's; what they are given is said in src/graph/function.rs. A table is read at the nearest index.
+// @region SCORE_TABLE
+fn score_table(index: i32) -> f32 {
+    return score_values[u32(clamp(index, 0, p.score_last))];
+}
+// @end
+// @region MASK_TABLE
+fn mask_table(index: i32) -> f32 {
+    return mask_values[u32(clamp(index, 0, p.mask_last))];
+}
+// @end
+// @region SCORE_MOD
+// @slot score_mod: what becomes of the score of a key that is seen
+fn score_mod(score: f32, b: i32, h: i32, h_kv: i32, i: i32, j: i32, position: i32, q_len: i32, k_len: i32) -> f32 { return score; }
+// @end
+// @region MASK_MOD
+// @slot mask_mod: whether the key is seen
+fn mask_mod(b: i32, h: i32, h_kv: i32, i: i32, j: i32, position: i32, q_len: i32, k_len: i32) -> bool { return true; }
+// @end
+// [end]
+
+// [block attention_rows]
+// Where the pages of item b begin in the table.
+fn pages_of(b: u32) -> u32 {
+    var at = 0u;
+    // @region PAGED
+    at = p.table_offset + b * p.table_b;
+    // @region PACKED
+    // Record 1 is sequence 0.
+    at -= p.table_b;
+    // @end
+    // @end
+    return at;
+}
+
+// Where the row of key j begins in k or v: rows are `step` apart from `first` on; in pages, which are `page_step` apart.
+fn key_row(pages: u32, first: u32, j: u32, step: u32, page_step: u32) -> u32 {
+    var row = first + j * step;
+    // @region PAGED
+    let page = clamp(block_table[pages + j / p.page_rows * p.table_n], 0, p.last_page);
+    row = first + u32(page) * page_step + j % p.page_rows * step;
+    // @end
+    return row;
+}
+// [end]
 
 // [block attention_scores]
 const LOWEST: f32 = -3.40282346e+38f;
@@ -216,6 +283,11 @@ struct Head {
     bias: u32,
     bias_i: u32,
     bias_j: u32,
+    // @region FUNCTIONS
+    b: i32,
+    h: i32,
+    h_kv: i32,
+    // @end
 }
 
 fn head_of(b: u32, h: u32) -> Head {
@@ -237,6 +309,14 @@ fn head_of(b: u32, h: u32) -> Head {
     head.bias_i = p.bias_i;
     head.bias_j = p.bias_j;
     // @end
+    // @region FUNCTIONS
+    head.b = i32(b);
+    // @region PACKED
+    head.b -= 1;
+    // @end
+    head.h = i32(h);
+    head.h_kv = i32(h / p.group);
+    // @end
     return head;
 }
 
@@ -249,6 +329,11 @@ struct Query {
     // Where its rows of mask and bias begin.
     mask: u32,
     bias: u32,
+    // @region FUNCTIONS
+    i: i32,
+    q_len: i32,
+    k_len: i32,
+    // @end
 }
 
 fn query_of(item: Item, head: Head, i: u32) -> Query {
@@ -260,6 +345,11 @@ fn query_of(item: Item, head: Head, i: u32) -> Query {
         row + item.offset,
         head.mask + i * head.mask_i,
         head.bias + i * head.bias_i,
+        // @region FUNCTIONS
+        row,
+        item.q_len,
+        item.k_end,
+        // @end
     );
 }
 
@@ -300,6 +390,17 @@ fn score_of(head: Head, query: Query, j: i32, dot: f32) -> Score {
     // @end
     // @region SLOPES
     value += head.slope * f32(j - query.position);
+    // @end
+    // @region MASK_MOD
+    if seen {
+        seen = mask_mod(head.b, head.h, head.h_kv, query.i, j, query.position, query.q_len, query.k_len);
+    }
+    // @end
+    // @region SCORE_MOD
+    if seen {
+        value = score_mod(value, head.b, head.h, head.h_kv, query.i, j, query.position, query.q_len, query.k_len);
+        seen = bitcast<u32>(value) != 0xff800000u;
+    }
     // @end
     return Score(value, seen);
 }
@@ -396,21 +497,24 @@ fn stage_q(t: u32, place: Place, d0: u32, to: u32) {
 
 // Stages columns `d0` to `d0 + KT` of the keys j0 to j0 + BC, transposed. Columns and keys past the end repeat the last:
 // q has zeros there, and no query sees them.
-fn stage_k(t: u32, k_head: u32, j0: u32, end: u32, d0: u32) {
+fn stage_k(t: u32, pages: u32, k_head: u32, j0: u32, end: u32, d0: u32) {
     for (var x = t; x < KT * BC / 4u; x += WG) {
         let d = min(d0 + x % KT, p.d - 1u);
         let j = min(vec4<u32>(j0 + 4u * (x / KT)) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(end - 1u));
-        let at = k_head + j * p.k_t + d * p.k_d;
+        var at = vec4<u32>(d * p.k_d);
+        // @unroll e 4
+        at[/*e*/0u] += key_row(pages, k_head, j[/*e*/0u], p.k_t, p.k_page);
+        // @end
         stage[x % KT * K_STRIDE + x / KT] = vec4<f32>(k_at(at.x), k_at(at.y), k_at(at.z), k_at(at.w));
     }
 }
 
 // Stages the values of the keys j0 to j0 + VT, likewise: columns past the end are not written to out.
-fn stage_v(t: u32, v_head: u32, j0: u32, end: u32) {
+fn stage_v(t: u32, pages: u32, v_head: u32, j0: u32, end: u32) {
     for (var x = t; x < VT * V_STRIDE; x += WG) {
         let j = min(j0 + x / V_STRIDE, end - 1u);
         let d = vec4<u32>(4u * (x % V_STRIDE)) + vec4<u32>(0u, 1u, 2u, 3u);
-        stage[x] = v_four(v_head + j * p.v_t, min(d, vec4<u32>(p.dv - 1u)), p.v_d);
+        stage[x] = v_four(key_row(pages, v_head, j, p.v_t, p.v_page), min(d, vec4<u32>(p.dv - 1u)), p.v_d);
     }
 }
 
@@ -433,6 +537,7 @@ fn main(
     let k_head = p.k_offset + b * p.k_b + place.h / p.group * p.k_h + item.k_start * p.k_t;
     let v_head = p.v_offset + b * p.v_b + place.h / p.group * p.v_h + item.k_start * p.v_t;
     let keys = keys_of(place);
+    let pages = pages_of(b);
 
     let g = t / 8u;
     let c = t % 8u;
@@ -466,7 +571,7 @@ fn main(
             q_column = 0u;
             stage_q(t, place, d0, 0u);
             // @end
-            stage_k(t, k_head, j0, keys.end, d0);
+            stage_k(t, pages, k_head, j0, keys.end, d0);
             workgroupBarrier();
             for (var d = 0u; d < KT; d += 4u) {
                 // @unroll r TR
@@ -513,7 +618,7 @@ fn main(
                 l_i += four.x + four.y + four.z + four.w;
             }
         }
-        stage_v(t, v_head, j0, keys.end);
+        stage_v(t, pages, v_head, j0, keys.end);
         workgroupBarrier();
 
         // @unroll r TR
@@ -525,7 +630,7 @@ fn main(
         for (var v0 = 0u; v0 < BC; v0 += VT) {
             if v0 > 0u {
                 workgroupBarrier();
-                stage_v(t, v_head, j0 + v0, keys.end);
+                stage_v(t, pages, v_head, j0 + v0, keys.end);
                 workgroupBarrier();
             }
             for (var y = 0u; y < VT; y += 4u) {

@@ -4,7 +4,7 @@
 
 use crate::{
     DType, Graph, Result, Tensor,
-    graph::{Align, AttentionArgs, Mask, ValueId},
+    graph::{Align, AttentionArgs, Mask, ScoreMod, ValueId},
 };
 
 /// A graph to be timed. Its inputs are drawn by [`Workload::inputs`].
@@ -93,6 +93,18 @@ pub fn all(quick: bool) -> Result<Vec<Workload>> {
             })?);
         }
     }
+    let [b, h, tq, tk, d] = shapes[0];
+    all.push(Workload::new("attention", &format!("b{b} h{h} q{tq} k{tk} d{d} function"), |g| {
+        let [q, k, v] = [("q", tq), ("k", tk), ("v", tk)].map(|(name, t)| g.input(name, DType::F32, [b, h, t, d]));
+        let near = ScoreMod::new("score - 0.1 * f32(abs(i - j))", |s| s.score - 0.1 * f64::from((s.i - s.j).abs()))?;
+        g.attention(q?, k?, v?, AttentionArgs::from(Mask::none()).score_mod(near))
+    })?);
+    let parts: &[usize] = if quick { &[2, 2, 64, 32] } else { &[8, 8, 512, 64] };
+    all.push(Workload::new("attention_merge", &format!("{parts:?}"), |g| {
+        let outs = g.input("outs", DType::F32, parts)?;
+        let lses = g.input("lses", DType::F32, &parts[..3])?;
+        Ok(g.attention_merge_stacked(outs, lses)?.0)
+    })?);
     let rows: &[[usize; 2]] = if quick { &[[64, 96]] } else { &[[4096, 768], [1024, 1024]] };
     for &[r, w] in rows {
         let shape = format!("{r}x{w}");

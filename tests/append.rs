@@ -29,6 +29,7 @@ fn check(dtype: DType, cache: &[usize], rows: usize, axis: usize, positions: &[i
         cache: cache.clone(),
         update: Layout::contiguous(update),
         axis,
+        table: None,
         circular,
         in_place: false,
     };
@@ -69,6 +70,7 @@ fn a_strided_update_is_read_where_it_lies() {
         cache: [2, 3, 7, 4].into(),
         update: Layout::contiguous([2, 5, 3, 4]).permute(&[0, 2, 1, 3]),
         axis: 2,
+        table: None,
         circular: false,
         in_place: false,
     };
@@ -92,12 +94,60 @@ fn what_the_kernel_does_not_take_is_refused() {
         cache: [1, 4, 3].into(),
         update: Layout::contiguous([1, 1, 3]),
         axis: 1,
+        table: None,
         circular: false,
         in_place: false,
     };
     let message = odd.kernel("plain", gpu().profile()).expect_err("refused").to_string();
     assert!(message.contains("not whole words"), "{message}");
     assert!(!odd.candidates(gpu().profile())[0].is_usable());
+}
+
+/// Pages of S rows, an update, positions and a table: the reference's bits, in place or not.
+fn check_paged(dtype: DType, pages: [usize; 4], rows: usize, positions: &[i32], table: &[i32]) -> Tensor {
+    let [_, _, heads, width] = pages;
+    let items = positions.len();
+    let update = Shape::from([items, heads, rows, width]);
+    let table_shape = Shape::from([items, table.len() / items.max(1)]);
+    let problem = AppendProblem {
+        dtype,
+        cache: pages.into(),
+        update: Layout::contiguous([items, rows, heads, width]).permute(&[0, 2, 1, 3]),
+        axis: 2,
+        table: Some(table_shape.clone()),
+        circular: false,
+        in_place: false,
+    };
+    let (old, stored) = (tensor(dtype, &problem.cache, 1), tensor(dtype, &[items, rows, heads, width].into(), 2));
+    let positions = Tensor::new([items], positions.to_vec()).expect("fits");
+    let table = Tensor::new(table_shape, table.to_vec()).expect("fits");
+    let kernel = problem.kernel("plain", gpu().profile()).expect("runs");
+    let outputs = [(dtype, problem.cache.clone()), (DType::I32, Shape::from([1]))];
+    let found = gpu().run_kernel(&kernel, &[&old, &stored, &positions, &table], &outputs).expect("runs");
+    // The update as [B, H, T, D], for the reference.
+    let (size, bytes) = (width * dtype.bytes(), stored.as_bytes());
+    let row = |e: usize| (e / heads / rows * rows + e % rows) * heads + e / rows % heads;
+    let turned: Vec<u8> = (0..items * heads * rows).flat_map(|e| bytes[row(e) * size..][..size].to_vec()).collect();
+    let turned = Tensor::from_bytes(dtype, &update, &turned).expect("fits");
+    compare::op(&Op::AppendPaged, &[&old, &turned, &positions, &table], &[&found[0], &found[1]])
+        .unwrap_or_else(|error| panic!("{problem:?}: {error}"));
+    found[1].clone()
+}
+
+#[test]
+fn rows_find_their_pages() {
+    let dropped = |tensor: &Tensor| tensor.as_i32().expect("i32")[0];
+    for dtype in [DType::F32, DType::BF16, DType::I32] {
+        // Over page borders, into pages that lie anywhere; the second item begins in the middle of a page.
+        assert_eq!(dropped(&check_paged(dtype, [7, 4, 3, 2], 6, &[0, 3], &[5, 0, 2, 6, 1, 3])), 0);
+    }
+    // No page 9 or −1; places before the first and past the last.
+    assert_eq!(dropped(&check_paged(DType::F32, [7, 4, 2, 5], 6, &[2, 1], &[5, 9, 2, -1, 1, 3])), 4 + 3);
+    assert_eq!(dropped(&check_paged(DType::F32, [7, 4, 2, 5], 6, &[-2, 10], &[5, 0, 2, 6, 1, 3])), 2 + 4);
+    assert_eq!(dropped(&check_paged(DType::F32, [7, 4, 2, 5], 2, &[i32::MIN, i32::MAX], &[5, 0, 2, 6, 1, 3])), 4);
+    assert_eq!(dropped(&check_paged(DType::F32, [3, 1, 1, 1], 1, &[0, 0], &[2, 0])), 0);
+    assert_eq!(dropped(&check_paged(DType::F32, [3, 2, 1, 1], 0, &[0, 0], &[2, 0])), 0);
+    assert_eq!(dropped(&check_paged(DType::F32, [3, 2, 1, 1], 4, &[], &[])), 0);
 }
 
 proptest! {

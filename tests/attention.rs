@@ -6,8 +6,12 @@ mod common;
 
 #[path = "attention/faults.rs"]
 mod faults;
+#[path = "attention/functions.rs"]
+mod functions;
 #[path = "attention/metamorphic.rs"]
 mod metamorphic;
+#[path = "attention/paged.rs"]
+mod paged;
 #[path = "attention/random.rs"]
 mod random;
 #[path = "attention/sources.rs"]

@@ -9,7 +9,7 @@ use common::gpu;
 use tilewise::{
     DType, Graph, Result, Shape, Tensor, ValueId,
     gpu::{Gpu, Parameters},
-    graph::{Align, Mask},
+    graph::{Align, AttentionFault, Mask},
     reference::Evaluation,
 };
 
@@ -169,6 +169,93 @@ fn programs_share_states() {
     assert!(message(weights().tensor("keys", &zeros)).contains("`keys` is a state: give it a buffer"));
     let short = gpu().upload(&Tensor::zeros(DType::F32, [ITEMS]).expect("fits")).expect("uploads");
     assert!(message(weights().buffer("values", short)).contains("the buffer of `values` has 16 bytes"));
+}
+
+/// Pages of 4 places for all items together, which a table names: the caller hands out pages as items grow.
+fn paged_step(pages: usize, each: usize) -> Result<Graph> {
+    const SIZE: usize = 4;
+    let mut g = Graph::new();
+    let x = g.input("x", DType::F32, [ITEMS, 1, WIDTH])?;
+    let position = g.input("position", DType::I32, [ITEMS])?;
+    let table = g.input("table", DType::I32, [ITEMS, each])?;
+    let column = g.reshape(position, [ITEMS, 1])?;
+    let [q, k, v] = project(&mut g, x, column)?;
+    let cached = |g: &mut Graph, name: &str, update: ValueId| -> Result<ValueId> {
+        let cache = g.input(name, DType::F32, [pages, SIZE, HEADS, HEAD])?;
+        let (next, dropped) = g.append_paged(cache, update, position, table)?;
+        g.update(cache, next)?;
+        g.output(format!("{name} dropped"), dropped)?;
+        Ok(next)
+    };
+    let (keys, rows) = (cached(&mut g, "keys", k)?, cached(&mut g, "values", v)?);
+    let one = g.scalar(1.0, position)?;
+    let length = g.add(position, one)?;
+    let (y, status) = g.attention_with_status(q, keys, rows, Mask::pages(table) & Mask::key_lengths(length))?;
+    let y = g.merge_heads(y)?;
+    g.output("y", y)?;
+    g.output("status", status)?;
+    Ok(g)
+}
+
+#[test]
+fn pages_decode_what_a_whole_run_computes() {
+    let graph = whole(None).expect("valid");
+    let mut given: BTreeMap<String, Tensor> = BTreeMap::new();
+    for (i, (name, value)) in graph.inputs().chain(graph.parameters()).enumerate() {
+        given.insert(name.to_string(), values(graph.shape(value), i));
+    }
+    let positions: Vec<i32> = (0..ITEMS).flat_map(|_| 0..TOKENS as i32).collect();
+    given.insert("positions".into(), Tensor::new([ITEMS, TOKENS], positions).expect("fits"));
+    let expected = Evaluation::<f64>::new(&graph, &given).expect("runs").into_outputs(&graph);
+    let expected = expected["y"].to_f64();
+
+    let decode = paged_step(7, 3).expect("valid");
+    let program = tilewise::lower::lower(&decode, gpu().profile(), &Default::default()).expect("lowers");
+    let in_place = program.steps.iter().filter(|step| step.family == "append" && step.in_place.is_some()).count();
+    assert_eq!(in_place, 2, "pages are written where they are:\n{program}");
+    let weights = decode.parameters().map(|(name, _)| (name, &given[name]));
+    let mut program = gpu().compile(&decode, weights.collect::<Parameters<'_>>()).expect("compiles");
+    let x = given["x"].as_f32().expect("f32");
+    // Pages are handed out as they come, to whoever needs one; the second item starts late.
+    const LATE: usize = 3;
+    let mut free = [4, 1, 6, 0, 3, 5].into_iter();
+    let mut table = [-1i32; 6];
+    for at in 0..TOKENS {
+        let own = [at, at.saturating_sub(LATE)];
+        for (b, &t) in own.iter().enumerate() {
+            let entry = &mut table[b * 3 + t / 4];
+            if *entry < 0 {
+                *entry = free.next().expect("enough pages");
+            }
+        }
+        let tokens: Vec<f32> =
+            own.iter().enumerate().flat_map(|(b, &t)| x[(b * TOKENS + t) * WIDTH..][..WIDTH].to_vec()).collect();
+        let tokens = Tensor::new([ITEMS, 1, WIDTH], tokens).expect("fits");
+        let position = Tensor::new([ITEMS], own.map(|t| t as i32).to_vec()).expect("fits");
+        let pages = Tensor::new([ITEMS, 3], table.to_vec()).expect("fits");
+        let inputs = [("x", &tokens), ("position", &position), ("table", &pages)];
+        let outputs = program.run(&inputs).expect("runs");
+        assert_eq!(outputs["status"].as_i32(), Some(&[0, 0][..]), "step {at}");
+        assert_eq!(outputs["keys dropped"].as_i32(), Some(&[0][..]), "step {at}");
+        let found = outputs["y"].as_f32().expect("f32");
+        for (b, &t) in own.iter().enumerate() {
+            for c in 0..WIDTH {
+                let (found, expected) = (f64::from(found[b * WIDTH + c]), expected[(b * TOKENS + t) * WIDTH + c]);
+                assert!((found - expected).abs() <= 1e-5, "step {at}, item {b}, feature {c}: {found} and {expected}");
+            }
+        }
+    }
+    // Past the last page, and on a page that was not handed out: dropped, and the status says why.
+    let token = values(&[ITEMS, 1, WIDTH].into(), 5);
+    let position = Tensor::new([ITEMS], vec![12, 8]).expect("fits");
+    let pages = Tensor::new([ITEMS, 3], table.to_vec()).expect("fits");
+    let outputs = program.run(&[("x", &token), ("position", &position), ("table", &pages)]).expect("runs");
+    assert_eq!(outputs["keys dropped"].as_i32(), Some(&[2][..]));
+    let status = outputs["status"].as_i32().expect("i32");
+    assert_eq!(
+        AttentionFault::describe(status).expect("faults"),
+        "item 0: the key length is below 0 or over Tk\nitem 1: the block table names a page that is not there"
+    );
 }
 
 /// A full linear cache says that it dropped a row, and keeps what it has.

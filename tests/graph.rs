@@ -4,6 +4,8 @@
 mod attention;
 #[path = "graph/builder.rs"]
 mod builder;
+#[path = "graph/functions.rs"]
+mod functions;
 #[path = "graph/infer.rs"]
 mod infer;
 #[path = "graph/json.rs"]

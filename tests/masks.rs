@@ -8,8 +8,8 @@ mod common;
 use std::{collections::BTreeMap, env, fmt::Write as _, fs, path::PathBuf};
 
 use tilewise::{
-    DType, Data, Graph, Tensor, ValueId,
-    graph::{Align, Mask},
+    DType, Data, Graph, Result, Tensor, ValueId,
+    graph::{Align, Mask, MaskMod},
     reference,
 };
 
@@ -20,6 +20,7 @@ struct Operands {
     pattern: ValueId,
     hidden: ValueId,
     starts: ValueId,
+    documents: ValueId,
 }
 
 struct Picture {
@@ -28,7 +29,7 @@ struct Picture {
     code: &'static str,
     sizes: [usize; 2],
     packed: bool,
-    mask: fn(&Operands) -> Mask,
+    mask: fn(&Operands) -> Result<Mask>,
 }
 
 macro_rules! pictures {
@@ -39,7 +40,7 @@ macro_rules! pictures {
             code: stringify!($mask),
             sizes: [$tq, $tk],
             packed: [$(stringify!($packed) == "packed",)? false][0],
-            mask: |$o| { let _ = $o; $mask },
+            mask: |$o| { let _ = $o; Ok($mask) },
         }),*]
     };
 }
@@ -79,6 +80,13 @@ fn pictures() -> Vec<Picture> {
             8 x 8 packed: |o| Mask::packed(o.starts, o.starts);
         "Packed sequences, causal", "Positions count within each sequence.",
             8 x 8 packed: |o| Mask::packed(o.starts, o.starts) & Mask::causal(Align::TopLeft);
+        "A function: blocks", "Any predicate in WGSL over `b`, `h`, `h_kv`, `i`, `j`, `position`, `q_len` and `k_len`, with a twin in Rust for the reference.",
+            7 x 7: |o| Mask::function(MaskMod::new("i / 3 == j / 3", |s| s.i / 3 == s.j / 3)?);
+        "A function: a prefix that all see", "What comes after it is causal.", 6 x 6: |o| Mask::function(MaskMod::new("j < 2 || j <= position", |s| s.j < 2 || s.j <= s.position)?);
+        "A function: dilated window", "Every other key of the last four before the query's own.",
+            8 x 8: |o| Mask::function(MaskMod::new("(i - j) % 2 == 0 && i - j <= 4", |s| (s.i - s.j) % 2 == 0 && s.i - s.j <= 4)?) & Mask::causal(Align::TopLeft);
+        "A function with a table: documents", "`table[...]` reads an f32 value of the graph: here the document of each token, 0 0 0 1 1 2 2 2.",
+            8 x 8: |o| Mask::function(MaskMod::new("table[i] == table[j]", |s| s.table(s.i) == s.table(s.j))?) & Mask::table(o.documents);
     }
     .into()
 }
@@ -109,8 +117,9 @@ impl Picture {
             pattern: add(&mut g, "pattern", &[tq, tk], pattern.into()),
             hidden: add(&mut g, "hidden", &[tq, tk], hidden.into()),
             starts: add(&mut g, "starts", &[4], vec![0i32, 3, 4, 8].into()),
+            documents: add(&mut g, "documents", &[8], vec![0.0f32, 0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 2.0].into()),
         };
-        let out = g.attention(q, k, v, (self.mask)(&operands)).expect(self.title);
+        let out = g.attention(q, k, v, (self.mask)(&operands).expect(self.title)).expect(self.title);
         let seen = g.reshape(out, [tq, tk]).expect("same elements");
         g.output("seen", seen).expect("a new name");
         (g, given)

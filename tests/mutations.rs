@@ -138,8 +138,27 @@ const MUTATIONS: &[Mutation] = &[
         "parts merged without their maxima",
         "attention_merge",
         "split_kv",
-        &[("let keep = exp(part[at] - m);", "let keep = 1.0;")],
+        &[("let keep = exp(found.x - m);", "let keep = 1.0;")],
     ),
+    mutation("mask function ignored", "attention", "plain", &[("seen = mask_mod(", "_ = mask_mod(")]),
+    mutation("score function ignored", "attention", "plain", &[("value = score_mod(", "_ = score_mod(")]),
+    mutation(
+        "functions told of another key head",
+        "attention",
+        "plain",
+        &[("head.h_kv = i32(h / p.group);", "head.h_kv = i32(h % p.group);")],
+    ),
+    mutation(
+        "functions told of the query, not of its place",
+        "attention_tiled",
+        "tiled",
+        &[("row + item.offset,", "row,")],
+    ),
+    mutation("pages taken in a row", "attention", "plain", &[("u32(page) * page_step", "j / p.page_rows * page_step")]),
+    mutation("the first item's pages", "attention_tiled", "tiled", &[("+ b * p.table_b", "")]),
+    mutation("packed, the next sequence's pages", "attention", "plain", &[("at -= p.table_b;", "")]),
+    mutation("missing pages not reported", "attention_items", "plain", &[("report(FAULT_BLOCK_TABLE);", "")]),
+    mutation("faults of all items on the last", "attention_items", "plain", &[("faults = 0u;", "")]),
 ];
 
 /// What a mutated kernel came to.

@@ -11,6 +11,8 @@ mod conformance;
 mod attention;
 #[path = "onnx/case.rs"]
 mod case;
+#[path = "onnx/flex.rs"]
+mod flex;
 #[path = "onnx/gather.rs"]
 mod gather;
 #[path = "onnx/import.rs"]

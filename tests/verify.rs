@@ -63,7 +63,22 @@ macro_rules! families {
     };
 }
 
-families!(append, argmax, attention, concat, copy, gather, matmul, norm, pad, pointwise, reduce, rotary, softmax);
+families!(
+    append,
+    argmax,
+    attention,
+    attention_merge,
+    concat,
+    copy,
+    gather,
+    matmul,
+    norm,
+    pad,
+    pointwise,
+    reduce,
+    rotary,
+    softmax
+);
 
 #[test]
 fn a_wrong_result_is_noticed_and_said() {

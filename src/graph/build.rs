@@ -1,6 +1,6 @@
 //! Builder methods: each pushes one operation, or a few that together have a name.
 
-use super::{AttentionArgs, Binary, Graph, Op, Reduce, Unary, ValueId};
+use super::{AttentionArgs, AttentionResults, Binary, Graph, Op, Reduce, Unary, ValueId};
 use crate::{
     Error, Result,
     tensor::{DType, Shape, Tensor},
@@ -98,10 +98,48 @@ impl Graph {
         v: ValueId,
         args: impl Into<AttentionArgs>,
     ) -> Result<(ValueId, ValueId)> {
+        let AttentionResults { out, lse, .. } = self.attention_results(q, k, v, args)?;
+        Ok((out, lse))
+    }
+
+    /// [`Graph::attention`] and whether its lengths, offsets and pages fit, i32 `[B]`: 0, or bits of [`AttentionFault`].
+    ///
+    /// ```
+    /// use tilewise::{DType, Graph, graph::Mask};
+    /// let mut g = Graph::new();
+    /// let [q, k, v] = ["q", "k", "v"].map(|name| g.input(name, DType::F32, [2, 1, 4, 8]));
+    /// let lengths = g.input("lengths", DType::I32, [2])?;
+    /// let (out, status) = g.attention_with_status(q?, k?, v?, Mask::key_lengths(lengths))?;
+    /// g.output("out", out)?;
+    /// g.output("status", status)?; // for AttentionFault::describe
+    /// # assert_eq!(g.shape(status), &[2].into());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// [`AttentionFault`]: super::AttentionFault
+    pub fn attention_with_status(
+        &mut self,
+        q: ValueId,
+        k: ValueId,
+        v: ValueId,
+        args: impl Into<AttentionArgs>,
+    ) -> Result<(ValueId, ValueId)> {
+        let AttentionResults { out, status, .. } = self.attention_results(q, k, v, args)?;
+        Ok((out, status))
+    }
+
+    /// [`Graph::attention`] with all of its results; what nobody uses is not computed.
+    pub fn attention_results(
+        &mut self,
+        q: ValueId,
+        k: ValueId,
+        v: ValueId,
+        args: impl Into<AttentionArgs>,
+    ) -> Result<AttentionResults> {
         let (attention, operands) = args.into().resolve(self)?;
         let inputs: Vec<ValueId> = [q, k, v].into_iter().chain(operands).collect();
         let outputs = self.push(Op::Attention(attention), &inputs)?;
-        Ok((outputs[0], outputs[1]))
+        Ok(AttentionResults { out: outputs[0], lse: outputs[1], status: outputs[2] })
     }
 
     /// Layer norm over the last axis; see [`Op::LayerNorm`].
@@ -243,6 +281,58 @@ impl Graph {
     ) -> Result<(ValueId, ValueId)> {
         let axis = self.shape(cache).axis("append", axis)?;
         let outputs = self.push(Op::Append { axis, circular }, &[cache, update, positions])?;
+        Ok((outputs[0], outputs[1]))
+    }
+
+    /// Pages `[N, S, H, D]` with an update `[B, H, T, D]` written at i32 positions `[B]` of each item's pages, which a table `[B, P]`
+    /// names, and how many rows did not fit. See [`Op::AppendPaged`].
+    pub fn append_paged(
+        &mut self,
+        pages: ValueId,
+        update: ValueId,
+        positions: ValueId,
+        table: ValueId,
+    ) -> Result<(ValueId, ValueId)> {
+        let outputs = self.push(Op::AppendPaged, &[pages, update, positions, table])?;
+        Ok((outputs[0], outputs[1]))
+    }
+
+    /// Attention over all keys from results over parts of them, each an output and its log-sum-exp as
+    /// [`Graph::attention_with_lse`] gives them: the joined output and log-sum-exp. See [`Op::AttentionMerge`].
+    ///
+    /// ```
+    /// use tilewise::{DType, Graph, graph::Mask};
+    /// let mut g = Graph::new();
+    /// let q = g.input("q", DType::F32, [1, 8, 4, 64])?;
+    /// let mut parts = Vec::new();
+    /// for (name, keys) in [("prefix", 100), ("own", 7)] {
+    ///     let [k, v] = ["k", "v"].map(|kv| g.input(&format!("{name}.{kv}"), DType::F32, [1, 8, keys, 64]));
+    ///     parts.push(g.attention_with_lse(q, k?, v?, Mask::none())?);
+    /// }
+    /// let (out, _) = g.attention_merge(&parts)?;
+    /// assert_eq!(g.shape(out), &[1, 8, 4, 64].into());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    pub fn attention_merge(&mut self, parts: &[(ValueId, ValueId)]) -> Result<(ValueId, ValueId)> {
+        let mut stack = |values: Vec<ValueId>| -> Result<ValueId> {
+            let mut stacked = Vec::with_capacity(values.len());
+            for value in values {
+                let shape: Shape = [&[1], &self.shape(value)[..]].concat().into();
+                stacked.push(self.reshape(value, shape)?);
+            }
+            self.concat(&stacked, 0)
+        };
+        if parts.is_empty() {
+            return Err(Error::op("attention_merge", "no parts were given, expected at least one"));
+        }
+        let (outs, lses) = parts.iter().copied().unzip();
+        let (outs, lses) = (stack(outs)?, stack(lses)?);
+        self.attention_merge_stacked(outs, lses)
+    }
+
+    /// [`Graph::attention_merge`] of parts that are stacked already: `[P, …, Dv]` and f32 `[P, …]`.
+    pub fn attention_merge_stacked(&mut self, outs: ValueId, lses: ValueId) -> Result<(ValueId, ValueId)> {
+        let outputs = self.push(Op::AttentionMerge, &[outs, lses])?;
         Ok((outputs[0], outputs[1]))
     }
 

@@ -1,10 +1,10 @@
-use super::{Align, Attention, AttentionOperand, Binary, Op, Reduce, Unary};
+use super::{Binary, Op, Reduce, Unary};
 use crate::{
     Error, Result,
     tensor::{DType, Shape},
 };
 
-type Operand<'a> = (DType, &'a Shape);
+pub(super) type Operand<'a> = (DType, &'a Shape);
 
 /// The dtypes and shapes of an operation's results, or why its operands do not fit.
 pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
@@ -15,7 +15,7 @@ pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
         Op::Input { dtype, shape } | Op::Parameter { dtype, shape } => one(*dtype, shape.clone()),
         Op::Constant { value } => one(value.dtype(), value.shape().clone()),
         Op::Matmul { transpose_a, transpose_b } => matmul(operands, *transpose_a, *transpose_b),
-        Op::Attention(attention) => attention_results(attention, operands),
+        Op::Attention(attention) => attention.results(operands),
         Op::LayerNorm { axes, epsilon, weight, bias } => {
             let statistics = norm(name, operands, *axes, *epsilon, &[("weight", *weight), ("bias", *bias)])?;
             let (dtype, shape) = operands[0];
@@ -137,6 +137,8 @@ pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
         }
         Op::Rotary { .. } => rotary(operands),
         Op::Append { axis, .. } => append(operands, *axis),
+        Op::AppendPaged => append_paged(operands),
+        Op::AttentionMerge => attention_merge(operands),
     }?;
     for (_, shape) in &results {
         shape.checked_elements(name)?;
@@ -152,6 +154,8 @@ fn check_count(op: &Op, given: usize) -> Result<()> {
         Op::Gather { .. } => (2, "data, indices".into()),
         Op::Rotary { .. } => (4, "x, cos, sin, positions".into()),
         Op::Append { .. } => (3, "cache, update, positions".into()),
+        Op::AppendPaged => (4, "pages, update, positions, table".into()),
+        Op::AttentionMerge => (2, "outs, lses".into()),
         Op::Attention(a) => {
             let names = a.operands.iter().map(|o| format!(", {}", o.name())).collect::<String>();
             (3 + a.operands.len(), format!("q, k, v{names}"))
@@ -176,7 +180,7 @@ fn check_count(op: &Op, given: usize) -> Result<()> {
     Err(Error::op(op.name(), format!("{given} operands were given, expected {expected} ({names})")))
 }
 
-fn float<'a>(op: &str, operand: &str, (dtype, shape): Operand<'a>) -> Result<Operand<'a>> {
+pub(super) fn float<'a>(op: &str, operand: &str, (dtype, shape): Operand<'a>) -> Result<Operand<'a>> {
     if dtype.is_float() { Ok((dtype, shape)) } else { Err(Error::dtype(op, operand, dtype, "f32, f16 or bf16")) }
 }
 
@@ -408,115 +412,47 @@ fn append(operands: &[Operand<'_>], axis: usize) -> Result<Vec<(DType, Shape)>> 
     Ok(vec![(dtype, cache.clone()), (DType::I32, Shape::from([1]))])
 }
 
-fn attention_results(attention: &Attention, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
-    const OP: &str = "attention";
-    let (q, k, v) = (float(OP, "q", operands[0])?, float(OP, "k", operands[1])?, float(OP, "v", operands[2])?);
-    let mut kinds = attention.operands.clone();
-    kinds.sort_unstable();
-    if let Some(pair) = kinds.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Error::op(OP, format!("`{}` is given twice", pair[0].name())));
-    }
-    let packed = attention.is_packed();
-    if packed != attention.input_of(AttentionOperand::KeyOffsets).is_some() {
-        return Err(Error::op(OP, "packed sequences need both `query_offsets` and `key_offsets`"));
-    }
-    let rank = if packed { 3 } else { 4 };
-    let expected = if packed { "[ΣT, H, D]" } else { "[B, H, T, D]" };
-    for (operand, shape) in [("q", q.1), ("k", k.1), ("v", v.1)] {
-        if shape.rank() != rank {
-            return Err(Error::shape(OP, operand, shape, format!("rank {rank}: {expected}")));
-        }
-    }
-    // Axes as (batch, heads, length, width), whatever the layout.
-    let axes = |s: &Shape| if packed { (1, s[1], s[0], s[2]) } else { (s[0], s[1], s[2], s[3]) };
-    let ((b, hq, tq, d), (bk, hkv, tk, dk), (bv, hv, tv, dv)) = (axes(q.1), axes(k.1), axes(v.1));
-    let three = format!("`q` is {}, `k` is {}, `v` is {}", q.1, k.1, v.1);
-    if b != bk || b != bv {
-        return Err(Error::op(OP, format!("{three}: the batch sizes differ")));
-    }
-    if d != dk {
-        return Err(Error::op(OP, format!("{three}: q and k must have the same head size")));
-    }
-    if hkv != hv || tk != tv {
-        return Err(Error::op(OP, format!("{three}: k and v must have the same heads and length")));
-    }
-    if hq != 0 && (hkv == 0 || hq % hkv != 0) {
-        return Err(Error::op(OP, format!("{three}: {hq} query heads are no multiple of {hkv} key heads")));
-    }
-    if d == 0 && attention.scale.is_none() {
-        return Err(Error::op(OP, format!("{three}: a head size of 0 has no 1/√D; give a scale")));
-    }
-    if let Some(scale) = attention.scale
-        && !scale.is_finite()
-    {
-        return Err(Error::op(OP, format!("scale is {scale}, expected a finite number")));
-    }
-    if let Some(softcap) = attention.softcap
-        && !(softcap > 0.0 && softcap.is_finite())
-    {
-        return Err(Error::op(OP, format!("softcap is {softcap}, expected a finite number > 0")));
-    }
-    if (attention.align == Align::PerItem) != attention.input_of(AttentionOperand::Offsets).is_some() {
-        return Err(Error::op(OP, "alignment per item and the operand `offsets` need each other"));
-    }
-    let mut items = packed.then(|| operands[attention.input_of(AttentionOperand::QueryOffsets).unwrap_or(0)].1);
-    for (&kind, &(dtype, shape)) in attention.operands.iter().zip(&operands[3..]) {
-        let name = kind.name();
-        match kind {
-            AttentionOperand::Mask | AttentionOperand::Bias => {
-                let fits = if kind == AttentionOperand::Mask { dtype == DType::Bool } else { dtype.is_float() };
-                if !fits {
-                    let expected = if kind == AttentionOperand::Mask { "bool" } else { "f32, f16 or bf16" };
-                    return Err(Error::dtype(OP, name, dtype, expected));
-                }
-                if packed {
-                    return Err(Error::op(OP, format!("`{name}` is not taken with packed sequences")));
-                }
-                let scores = Shape::from([b, hq, tq, tk]);
-                // A last axis shorter than Tk hides the keys past its end.
-                let short = shape.last().is_some_and(|&keys| keys < tk);
-                let target = if short { Shape::from([b, hq, tq, shape[shape.rank() - 1]]) } else { scores.clone() };
-                if shape.rank() == 0 || !shape.broadcasts_to(&target) {
-                    return Err(Error::shape(
-                        OP,
-                        name,
-                        shape,
-                        format!("one that broadcasts to [B, Hq, Tq, Tk] = {scores}"),
-                    ));
-                }
-            }
-            AttentionOperand::Slopes => {
-                if dtype != DType::F32 {
-                    return Err(Error::dtype(OP, name, dtype, "f32"));
-                }
-                if shape != &Shape::from([hq]) {
-                    return Err(Error::shape(OP, name, shape, format!("[Hq] = [{hq}]")));
-                }
-            }
-            AttentionOperand::QueryOffsets | AttentionOperand::KeyOffsets => {
-                if dtype != DType::I32 {
-                    return Err(Error::dtype(OP, name, dtype, "i32"));
-                }
-                let first = *items.get_or_insert(shape);
-                if shape.rank() != 1 || shape[0] == 0 || shape != first {
-                    return Err(Error::shape(OP, name, shape, "[sequences + 1], the same for queries and keys"));
-                }
-            }
-            AttentionOperand::KeyLengths | AttentionOperand::QueryLengths | AttentionOperand::Offsets => {
-                if dtype != DType::I32 {
-                    return Err(Error::dtype(OP, name, dtype, "i32"));
-                }
-                let count = items.map_or(b, |offsets| offsets.first().map_or(0, |n| n.saturating_sub(1)));
-                if shape != &Shape::from([count]) {
-                    return Err(Error::shape(OP, name, shape, format!("[B] = [{count}]")));
-                }
-            }
-        }
-    }
-    let (out, lse) = if packed {
-        (Shape::from([tq, hq, dv]), Shape::from([tq, hq]))
-    } else {
-        (Shape::from([b, hq, tq, dv]), Shape::from([b, hq, tq]))
+fn append_paged(operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
+    const OP: &str = "append_paged";
+    let ((dtype, pages), (update_type, update)) = (operands[0], operands[1]);
+    let &[count, _, heads, width] = &pages[..] else {
+        return Err(Error::shape(OP, "pages", pages, "[N, S, H, D]: pages of S rows of each head"));
     };
-    Ok(vec![(q.0, out), (DType::F32, lse)])
+    let items = update.first().copied().unwrap_or(0);
+    if update_type != dtype || update.rank() != 4 || [update[1], update[3]] != [heads, width] {
+        let form = format!("expected {dtype} [B, H, T, D] with H = {heads} and D = {width}");
+        return Err(Error::op(OP, format!("`update` is {update_type} {update}, `pages` is {dtype} {pages}: {form}")));
+    }
+    for (name, (given, shape), rank) in [("positions", operands[2], 1), ("table", operands[3], 2)] {
+        if given != DType::I32 {
+            return Err(Error::dtype(OP, name, given, "i32"));
+        }
+        if shape.rank() != rank || shape[0] != items {
+            let form = if rank == 1 { "[B]" } else { "[B, pages of an item]" };
+            return Err(Error::shape(OP, name, shape, format!("{form} with B = {items}")));
+        }
+    }
+    if count == 0 && operands[3].1.elements() != Some(0) {
+        return Err(Error::op(
+            OP,
+            format!("`pages` is {pages}: there is no page for `table` {} to name", operands[3].1),
+        ));
+    }
+    Ok(vec![(dtype, pages.clone()), (DType::I32, Shape::from([1]))])
+}
+
+fn attention_merge(operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
+    const OP: &str = "attention_merge";
+    let ((dtype, outs), (lse_type, lses)) = (float(OP, "outs", operands[0])?, operands[1]);
+    if lse_type != DType::F32 {
+        return Err(Error::dtype(OP, "lses", lse_type, "f32"));
+    }
+    if outs.rank() < 2 {
+        return Err(Error::shape(OP, "outs", outs, "[P, …, Dv]: the parts one after the other"));
+    }
+    let rows = Shape::from(&outs[..outs.rank() - 1]);
+    if *lses != rows {
+        return Err(Error::shape(OP, "lses", lses, format!("{rows}, a number for each row of `outs` {outs}")));
+    }
+    Ok(vec![(dtype, outs[1..].into()), (DType::F32, rows[1..].into())])
 }

@@ -1,6 +1,6 @@
 use std::ops::BitAnd;
 
-use super::{Align, Attention, AttentionOperand, Graph, ValueId, Window};
+use super::{Align, Attention, AttentionOperand, Graph, MaskMod, ScoreMod, ValueId, Window};
 use crate::{Error, Result};
 
 /// Which keys each query may see. Masks compose with `&`: a key is seen where every part says so.
@@ -40,7 +40,7 @@ pub struct Mask {
     parts: Vec<Part>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Part {
     Causal(Align),
     Window(Window, Align),
@@ -50,7 +50,10 @@ enum Part {
     Bias(ValueId),
     KeyLengths(ValueId),
     QueryLengths(ValueId),
-    Packed(ValueId, ValueId),
+    Packed(ValueId, Option<ValueId>),
+    Pages(ValueId),
+    Function(MaskMod),
+    Table(ValueId),
 }
 
 impl Mask {
@@ -110,7 +113,35 @@ impl Mask {
 
     /// Packed sequences, end to end without padding: i32 `[B + 1]` starts in q, and in k and v (`cu_seqlens`).
     pub fn packed(query_offsets: ValueId, key_offsets: ValueId) -> Self {
-        Mask::part(Part::Packed(query_offsets, key_offsets))
+        Mask::part(Part::Packed(query_offsets, Some(key_offsets)))
+    }
+
+    /// Packed queries whose keys are paged: i32 `[B + 1]` starts in q, beside [`Mask::pages`].
+    pub fn packed_queries(query_offsets: ValueId) -> Self {
+        Mask::part(Part::Packed(query_offsets, None))
+    }
+
+    /// k and v are pages, `[pages, page size, Hkv, D]`: i32 `[B, P]`, which page each P-th part of an item's keys is. Key
+    /// lengths say how many keys there are. See [`Attention`].
+    pub fn pages(block_table: ValueId) -> Self {
+        Mask::part(Part::Pages(block_table))
+    }
+
+    /// A predicate of the user's, in WGSL: several are joined by ∧.
+    ///
+    /// ```
+    /// use tilewise::graph::{Mask, MaskMod};
+    /// let blocks = MaskMod::new("i / 4 == j / 4", |s| s.i / 4 == s.j / 4)?;
+    /// let mask = Mask::function(blocks);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    pub fn function(function: MaskMod) -> Self {
+        Mask::part(Part::Function(function))
+    }
+
+    /// What functions of the mask read as `table`: f32, any shape, such as the document of each token.
+    pub fn table(table: ValueId) -> Self {
+        Mask::part(Part::Table(table))
     }
 }
 
@@ -133,6 +164,10 @@ pub struct AttentionArgs {
     pub softcap: Option<f32>,
     /// f32 `[Hq]`: ALiBi slopes.
     pub slopes: Option<ValueId>,
+    /// Functions of the score, one after the other; after softcap, bias and ALiBi.
+    pub score_mods: Vec<ScoreMod>,
+    /// What the score functions read as `table`: f32, any shape.
+    pub score_table: Option<ValueId>,
 }
 
 impl From<Mask> for AttentionArgs {
@@ -148,13 +183,26 @@ impl From<&AttentionArgs> for AttentionArgs {
 }
 
 impl AttentionArgs {
+    /// One more function of the score, after those that are there.
+    pub fn score_mod(mut self, function: ScoreMod) -> Self {
+        self.score_mods.push(function);
+        self
+    }
+
+    /// What the score functions read as `table`.
+    pub fn score_table(mut self, table: ValueId) -> Self {
+        self.score_table = Some(table);
+        self
+    }
+
     /// The operation and its operands after q, k and v. Two parts of one kind become one: booleans by ∧, biases by +,
     /// lengths by min, windows by intersection.
     pub(super) fn resolve(self, g: &mut Graph) -> Result<(Attention, Vec<ValueId>)> {
         use AttentionOperand as A;
-        let mut op = Attention { scale: self.scale, softcap: self.softcap, ..Attention::default() };
+        let AttentionArgs { scale, softcap, score_mods, .. } = self;
+        let mut op = Attention { scale, softcap, score_mods, ..Attention::default() };
         let mut align: Option<Align> = None;
-        let mut given: [(A, Option<ValueId>); 8] = [
+        let mut given: [(A, Option<ValueId>); 11] = [
             (A::Mask, None),
             (A::Bias, None),
             (A::KeyLengths, None),
@@ -163,12 +211,21 @@ impl AttentionArgs {
             (A::QueryOffsets, None),
             (A::KeyOffsets, None),
             (A::Slopes, self.slopes),
+            (A::BlockTable, None),
+            (A::ScoreTable, self.score_table),
+            (A::MaskTable, None),
         ];
         type Join = fn(&mut Graph, ValueId, ValueId) -> Result<ValueId>;
         let and: Join = |g, a, b| g.binary(super::Binary::And, a, b);
         let add: Join = |g, a, b| g.add(a, b);
         let min: Join = |g, a, b| g.min(a, b);
-        let once: Join = |_, _, _| Err(Error::op("attention", "a mask names offsets or packed sequences twice"));
+        let once: Join = |_, _, _| Err(Error::op("attention", "a mask names offsets, packed sequences or pages twice"));
+        let one_table: Join = |_, _, _| {
+            Err(Error::op(
+                "attention",
+                "a mask has two tables; join them end to end (`Graph::concat`), and let one begin where the other ends",
+            ))
+        };
         let mut put = |g: &mut Graph, operand: A, value: ValueId, join: Join| -> Result<()> {
             let slot = &mut given.iter_mut().find(|(kind, _)| *kind == operand).map(|(_, slot)| slot);
             if let Some(slot) = slot {
@@ -204,8 +261,14 @@ impl AttentionArgs {
                 Part::QueryLengths(value) => put(g, A::QueryLengths, value, min).map(|()| None)?,
                 Part::Packed(queries, keys) => {
                     put(g, A::QueryOffsets, queries, once)?;
-                    put(g, A::KeyOffsets, keys, once).map(|()| None)?
+                    keys.map(|keys| put(g, A::KeyOffsets, keys, once)).transpose().map(|_| None)?
                 }
+                Part::Pages(table) => put(g, A::BlockTable, table, once).map(|()| None)?,
+                Part::Function(function) => {
+                    op.mask_mods.push(function);
+                    None
+                }
+                Part::Table(table) => put(g, A::MaskTable, table, one_table).map(|()| None)?,
             };
             match (align, aligned) {
                 (Some(a), Some(b)) if a != b => {

@@ -24,21 +24,27 @@
 //! # Ok::<(), tilewise::Error>(())
 //! ```
 
+mod attention;
 mod build;
+mod function;
 mod infer;
 mod json;
+mod known;
 mod mask;
 mod op;
 mod print;
 mod trace;
 mod verify;
 mod weights;
+mod wgsl;
 
 use std::collections::HashMap;
 
+pub use attention::{Align, Attention, AttentionFault, AttentionOperand, AttentionResults, Window};
+pub use function::{Function, FunctionKind, MaskMod, MaskTwin, Pair, ScoreMod, ScoreTwin, Scored};
 pub use infer::infer;
 pub use mask::{AttentionArgs, Mask};
-pub use op::{Align, Attention, AttentionOperand, Binary, Op, Reduce, Unary, Window};
+pub use op::{Binary, Op, Reduce, Unary};
 pub use weights::ScoreStage;
 
 use crate::{
@@ -196,6 +202,7 @@ impl Graph {
         }
         let operands: Vec<(DType, &Shape)> = inputs.iter().map(|&v| (self.dtype(v), self.shape(v))).collect();
         let results = infer(&op, &operands)?;
+        self.check_known(&op, inputs)?;
         let node = NodeId(self.nodes.len() as u32);
         let first = self.values.len() as u32;
         let outputs: Vec<ValueId> = (first..first + results.len() as u32).map(ValueId).collect();

@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use super::Attention;
 use crate::tensor::{DType, Shape, Tensor};
 
 /// What a node computes. Operands are listed as `name [shape]`; `[…]` stands for any leading axes.
@@ -176,6 +177,16 @@ pub enum Op {
         #[serde(default)]
         circular: bool,
     },
+    /// `pages [N, S, H, D], update [B, H, T, D], positions i32 [B], table i32 [B, P] → pages, dropped i32 [1]`: row `t` of the update
+    /// of item `b` takes place `n = positions[b] + t` of that item's pages: row `n mod S` of page `table[b, n / S]`. What
+    /// attention reads through [`AttentionOperand::BlockTable`](super::AttentionOperand::BlockTable). A row before the first
+    /// place, past the last one or of an entry that names no page is dropped and counted. No two rows may go to one place: which
+    /// of them stays is not said.
+    AppendPaged,
+    /// `outs [P, …, Dv], lses f32 [P, …] → out […, Dv], lse f32 […]`: attention over P parts of the keys, from what attention over
+    /// each of them gives: `out = Σ_p exp(lse_p − lse)·out_p`, `lse = log Σ_p exp(lse_p)`. A part whose lse is the lowest f32
+    /// (or −inf) saw nothing and plays no part; a row of which no part saw anything gives 0 and the lowest f32.
+    AttentionMerge,
 }
 
 /// A function of one element. Float results for float operands; the last group keeps or needs other types.
@@ -281,98 +292,6 @@ pub enum Reduce {
     Max,
     /// The smallest
     Min,
-}
-
-/// Scaled dot-product attention with every mask and modifier at once.
-///
-/// `q [B, Hq, Tq, D]`, `k [B, Hkv, Tk, D]`, `v [B, Hkv, Tk, Dv]` → `out [B, Hq, Tq, Dv]`, `lse [B, Hq, Tq]` (f32).
-/// `Hq` is a multiple of `Hkv`, and query head `h` reads key head `h / (Hq/Hkv)`. q, k, v and bias are f32, f16 or bf16, each
-/// as it likes (a cache may be narrower than what asks it); out has q's dtype, to which it is rounded once.
-///
-/// ```text
-/// s[i,j]    = softcap(scale · q_i·k_j) + bias[i,j] + slope[h]·(j − (i + offset))      softcap(x) = c·tanh(x/c)
-/// seen(i,j) = causal ∧ window ∧ boolean mask ∧ j < key length ∧ i < query length ∧ bias ≠ −inf ∧ same packed sequence
-/// out_i     = Σ_j seen · softmax_j(s) · v_j          lse_i = log Σ_j seen · exp(s[i,j])
-/// ```
-///
-/// A row that sees nothing gives `out` exactly 0 and `lse` the lowest finite f32. Lengths and entries of cumulative offsets
-/// that do not fit the operands count as the nearest that do, and the offset of query 0 as at most ±2³⁰.
-///
-/// Packed: `q [ΣTq, Hq, D]`, `k [ΣTk, Hkv, D]`, `v [ΣTk, Hkv, Dv]` → `out [ΣTq, Hq, Dv]`, `lse [ΣTq, Hq]`, with the operands
-/// [`AttentionOperand::QueryOffsets`] and [`AttentionOperand::KeyOffsets`]; a query sees only keys of its own sequence, and
-/// `i`, `j` count from the start of each sequence. Boolean mask and bias are not taken packed.
-///
-/// FlashAttention (Dao et al., 2022; Dao, 2023); online softmax (Milakov and Gimelshein, 2018).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Attention {
-    /// Factor on q·k; `None` is 1/√D.
-    #[serde(default)]
-    pub scale: Option<f32>,
-    /// c of `softcap`, > 0.
-    #[serde(default)]
-    pub softcap: Option<f32>,
-    /// Whether keys after the query's own position are hidden: `j ≤ i + offset`.
-    #[serde(default)]
-    pub causal: bool,
-    /// Sliding window: `i + offset − left ≤ j ≤ i + offset + right`.
-    #[serde(default)]
-    pub window: Window,
-    /// Where query 0 stands among the keys; what `causal`, `window` and ALiBi count from.
-    #[serde(default)]
-    pub align: Align,
-    /// What the operands after q, k and v are, in order. Each kind at most once.
-    #[serde(default)]
-    pub operands: Vec<AttentionOperand>,
-}
-
-/// Sizes of a sliding window; `None` is open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Window {
-    /// Keys before the query's own position.
-    #[serde(default)]
-    pub left: Option<u32>,
-    /// Keys after the query's own position.
-    #[serde(default)]
-    pub right: Option<u32>,
-}
-
-/// The offset of query 0 among the keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Align {
-    /// offset = 0: PyTorch's `is_causal`.
-    #[default]
-    TopLeft,
-    /// offset = key length − query length, per batch item: FlashAttention, decoding.
-    BottomRight,
-    /// This offset, also negative.
-    Offset(i32),
-    /// Per batch item, from [`AttentionOperand::Offsets`].
-    PerItem,
-}
-
-/// An operand of attention after q, k and v.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AttentionOperand {
-    /// bool, broadcasts from the right to `[B, Hq, Tq, Tk]`: true = the key may be seen. A last axis shorter than Tk (and
-    /// not 1) hides the keys past its end.
-    Mask,
-    /// float, broadcasts like the mask: added to the scores; −inf hides the key.
-    Bias,
-    /// i32 `[B]`: keys from here on are hidden.
-    KeyLengths,
-    /// i32 `[B]`: queries from here on see nothing.
-    QueryLengths,
-    /// i32 `[B]`: the offset of query 0 among the keys, for [`Align::PerItem`].
-    Offsets,
-    /// i32 `[B + 1]`, cumulative: where each packed sequence of q starts, and the end (`cu_seqlens`).
-    QueryOffsets,
-    /// i32 `[B + 1]`, cumulative: where each packed sequence of k and v starts, and the end.
-    KeyOffsets,
-    /// f32 `[Hq]`: ALiBi (Press et al., 2022).
-    Slopes,
 }
 
 impl Unary {
@@ -513,34 +432,6 @@ impl Reduce {
     }
 }
 
-impl AttentionOperand {
-    /// The name in graphs and messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            AttentionOperand::Mask => "mask",
-            AttentionOperand::Bias => "bias",
-            AttentionOperand::KeyLengths => "key_lengths",
-            AttentionOperand::QueryLengths => "query_lengths",
-            AttentionOperand::Offsets => "offsets",
-            AttentionOperand::QueryOffsets => "query_offsets",
-            AttentionOperand::KeyOffsets => "key_offsets",
-            AttentionOperand::Slopes => "slopes",
-        }
-    }
-}
-
-impl Attention {
-    /// The number of the node's input that is this operand, if it is given.
-    pub fn input_of(&self, operand: AttentionOperand) -> Option<usize> {
-        self.operands.iter().position(|&o| o == operand).map(|i| i + 3)
-    }
-
-    /// Whether q, k and v are packed sequences.
-    pub fn is_packed(&self) -> bool {
-        self.input_of(AttentionOperand::QueryOffsets).is_some()
-    }
-}
-
 impl Op {
     /// The name in graphs and messages.
     pub fn name(&self) -> &'static str {
@@ -569,6 +460,8 @@ impl Op {
             Op::Gather { .. } => "gather",
             Op::Rotary { .. } => "rotary",
             Op::Append { .. } => "append",
+            Op::AppendPaged => "append_paged",
+            Op::AttentionMerge => "attention_merge",
         }
     }
 

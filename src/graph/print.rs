@@ -154,13 +154,15 @@ fn options(op: &Op) -> Vec<String> {
         | Op::Where
         | Op::Cast { .. }
         | Op::Reshape { .. }
-        | Op::Broadcast { .. } => vec![],
+        | Op::Broadcast { .. }
+        | Op::AppendPaged
+        | Op::AttentionMerge => vec![],
     };
     list.into_iter().flatten().collect()
 }
 
 fn attention_options(attention: &Attention) -> Vec<String> {
-    let Attention { scale, softcap, causal, window, align, operands } = attention;
+    let Attention { scale, softcap, causal, window, align, score_mods, mask_mods, operands } = attention;
     let align = match align {
         Align::TopLeft => None,
         Align::BottomRight => Some("bottom_right".to_string()),
@@ -179,7 +181,9 @@ fn attention_options(attention: &Attention) -> Vec<String> {
         scale.map(|scale| format!("scale={scale:?}")),
         softcap.map(|softcap| format!("softcap={softcap:?}")),
     ];
-    options.into_iter().flatten().collect()
+    let scores = score_mods.iter().map(|function| format!("score_mod={:?}", function.text()));
+    let masks = mask_mods.iter().map(|function| format!("mask_mod={:?}", function.text()));
+    options.into_iter().flatten().chain(scores).chain(masks).collect()
 }
 
 fn elements(value: &Tensor) -> Option<String> {

@@ -24,6 +24,9 @@ impl Graph {
 
     /// The scores of [`Graph::attention`] at some stage, `[B, Hq, Tq, Tk]`, from plain operations: what to compare an own
     /// implementation with, stage by stage. Packed sequences are not taken.
+    ///
+    /// Functions of the user's are WGSL, which no plain operation runs: with them there are the stages before them, and
+    /// [`ScoreStage::Weights`], which attention over one-hot values computes.
     pub fn attention_scores(
         &mut self,
         q: ValueId,
@@ -40,8 +43,20 @@ impl Graph {
         let inputs: Vec<ValueId> = [q, k, k].into_iter().chain(operands.iter().copied()).collect();
         let shapes: Vec<_> = inputs.iter().map(|&v| (self.dtype(v), self.shape(v))).collect();
         super::infer(&super::Op::Attention(op.clone()), &shapes)?;
+        if op.has_functions() && stage == ScoreStage::Weights {
+            return self.weights_by_values(q, k, &op, &operands);
+        }
+        if op.has_functions() && stage == ScoreStage::Masked {
+            return Err(Error::op(
+                OP,
+                "scores after a function of the user's are never stored: look at ScoreStage::Weights, or at a stage before",
+            ));
+        }
         let given = |kind| op.input_of(kind).map(|i| inputs[i]);
-
+        let k = match given(AttentionOperand::BlockTable) {
+            Some(table) => self.unpaged(k, table)?,
+            None => k,
+        };
         let mut s = self.scaled_scores(q, k, &op)?;
         if stage == ScoreStage::Scaled {
             return Ok(s);
@@ -76,6 +91,42 @@ impl Graph {
             s = self.select(seen, s, hidden)?;
         }
         if stage == ScoreStage::Masked { Ok(s) } else { self.softmax(s, -1) }
+    }
+
+    /// The weights as what attention makes of the rows of an identity matrix, as many columns at a time as heads may have.
+    fn weights_by_values(&mut self, q: ValueId, k: ValueId, op: &Attention, operands: &[ValueId]) -> Result<ValueId> {
+        const COLUMNS: usize = 256;
+        if let Some(at) = op.input_of(AttentionOperand::BlockTable) {
+            let (mut op, mut operands) = (op.clone(), operands.to_vec());
+            op.operands.remove(at - 3);
+            let k = self.unpaged(k, operands.remove(at - 3))?;
+            return self.weights_by_values(q, k, &op, &operands);
+        }
+        let [items, heads, keys, _] = axes(self.shape(k));
+        let mut parts = Vec::new();
+        for first in (0..keys.max(1)).step_by(COLUMNS) {
+            let columns = COLUMNS.min(keys - first);
+            let one_hot =
+                (0..keys * columns).map(|e| f32::from(e / columns == first + e % columns)).collect::<Vec<_>>();
+            let values = self.constant(Tensor::new([keys, columns], one_hot)?)?;
+            let values = self.cast(values, self.dtype(k))?;
+            let values = self.broadcast(values, [items, heads, keys, columns])?;
+            let inputs: Vec<ValueId> = [q, k, values].into_iter().chain(operands.iter().copied()).collect();
+            parts.push(self.push(super::Op::Attention(op.clone()), &inputs)?[0]);
+        }
+        if let &[whole] = &parts[..] { Ok(whole) } else { self.concat(&parts, -1) }
+    }
+
+    /// Pages `[N, S, H, D]` by a table `[B, P]` as `[B, H, P·S, D]`.
+    fn unpaged(&mut self, pages: ValueId, table: ValueId) -> Result<ValueId> {
+        let [_, rows, heads, width] = axes(self.shape(pages));
+        let (items, each) = (self.shape(table)[0], self.shape(table)[1]);
+        // An entry out of range takes the nearest page; to `gather`, a negative one counts from the end.
+        let zero = self.integer(0)?;
+        let table = self.max(table, zero)?;
+        let picked = self.gather(pages, table, 0)?;
+        let rows = self.reshape(picked, [items, each * rows, heads, width])?;
+        self.permute(rows, &[0, 2, 1, 3])
     }
 
     /// `scale · q·kᵀ`, each query head with its key head.

@@ -5,8 +5,9 @@ use super::{
 };
 use crate::{DType, Error, Layout, Result, Shape};
 
-/// Rows written into a cache; see [`Op::Append`](crate::graph::Op::Append). Inputs: cache (dense), update, positions
-/// (i32, dense). Outputs: the cache, i32 `[1]` rows dropped.
+/// Rows written into a cache; see [`Op::Append`](crate::graph::Op::Append) and
+/// [`Op::AppendPaged`](crate::graph::Op::AppendPaged). Inputs: cache (dense), update, positions
+/// (i32, dense), for pages the table (i32, dense). Outputs: the cache, i32 `[1]` rows dropped.
 ///
 /// In place (`set_in_place(0)`) only the update moves; otherwise the cache is copied first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +18,10 @@ pub struct AppendProblem {
     pub cache: Shape,
     /// The update, in any layout whose axes before, and after, the growing one merge.
     pub update: Layout,
-    /// The axis that grows.
+    /// The axis of the update that grows.
     pub axis: usize,
+    /// The shape of the table, if the cache is pages `[N, S, H, D]` and the update `[B, H, T, D]`.
+    pub table: Option<Shape>,
     /// Places are taken modulo the cache's size.
     pub circular: bool,
     /// The cache is written where it is.
@@ -38,22 +41,53 @@ impl AppendProblem {
         words(dtype, update, axis).is_ok()
     }
 
-    fn check(&self) -> Result<Words, String> {
-        let grows = self.axis > 0 && self.axis < self.cache.rank() && self.update.shape.rank() == self.cache.rank();
-        if !grows || self.update.shape[self.axis] > self.cache[self.axis] {
-            return Err(format!("an update {} of a cache {} along axis {}", self.update.shape, self.cache, self.axis));
+    fn check(&self, profile: &Profile) -> Result<Words, String> {
+        let update = &self.update.shape;
+        let fits = match &self.table {
+            Some(table) => {
+                self.cache.rank() == 4
+                    && update.rank() == 4
+                    && self.axis == 2
+                    && [self.cache[2], self.cache[3]] == [update[1], update[3]]
+                    && table.rank() == 2
+                    && table[0] == update[0]
+                    && (self.cache[0] > 0 || table.contains(&0))
+            }
+            None => {
+                self.axis > 0
+                    && self.axis < self.cache.rank()
+                    && update.rank() == self.cache.rank()
+                    && update[self.axis] <= self.cache[self.axis]
+            }
+        };
+        if !fits {
+            return Err(format!("an update {update} of a cache {} along axis {}", self.cache, self.axis));
+        }
+        if let (Some(most), rounds) = (profile.loop_rounds(), self.rounds())
+            && rounds > most
+        {
+            return Err(format!("{} items take {rounds} rounds of a loop, the driver stops at {most}", update[0]));
         }
         words(self.dtype, &self.update, self.axis)
     }
-}
 
-/// One invocation counts the dropped rows of all items in a loop, which a driver may end; see [`Profile::loop_rounds`].
-fn rounds(items: usize, profile: &Profile) -> Result<(), String> {
-    match profile.loop_rounds() {
-        Some(most) if items as u64 + 1 > most => {
-            Err(format!("{items} items, the driver ends loops after {most} rounds"))
+    /// One invocation counts the dropped rows of all items in a loop, which a driver may end; see [`Profile::loop_rounds`].
+    fn rounds(&self) -> u64 {
+        let (items, rows) = (self.update.shape[0] as u64, self.update.shape[self.axis] as u64);
+        match &self.table {
+            Some(table) => items * ((rows / self.cache[1].max(1) as u64 + 2).min(table[1] as u64) + 2) + 1,
+            None => items + 1,
         }
-        _ => Ok(()),
+    }
+
+    /// Places of an item, rows of a page, pages of an item, and pages.
+    fn places(&self) -> [usize; 4] {
+        match &self.table {
+            Some(table) => {
+                [self.cache[1].saturating_mul(table[1]).min(1 << 30), self.cache[1].max(1), table[1], self.cache[0]]
+            }
+            None => [self.cache[self.axis], 1, 0, 0],
+        }
     }
 }
 
@@ -107,7 +141,7 @@ impl Problem for AppendProblem {
     }
 
     fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
-        vec![match self.check().and_then(|words| rounds(words.sizes[0], profile).map(|()| words)) {
+        vec![match self.check(profile) {
             Ok(_) => Candidate::usable("plain", "one word of the update an invocation"),
             Err(reason) => Candidate::refused("plain", reason),
         }]
@@ -119,9 +153,9 @@ impl Problem for AppendProblem {
         }
         self.cache.checked_elements("append")?;
         let Words { sizes, strides, offset } =
-            self.check().map_err(|reason| Error::NoVariant { family: "append", reasons: vec![reason] })?;
-        rounds(sizes[0], profile).map_err(|reason| Error::NoVariant { family: "append", reasons: vec![reason] })?;
+            self.check(profile).map_err(|reason| Error::NoVariant { family: "append", reasons: vec![reason] })?;
         let [items, middle, rows, inner] = sizes;
+        let [places, page_rows, each, pages] = self.places();
         let total = items * middle * rows * inner;
         let workgroup = match profile.kind {
             AdapterKind::Gpu => 256.min(profile.limits.workgroup_invocations),
@@ -130,19 +164,18 @@ impl Problem for AppendProblem {
         let source = Specialization::new("append", include_str!("../../shaders/append.wgsl"))
             .value("WORKGROUP", workgroup)
             .value("CIRCULAR", self.circular)
+            .region("PAGED", self.table.is_some())
             .source()?;
-        let mut params: Vec<u32> =
-            [total, items, middle, self.cache[self.axis], rows, inner, offset].map(|n| n as u32).to_vec();
+        let mut params: Vec<u32> = [total, items, middle, places, rows, inner, offset].map(|n| n as u32).to_vec();
         params.extend(strides.map(|stride| stride as u32));
+        params.extend([page_rows, each, pages].map(|n| n as u32));
+        let mut bindings = vec![Binding::read(Operand::Input(1)), Binding::read(Operand::Input(2))];
+        bindings.extend(self.table.as_ref().map(|_| Binding::read(Operand::Input(3))));
+        bindings.extend([Operand::Output(0), Operand::Output(1)].map(Binding::write));
         let write = Launch {
             label: "plain".into(),
             source,
-            bindings: vec![
-                Binding::read(Operand::Input(1)),
-                Binding::read(Operand::Input(2)),
-                Binding::write(Operand::Output(0)),
-                Binding::write(Operand::Output(1)),
-            ],
+            bindings,
             params,
             // The count of dropped rows is written even where there is nothing to move.
             grid: fold_grid((total as u64).div_ceil(workgroup.into()).max(1), profile, "append")?,
@@ -165,6 +198,9 @@ impl Problem for AppendProblem {
     fn summary(&self) -> String {
         let circular = if self.circular { " circular" } else { "" };
         let place = if self.in_place { " in place" } else { "" };
+        if let Some(table) = &self.table {
+            return format!("{} {} into pages {} by {table}{place}", self.dtype, self.update.shape, self.cache);
+        }
         format!("{} {} into {} axis {}{circular}{place}", self.dtype, self.update.shape, self.cache, self.axis)
     }
 

@@ -8,6 +8,7 @@ mod activation;
 mod append;
 mod argmax;
 mod attention;
+mod attention_merge;
 mod axes;
 mod copy;
 mod gather;
@@ -27,7 +28,8 @@ use std::{fmt, sync::Arc};
 pub use activation::unary_wgsl;
 pub use append::AppendProblem;
 pub use argmax::ArgmaxProblem;
-pub use attention::{AttentionDTypes, AttentionFault, AttentionProblem};
+pub use attention::{AttentionDTypes, AttentionProblem};
+pub use attention_merge::AttentionMergeProblem;
 pub use copy::{ConcatProblem, CopyProblem, PadProblem};
 pub use gather::GatherProblem;
 pub use matmul::{Epilogue, MatmulProblem};
@@ -42,10 +44,11 @@ pub use specialize::{Source, Specialization};
 use crate::{DType, Result};
 
 /// The names of all families.
-pub const FAMILIES: [&str; 13] = [
+pub const FAMILIES: [&str; 14] = [
     "append",
     "argmax",
     "attention",
+    "attention_merge",
     "concat",
     "copy",
     "gather",

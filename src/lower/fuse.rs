@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     DType, Graph, Shape, ValueId,
-    graph::{Attention, Binary, Node, NodeId, Op, Reduce, Unary},
+    graph::{Attention, AttentionOperand, Binary, Node, NodeId, Op, Reduce, Unary},
     kernel::{Arg, Instr, NormKind, PointwiseProblem, Profile},
 };
 
@@ -34,7 +34,7 @@ pub(super) struct Unit {
 #[derive(Debug)]
 pub(super) enum Kind {
     Matmul { transpose_a: bool, transpose_b: bool, epilogue: Epilogue },
-    Attention { options: Attention, lse: bool },
+    Attention { options: Attention, lse: bool, status: bool },
     Norm(Norm),
     Softmax { log: bool, axis: usize, scale: f32 },
     Reduce { function: Reduce, axes: Vec<usize> },
@@ -44,6 +44,8 @@ pub(super) enum Kind {
     Gather { axis: usize },
     Rotary { interleaved: bool },
     Append { axis: usize, circular: bool },
+    AppendPaged,
+    AttentionMerge { lse: bool },
     Pointwise(Vec<Instr>),
 }
 
@@ -52,7 +54,12 @@ impl Kind {
     pub(super) fn takes_strides(&self, input: usize) -> bool {
         match self {
             Kind::Rotary { .. } => input == 0,
-            Kind::Append { .. } => input == 1,
+            Kind::Append { .. } | Kind::AppendPaged => input == 1,
+            Kind::AttentionMerge { .. } => false,
+            Kind::Attention { options, .. } => {
+                let tables = [AttentionOperand::ScoreTable, AttentionOperand::MaskTable];
+                tables.into_iter().all(|table| options.input_of(table) != Some(input))
+            }
             _ => true,
         }
     }
@@ -177,8 +184,8 @@ impl Fusion<'_> {
             Op::Softmax { axis } => return self.softmax(id, *axis, false),
             Op::LogSoftmax { axis } => return self.softmax(id, *axis, true),
             Op::Attention(options) => {
-                let lse = self.survey.is_used(node.outputs[1]);
-                Kind::Attention { options: options.clone(), lse }
+                let [lse, status] = [1, 2].map(|output| self.survey.is_used(node.outputs[output]));
+                Kind::Attention { options: options.clone(), lse, status }
             }
             Op::Reduce { function, axes, .. } => Kind::Reduce { function: *function, axes: axes.clone() },
             Op::Argmax { axis, last, .. } => Kind::Argmax { axis: *axis, last: *last },
@@ -189,6 +196,8 @@ impl Fusion<'_> {
             Op::Gather { axis } => Kind::Gather { axis: *axis },
             Op::Rotary { interleaved } => Kind::Rotary { interleaved: *interleaved },
             Op::Append { axis, circular } => Kind::Append { axis: *axis, circular: *circular },
+            Op::AppendPaged => Kind::AppendPaged,
+            Op::AttentionMerge => Kind::AttentionMerge { lse: self.survey.is_used(node.outputs[1]) },
             Op::Input { .. }
             | Op::Parameter { .. }
             | Op::Constant { .. }
@@ -204,7 +213,11 @@ impl Fusion<'_> {
         };
         self.taken[id.index()] = true;
         let mut outputs = node.outputs.clone();
-        if matches!(kind, Kind::Attention { lse: false, .. }) {
+        if let Kind::Attention { lse, status, .. } = kind {
+            let wanted = [true, lse, status];
+            outputs = outputs.into_iter().zip(wanted).filter_map(|(output, wanted)| wanted.then_some(output)).collect();
+        }
+        if matches!(kind, Kind::AttentionMerge { lse: false }) {
             outputs.truncate(1);
         }
         let unit = Unit { kind, inputs: node.inputs.clone(), outputs, computes: vec![node.outputs[0]], at: id };

@@ -10,9 +10,9 @@ use crate::{
     DType, Graph, Layout, Result, Shape, ValueId,
     graph::{AttentionOperand, Op},
     kernel::{
-        AppendProblem, ArgmaxProblem, AttentionDTypes, AttentionProblem, ConcatProblem, CopyProblem, Epilogue,
-        GatherProblem, MatmulProblem, NormProblem, PadProblem, PointwiseProblem, Problem, Profile, ReduceProblem,
-        RotaryProblem, SoftmaxProblem, buffer_bytes,
+        AppendProblem, ArgmaxProblem, AttentionDTypes, AttentionMergeProblem, AttentionProblem, ConcatProblem,
+        CopyProblem, Epilogue, GatherProblem, MatmulProblem, NormProblem, PadProblem, PointwiseProblem, Problem,
+        Profile, ReduceProblem, RotaryProblem, SoftmaxProblem, buffer_bytes,
     },
 };
 
@@ -369,14 +369,14 @@ fn problem(survey: &Survey<'_>, unit: &Unit, inputs: &[Layout], out: &Layout) ->
             };
             Box::new(MatmulProblem::new(&a, &b, epilogue)?)
         }
-        Kind::Attention { options, lse } => {
+        Kind::Attention { options, lse, status } => {
             let [q, k, v] = [0, 1, 2].map(|i| inputs[i].clone());
             let mut problem = AttentionProblem::new(options.clone(), q, k, v, inputs[3..].to_vec());
             let bias = options.input_of(AttentionOperand::Bias).map_or(DType::F32, dtype);
             let stored = graph.dtype(unit.outputs[0]);
             problem.dtypes = AttentionDTypes { q: dtype(0), k: dtype(1), v: dtype(2), bias, out: stored };
             problem.out = out.clone();
-            problem.lse = *lse;
+            (problem.lse, problem.status) = (*lse, *status);
             Box::new(problem)
         }
         Kind::Norm(norm) => {
@@ -408,8 +408,13 @@ fn problem(survey: &Survey<'_>, unit: &Unit, inputs: &[Layout], out: &Layout) ->
         }
         &Kind::Append { axis, circular } => {
             let (cache, update) = (inputs[0].shape.clone(), inputs[1].clone());
-            Box::new(AppendProblem { dtype: dtype(0), cache, update, axis, circular, in_place: false })
+            Box::new(AppendProblem { dtype: dtype(0), cache, update, axis, table: None, circular, in_place: false })
         }
+        Kind::AppendPaged => {
+            let (cache, update, table) = (inputs[0].shape.clone(), inputs[1].clone(), Some(inputs[3].shape.clone()));
+            Box::new(AppendProblem { dtype: dtype(0), cache, update, axis: 2, table, circular: false, in_place: false })
+        }
+        &Kind::AttentionMerge { lse } => Box::new(AttentionMergeProblem { outs: inputs[0].shape.clone(), lse }),
         &Kind::Gather { axis } => {
             Box::new(GatherProblem { dtype: dtype(0), data: x(), axis, indices: inputs[1].clone() })
         }

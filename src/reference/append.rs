@@ -36,3 +36,40 @@ pub fn append<T: Copy>(
     }
     Ok((Array::new(shape, data)?, Array::new(count, vec![dropped])?))
 }
+
+/// Pages with the update's rows at `positions[b] + t` of each item's pages, and how many rows were dropped; see
+/// [`Op::AppendPaged`].
+pub fn append_paged<T: Copy>(
+    pages: &Array<T>,
+    update: &Array<T>,
+    positions: &Array<i32>,
+    table: &Array<i32>,
+) -> Result<(Array<T>, Array<i32>)> {
+    let operands = [
+        (DType::F32, pages.shape()),
+        (DType::F32, update.shape()),
+        (DType::I32, positions.shape()),
+        (DType::I32, table.shape()),
+    ];
+    let [shape, count] = result_shapes(&Op::AppendPaged, &operands)?;
+    let (size, heads, width) = (shape[1], shape[2], shape[3]);
+    let (rows, each) = (update.shape()[2], table.shape()[1]);
+    let mut data = pages.data().to_vec();
+    let mut dropped = 0;
+    for (item, &position) in positions.data().iter().enumerate() {
+        for t in 0..rows {
+            let place = usize::try_from(i64::from(position) + t as i64).ok().filter(|&place| place < size * each);
+            let page = place.and_then(|place| usize::try_from(table.data()[item * each + place / size]).ok());
+            let (Some(place), Some(page)) = (place, page.filter(|&page| page < shape[0])) else {
+                dropped += 1;
+                continue;
+            };
+            for head in 0..heads {
+                let to = (page * size + place % size) * heads + head;
+                let from = (item * heads + head) * rows + t;
+                data[to * width..][..width].copy_from_slice(&update.data()[from * width..][..width]);
+            }
+        }
+    }
+    Ok((Array::new(shape, data)?, Array::new(count, vec![dropped])?))
+}

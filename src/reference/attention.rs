@@ -3,13 +3,13 @@
 use super::{Array, Real, Value, result_shapes, value::stretch};
 use crate::{
     DType, Result,
-    graph::{Align, Attention, AttentionOperand, Op},
+    graph::{Align, Attention, AttentionFault, AttentionOperand, Function, MaskTwin, Op, Pair, ScoreTwin, Scored},
 };
 
 /// The largest offset of query 0 among the keys.
 const FARTHEST: i64 = 1 << 30;
 
-/// Scaled dot-product attention: `(out, lse)`. See [`Attention`] for the formula and the shapes.
+/// Scaled dot-product attention: `(out, lse, status)`. See [`Attention`] for the formula and the shapes.
 ///
 /// `extra` are the operands after q, k and v, as `options.operands` lists them. For each query row: the scores of the keys
 /// that it sees, their maximum, the sum of exponentials, then the weighted sum of values. Nothing online, nothing tiled.
@@ -19,11 +19,11 @@ pub fn attention<R: Real>(
     k: &Array<R>,
     v: &Array<R>,
     extra: &[&Value<R>],
-) -> Result<(Array<R>, Array<R>)> {
+) -> Result<(Array<R>, Array<R>, Array<i32>)> {
     let mut operands = vec![(DType::F32, q.shape()), (DType::F32, k.shape()), (DType::F32, v.shape())];
     operands.extend(extra.iter().map(|value| (value.dtype(), value.shape())));
-    let [out_shape, lse_shape] = result_shapes(&Op::Attention(options.clone()), &operands)?;
-    let run = Run::new(options, q, k, v, extra);
+    let [out_shape, lse_shape, status_shape] = result_shapes(&Op::Attention(options.clone()), &operands)?;
+    let run = Run::new(options, q, k, v, extra)?;
 
     // What a row that sees nothing keeps.
     let mut out = vec![R::ZERO; out_shape.iter().product()];
@@ -54,7 +54,8 @@ pub fn attention<R: Real>(
             }
         }
     }
-    Ok((Array::new(out_shape, out)?, Array::new(lse_shape, lse)?))
+    let status = (0..status_shape.iter().product()).map(|item| run.status(item)).collect();
+    Ok((Array::new(out_shape, out)?, Array::new(lse_shape, lse)?, Array::new(status_shape, status)?))
 }
 
 /// The operands of one attention, by what they are.
@@ -68,6 +69,10 @@ struct Run<'a, R> {
     mask: Option<PerScore<'a, bool>>,
     bias: Option<PerScore<'a, R>>,
     slopes: Option<&'a [R]>,
+    score_mods: Vec<&'a ScoreTwin>,
+    mask_mods: Vec<&'a MaskTwin>,
+    score_table: Vec<f64>,
+    mask_table: Vec<f64>,
 }
 
 impl<'a, R: Real> Run<'a, R> {
@@ -77,9 +82,11 @@ impl<'a, R: Real> Run<'a, R> {
         k: &'a Array<R>,
         v: &'a Array<R>,
         extra: &'a [&'a Value<R>],
-    ) -> Self {
-        let [q, k, v] = [q, k, v].map(|array| Rows::new(array, options));
+    ) -> Result<Self> {
         let find = |operand| options.input_of(operand).map(|input| extra[input - 3]);
+        let table = find(AttentionOperand::BlockTable).and_then(Value::i32s);
+        let q = Rows::new(q, options, None);
+        let [k, v] = [k, v].map(|array| Rows::new(array, options, table));
         let scores = [q.items, q.heads, q.length, k.length];
         let mask = find(AttentionOperand::Mask).and_then(Value::bools).map(|mask| PerScore::new(mask, scores));
         let bias = find(AttentionOperand::Bias).and_then(Value::floats).map(|bias| PerScore::new(bias, scores));
@@ -88,7 +95,13 @@ impl<'a, R: Real> Run<'a, R> {
             Some(scale) => R::of(scale.into()),
             None => R::ONE / R::of(q.width as f64).sqrt(),
         };
-        Run { options, extra, q, k, v, scale, mask, bias, slopes }
+        let floats = |operand| find(operand).map(Value::to_f64).unwrap_or_default();
+        let score_mods = options.score_mods.iter().map(Function::expect_twin).collect::<Result<_>>()?;
+        let mask_mods = options.mask_mods.iter().map(Function::expect_twin).collect::<Result<_>>()?;
+        let (score_table, mask_table) = (floats(AttentionOperand::ScoreTable), floats(AttentionOperand::MaskTable));
+        let run =
+            Run { options, extra, q, k, v, scale, mask, bias, slopes, score_mods, mask_mods, score_table, mask_table };
+        Ok(run)
     }
 
     /// s[i,j], or nothing if query i does not see key j.
@@ -102,6 +115,11 @@ impl<'a, R: Real> Run<'a, R> {
         let at = [sequence.item, head, i, j];
         let shown = self.mask.as_ref().is_none_or(|mask| mask.get(at) == Some(true));
         if !(causal && left && right && shown) {
+            return None;
+        }
+        let mut pair = self.pair(sequence, head, [i, j]);
+        pair.table = &self.mask_table;
+        if !self.mask_mods.iter().all(|function| function(&pair)) {
             return None;
         }
         let query = self.q.get(sequence.item, head, sequence.queries.start + i);
@@ -121,7 +139,57 @@ impl<'a, R: Real> Run<'a, R> {
         if let Some(slopes) = self.slopes {
             score += slopes[head] * R::of(distance as f64);
         }
-        Some(score)
+        pair.table = &self.score_table;
+        for function in &self.score_mods {
+            score = R::of(function(&Scored { score: score.wide(), pair }));
+        }
+        (score.wide() != f64::NEG_INFINITY).then_some(score)
+    }
+
+    /// What functions are told of query i and key j.
+    fn pair(&self, sequence: &Sequence, head: usize, [i, j]: [usize; 2]) -> Pair<'_> {
+        let shortest = [self.mask.as_ref().map(PerScore::keys), self.bias.as_ref().map(PerScore::keys)];
+        let k_len = shortest.into_iter().flatten().fold(sequence.keys.length, usize::min);
+        Pair {
+            b: sequence.item as i32,
+            h: head as i32,
+            h_kv: self.key_head(head) as i32,
+            i: i as i32,
+            j: j as i32,
+            position: (i as i64 + sequence.offset) as i32,
+            q_len: sequence.queries.length as i32,
+            k_len: k_len as i32,
+            table: &[],
+        }
+    }
+
+    /// Which lengths and offsets of an item do not fit.
+    fn status(&self, item: usize) -> i32 {
+        use {AttentionFault as Fault, AttentionOperand as A};
+        let mut status = 0;
+        let mut report = |fault: Fault, good: bool| status |= if good { 0 } else { fault as i32 };
+        // The length of the item's part of a packed buffer, or of all of it.
+        let mut part = |operand: A, fault: Fault, total: usize| -> usize {
+            let Some(starts) = self.i32s(operand) else { return total };
+            let (first, level, wanted) = (item == 0, level(starts, item, total), starts[item + 1]);
+            let end = level.max(usize::try_from(wanted).unwrap_or(0).min(total));
+            report(fault, end as i64 == i64::from(wanted));
+            report(fault, !first || level as i64 == i64::from(starts[0]));
+            end - level
+        };
+        let rows = part(A::QueryOffsets, Fault::QueryOffsets, self.q.length);
+        let keys = part(A::KeyOffsets, Fault::KeyOffsets, self.k.length);
+        let within = |x: i32, most: usize| (0..=most as i64).contains(&i64::from(x));
+        let of = |operand: A| self.i32s(operand).map(|all| all[item]);
+        report(Fault::QueryLength, of(A::QueryLengths).is_none_or(|length| within(length, rows)));
+        report(Fault::KeyLength, of(A::KeyLengths).is_none_or(|length| within(length, keys)));
+        report(Fault::Offset, of(A::Offsets).is_none_or(|offset| i64::from(offset).abs() <= FARTHEST));
+        if let Some(pages) = &self.k.pages {
+            let length = of(A::KeyLengths).map_or(keys, |length| usize::try_from(length).unwrap_or(0).min(keys));
+            let named = &pages.table[item * pages.each..][..length.div_ceil(pages.rows.max(1))];
+            report(Fault::BlockTable, named.iter().all(|&page| (0..pages.count as i64).contains(&i64::from(page))));
+        }
+        status
     }
 
     fn value(&self, sequence: &Sequence, head: usize, j: usize) -> &'a [R] {
@@ -172,38 +240,63 @@ struct Span {
     length: usize,
 }
 
+/// Where a sequence starts: the highest entry up to its own.
+fn level(starts: &[i32], item: usize, total: usize) -> usize {
+    starts[..=item].iter().map(|&start| usize::try_from(start).unwrap_or(0).min(total)).max().unwrap_or(0)
+}
+
 /// The positions of an item: its part of a packed buffer or all of it, cut to its length if lengths are given.
 fn span(starts: Option<&[i32]>, item: usize, total: usize, lengths: Option<&[i32]>) -> Span {
     let within = |x: i32, least: usize, most: usize| usize::try_from(x).unwrap_or(0).clamp(least, most);
-    let start = starts.map_or(0, |starts| within(starts[item], 0, total));
+    let start = starts.map_or(0, |starts| level(starts, item, total));
     let end = starts.map_or(total, |starts| within(starts[item + 1], start, total));
     let length = lengths.map_or(end - start, |lengths| within(lengths[item], 0, end - start));
     Span { start, length }
 }
 
-/// q, k or v: rows of `width` elements, `[items, heads, length]` of them, or packed `[length, heads]`.
+/// q, k or v: rows of `width` elements, `[items, heads, length]` of them, or packed `[length, heads]`, or in pages.
 struct Rows<'a, R> {
     data: &'a [R],
     packed: bool,
+    pages: Option<Pages<'a>>,
     items: usize,
     heads: usize,
     length: usize,
     width: usize,
 }
 
+/// Pages `[count, rows, heads]`, of which an item has `each`, by a table.
+struct Pages<'a> {
+    table: &'a [i32],
+    count: usize,
+    rows: usize,
+    each: usize,
+}
+
 impl<'a, R: Real> Rows<'a, R> {
-    fn new(array: &'a Array<R>, options: &Attention) -> Self {
+    fn new(array: &'a Array<R>, options: &Attention, table: Option<&'a Array<i32>>) -> Self {
         let (s, data) = (array.shape(), array.data());
-        if options.is_packed() {
-            Rows { data, packed: true, items: 1, heads: s[1], length: s[0], width: s[2] }
+        if let Some(table) = table {
+            let pages = Pages { table: table.data(), count: s[0], rows: s[1], each: table.shape()[1] };
+            let (items, length) = (table.shape()[0], s[1] * pages.each);
+            Rows { data, packed: false, pages: Some(pages), items, heads: s[2], length, width: s[3] }
+        } else if options.is_packed() {
+            Rows { data, packed: true, pages: None, items: 1, heads: s[1], length: s[0], width: s[2] }
         } else {
-            Rows { data, packed: false, items: s[0], heads: s[1], length: s[2], width: s[3] }
+            Rows { data, packed: false, pages: None, items: s[0], heads: s[1], length: s[2], width: s[3] }
         }
     }
 
     /// The number of a row. Packed, `position` counts from the start of the buffer and `item` plays no part.
     fn row(&self, item: usize, head: usize, position: usize) -> usize {
-        if self.packed { position * self.heads + head } else { (item * self.heads + head) * self.length + position }
+        if let Some(pages) = &self.pages {
+            let page = usize::try_from(pages.table[item * pages.each + position / pages.rows]).unwrap_or(0);
+            (page.min(pages.count - 1) * pages.rows + position % pages.rows) * self.heads + head
+        } else if self.packed {
+            position * self.heads + head
+        } else {
+            (item * self.heads + head) * self.length + position
+        }
     }
 
     fn get(&self, item: usize, head: usize, position: usize) -> &'a [R] {
@@ -224,6 +317,10 @@ impl<'a, T: Copy> PerScore<'a, T> {
         let keys = array.shape().last().copied().filter(|&keys| keys != 1).unwrap_or(tk);
         let shape = [b, h, tq, keys];
         PerScore { data: array.data(), places: stretch(array.shape(), &shape), shape }
+    }
+
+    fn keys(&self) -> usize {
+        self.shape[3]
     }
 
     fn get(&self, [b, h, i, j]: [usize; 4]) -> Option<T> {

@@ -90,7 +90,8 @@ const U32: f64 = 1.0 / (1u64 << 24) as f64;
 /// | erf, gelu | 16 | kernels approximate it, with an exp |
 /// | softmax | 16 | exp at its largest result, the sum, a division |
 /// | log_softmax | 24 | and a log |
-/// | attention | 24 + 168·c | as softmax, between two sums; c·tanh(…) if there is a softcap of c |
+/// | attention | 24 + 168·c + 96·f | as softmax, between two sums; c·tanh(…) if there is a softcap of c; f score functions, whose twins don't round |
+/// | attention_merge | 24 | as softmax, between two sums |
 /// | layer_norm, rms_norm | 12 | sums, `inverseSqrt`, products |
 /// | rotary | 2 | two products and a sum, fused or not |
 /// | all else | 0 | exact or correctly rounded |
@@ -101,7 +102,11 @@ pub fn extra(op: &Op) -> f64 {
         Op::LayerNorm { .. } | Op::RmsNorm { .. } => 12.0,
         Op::Softmax { .. } => 16.0,
         Op::LogSoftmax { .. } => 24.0,
-        Op::Attention(attention) => 24.0 + 168.0 * attention.softcap.map_or(0.0, f64::from),
+        Op::Attention(attention) => {
+            let functions = 96.0 * attention.score_mods.len() as f64;
+            24.0 + 168.0 * attention.softcap.map_or(0.0, f64::from) + functions
+        }
+        Op::AttentionMerge => 24.0,
         Op::Binary { function: Binary::Div } => 5.0,
         Op::Binary { function: Binary::Pow } => 128.0,
         Op::Unary { function } => match function {

@@ -25,6 +25,7 @@
 
 mod append;
 mod attention;
+mod attention_merge;
 pub mod cases;
 pub mod compare;
 mod copy;
@@ -40,8 +41,9 @@ mod value;
 
 use std::collections::BTreeMap;
 
-pub use append::append;
+pub use append::{append, append_paged};
 pub use attention::attention;
+pub use attention_merge::attention_merge;
 pub use copy::{broadcast, concat, pad, permute, reshape, slice};
 pub use gather::gather;
 pub use matmul::matmul;
@@ -171,7 +173,13 @@ pub fn apply<R: Real>(op: &Op, operands: &[&Value<R>]) -> Result<Vec<Value<R>>> 
             stored(vec![matmul(floats(0)?, floats(1)?, *transpose_a, *transpose_b)?])?
         }
         Op::Attention(options) => {
-            let (out, lse) = attention(options, floats(0)?, floats(1)?, floats(2)?, &operands[3..])?;
+            let (out, lse, status) = attention(options, floats(0)?, floats(1)?, floats(2)?, &operands[3..])?;
+            let mut values = stored(vec![out, lse])?;
+            values.push(Value::I32(status));
+            values
+        }
+        Op::AttentionMerge => {
+            let (out, lse) = attention_merge(floats(0)?, floats(1)?)?;
             stored(vec![out, lse])?
         }
         Op::LayerNorm { axes, epsilon, weight, bias } => {
@@ -240,12 +248,16 @@ pub fn apply<R: Real>(op: &Op, operands: &[&Value<R>]) -> Result<Vec<Value<R>>> 
             let positions = operands[3].i32s().ok_or_else(wrong)?;
             stored(vec![rotary(floats(0)?, [floats(1)?, floats(2)?], positions, *interleaved)?])?
         }
-        Op::Append { axis, circular } => {
-            let wrong = || Error::dtype("append", "update", operands[1].dtype(), operands[0].dtype().name());
+        Op::Append { .. } | Op::AppendPaged => {
+            let wrong = || Error::dtype(op.name(), "update", operands[1].dtype(), operands[0].dtype().name());
             let positions = operands[2].i32s().ok_or_else(wrong)?;
             macro_rules! grown {
                 ($cache:expr, $update:expr, $array:ident => $value:expr) => {{
-                    let ($array, dropped) = append($cache, $update, positions, *axis, *circular)?;
+                    let ($array, dropped) = match (op, operands.get(3).and_then(|table| table.i32s())) {
+                        (Op::Append { axis, circular }, _) => append($cache, $update, positions, *axis, *circular)?,
+                        (_, Some(table)) => append_paged($cache, $update, positions, table)?,
+                        _ => return Err(wrong()),
+                    };
                     ($value, dropped)
                 }};
             }

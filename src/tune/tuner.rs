@@ -239,6 +239,9 @@ impl<'a> Tuner<'a> {
         if flops > REFERENCE_FLOPS {
             return Ok(Checked::Not(format!("{:.1} GFLOP would take the reference minutes", flops as f64 / 1e9)));
         }
+        if let Some(text) = graph.without_twins().first() {
+            return Ok(Checked::Not(format!("the function `{text}` has no twin in Rust")));
+        }
         let mut values = given.clone();
         for buffer in &program.buffers {
             if let Role::Input(name) | Role::Parameter(name) | Role::State(name) = &buffer.role

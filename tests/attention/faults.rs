@@ -6,8 +6,7 @@ use super::{
 };
 use tilewise::{
     Tensor,
-    graph::{Align, AttentionOperand as A},
-    kernel::AttentionFault as Fault,
+    graph::{Align, AttentionFault as Fault, AttentionOperand as A},
     reference::compare::Check,
 };
 
@@ -22,15 +21,22 @@ fn bits(faults: &[Fault]) -> i32 {
     faults.iter().map(|&fault| fault as i32).sum()
 }
 
-/// Runs `faulty`, whose results must be those of `fitting`, and whose status must be `faults`.
+/// Runs `faulty`, whose results must be those of `fitting`; the faults of all its items together must be `faults`, and those of each
+/// item what the reference says.
 fn check(faulty: &Case, fitting: &Case, faults: &[Fault]) {
-    for variant in VARIANTS {
-        for (case, faults) in [(faulty, faults), (fitting, &[][..])] {
+    for (case, faults) in [(faulty, faults), (fitting, &[][..])] {
+        let status = case.expected(Check::Exact).results().nth(2).expect("the status").1.to_f64();
+        assert_eq!(status.iter().fold(0, |all, &item| all | item as i32), bits(faults), "{}: {status:?}", case.name);
+        for variant in VARIANTS {
             let mut results = case.run(variant, gpu()).expect("runs");
-            let status = results.pop().expect("the status");
-            assert_eq!(status.as_i32(), Some(&[bits(faults)][..]), "{variant}: {}", case.name);
-            let compared = fitting.expected(Check::measured()).compare(&results);
-            compared.unwrap_or_else(|mismatch| panic!("{variant}: {}: {mismatch}", case.name));
+            let found = results.pop().expect("the status");
+            let found: Vec<f64> = found.as_i32().expect("i32").iter().map(|&item| item.into()).collect();
+            assert_eq!(found, status, "{variant}: {}", case.name);
+            let expected = fitting.expected(Check::measured());
+            for ((name, expected, bound), actual) in expected.results().zip(&results) {
+                tilewise::reference::compare::compare(name, actual, expected, bound)
+                    .unwrap_or_else(|mismatch| panic!("{variant}: {}: {mismatch}", case.name));
+            }
         }
     }
 }
@@ -47,6 +53,19 @@ fn lengths_are_clamped() {
     check(&of(&[-1, 34, i32::MIN, i32::MAX]), &of(&[0, 33, 0, 33]), &[Fault::KeyLength]);
     let of = |given: &[i32]| batch(A::QueryLengths, given, Align::BottomRight);
     check(&of(&[-7, 10, i32::MIN, i32::MAX]), &of(&[0, 9, 0, 9]), &[Fault::QueryLength]);
+}
+
+#[test]
+fn each_item_has_its_own_status() {
+    let case = batch(A::KeyLengths, &[33, -1, 0, 34], Align::BottomRight).with(A::QueryLengths, i32s(&[9, 3, 10, 90]));
+    for variant in VARIANTS {
+        let results = case.run(variant, gpu()).expect("runs");
+        let status = results.last().and_then(Tensor::as_i32).expect("i32").to_vec();
+        assert_eq!(status, [0, 1, 2, 3], "{variant}");
+        let text = Fault::describe(&status).expect("faults");
+        assert!(text.ends_with("item 3: the key length is below 0 or over Tk; the query length is below 0 or over Tq"));
+        assert_eq!(text.lines().count(), 3);
+    }
 }
 
 #[test]

@@ -27,14 +27,22 @@ fn drawn(seed: u64) -> Case {
     } else {
         Case::new(format!("seed {seed}"), (1 + draw.below(3), group * hkv, hkv, tq, tk, d, dv), &mut draw)
     };
+    let paged = case.q.shape().rank() == 4 && draw.below(4) == 0;
     case.name = format!("seed {seed}");
     let mut taken: Vec<Kind> = Vec::new();
     for kind in Kind::ALL {
-        let fits = taken.iter().all(|&other| other.goes_with(kind));
+        // Eight buffers a stage are q, k, v, records, out, lse and two more.
+        let binds =
+            |kind: &Kind| matches!(kind, Kind::Mask | Kind::ShortMask | Kind::Bias | Kind::ScoreMod | Kind::MaskMod);
+        let room = !binds(&kind) || taken.iter().filter(|kind| binds(kind)).count() < 2 - usize::from(paged);
+        let fits = room && taken.iter().all(|&other| other.goes_with(kind));
         if draw.below(3) == 0 && fits && (case.q.shape().rank() == 4 || kind.fits_packed()) {
             case = kind.apply(case, &mut draw);
             taken.push(kind);
         }
+    }
+    if paged {
+        case = case.paged([1, 4, 16][draw.below(3)], draw.below(2) == 0, &mut draw);
     }
     case.lies = [0; 4].map(|_| Lie::ALL[draw.below(Lie::ALL.len())]);
     case.out = [Lie::Dense, Lie::HeadsInner, Lie::Columns][draw.below(3)];

@@ -4,7 +4,7 @@
 use tilewise::{
     DType, Layout, Shape, Tensor,
     gpu::Gpu,
-    graph::{Align, Attention, AttentionOperand as A, Op, Window},
+    graph::{Align, Attention, AttentionOperand as A, MaskMod, Op, ScoreMod, Window},
     kernel::{AttentionDTypes, AttentionProblem, Kernel, Problem},
     reference::compare::{Check, Expected},
 };
@@ -185,10 +185,12 @@ pub(crate) enum Kind {
     Slopes,
     Softcap,
     Scale,
+    ScoreMod,
+    MaskMod,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 15] = [
+    pub(crate) const ALL: [Kind; 17] = [
         Kind::TopLeft,
         Kind::BottomRight,
         Kind::OffsetBack,
@@ -204,6 +206,8 @@ impl Kind {
         Kind::Slopes,
         Kind::Softcap,
         Kind::Scale,
+        Kind::ScoreMod,
+        Kind::MaskMod,
     ];
 
     /// Whether results of [`Case::routed`] stay exact.
@@ -231,7 +235,7 @@ impl Kind {
         let items = case.items();
         let (q, k) = (case.q.shape(), case.k.shape());
         let (heads, tq, tk) = (q[q.rank() - 3], q[q.rank() - 2], k[k.rank() - 2]);
-        let heads = if q.rank() == 3 { tq } else { heads };
+        let (heads, tk) = if q.rank() == 3 { (tq, k[0]) } else { (heads, tk) };
         let mut per_item =
             |lowest: i32, most: usize| i32s(&(0..items).map(|_| lowest + draw.below(most) as i32).collect::<Vec<_>>());
         match self {
@@ -270,6 +274,24 @@ impl Kind {
             Kind::Scale => {
                 case.options.scale = Some(2.0);
                 case
+            }
+            Kind::ScoreMod => {
+                // A table of the distance, by head: whole numbers, and some −∞.
+                let table = draw.integers([heads, 9], 9);
+                let function =
+                    ScoreMod::new("let at = h * 9 + clamp(j - position, -4, 4) + 4;\nreturn score + table[at];", |s| {
+                        s.score + s.table(s.h * 9 + (s.j - s.position).clamp(-4, 4) + 4)
+                    });
+                case.options.score_mods.push(function.expect("compiles"));
+                case.with(A::ScoreTable, hiding(&table, 10, draw))
+            }
+            Kind::MaskMod => {
+                // Keys of the query's own document, and the first of each item's.
+                let function = MaskMod::new("table[j] == table[(i + b + h_kv) % q_len] || j == k_len - 1", |s| {
+                    s.table(s.j) == s.table((s.i + s.b + s.h_kv) % s.q_len) || s.j == s.k_len - 1
+                });
+                case.options.mask_mods.push(function.expect("compiles"));
+                case.with(A::MaskTable, draw.integers([tk.max(1)], 1))
             }
         }
     }
@@ -371,6 +393,40 @@ impl Case {
         self
     }
 
+    /// The same case with k and v in pages of `rows` rows, which lie anywhere: keys of an item are as many as before, and the last
+    /// page may be partly filled. With `share`, all items read the pages of item 0.
+    pub(crate) fn paged(&self, rows: usize, share: bool, draw: &mut Draw) -> Self {
+        let mut case = self.clone();
+        let [items, heads, keys, _] = case.k.shape()[..] else { panic!("rank 4") };
+        if case.options.input_of(A::KeyLengths).is_none() {
+            case = case.with(A::KeyLengths, i32s(&vec![keys as i32; items]));
+        }
+        let each = keys.div_ceil(rows) + 1;
+        let spare = 3;
+        let owned = if share { items.min(1) } else { items };
+        let count = owned * each + spare;
+        let mut order: Vec<usize> = (0..count).collect();
+        for i in (1..count).rev() {
+            order.swap(i, draw.below(i + 1));
+        }
+        let page = |b: usize, n: usize| order[(if share { 0 } else { b }) * each + n];
+        let paged = |x: &Tensor| {
+            let (data, width) = (x.as_f32().expect("f32"), x.shape()[3]);
+            let mut pages = vec![77.0f32; count * rows * heads * width];
+            for (b, h, j) in (0..owned * heads * keys).map(|e| (e / heads / keys, e / keys % heads, e % keys)) {
+                let to = ((page(b, j / rows) * rows + j % rows) * heads + h) * width;
+                pages[to..to + width].copy_from_slice(&data[((b * heads + h) * keys + j) * width..][..width]);
+            }
+            tensor([count, rows, heads, width], pages)
+        };
+        (case.k, case.v) = (paged(&self.k), paged(&self.v));
+        // The entry past the keys is looked at by nobody.
+        let entry = |e: usize| if e % each < keys.div_ceil(rows) { page(e / each, e % each) as i32 } else { -1 };
+        let table: Vec<i32> = (0..items * each).map(entry).collect();
+        case.name = format!("{}, paged by {rows}{}", case.name, if share { ", shared" } else { "" });
+        case.with(A::BlockTable, tensor([items, each], table))
+    }
+
     /// Another last operand.
     pub(crate) fn with_last(mut self, tensor: Tensor) -> Self {
         self.extra.pop();
@@ -432,7 +488,7 @@ impl Case {
             outputs.push((DType::F32, problem.lse_shape()));
         }
         if self.status {
-            outputs.push((DType::I32, [1].into()));
+            outputs.push((DType::I32, problem.status_shape()));
         }
         let mut results = gpu.run_kernel(kernel, &buffers.iter().collect::<Vec<_>>(), &outputs)?;
         let places = places(&problem.out);

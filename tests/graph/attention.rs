@@ -24,7 +24,7 @@ fn with(operands: &[A]) -> Op {
 
 #[test]
 fn shapes() {
-    let results = [f32s([2, 6, 4, 7]), f32s([2, 6, 4])];
+    let results = [f32s([2, 6, 4, 7]), f32s([2, 6, 4]), i32s([2])];
     gives(&with(&[]), &qkv(), &results);
     for shape in [vec![5], vec![1], vec![4, 5], vec![4, 1], vec![6, 1, 5], vec![2, 1, 1, 5], vec![2, 6, 4, 3]] {
         for (kind, dtype) in [(A::Mask, DType::Bool), (A::Bias, DType::F32), (A::Bias, DType::BF16)] {
@@ -37,17 +37,21 @@ fn shapes() {
     gives(&with(&all), &[&qkv()[..], &operands].concat(), &results);
 
     let offsets = [A::QueryOffsets, A::KeyOffsets];
-    gives(&with(&offsets), &packed(), &[f32s([9, 6, 7]), f32s([9, 6])]);
+    gives(&with(&offsets), &packed(), &[f32s([9, 6, 7]), f32s([9, 6]), i32s([2])]);
     let lengths = [&packed()[..], &[i32s([2])]].concat();
-    gives(&with(&[A::QueryOffsets, A::KeyOffsets, A::KeyLengths]), &lengths, &[f32s([9, 6, 7]), f32s([9, 6])]);
+    gives(
+        &with(&[A::QueryOffsets, A::KeyOffsets, A::KeyLengths]),
+        &lengths,
+        &[f32s([9, 6, 7]), f32s([9, 6]), i32s([2])],
+    );
 
     // lse is f32 whatever q is; no query and no key are fine.
     let half = |shape: &[usize]| (DType::F16, shape.into());
     let operands = [half(&[2, 6, 0, 8]), half(&[2, 3, 0, 8]), half(&[2, 3, 0, 7])];
-    gives(&with(&[]), &operands, &[half(&[2, 6, 0, 7]), f32s([2, 6, 0])]);
+    gives(&with(&[]), &operands, &[half(&[2, 6, 0, 7]), f32s([2, 6, 0]), i32s([2])]);
     // A cache may be narrower than what asks it, and v than k.
     let operands = [f32s([2, 6, 4, 8]), half(&[2, 3, 5, 8]), (DType::BF16, [2, 3, 5, 7].into())];
-    gives(&with(&[]), &operands, &[f32s([2, 6, 4, 7]), f32s([2, 6, 4])]);
+    gives(&with(&[]), &operands, &[f32s([2, 6, 4, 7]), f32s([2, 6, 4]), i32s([2])]);
 }
 
 #[test]
@@ -255,7 +259,7 @@ fn masks_that_contradict_are_refused() {
     );
     assert_eq!(
         m.error(Mask::offsets(lengths[0]) & Mask::offsets(lengths[1])),
-        "attention: a mask names offsets or packed sequences twice"
+        "attention: a mask names offsets, packed sequences or pages twice"
     );
     assert_eq!(
         m.error(Mask::causal(Align::PerItem)),

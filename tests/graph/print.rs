@@ -42,18 +42,18 @@ w             f32 [6]                         = parameter
 %5            f32 [2, 8, 2, 3]                = reshape(%2)
 %6            f32 [2, 2, 8, 3]                = permute(%5) order=[0, 2, 1, 3]
 %7            i32 [2]                         = constant [8, 5]
-attended, %9  f32 [2, 2, 8, 3], f32 [2, 2, 8] = attention(%6, %6, %6, %7) with key_lengths causal window=4..∞ bottom_right scale=0.5 softcap=30.0
-%10           f32 [2, 2, 2]                   = slice(%9) starts=[0, 0, 7] steps=[1, 1, -7]
-%11           i32 [2, 2]                      = argmax(%10) axis=2 last
-%12           f32 [1, 8, 1]                   = reduce_min(x) axes=[0, 2] keep
-%13           f32 [1, 11, 1]                  = pad(%12) before=[0, 1, 0] after=[0, 2, 0] value=-inf
-%14           f16 [3, 3]                      = constant
+attended, %9, _  f32 [2, 2, 8, 3], f32 [2, 2, 8] = attention(%6, %6, %6, %7) with key_lengths causal window=4..∞ bottom_right scale=0.5 softcap=30.0
+%11           f32 [2, 2, 2]                   = slice(%9) starts=[0, 0, 7] steps=[1, 1, -7]
+%12           i32 [2, 2]                      = argmax(%11) axis=2 last
+%13           f32 [1, 8, 1]                   = reduce_min(x) axes=[0, 2] keep
+%14           f32 [1, 11, 1]                  = pad(%13) before=[0, 1, 0] after=[0, 2, 0] value=-inf
+%15           f16 [3, 3]                      = constant
 state         f32 [1, 8, 1]                   = input
-%16           f32 [1, 8, 1]                   = add(state, %12)
+%17           f32 [1, 8, 1]                   = add(state, %13)
 output out = attended
-output best = %11
-output framed = %13
-update state = %16
+output best = %12
+output framed = %14
+update state = %17
 ";
     let squeeze =
         |text: &str| text.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();

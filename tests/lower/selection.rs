@@ -98,7 +98,8 @@ fn every_family_is_listed() {
         let picked = g.push(Op::Rotary { interleaved: true }, &[picked, table, table, positions])?[0];
         let start = g.input("start", DType::I32, [2])?;
         let picked = g.append(picked, picked, start, 2, true)?.0;
-        let a = g.attention(picked, picked, picked, AttentionArgs::default())?;
+        let part = g.attention_with_lse(picked, picked, picked, AttentionArgs::default())?;
+        let a = g.attention_merge(&[part, part])?.0;
         let n = g.layer_norm(a, None, None, 1e-5)?;
         let s = g.softmax(n, 1)?;
         let m = g.matmul_transposed(s, s)?;

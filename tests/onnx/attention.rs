@@ -11,6 +11,7 @@ use tilewise::{
 
 use crate::{
     case::Node,
+    flex,
     import::{Builder, Call, Known, Result, Slot},
     pointwise::one,
 };
@@ -45,7 +46,7 @@ fn attention(c: &mut Call<'_>) -> Result<Vec<Slot>> {
         mask,
         scale: c.node.float("scale").map(|scale| scale as f32),
         softcap: c.node.float("softcap").filter(|&cap| cap > 0.0).map(|cap| cap as f32),
-        slopes: None,
+        ..AttentionArgs::default()
     };
     let mut y = c.g().attention(q, all_k, all_v, &args)?;
     if flat {
@@ -104,26 +105,40 @@ fn mask(c: &mut Call<'_>, q: ValueId, past: usize) -> Result<Mask> {
 
 /// A graph that is an attribute of a node.
 #[derive(Deserialize)]
-struct Subgraph {
-    graph_inputs: Vec<String>,
-    graph_outputs: Vec<String>,
-    initializers: HashMap<String, Initializer>,
-    nodes: Vec<Node>,
+pub(crate) struct Subgraph {
+    pub(crate) graph_inputs: Vec<String>,
+    pub(crate) graph_outputs: Vec<String>,
+    pub(crate) initializers: HashMap<String, Initializer>,
+    pub(crate) nodes: Vec<Node>,
 }
 
 #[derive(Deserialize)]
-struct Initializer {
-    dtype: String,
+pub(crate) struct Initializer {
+    pub(crate) dtype: String,
     shape: Vec<usize>,
     values: Vec<Value>,
 }
 
-/// Attention whose scores and probabilities pass through graphs of their own. Without them it is plain attention.
+impl Initializer {
+    pub(crate) fn numbers(&self) -> Option<Vec<f64>> {
+        self.values.iter().map(|x| x.as_f64().or_else(|| x.as_str()?.parse().ok())).collect()
+    }
+}
+
+/// Attention whose scores and probabilities pass through graphs of their own. Without them it is plain attention; a graph that
+/// is a function of each score and its place is a score function of attention; others are computed on all scores at once.
 fn flex_attention(c: &mut Call<'_>) -> Result<Vec<Slot>> {
     let (q, k, v) = (c.x(0)?, c.x(1)?, c.x(2)?);
     let args = AttentionArgs { scale: c.node.float("scale").map(|scale| scale as f32), ..AttentionArgs::default() };
     if c.node.attribute("score_mod").is_none() && c.node.attribute("prob_mod").is_none() {
         return one(c.g().attention(q, k, v, args)?);
+    }
+    if c.node.attribute("prob_mod").is_none() {
+        let graph = subgraph(c, "score_mod")?;
+        let fused = graph.map(|graph| flex::modified(args.clone(), &graph)).transpose()?.flatten();
+        if let Some(args) = fused {
+            return one(c.g().attention(q, k, v, args)?);
+        }
     }
     let (shape, keys, dtype) = (c.shape(q), c.shape(k), c.dtype(q));
     let g = c.g();
@@ -142,13 +157,17 @@ fn flex_attention(c: &mut Call<'_>) -> Result<Vec<Slot>> {
     one(g.cast(y, dtype)?)
 }
 
+fn subgraph(c: &mut Call<'_>, attribute: &str) -> Result<Option<Subgraph>> {
+    let Some(graph) = c.node.attribute(attribute) else { return Ok(None) };
+    match Subgraph::deserialize(graph) {
+        Ok(graph) if graph.graph_inputs.len() == 1 && graph.graph_outputs.len() == 1 => Ok(Some(graph)),
+        Ok(_) => c.fault(format!("{attribute} has not one input and one output")),
+        Err(e) => c.fault(format!("{attribute}: {e}")),
+    }
+}
+
 fn modified(c: &mut Call<'_>, attribute: &str, x: ValueId) -> Result<ValueId> {
-    let Some(graph) = c.node.attribute(attribute) else { return Ok(x) };
-    let graph = match Subgraph::deserialize(graph) {
-        Ok(graph) if graph.graph_inputs.len() == 1 && graph.graph_outputs.len() == 1 => graph,
-        Ok(_) => return c.fault(format!("{attribute} has not one input and one output")),
-        Err(e) => return c.fault(format!("{attribute}: {e}")),
-    };
+    let Some(graph) = subgraph(c, attribute)? else { return Ok(x) };
     let mut slots = HashMap::from([(graph.graph_inputs[0].clone(), Slot::Value(x))]);
     for (name, initializer) in graph.initializers {
         let slot = initial(c, &initializer)?;
@@ -162,9 +181,8 @@ fn modified(c: &mut Call<'_>, attribute: &str, x: ValueId) -> Result<ValueId> {
 
 /// Integers are known while the graph is built; floats are constants.
 fn initial(c: &mut Call<'_>, initializer: &Initializer) -> Result<Slot> {
-    let Initializer { dtype, shape, values } = initializer;
-    let numbers = values.iter().map(|x| x.as_f64().or_else(|| x.as_str()?.parse().ok()));
-    let Some(numbers) = numbers.collect::<Option<Vec<f64>>>() else { return c.fault("an initializer is no number") };
+    let Initializer { dtype, shape, .. } = initializer;
+    let Some(numbers) = initializer.numbers() else { return c.fault("an initializer is no number") };
     match dtype.as_str() {
         "int64" | "int32" => {
             let values = numbers.into_iter().map(|x| x as i64).collect();

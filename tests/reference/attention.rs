@@ -21,7 +21,7 @@ fn seen(options: &Attention, heads: usize, [queries, keys]: [usize; 2], extra: &
     let rows = shape(keys, 1).iter().product::<usize>();
     let bits = (0..rows).map(|row| f64::from(1u32 << if packed { row / heads } else { row % keys }));
     let v = Array::new(shape(keys, 1), bits.collect())?;
-    let (out, lse) = reference::attention(options, &zeros(queries)?, &zeros(keys)?, &v, extra)?;
+    let (out, lse, _) = reference::attention(options, &zeros(queries)?, &zeros(keys)?, &v, extra)?;
     let sets = out.data().iter().zip(lse.data()).map(|(&out, &lse)| {
         if lse == NONE {
             assert_eq!(out, 0.0);
@@ -144,7 +144,7 @@ fn one_hot_keys_select_and_heads_share_keys() -> Result {
     let q = Array::new([1, heads, n, n], q.collect())?;
     let k = Array::new([1, key_heads, n, n], k.collect())?;
     let options = Attention { scale: Some(1.0), ..Attention::default() };
-    let (out, lse) = reference::attention(&options, &q, &k, &Array::new([1, key_heads, n, 2], v)?, &[])?;
+    let (out, lse, _) = reference::attention(&options, &q, &k, &Array::new([1, key_heads, n, 2], v)?, &[])?;
     let first = [2.0, 3.0, 4.0, 5.0, 0.0, 1.0];
     let second = first.map(|x| x + 6.0);
     assert_eq!(out.data(), [first, first, second, second].concat());
@@ -169,7 +169,7 @@ fn scores_by_hand() -> Result {
     let k = array([1, 1, 2, 1], &[0.5, 1.5])?;
     let v = array([1, 1, 2, 1], &[0.0, 1.0])?;
     let weight = |options: Attention, extra: &[&Value<f64>]| -> Result<(f64, f64)> {
-        let (out, lse) = reference::attention(&options, &q, &k, &v, extra)?;
+        let (out, lse, _) = reference::attention(&options, &q, &k, &v, extra)?;
         Ok((out.data()[0], lse.data()[0]))
     };
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
@@ -200,11 +200,11 @@ fn very_low_biases_are_numbers_like_others() -> Result {
     let (k, v) = (array([1, 1, 2, 1], &[0.0, 0.0])?, array([1, 1, 2, 1], &[1.0, 3.0])?);
     let options = Attention { operands: vec![AttentionOperand::Bias], ..Attention::default() };
     for low in [-1e9, f32::MIN] {
-        let (out, _) = reference::attention(&options, &q, &k, &v, &[&wide(&f32s([2], &[low, low])?)])?;
+        let (out, ..) = reference::attention(&options, &q, &k, &v, &[&wide(&f32s([2], &[low, low])?)])?;
         assert_eq!(out.data(), [2.0]);
     }
     let hidden = wide(&f32s([2], &[f32::NEG_INFINITY; 2])?);
-    let (out, lse) = reference::attention(&options, &q, &k, &v, &[&hidden])?;
+    let (out, lse, _) = reference::attention(&options, &q, &k, &v, &[&hidden])?;
     assert_eq!((out.data()[0], lse.data()[0]), (0.0, NONE));
     Ok(())
 }
@@ -223,7 +223,7 @@ fn packed_sequences_are_separate_runs() -> Result {
     let options = |operands| Attention { causal: true, align: Align::BottomRight, operands, ..Attention::default() };
     let extra = [starts(q_starts)?, starts(k_starts)?, slopes.clone()];
     let packed = options(vec![A::QueryOffsets, A::KeyOffsets, A::Slopes]);
-    let (out, lse) = reference::attention(&packed, &q, &k, &v, &extra.iter().collect::<Vec<_>>())?;
+    let (out, lse, _) = reference::attention(&packed, &q, &k, &v, &extra.iter().collect::<Vec<_>>())?;
     let mut expected = vec![0.0; 8 * heads * 3];
     let mut expected_lse = vec![NONE; 8 * heads];
     for sequence in 0..3 {
@@ -235,7 +235,7 @@ fn packed_sequences_are_separate_runs() -> Result {
             Ok(reference::reshape(&turned, &[1, heads, end - start, width].into())?)
         };
         let (q, k, v) = (cut(&q, q_starts)?, cut(&k, k_starts)?, cut(&v, k_starts)?);
-        let (out, lse) = reference::attention(&options(vec![A::Slopes]), &q, &k, &v, &[&slopes])?;
+        let (out, lse, _) = reference::attention(&options(vec![A::Slopes]), &q, &k, &v, &[&slopes])?;
         let queries = q.shape()[2];
         for (head, i) in (0..heads).flat_map(|head| (0..queries).map(move |i| (head, i))) {
             let row = (q_starts[sequence] as usize + i) * heads + head;

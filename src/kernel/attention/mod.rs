@@ -22,13 +22,13 @@ const MAX_HEAD: usize = 256;
 /// Attention with sizes and layouts.
 ///
 /// Inputs: `q`, `k`, `v`, then the operands in the order of `options.operands`. Outputs: `out`, then `lse` (f32) and
-/// `status` (i32 `[1]`) if they are asked for.
+/// `status` (i32 `[B]`) if they are asked for.
 ///
 /// Every layout may have any strides (0, negative) on every axis, so that heads that a projection left at
 /// `[B, T, H, D]`, or one buffer that holds q, k and v side by side, need no copy. Sizes, strides and offsets are run-time
 /// parameters of the shaders; D and Dv are at most 256.
 ///
-/// A length, offset or `cu_seqlens` entry that does not fit the tensors is clamped to the nearest that does, and
+/// A length, offset, `cu_seqlens` entry or page that does not fit the tensors is clamped to the nearest that does, and
 /// nothing outside the tensors is read; `status` says that it happened.
 #[derive(Clone, Debug)]
 pub struct AttentionProblem {
@@ -38,19 +38,20 @@ pub struct AttentionProblem {
     pub dtypes: AttentionDTypes,
     /// `[B, Hq, Tq, D]`; packed `[ΣTq, Hq, D]`.
     pub q: Layout,
-    /// `[B, Hkv, Tk, D]`; packed `[ΣTk, Hkv, D]`.
+    /// `[B, Hkv, Tk, D]`; packed `[ΣTk, Hkv, D]`; paged `[pages, page size, Hkv, D]`.
     pub k: Layout,
-    /// `[B, Hkv, Tk, Dv]`; packed `[ΣTk, Hkv, Dv]`.
+    /// `[B, Hkv, Tk, Dv]`; packed `[ΣTk, Hkv, Dv]`; paged `[pages, page size, Hkv, Dv]`.
     pub v: Layout,
-    /// One for each of `options.operands`: mask and bias with the shape that broadcasts (rank 0 to 4), the others rank 1.
+    /// One for each of `options.operands`: mask and bias with the shape that broadcasts (rank 0 to 4), the block table
+    /// `[B, P]`, dense tables of functions, the others rank 1.
     pub operands: Vec<Layout>,
     /// `[B, Hq, Tq, Dv]`, packed `[ΣTq, Hq, Dv]`: how the elements of output 0 lie in its dense buffer. Another order of
     /// the axes, such as that of `[B, Tq, Hq, Dv]`, lets the heads be merged without a copy.
     pub out: Layout,
     /// Whether output 1 is `lse`, f32, dense: `[B, Hq, Tq]`, packed `[ΣTq, Hq]`.
     pub lse: bool,
-    /// Whether the last output is the status word, i32 `[1]`: 0 if every length and offset fits, otherwise a bit for each
-    /// kind of fault (see [`AttentionFault`]).
+    /// Whether the last output is the status, i32, an element for each item or sequence: 0 if every length and offset fits,
+    /// otherwise a bit for each kind of fault (see [`AttentionFault`](crate::graph::AttentionFault)).
     pub status: bool,
 }
 
@@ -89,22 +90,6 @@ impl AttentionDTypes {
     }
 }
 
-/// Bits of the status word: which lengths or offsets did not fit and were clamped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(i32)]
-pub enum AttentionFault {
-    /// A key length below 0 or over Tk.
-    KeyLength = 1,
-    /// A query length below 0 or over Tq.
-    QueryLength = 2,
-    /// An offset beyond ±2³⁰.
-    Offset = 4,
-    /// Entries of `cu_seqlens` of the queries that decrease, or lie outside 0 to ΣTq.
-    QueryOffsets = 8,
-    /// Entries of `cu_seqlens` of the keys that decrease, or lie outside 0 to ΣTk.
-    KeyOffsets = 16,
-}
-
 impl AttentionProblem {
     /// Attention over f32 operands with these layouts: a dense `out` in the order of its axes, no `lse`, no status.
     pub fn new(options: Attention, q: Layout, k: Layout, v: Layout, operands: Vec<Layout>) -> Self {
@@ -125,6 +110,16 @@ impl AttentionProblem {
     /// The shape of `lse`.
     pub fn lse_shape(&self) -> Shape {
         self.q.shape[..self.q.shape.rank().saturating_sub(1)].into()
+    }
+
+    /// The shape of `status`.
+    pub fn status_shape(&self) -> Shape {
+        let sequences = self.operand(AttentionOperand::QueryOffsets).map(|layout| layout.shape.first());
+        let items = match sequences {
+            Some(entries) => entries.map_or(0, |&entries| entries.saturating_sub(1)),
+            None => self.q.shape.first().copied().unwrap_or(0),
+        };
+        Shape::from([items])
     }
 
     fn operand(&self, operand: AttentionOperand) -> Option<&Layout> {
@@ -166,6 +161,11 @@ impl Variant {
         let widest = setup.sizes.d.max(setup.sizes.dv);
         if widest > MAX_HEAD {
             return Some(format!("a head of {widest} is wider than {MAX_HEAD}"));
+        }
+        // Split, lse is written by the launch that joins the parts.
+        let outputs = 1 + usize::from(setup.problem.lse && self != Variant::SplitKv);
+        if let Some(refusal) = setup.refusal(outputs) {
+            return Some(refusal);
         }
         match self {
             Variant::Plain => plain::refusal(setup),
@@ -232,9 +232,10 @@ impl Problem for AttentionProblem {
             words.push("+softcap".into());
         }
         words.extend(options.operands.iter().map(|operand| format!("+{}", operand.name())));
-        if self.lse {
-            words.push("+lse".into());
-        }
+        let functions = [("score_mod", options.score_mods.len()), ("mask_mod", options.mask_mods.len())];
+        words.extend(functions.into_iter().flat_map(|(name, count)| (0..count).map(move |_| format!("+{name}"))));
+        words.extend(self.lse.then(|| "+lse".into()));
+        words.extend(self.status.then(|| "+status".into()));
         words.join(" ")
     }
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Layout, Result,
-    graph::{Align, AttentionOperand as A},
+    graph::{Align, AttentionOperand as A, Function, FunctionKind},
     kernel::{Binding, Kernel, Launch, Operand, Profile, Specialization, buffer_bytes, fold_grid},
     tensor::DType,
 };
@@ -48,6 +48,24 @@ impl<'a> Setup<'a> {
         [A::KeyLengths, A::QueryLengths, A::Offsets, A::QueryOffsets].into_iter().any(|operand| self.has(operand))
     }
 
+    /// Whether the records' launch looks at the block table: only to report on it.
+    fn checks_pages(&self) -> bool {
+        self.problem.status && self.sizes.pages.is_some()
+    }
+
+    /// Why no variant can run, if that is so: `outputs` are written beside what is read.
+    pub(super) fn refusal(&self, outputs: usize) -> Option<String> {
+        let (buffers, limit) = (self.inputs().len() + outputs, self.profile.limits.storage_buffers as usize);
+        if buffers > limit {
+            return Some(format!("binds {buffers} buffers, a stage has {limit}: leave out an operand, or lse"));
+        }
+        // Rounds of the launch of records, where an invocation goes through the pages of its items.
+        let pages = self.sizes.pages.filter(|_| self.problem.status)?;
+        let rounds = self.sizes.items.div_ceil(64) as u64 * (pages.each as u64 + 1);
+        let most = self.profile.loop_rounds()?;
+        (rounds > most).then(|| format!("the status looks at {rounds} pages in a loop, the driver stops at {most}"))
+    }
+
     fn records(&self) -> usize {
         if self.sizes.packed { self.sizes.items + 2 } else { self.sizes.items }
     }
@@ -77,13 +95,17 @@ impl<'a> Setup<'a> {
             .region("QUERY_LENGTHS", self.has(A::QueryLengths))
             .region("OFFSETS", self.has(A::Offsets))
             .region("PACKED", self.sizes.packed)
+            .region("PACKED_KEYS", self.has(A::KeyOffsets))
+            .region("CHECK_PAGES", self.checks_pages())
             .region("SLOPES", self.has(A::Slopes))
             .region("BOTTOM_RIGHT", self.problem.options.align == Align::BottomRight)
             .region("STATUS", status.is_some())
             .source()?;
-        let operands = [A::KeyLengths, A::QueryLengths, A::Offsets, A::QueryOffsets, A::KeyOffsets, A::Slopes];
-        let mut bindings: Vec<Binding> =
-            operands.into_iter().filter_map(|operand| self.input(operand)).map(Binding::read).collect();
+        let lengths = [A::KeyLengths, A::QueryLengths, A::Offsets, A::QueryOffsets, A::KeyOffsets];
+        let operands = [&lengths[..], &[A::Slopes]].concat();
+        let table = self.checks_pages().then_some(A::BlockTable);
+        let read = lengths.into_iter().chain(table).chain([A::Slopes]);
+        let mut bindings: Vec<Binding> = read.filter_map(|operand| self.input(operand)).map(Binding::read).collect();
         bindings.push(Binding::write(Operand::Scratch(0)));
         bindings.extend(status.map(Binding::write));
 
@@ -101,12 +123,13 @@ impl<'a> Setup<'a> {
             u32::from(left.is_none()),
             u32::from(right.is_none()),
         ];
-        for operand in operands {
+        for &operand in &operands {
             let layout = self.problem.operand(operand);
             params.push(layout.map_or(0, |layout| layout.offset as u32));
             params.push(layout.map_or(0, |layout| layout.strides[0] as u32));
         }
         params.push((self.records() * RECORD) as u32);
+        params.extend(self.table());
 
         let words = operands.iter().filter_map(|&operand| self.problem.operand(operand)).map(distinct).sum::<u64>();
         kernel.launches.push(Launch {
@@ -123,7 +146,7 @@ impl<'a> Setup<'a> {
 
     /// The regions of the block `scores`, and of the bindings that go with it.
     pub(super) fn specialize(&self, name: &'static str, template: &'static str) -> Specialization {
-        Specialization::new(name, template)
+        let source = Specialization::new(name, template)
             .region("MASK", self.has(A::Mask))
             .region("BIAS", self.has(A::Bias))
             .region("SOFTCAP", self.problem.options.softcap.is_some())
@@ -131,6 +154,47 @@ impl<'a> Setup<'a> {
             .region("SIDE", self.has_items() || self.has(A::Slopes))
             .region("ITEMS", self.has_items())
             .region("PACKED", self.sizes.packed)
+            .region("PAGED", self.sizes.pages.is_some())
+            .region("FUNCTIONS", self.problem.options.has_functions())
+            .region("SCORE_TABLE", self.has(A::ScoreTable))
+            .region("MASK_TABLE", self.has(A::MaskTable))
+            .region("SCORE_MOD", !self.problem.options.score_mods.is_empty())
+            .region("MASK_MOD", !self.problem.options.mask_mods.is_empty());
+        let functions = [("score_mod", self.score_mod()), ("mask_mod", self.mask_mod())];
+        functions.into_iter().fold(source, |source, (slot, definition)| match definition {
+            Some(definition) => source.function(slot, definition),
+            None => source,
+        })
+    }
+
+    /// The score functions one after the other, as one.
+    fn score_mod(&self) -> Option<String> {
+        let score = |inner: String, at: usize| format!("score_mod_{at}({inner}, {ARGUMENTS})");
+        joined(&self.problem.options.score_mods, "score_mod", "score_table", |count| {
+            (0..count).fold("score".to_string(), score)
+        })
+    }
+
+    /// All mask functions, as one.
+    fn mask_mod(&self) -> Option<String> {
+        joined(&self.problem.options.mask_mods, "mask_mod", "mask_table", |count| {
+            (0..count).map(|at| format!("mask_mod_{at}({ARGUMENTS})")).collect::<Vec<_>>().join(" && ")
+        })
+    }
+
+    /// The block table as shaders read it: first entry, steps, rows of a page, the last page.
+    fn table(&self) -> [u32; 5] {
+        let (Some(pages), Some(table)) = (&self.sizes.pages, self.problem.operand(A::BlockTable)) else {
+            return [0; 5];
+        };
+        let rows = pages.rows.clamp(1, 1 << 30);
+        [
+            table.offset as u32,
+            table.strides[0] as u32,
+            table.strides[1] as u32,
+            rows as u32,
+            pages.count.saturating_sub(1) as u32,
+        ]
     }
 
     /// q, k, v and what the block `scores` reads.
@@ -139,6 +203,7 @@ impl<'a> Setup<'a> {
         inputs.extend(self.input(A::Mask));
         inputs.extend(self.input(A::Bias));
         inputs.extend(self.side());
+        inputs.extend([A::BlockTable, A::ScoreTable, A::MaskTable].into_iter().filter_map(|table| self.input(table)));
         inputs.into_iter().map(Binding::read).collect()
     }
 
@@ -205,9 +270,15 @@ impl<'a> Setup<'a> {
             range.hi as u32,
             range.offset as u32,
         ];
-        for layout in [&self.problem.q, &self.problem.k, &self.problem.v, &self.problem.out] {
+        let keys = |layout: &Layout| match (&self.sizes.pages, &layout.strides[..]) {
+            // The step between pages comes with the table.
+            (Some(_), &[_, t, h, d]) => [0, h, t, d].map(|stride| stride as u32),
+            _ => self.strides(layout),
+        };
+        let AttentionProblem { q, k, v, out, .. } = self.problem;
+        for (layout, strides) in [(q, self.strides(q)), (k, keys(k)), (v, keys(v)), (out, self.strides(out))] {
             params.push(layout.offset as u32);
-            params.extend(self.strides(layout));
+            params.extend(strides);
         }
         params.extend(self.lse_steps());
         for operand in [A::Mask, A::Bias] {
@@ -220,6 +291,13 @@ impl<'a> Setup<'a> {
             Some(slopes) => [slopes.offset as u32, slopes.strides[0] as u32],
             None => [0, 0],
         });
+        for table in [A::ScoreTable, A::MaskTable] {
+            let elements = self.problem.operand(table).and_then(|layout| layout.shape.elements()).unwrap_or(0);
+            params.push(elements.saturating_sub(1) as u32);
+        }
+        params.extend(self.table());
+        let page = |layout: &Layout| if self.sizes.pages.is_some() { layout.strides[0] as u32 } else { 0 };
+        params.extend([&self.problem.k, &self.problem.v].map(page));
         params
     }
 
@@ -253,6 +331,24 @@ impl<'a> Setup<'a> {
         let lse = if problem.lse { 4 * self.all_rows() as u64 } else { 0 };
         of(&problem.q, q) + of(&problem.k, k) + of(&problem.v, v) + of(&problem.out, out) + bias + mask + lse
     }
+}
+
+/// What every function of the user's is given, by the names of its parameters.
+const ARGUMENTS: &str = "b, h, h_kv, i, j, position, q_len, k_len";
+
+/// Functions of the user's and one that calls them, on one line; `body` is the call, of so many.
+fn joined<T: FunctionKind + ?Sized>(
+    functions: &[Function<T>],
+    name: &str,
+    table: &str,
+    body: impl Fn(usize) -> String,
+) -> Option<String> {
+    if functions.is_empty() {
+        return None;
+    }
+    let parts = functions.iter().enumerate().map(|(at, function)| function.definition(&format!("{name}_{at}"), table));
+    let whole = Function::<T>::declared(name, &format!("return {};", body(functions.len())));
+    Some(parts.chain([whole]).collect::<Vec<_>>().join(" "))
 }
 
 /// Elements of a layout that lie at different places.

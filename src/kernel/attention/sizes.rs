@@ -27,8 +27,20 @@ pub(super) struct Sizes {
     pub(super) keys: usize,
     pub(super) d: usize,
     pub(super) dv: usize,
+    /// How k and v are paged, if they are.
+    pub(super) pages: Option<Pages>,
     /// Keys from here on are hidden by a mask or bias that is shorter than Tk.
     pub(super) key_limit: usize,
+}
+
+/// Pages of k and v.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pages {
+    pub(super) count: usize,
+    /// Rows of a page.
+    pub(super) rows: usize,
+    /// Pages of an item.
+    pub(super) each: usize,
 }
 
 /// Which keys a query i < `rows` sees: from `max(0, i + lo)` to before `min(end, i + hi + 1)`.
@@ -46,12 +58,17 @@ impl Sizes {
         use AttentionOperand as A;
         let options = &problem.options;
         let packed = options.is_packed();
-        let rank = if packed { 3 } else { 4 };
-        for (name, layout) in
-            [("q", &problem.q), ("k", &problem.k), ("v", &problem.v), ("out", &problem.out)].into_iter()
-        {
+        let paged = options.is_paged();
+        let form = if packed { (3, "rank 3: [ΣT, H, D]") } else { (4, "rank 4: [B, H, T, D]") };
+        let k_form = if paged { (4, "rank 4: [pages, page size, H, D]") } else { form };
+        let layouts = [
+            ("q", &problem.q, form),
+            ("k", &problem.k, k_form),
+            ("v", &problem.v, k_form),
+            ("out", &problem.out, form),
+        ];
+        for (name, layout, (rank, expected)) in layouts {
             if layout.shape.rank() != rank {
-                let expected = if packed { "rank 3: [ΣT, H, D]" } else { "rank 4: [B, H, T, D]" };
                 return Err(Error::shape(OP, name, &layout.shape, expected));
             }
             in_reach(name, layout)?;
@@ -60,16 +77,46 @@ impl Sizes {
             return Err(Error::dtype(OP, name, dtype, "f32, f16 or bf16"));
         }
         let [batch, heads, rows, d] = axes(&problem.q.shape);
-        let [_, kv_heads, keys, dv] = axes(&problem.v.shape);
+        let items = match problem.operand(A::QueryOffsets) {
+            Some(offsets) => offsets
+                .shape
+                .first()
+                .copied()
+                .unwrap_or(0)
+                .checked_sub(1)
+                .ok_or_else(|| Error::shape(OP, A::QueryOffsets.name(), &offsets.shape, "[sequences + 1]"))?,
+            None => batch,
+        };
+        let (kv_heads, keys, dv, pages) = match problem.operand(A::BlockTable) {
+            Some(table) => {
+                let [count, page, kv_heads, dv] = axes(&problem.v.shape);
+                let &[b, each] = &table.shape[..] else {
+                    return Err(Error::shape(OP, A::BlockTable.name(), &table.shape, "[B, pages of an item]"));
+                };
+                if b != items || (count == 0 && each * b * page > 0) {
+                    let expected = format!("[{items}, pages of an item], with pages to name in {}", problem.v.shape);
+                    return Err(Error::shape(OP, A::BlockTable.name(), &table.shape, expected));
+                }
+                (kv_heads, page.saturating_mul(each), dv, Some(Pages { count, rows: page, each }))
+            }
+            None => {
+                let [_, kv_heads, keys, dv] = axes(&problem.v.shape);
+                (kv_heads, keys, dv, None)
+            }
+        };
+        let of_keys = |width: usize| match &pages {
+            Some(pages) => Shape::from([pages.count, pages.rows, kv_heads, width]),
+            None if packed => Shape::from([keys, kv_heads, width]),
+            None => Shape::from([batch, kv_heads, keys, width]),
+        };
+        let out = if packed { Shape::from([rows, heads, dv]) } else { Shape::from([batch, heads, rows, dv]) };
         let fit = [
-            ("k", &problem.k.shape, [batch, kv_heads, keys, d]),
-            ("v", &problem.v.shape, [batch, kv_heads, keys, dv]),
-            ("out", &problem.out.shape, [batch, heads, rows, dv]),
+            ("k", &problem.k.shape, of_keys(d)),
+            ("v", &problem.v.shape, of_keys(dv)),
+            ("out", &problem.out.shape, out),
         ];
         for (name, shape, expected) in fit {
-            if axes(shape) != expected {
-                let expected: Shape =
-                    if packed { [expected[2], expected[1], expected[3]].into() } else { expected.into() };
+            if *shape != expected {
                 return Err(Error::shape(OP, name, shape, format!("{expected} to fit the other operands")));
             }
         }
@@ -99,22 +146,12 @@ impl Sizes {
             let (given, named) = (problem.operands.len(), options.operands.len());
             return Err(Error::op(OP, format!("{given} operands after q, k and v for {named} named ones")));
         }
-        if packed != (problem.operand(A::QueryOffsets).is_some() && problem.operand(A::KeyOffsets).is_some()) {
+        if packed == problem.operand(A::KeyOffsets).is_none() && !(packed && paged) {
             return Err(Error::op(OP, "packed sequences need both `query_offsets` and `key_offsets`"));
         }
         if (options.align == Align::PerItem) != problem.operand(A::Offsets).is_some() {
             return Err(Error::op(OP, "alignment per item and the operand `offsets` need each other"));
         }
-        let items = match problem.operand(A::QueryOffsets) {
-            Some(offsets) => offsets
-                .shape
-                .first()
-                .copied()
-                .unwrap_or(0)
-                .checked_sub(1)
-                .ok_or_else(|| Error::shape(OP, A::QueryOffsets.name(), &offsets.shape, "[sequences + 1]"))?,
-            None => batch,
-        };
         let mut key_limit = keys;
         for (&kind, layout) in options.operands.iter().zip(&problem.operands) {
             in_reach(kind.name(), layout)?;
@@ -135,12 +172,19 @@ impl Sizes {
                 A::KeyLengths | A::QueryLengths | A::Offsets => items,
                 A::QueryOffsets | A::KeyOffsets => items + 1,
                 A::Slopes => heads,
+                A::BlockTable => continue,
+                A::ScoreTable | A::MaskTable => {
+                    if !layout.is_contiguous() || layout.shape.contains(&0) {
+                        return Err(Error::op(OP, format!("`{}` is empty or not dense", kind.name())));
+                    }
+                    continue;
+                }
             };
             if layout.shape != Shape::from([expected]) {
                 return Err(Error::shape(OP, kind.name(), &layout.shape, format!("[{expected}]")));
             }
         }
-        Ok(Sizes { packed, items, batch, heads, kv_heads, rows, keys, d, dv, key_limit })
+        Ok(Sizes { packed, items, batch, heads, kv_heads, rows, keys, d, dv, pages, key_limit })
     }
 
     /// Query heads that share a key head.
@@ -179,7 +223,8 @@ impl Sizes {
     pub(super) fn pairs(&self, problem: &AttentionProblem) -> u64 {
         let (rows, keys) = (self.rows as u64, self.keys as u64);
         if self.packed {
-            return rows * keys / self.items.max(1) as u64;
+            // Paged, `keys` are those of one sequence.
+            return rows * keys / if self.pages.is_some() { 1 } else { self.items.max(1) as u64 };
         }
         let range = self.range(problem);
         // Σ of i + from, held in 0 to end, over the rows.

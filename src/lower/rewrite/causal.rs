@@ -21,6 +21,9 @@ enum Pattern {
 pub(super) fn recognise(rebuild: &mut Rebuild<'_>, id: NodeId) -> Result<bool> {
     let node = rebuild.old.node(id);
     let Op::Attention(attention) = &node.op else { return Ok(false) };
+    if attention.is_paged() {
+        return Ok(false);
+    }
     let found = [AttentionOperand::Mask, AttentionOperand::Bias].into_iter().find_map(|kind| {
         let input = attention.input_of(kind)?;
         let pattern = pattern(rebuild.old, node.inputs[input], rebuild.old.shape(node.inputs[1])[2])?;
@@ -54,7 +57,8 @@ fn with(attention: &Attention, pattern: Pattern) -> Option<Attention> {
         let taken = attention.causal
             || attention.window != Window::default()
             || attention.align != Align::default()
-            || attention.input_of(AttentionOperand::Slopes).is_some();
+            || attention.input_of(AttentionOperand::Slopes).is_some()
+            || offset != 0 && attention.uses_position();
         if taken {
             return None;
         }

@@ -46,7 +46,7 @@ pub(super) fn rewrite(given: &Graph, profile: &Profile, options: &Options) -> Re
         }
     }
     let narrow = work.graph.values().iter().any(|value| widen::is_narrow(value.dtype));
-    if narrow || has(&work, |node| matches!(node.op, Op::Append { .. })) {
+    if narrow || has(&work, |node| matches!(node.op, Op::Append { .. } | Op::AppendPaged)) {
         let mut widened = widen::Widened::default();
         work.pass(given, &mut |rebuild, id| widened.widen(rebuild, id))?;
     }

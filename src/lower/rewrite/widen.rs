@@ -33,12 +33,18 @@ impl Widened {
             | Op::Softmax { .. }
             | Op::LogSoftmax { .. }
             | Op::Rotary { .. }
+            | Op::AttentionMerge
             | Op::Reduce { .. }
             | Op::Argmax { .. } => (0..node.inputs.len()).map(narrow).collect(),
             Op::Append { axis, .. } => {
                 let update = Layout::contiguous(graph.shape(node.inputs[1]));
                 let wide = !AppendProblem::takes(graph.dtype(node.inputs[0]), &update, *axis);
                 vec![wide, wide, false]
+            }
+            Op::AppendPaged => {
+                let update = Layout::contiguous(graph.shape(node.inputs[1]));
+                let wide = !AppendProblem::takes(graph.dtype(node.inputs[0]), &update, 2);
+                vec![wide, wide, false, false]
             }
             _ => return Ok(false),
         };

@@ -46,6 +46,28 @@ pub(super) fn cases(mut all: Cases) -> Result<Cases> {
         let (around, none) = draft.graph.append(cache, update, positions, 1, true)?;
         Ok(vec![grown, dropped, around, none])
     })?;
+    // [N, S, H, D], B, T, P.
+    let paged = all.choose(
+        &[([7, 4, 3, 2], 2, 6, 3), ([5, 1, 1, 4], 1, 3, 3), ([9, 16, 2, 8], 3, 1, 2), ([4, 3, 2, 2], 1, 0, 2)],
+        &[([70, 16, 8, 64], 4, 65, 9)],
+    );
+    for (pages, items, rows, each) in paged {
+        for dtype in DType::ALL {
+            let name = format!("{dtype} {items}x{rows} into {each} pages of {pages:?}");
+            all.add(FAMILY, name, Check::Exact, |draft| {
+                let [count, size, heads, width] = pages;
+                let cache = draft.wholes("pages", dtype, pages, [0, 250])?;
+                let update = draft.wholes("update", dtype, [items, heads, rows, width], [0, 250])?;
+                let positions = draft.wholes("positions", DType::I32, [items], [-1, (size * each) as i64])?;
+                // Each page at most once; the last ones name nothing.
+                let entry = |e: usize| if e < count { (count - 1 - e) as i32 } else { -(e as i32) };
+                let entries: Vec<i32> = (0..items * each).map(entry).collect();
+                let table = draft.given("table", Tensor::new([items, each], entries)?)?;
+                let (grown, dropped) = draft.graph.append_paged(cache, update, positions, table)?;
+                Ok(vec![grown, dropped])
+            })?;
+        }
+    }
     all.add(FAMILY, "keys of a projection", Check::Exact, |draft| {
         let cache = draft.wholes("cache", DType::F32, [2, 3, 9, 4], [0, 250])?;
         let keys = draft.wholes("keys", DType::F32, [2, 2, 12], [0, 250])?;

@@ -3,7 +3,7 @@ use std::fmt::Write;
 use super::{Cases, Draft, Random};
 use crate::{
     DType, Result, Shape, Tensor, ValueId,
-    graph::{Align, Attention, AttentionOperand, Op, Window},
+    graph::{Align, Attention, AttentionArgs, AttentionOperand, Mask, MaskMod, Op, ScoreMod, Window},
     reference::compare::Check,
 };
 
@@ -179,13 +179,22 @@ fn edges(all: &mut Cases) -> Result<()> {
         let options = Attention { causal: true, align: Align::PerItem, operands, ..Attention::default() };
         draft.graph.push(Op::Attention(options), &[q, k, v, queries, offsets, keys])
     })?;
+    // More than the launch of records has invocations.
+    all.add(FAMILY, "every third of 70 lengths out of range", check, |draft| {
+        let q = draft.reals("q", DType::F32, [70, 1, 2, 4], [-1.0, 1.0])?;
+        let k = draft.reals("k", DType::F32, [70, 1, 3, 4], [-1.0, 1.0])?;
+        let lengths: Vec<i32> = (0..70).map(|item| if item % 3 == 0 { 9 } else { item % 4 }).collect();
+        let lengths = draft.given("lengths", Tensor::new([70], lengths)?)?;
+        let results = draft.graph.attention_results(q, k, k, Mask::key_lengths(lengths))?;
+        Ok(vec![results.out, results.lse, results.status])
+    })?;
     // Equal scores: the mean of the values, a sum of small integers over a power of two.
     for keys in [1, 2, 16, 64] {
         all.add(FAMILY, format!("the mean of {keys} values"), Check::Exact, |draft| {
             let q = draft.wholes("q", DType::F32, [1, 2, 17, 8], [0, 0])?;
             let k = draft.wholes("k", DType::F32, [1, 2, keys, 8], [-8, 8])?;
             let v = draft.wholes("v", DType::F32, [1, 2, keys, 8], [-64, 64])?;
-            Ok(vec![draft.graph.attention(q, k, v, crate::graph::Mask::none())?])
+            Ok(vec![draft.graph.attention(q, k, v, Mask::none())?])
         })?;
     }
     // The value of the only key, which the result's dtype rounds.
@@ -195,10 +204,12 @@ fn edges(all: &mut Cases) -> Result<()> {
             let k = draft.reals("k", DType::F32, [1, 2, 1, 16], [-1.0, 1.0])?;
             let odd = draft.reals("odd", DType::F32, [1, 2, 1, 15], [-9.0, 9.0])?;
             let even = draft.reals("even", DType::F32, [1, 2, 1, 16], [-9.0, 9.0])?;
-            let [odd, even] = [odd, even].map(|v| draft.graph.attention(q, k, v, crate::graph::Mask::none()));
+            let [odd, even] = [odd, even].map(|v| draft.graph.attention(q, k, v, Mask::none()));
             Ok(vec![odd?, even?])
         })?;
     }
+    functions(all)?;
+    paged(all)?;
     // Written out by hand, as lowering may recognise it.
     for causal in [false, true] {
         let name = if causal { "written out, with a mask" } else { "written out" };
@@ -471,6 +482,7 @@ fn build(draft: &mut Draft, setup: &Setup) -> Result<Vec<ValueId>> {
         window: setup.window,
         align: setup.align,
         operands,
+        ..Attention::default()
     };
     let inputs: Vec<ValueId> = [q, k, v].into_iter().chain(extra).collect();
     let mut outputs = draft.graph.push(Op::Attention(options), &inputs)?;
@@ -478,4 +490,82 @@ fn build(draft: &mut Draft, setup: &Setup) -> Result<Vec<ValueId>> {
         outputs[0] = draft.graph.merge_heads(outputs[0])?;
     }
     Ok(outputs)
+}
+
+/// Functions of the user's, with tables, among other options.
+fn functions(all: &mut Cases) -> Result<()> {
+    type Build = fn(&mut Draft) -> Result<AttentionArgs>;
+    let cases: [(&str, Build); 4] = [
+        ("relative positions from a table", |draft| {
+            let table = draft.reals("table", DType::F32, [4, 33], [-1.0, 1.0])?;
+            let text = "score + table[h * 33 + clamp(j - position, -16, 16) + 16]";
+            let function =
+                ScoreMod::new(text, |s| s.score + s.table(s.h * 33 + (s.j - s.position).clamp(-16, 16) + 16))?;
+            Ok(AttentionArgs::from(Mask::causal(Align::BottomRight)).score_mod(function).score_table(table))
+        }),
+        ("documents", |draft| {
+            let documents = draft.wholes("documents", DType::F32, [2, 67], [0, 2])?;
+            let function = MaskMod::new("table[b * 67 + i] == table[b * 67 + j]", |s| {
+                s.table(s.b * 67 + s.i) == s.table(s.b * 67 + s.j)
+            })?;
+            Ok((Mask::function(function) & Mask::table(documents)).into())
+        }),
+        ("a cap, one after a distance", |draft| {
+            let lengths = draft.wholes("lengths", DType::I32, [2], [1, 67])?;
+            let far = ScoreMod::new("score - 0.1 * f32(abs(i - j))", |s| s.score - 0.1 * f64::from((s.i - s.j).abs()))?;
+            let cap = ScoreMod::new("let half = score / 2.0;\nreturn select(half, score, score > 0.0);", |s| {
+                if s.score > 0.0 { s.score } else { s.score / 2.0 }
+            })?;
+            Ok(AttentionArgs::from(Mask::key_lengths(lengths)).score_mod(far).score_mod(cap))
+        }),
+        ("rows that see nothing", |_| {
+            let odd = MaskMod::new("i % 2 == 1 && h_kv == 0", |s| s.i % 2 == 1 && s.h_kv == 0)?;
+            let even =
+                MaskMod::new("(k_len - j) % 2 == 0 || q_len == 0", |s| (s.k_len - s.j) % 2 == 0 || s.q_len == 0)?;
+            Ok((Mask::function(odd) & Mask::function(even)).into())
+        }),
+    ];
+    for (name, build) in cases {
+        all.add(FAMILY, format!("a function: {name}"), Check::Measured { magnitude: 1.0 }, |draft| {
+            let q = draft.reals("q", DType::F32, [2, 4, 35, 16], [-1.0, 1.0])?;
+            let k = draft.reals("k", DType::F32, [2, 2, 67, 16], [-1.0, 1.0])?;
+            let v = draft.reals("v", DType::F32, [2, 2, 67, 16], [-1.0, 1.0])?;
+            let args = build(draft)?;
+            let results = draft.graph.attention_results(q, k, v, args)?;
+            Ok(vec![results.out, results.lse, results.status])
+        })?;
+    }
+    Ok(())
+}
+
+/// Keys and values in pages: `[page size, Tq]`, and whether queries are packed.
+fn paged(all: &mut Cases) -> Result<()> {
+    let sizes =
+        all.choose(&[([16, 1], false), ([4, 35], false), ([1, 3], false), ([8, 5], true)], &[([64, 70], false)]);
+    for ([size, queries], packed) in sizes {
+        let name = format!("pages of {size}, {queries} queries{}", if packed { ", packed" } else { "" });
+        all.add(FAMILY, name, Check::Measured { magnitude: 1.0 }, |draft| {
+            const KEYS: usize = 67;
+            let each = KEYS.div_ceil(size);
+            let count = 2 * each + 2;
+            let q: Shape = if packed { [2 * queries, 4, 16].into() } else { [2, 4, queries, 16].into() };
+            let q = draft.reals("q", DType::F32, q, [-1.0, 1.0])?;
+            let k = draft.reals("k", DType::F32, [count, size, 2, 16], [-1.0, 1.0])?;
+            let v = draft.reals("v", DType::F32, [count, size, 2, 16], [-1.0, 1.0])?;
+            let lengths = draft.given("lengths", Tensor::new([2], vec![KEYS as i32, 40])?)?;
+            // The first page is shared, and one entry names no page.
+            let mut table: Vec<i32> = (0..2 * each).map(|e| (count - 1 - e) as i32).collect();
+            table[each] = table[0];
+            table[1] = count as i32;
+            let table = draft.given("table", Tensor::new([2, each], table)?)?;
+            let mut mask = Mask::pages(table) & Mask::key_lengths(lengths) & Mask::causal(Align::BottomRight);
+            if packed {
+                let starts = Tensor::new([3], vec![0, 2, 2 * queries as i32 - 1])?;
+                mask = mask & Mask::packed_queries(draft.given("starts", starts)?);
+            }
+            let results = draft.graph.attention_results(q, k, v, mask)?;
+            Ok(vec![results.out, results.lse, results.status])
+        })?;
+    }
+    Ok(())
 }

@@ -14,6 +14,7 @@
 
 mod append;
 mod attention;
+mod attention_merge;
 mod copy;
 mod gather;
 mod matmul;
@@ -69,9 +70,10 @@ pub enum Level {
 }
 
 /// The families that have cases.
-pub const FAMILIES: [&str; 13] = [
+pub const FAMILIES: [&str; 14] = [
     "matmul",
     "attention",
+    "attention_merge",
     "norm",
     "softmax",
     "reduce",
@@ -91,6 +93,7 @@ pub fn of_family(family: &str, level: Level, seed: u64) -> Result<Vec<Case>> {
     let cases = match family {
         "matmul" => matmul::cases(all),
         "attention" => attention::cases(all),
+        "attention_merge" => attention_merge::cases(all),
         "norm" => norm::cases(all),
         "softmax" => softmax::cases(all),
         "reduce" => reduce::reduce_cases(all),

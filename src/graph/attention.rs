@@ -1,0 +1,432 @@
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Function, MaskMod, ScoreMod, ValueId,
+    infer::{Operand, float},
+};
+use crate::{
+    Error, Result,
+    tensor::{DType, Shape},
+};
+
+/// Scaled dot-product attention with every mask and modifier at once.
+///
+/// `q [B, Hq, Tq, D]`, `k [B, Hkv, Tk, D]`, `v [B, Hkv, Tk, Dv]` → `out [B, Hq, Tq, Dv]`, `lse [B, Hq, Tq]` (f32), `status [B]`
+/// (i32). `Hq` is a multiple of `Hkv`, and query head `h` reads key head `h / (Hq/Hkv)`. q, k, v and bias are f32, f16 or bf16, each
+/// as it likes (a cache may be narrower than what asks it); out has q's dtype, to which it is rounded once.
+///
+/// ```text
+/// s[i,j]    = f(softcap(scale · q_i·k_j) + bias[i,j] + slope[h]·(j − (i + offset)))      softcap(x) = c·tanh(x/c)
+/// seen(i,j) = causal ∧ window ∧ boolean mask ∧ j < key length ∧ i < query length ∧ bias ≠ −inf ∧ same packed sequence
+///             ∧ mask functions ∧ s ≠ −inf
+/// out_i     = Σ_j seen · softmax_j(s) · v_j          lse_i = log Σ_j seen · exp(s[i,j])
+/// ```
+///
+/// f are the score functions ([`ScoreMod`]), one after the other; without any, s as it is.
+///
+/// A row that sees nothing gives `out` exactly 0 and `lse` the lowest finite f32. Lengths, entries of cumulative offsets and
+/// entries of the block table that do not fit the operands count as the nearest that do, and the offset of query 0 as at most
+/// ±2³⁰. `status` says of each item or sequence which of them did not fit, a bit each: see [`AttentionFault`]; 0 is good.
+///
+/// Packed: `q [ΣTq, Hq, D]`, `k [ΣTk, Hkv, D]`, `v [ΣTk, Hkv, Dv]` → `out [ΣTq, Hq, Dv]`, `lse [ΣTq, Hq]`, with the operands
+/// [`AttentionOperand::QueryOffsets`] and [`AttentionOperand::KeyOffsets`]; a query sees only keys of its own sequence, and
+/// `i`, `j` count from the start of each sequence. Boolean mask and bias are not taken packed.
+///
+/// Paged: `k [pages, page size, Hkv, D]`, `v [pages, page size, Hkv, Dv]` and the operand [`AttentionOperand::BlockTable`] of P
+/// pages an item: key j of item b is row `j mod page size` of page `block_table[b, j / page size]`, and Tk is P · page size; key
+/// lengths say how many there are. Only entries of pages below the key length are looked at. Items may share pages. q may be
+/// packed (then without [`AttentionOperand::KeyOffsets`]). PagedAttention (Kwon et al., 2023).
+///
+/// FlashAttention (Dao et al., 2022; Dao, 2023); online softmax (Milakov and Gimelshein, 2018).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Attention {
+    /// Factor on q·k; `None` is 1/√D.
+    #[serde(default)]
+    pub scale: Option<f32>,
+    /// c of `softcap`, > 0.
+    #[serde(default)]
+    pub softcap: Option<f32>,
+    /// Whether keys after the query's own position are hidden: `j ≤ i + offset`.
+    #[serde(default)]
+    pub causal: bool,
+    /// Sliding window: `i + offset − left ≤ j ≤ i + offset + right`.
+    #[serde(default)]
+    pub window: Window,
+    /// Where query 0 stands among the keys; what `causal`, `window` and ALiBi count from.
+    #[serde(default)]
+    pub align: Align,
+    /// Functions of the score, one after the other.
+    #[serde(default)]
+    pub score_mods: Vec<ScoreMod>,
+    /// Further predicates.
+    #[serde(default)]
+    pub mask_mods: Vec<MaskMod>,
+    /// What the operands after q, k and v are, in order. Each kind at most once.
+    #[serde(default)]
+    pub operands: Vec<AttentionOperand>,
+}
+
+/// Bits of the status: which lengths or offsets of an item did not fit and were clamped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(i32)]
+pub enum AttentionFault {
+    /// A key length below 0 or over Tk.
+    KeyLength = 1,
+    /// A query length below 0 or over Tq.
+    QueryLength = 2,
+    /// An offset beyond ±2³⁰.
+    Offset = 4,
+    /// Entries of `cu_seqlens` of the queries that decrease, or lie outside 0 to ΣTq. An entry counts for the sequence that ends
+    /// there, the first one for the first sequence.
+    QueryOffsets = 8,
+    /// Entries of `cu_seqlens` of the keys that decrease, or lie outside 0 to ΣTk, likewise.
+    KeyOffsets = 16,
+    /// An entry of the block table, of a page below the key length, that names no page.
+    BlockTable = 32,
+}
+
+impl AttentionFault {
+    /// Every fault, in the order of the bits.
+    pub const ALL: [AttentionFault; 6] = [
+        AttentionFault::KeyLength,
+        AttentionFault::QueryLength,
+        AttentionFault::Offset,
+        AttentionFault::QueryOffsets,
+        AttentionFault::KeyOffsets,
+        AttentionFault::BlockTable,
+    ];
+
+    /// The faults in an element of the status.
+    pub fn of(status: i32) -> impl Iterator<Item = AttentionFault> {
+        Self::ALL.into_iter().filter(move |&fault| status & fault as i32 != 0)
+    }
+
+    /// What the status says, for people: nothing if all is good.
+    ///
+    /// ```
+    /// use tilewise::graph::AttentionFault;
+    /// assert_eq!(AttentionFault::describe(&[0, 0]), None);
+    /// let text = AttentionFault::describe(&[0, 33]).unwrap();
+    /// assert_eq!(text, "item 1: the key length is below 0 or over Tk; the block table names a page that is not there");
+    /// ```
+    pub fn describe(status: &[i32]) -> Option<String> {
+        let faulty = status.iter().enumerate().filter(|(_, status)| **status != 0);
+        let lines: Vec<String> = faulty
+            .map(|(item, &status)| {
+                let faults: Vec<&str> = Self::of(status).map(Self::text).collect();
+                format!("item {item}: {}", faults.join("; "))
+            })
+            .collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            AttentionFault::KeyLength => "the key length is below 0 or over Tk",
+            AttentionFault::QueryLength => "the query length is below 0 or over Tq",
+            AttentionFault::Offset => "the offset is beyond ±2³⁰",
+            AttentionFault::QueryOffsets => "the query offsets decrease or lie outside 0 to ΣTq",
+            AttentionFault::KeyOffsets => "the key offsets decrease or lie outside 0 to ΣTk",
+            AttentionFault::BlockTable => "the block table names a page that is not there",
+        }
+    }
+}
+
+/// Sizes of a sliding window; `None` is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Window {
+    /// Keys before the query's own position.
+    #[serde(default)]
+    pub left: Option<u32>,
+    /// Keys after the query's own position.
+    #[serde(default)]
+    pub right: Option<u32>,
+}
+
+/// The offset of query 0 among the keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Align {
+    /// offset = 0: PyTorch's `is_causal`.
+    #[default]
+    TopLeft,
+    /// offset = key length − query length, per batch item: FlashAttention, decoding.
+    BottomRight,
+    /// This offset, also negative.
+    Offset(i32),
+    /// Per batch item, from [`AttentionOperand::Offsets`].
+    PerItem,
+}
+
+/// An operand of attention after q, k and v.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttentionOperand {
+    /// bool, broadcasts from the right to `[B, Hq, Tq, Tk]`: true = the key may be seen. A last axis shorter than Tk (and
+    /// not 1) hides the keys past its end.
+    Mask,
+    /// float, broadcasts like the mask: added to the scores; −inf hides the key.
+    Bias,
+    /// i32 `[B]`: keys from here on are hidden.
+    KeyLengths,
+    /// i32 `[B]`: queries from here on see nothing.
+    QueryLengths,
+    /// i32 `[B]`: the offset of query 0 among the keys, for [`Align::PerItem`].
+    Offsets,
+    /// i32 `[B + 1]`, cumulative: where each packed sequence of q starts, and the end (`cu_seqlens`).
+    QueryOffsets,
+    /// i32 `[B + 1]`, cumulative: where each packed sequence of k and v starts, and the end.
+    KeyOffsets,
+    /// f32 `[Hq]`: ALiBi (Press et al., 2022).
+    Slopes,
+    /// i32 `[B, P]`: page n of the keys and values of an item is page `block_table[b, n]` of k and v.
+    BlockTable,
+    /// f32, any shape: `table` of the score functions.
+    ScoreTable,
+    /// f32, any shape: `table` of the mask functions.
+    MaskTable,
+}
+
+impl AttentionOperand {
+    /// The name in graphs and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            AttentionOperand::Mask => "mask",
+            AttentionOperand::Bias => "bias",
+            AttentionOperand::KeyLengths => "key_lengths",
+            AttentionOperand::QueryLengths => "query_lengths",
+            AttentionOperand::Offsets => "offsets",
+            AttentionOperand::QueryOffsets => "query_offsets",
+            AttentionOperand::KeyOffsets => "key_offsets",
+            AttentionOperand::Slopes => "slopes",
+            AttentionOperand::BlockTable => "block_table",
+            AttentionOperand::ScoreTable => "score_table",
+            AttentionOperand::MaskTable => "mask_table",
+        }
+    }
+}
+
+/// The values that [`Attention`] computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionResults {
+    /// `[B, Hq, Tq, Dv]`, packed `[ΣTq, Hq, Dv]`.
+    pub out: ValueId,
+    /// f32 `[B, Hq, Tq]`, packed `[ΣTq, Hq]`: the log-sum-exp of each row's scores.
+    pub lse: ValueId,
+    /// i32 `[B]`: bits of [`AttentionFault`].
+    pub status: ValueId,
+}
+
+const OP: &str = "attention";
+
+/// Sizes of an attention, whatever the layout of its operands.
+struct Sizes {
+    /// B, or the number of sequences.
+    items: usize,
+    b: usize,
+    hq: usize,
+    tq: usize,
+    tk: usize,
+    dv: usize,
+}
+
+impl Attention {
+    /// The number of the node's input that is this operand, if it is given.
+    pub fn input_of(&self, operand: AttentionOperand) -> Option<usize> {
+        self.operands.iter().position(|&o| o == operand).map(|i| i + 3)
+    }
+
+    /// Whether q is packed sequences; k and v then are too, unless they are paged.
+    pub fn is_packed(&self) -> bool {
+        self.input_of(AttentionOperand::QueryOffsets).is_some()
+    }
+
+    /// Whether k and v are pages.
+    pub fn is_paged(&self) -> bool {
+        self.input_of(AttentionOperand::BlockTable).is_some()
+    }
+
+    /// Whether it has functions of the user.
+    pub fn has_functions(&self) -> bool {
+        !(self.score_mods.is_empty() && self.mask_mods.is_empty())
+    }
+
+    /// Whether a function of the user asks where the query stands among the keys.
+    pub(crate) fn uses_position(&self) -> bool {
+        self.score_mods.iter().any(Function::uses_position) || self.mask_mods.iter().any(Function::uses_position)
+    }
+
+    /// The dtypes and shapes of out, lse and status, or why the operands do not fit.
+    pub(super) fn results(&self, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
+        self.check_options()?;
+        let sizes = self.sizes(operands)?;
+        for (&kind, &operand) in self.operands.iter().zip(&operands[3..]) {
+            self.check_operand(kind, operand, &sizes)?;
+        }
+        let Sizes { items, b, hq, tq, dv, .. } = sizes;
+        let (out, lse) = if self.is_packed() {
+            (Shape::from([tq, hq, dv]), Shape::from([tq, hq]))
+        } else {
+            (Shape::from([b, hq, tq, dv]), Shape::from([b, hq, tq]))
+        };
+        Ok(vec![(operands[0].0, out), (DType::F32, lse), (DType::I32, Shape::from([items]))])
+    }
+
+    fn check_options(&self) -> Result<()> {
+        use AttentionOperand as A;
+        let mut kinds = self.operands.clone();
+        kinds.sort_unstable();
+        if let Some(pair) = kinds.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::op(OP, format!("`{}` is given twice", pair[0].name())));
+        }
+        let has = |operand| self.input_of(operand).is_some();
+        if has(A::KeyOffsets) && has(A::BlockTable) {
+            return Err(Error::op(OP, "keys are packed (`key_offsets`) or paged (`block_table`), not both"));
+        }
+        if has(A::QueryOffsets) != (has(A::KeyOffsets) || has(A::BlockTable) && has(A::QueryOffsets)) {
+            return Err(Error::op(OP, "packed sequences need both `query_offsets` and `key_offsets`"));
+        }
+        if let Some(scale) = self.scale
+            && !scale.is_finite()
+        {
+            return Err(Error::op(OP, format!("scale is {scale}, expected a finite number")));
+        }
+        if let Some(softcap) = self.softcap
+            && !(softcap > 0.0 && softcap.is_finite())
+        {
+            return Err(Error::op(OP, format!("softcap is {softcap}, expected a finite number > 0")));
+        }
+        if (self.align == Align::PerItem) != has(A::Offsets) {
+            return Err(Error::op(OP, "alignment per item and the operand `offsets` need each other"));
+        }
+        let uses = [
+            (A::ScoreTable, "score function", self.score_mods.iter().any(Function::uses_table)),
+            (A::MaskTable, "mask function", self.mask_mods.iter().any(Function::uses_table)),
+        ];
+        for (table, function, used) in uses {
+            let name = table.name();
+            match (used, has(table)) {
+                (true, false) => {
+                    return Err(Error::op(OP, format!("a {function} reads `table`, but there is no `{name}`")));
+                }
+                (false, true) => {
+                    return Err(Error::op(OP, format!("there is a `{name}`, but no {function} reads `table`")));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn sizes(&self, operands: &[Operand<'_>]) -> Result<Sizes> {
+        let (q, k, v) = (float(OP, "q", operands[0])?, float(OP, "k", operands[1])?, float(OP, "v", operands[2])?);
+        let (packed, paged) = (self.is_packed(), self.is_paged());
+        let q_form = if packed { (3, "[ΣT, H, D]") } else { (4, "[B, H, T, D]") };
+        let k_form = if paged { (4, "[pages, page size, H, D]") } else { q_form };
+        for (operand, shape, (rank, form)) in [("q", q.1, q_form), ("k", k.1, k_form), ("v", v.1, k_form)] {
+            if shape.rank() != rank {
+                return Err(Error::shape(OP, operand, shape, format!("rank {rank}: {form}")));
+            }
+        }
+        // Axes as (batch, heads, length, width), whatever the layout; pages as (pages, heads, page size, width).
+        let q_axes = |s: &Shape| if packed { (1, s[1], s[0], s[2]) } else { (s[0], s[1], s[2], s[3]) };
+        let k_axes = |s: &Shape| if paged { (s[0], s[2], s[1], s[3]) } else { q_axes(s) };
+        let ((b, hq, tq, d), (bk, hkv, tk, dk), (bv, hv, tv, dv)) = (q_axes(q.1), k_axes(k.1), k_axes(v.1));
+        let three = || format!("`q` is {}, `k` is {}, `v` is {}", q.1, k.1, v.1);
+        if paged && bk != bv {
+            return Err(Error::op(OP, format!("{}: k and v must have as many pages", three())));
+        }
+        if !paged && (b != bk || b != bv) {
+            return Err(Error::op(OP, format!("{}: the batch sizes differ", three())));
+        }
+        if d != dk {
+            return Err(Error::op(OP, format!("{}: q and k must have the same head size", three())));
+        }
+        if hkv != hv || tk != tv {
+            let length = if paged { "page size" } else { "length" };
+            return Err(Error::op(OP, format!("{}: k and v must have the same heads and {length}", three())));
+        }
+        if hq != 0 && (hkv == 0 || hq % hkv != 0) {
+            return Err(Error::op(OP, format!("{}: {hq} query heads are no multiple of {hkv} key heads", three())));
+        }
+        if d == 0 && self.scale.is_none() {
+            return Err(Error::op(OP, format!("{}: a head size of 0 has no 1/√D; give a scale", three())));
+        }
+        let input = |operand| self.input_of(operand).map(|at| operands[at].1);
+        let starts = input(AttentionOperand::QueryOffsets).filter(|starts| starts.rank() == 1);
+        let items = if packed { starts.map_or(0, |starts| starts[0].saturating_sub(1)) } else { b };
+        let tk = match input(AttentionOperand::BlockTable) {
+            Some(table) => {
+                if table.rank() != 2 || table[0] != items {
+                    let expected = format!("[B, pages of an item] with B = {items}");
+                    return Err(Error::shape(OP, AttentionOperand::BlockTable.name(), table, expected));
+                }
+                if bk == 0 && table.elements() != Some(0) && tk > 0 {
+                    return Err(Error::op(
+                        OP,
+                        format!("{}: there is no page for `block_table` {table} to name", three()),
+                    ));
+                }
+                tk.checked_mul(table[1]).ok_or_else(|| Error::op(OP, "the pages of an item have too many rows"))?
+            }
+            None => tk,
+        };
+        Ok(Sizes { items, b, hq, tq, tk, dv })
+    }
+
+    fn check_operand(&self, kind: AttentionOperand, (dtype, shape): Operand<'_>, sizes: &Sizes) -> Result<()> {
+        use AttentionOperand as A;
+        let name = kind.name();
+        let (fits, expected) = match kind {
+            A::Mask => (dtype == DType::Bool, "bool"),
+            A::Bias => (dtype.is_float(), "f32, f16 or bf16"),
+            A::Slopes | A::ScoreTable | A::MaskTable => (dtype == DType::F32, "f32"),
+            A::QueryOffsets | A::KeyOffsets | A::KeyLengths | A::QueryLengths | A::Offsets | A::BlockTable => {
+                (dtype == DType::I32, "i32")
+            }
+        };
+        if !fits {
+            return Err(Error::dtype(OP, name, dtype, expected));
+        }
+        let &Sizes { items, b, hq, tq, tk, .. } = sizes;
+        match kind {
+            A::Mask | A::Bias => {
+                if self.is_packed() {
+                    return Err(Error::op(OP, format!("`{name}` is not taken with packed sequences")));
+                }
+                let scores = Shape::from([b, hq, tq, tk]);
+                // A last axis shorter than Tk hides the keys past its end.
+                let short = shape.last().is_some_and(|&keys| keys < tk);
+                let target = if short { Shape::from([b, hq, tq, shape[shape.rank() - 1]]) } else { scores.clone() };
+                if shape.rank() == 0 || !shape.broadcasts_to(&target) {
+                    let expected = format!("one that broadcasts to [B, Hq, Tq, Tk] = {scores}");
+                    return Err(Error::shape(OP, name, shape, expected));
+                }
+            }
+            A::Slopes => {
+                if shape != &Shape::from([hq]) {
+                    return Err(Error::shape(OP, name, shape, format!("[Hq] = [{hq}]")));
+                }
+            }
+            A::QueryOffsets | A::KeyOffsets => {
+                if shape.rank() != 1 || shape[0] == 0 || shape[0] != items + 1 {
+                    return Err(Error::shape(OP, name, shape, "[sequences + 1], the same for queries and keys"));
+                }
+            }
+            A::KeyLengths | A::QueryLengths | A::Offsets => {
+                if shape != &Shape::from([items]) {
+                    return Err(Error::shape(OP, name, shape, format!("[B] = [{items}]")));
+                }
+            }
+            A::ScoreTable | A::MaskTable => {
+                if shape.contains(&0) {
+                    return Err(Error::shape(OP, name, shape, "at least one element"));
+                }
+            }
+            // Checked with the sizes.
+            A::BlockTable => {}
+        }
+        Ok(())
+    }
+}

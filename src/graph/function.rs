@@ -1,0 +1,279 @@
+//! Functions of scores that are given in WGSL, each with a twin in Rust for the reference.
+
+use std::{fmt, ops::Deref, sync::Arc};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::{Graph, Op, wgsl::Text};
+use crate::{Error, Result};
+
+/// A query and a key of one attention, and where they stand: what functions of scores are given. In WGSL each field is an `i32`
+/// of the same name, and `table[index]` is an f32.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair<'a> {
+    /// The batch item, or the number of the packed sequence.
+    pub b: i32,
+    /// The query head.
+    pub h: i32,
+    /// The key head that it reads.
+    pub h_kv: i32,
+    /// The query, counted from the start of its item or sequence.
+    pub i: i32,
+    /// The key, likewise.
+    pub j: i32,
+    /// Where the query stands among the keys: `i + offset`.
+    pub position: i32,
+    /// How many queries the item has: its query length.
+    pub q_len: i32,
+    /// How many keys the item has: its key length. A mask or bias that is shorter ends it too.
+    pub k_len: i32,
+    pub(crate) table: &'a [f64],
+}
+
+impl Pair<'_> {
+    /// Element `index` of the table, in row-major order; an index out of range takes the nearest element.
+    pub fn table(&self, index: i32) -> f64 {
+        let last = self.table.len().saturating_sub(1);
+        self.table.get(usize::try_from(index).unwrap_or(0).min(last)).copied().unwrap_or(f64::NAN)
+    }
+}
+
+/// A [`Pair`] and its score.
+#[derive(Clone, Copy, Debug)]
+pub struct Scored<'a> {
+    /// The score: in WGSL an f32, after softcap, bias and ALiBi.
+    pub score: f64,
+    /// Whose score it is; its fields are those of this too.
+    pub pair: Pair<'a>,
+}
+
+impl<'a> Deref for Scored<'a> {
+    type Target = Pair<'a>;
+    fn deref(&self) -> &Pair<'a> {
+        &self.pair
+    }
+}
+
+/// What the reference runs in the place of a [`ScoreMod`].
+pub type ScoreTwin = dyn Fn(&Scored<'_>) -> f64 + Send + Sync;
+
+/// What the reference runs in the place of a [`MaskMod`].
+pub type MaskTwin = dyn Fn(&Pair<'_>) -> bool + Send + Sync;
+
+/// A function of a score, f32 → f32: FlexAttention's `score_mod`. It comes after softcap, bias and ALiBi; a result of −inf hides
+/// the key (WGSL lets devices assume that there is none: what only hides is a [`MaskMod`]).
+///
+/// ```
+/// use tilewise::{DType, Graph, graph::{AttentionArgs, Mask, ScoreMod}};
+/// let closer = ScoreMod::new("score - 0.1 * f32(abs(i - j))", |s| s.score - 0.1 * f64::from((s.i - s.j).abs()))?;
+/// let mut g = Graph::new();
+/// let [q, k, v] = ["q", "k", "v"].map(|name| g.input(name, DType::F32, [1, 2, 16, 8]));
+/// let out = g.attention(q?, k?, v?, AttentionArgs::from(Mask::none()).score_mod(closer))?;
+/// # assert_eq!(g.shape(out), &[1, 2, 16, 8].into());
+///
+/// let wrong = ScoreMod::wgsl("scor * 0.5").unwrap_err();
+/// assert_eq!(wrong.to_string(), "\
+/// score function: no definition in scope for identifier: `scor`
+///   scor * 0.5
+///   ^^^^ unknown identifier");
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+pub type ScoreMod = Function<ScoreTwin>;
+
+/// Whether a query may see a key, for [`Mask::function`](super::Mask::function): FlexAttention's `mask_mod`. One more predicate
+/// beside the others: a row that sees nothing still gives 0.
+pub type MaskMod = Function<MaskTwin>;
+
+/// A [`ScoreMod`] or [`MaskMod`]: WGSL text, checked when it is given, and its twin in Rust.
+///
+/// The text is an expression, or statements with a `return`, over the fields of [`Pair`] (and `score`, if it is a function of
+/// scores) and WGSL's own functions. `table[index]` reads the table that is given to the attention beside the function, an
+/// f32 value of the graph of any shape in row-major order; the index is an `i32`, and one out of range takes the nearest
+/// element. It is straight-line code: no loops, and no indexing of arrays or vectors by what is not constant.
+///
+/// Functions are equal if their texts are; the text is what a graph in JSON keeps of them.
+pub struct Function<T: ?Sized> {
+    text: Text,
+    twin: Option<Arc<T>>,
+}
+
+/// What sets the two kinds of functions apart.
+pub trait FunctionKind {
+    /// The kind in messages.
+    const NAME: &'static str;
+    /// The type of the result in WGSL.
+    const RESULT: &'static str;
+    /// What comes before the fields of [`Pair`], in WGSL.
+    const LEADING: &'static str;
+    /// The functions of this kind of an attention.
+    #[doc(hidden)]
+    fn of(attention: &mut super::Attention) -> &mut Vec<Function<Self>>;
+}
+
+impl FunctionKind for ScoreTwin {
+    const NAME: &'static str = "score function";
+    const RESULT: &'static str = "f32";
+    const LEADING: &'static str = "score: f32, ";
+    fn of(attention: &mut super::Attention) -> &mut Vec<ScoreMod> {
+        &mut attention.score_mods
+    }
+}
+
+impl FunctionKind for MaskTwin {
+    const NAME: &'static str = "mask function";
+    const RESULT: &'static str = "bool";
+    const LEADING: &'static str = "";
+    fn of(attention: &mut super::Attention) -> &mut Vec<MaskMod> {
+        &mut attention.mask_mods
+    }
+}
+
+impl<T: FunctionKind + ?Sized> Function<T> {
+    /// A function without a twin: the device runs it, the reference can't.
+    ///
+    /// # Errors
+    /// If the text does not compile, with the place in it.
+    pub fn wgsl(text: &str) -> Result<Self> {
+        let text = Text::new(text, T::NAME, &parameters::<T>(), T::RESULT)?;
+        Ok(Function { text, twin: None })
+    }
+
+    /// The text as it was given.
+    pub fn text(&self) -> &str {
+        self.text.given()
+    }
+
+    /// The twin, if there is one.
+    pub fn twin(&self) -> Option<&T> {
+        self.twin.as_deref()
+    }
+
+    /// The twin, or an error that says how to give one.
+    pub(crate) fn expect_twin(&self) -> Result<&T> {
+        self.twin().ok_or_else(|| {
+            Error::op(
+                "attention",
+                format!(
+                    "the {} `{}` has no twin in Rust, which the reference needs; `Graph::attach` gives it one",
+                    T::NAME,
+                    self.text()
+                ),
+            )
+        })
+    }
+
+    /// Whether it reads the table.
+    pub fn uses_table(&self) -> bool {
+        self.text.uses("table")
+    }
+
+    /// Whether it asks where the query stands among the keys.
+    pub(crate) fn uses_position(&self) -> bool {
+        self.text.uses("position")
+    }
+
+    /// A one-line WGSL function of this name, which calls `table` for elements of the table.
+    pub(crate) fn definition(&self, name: &str, table: &str) -> String {
+        Self::declared(name, &self.text.body(table))
+    }
+
+    /// A one-line WGSL function of this name and kind.
+    pub(crate) fn declared(name: &str, body: &str) -> String {
+        format!("fn {name}({}) -> {} {{ {body} }}", parameters::<T>(), T::RESULT)
+    }
+
+    fn with(self, twin: Arc<T>) -> Self {
+        Function { twin: Some(twin), ..self }
+    }
+}
+
+/// The parameters of a function of this kind, as WGSL declares them.
+fn parameters<T: FunctionKind + ?Sized>() -> String {
+    let pair = ["b", "h", "h_kv", "i", "j", "position", "q_len", "k_len"].map(|name| format!("{name}: i32"));
+    format!("{}{}", T::LEADING, pair.join(", "))
+}
+
+impl ScoreMod {
+    /// A function of a score, and its twin.
+    ///
+    /// # Errors
+    /// If the text does not compile, with the place in it.
+    pub fn new(text: &str, twin: impl Fn(&Scored<'_>) -> f64 + Send + Sync + 'static) -> Result<Self> {
+        Ok(Self::wgsl(text)?.with(Arc::new(twin)))
+    }
+}
+
+impl MaskMod {
+    /// A predicate, and its twin.
+    ///
+    /// # Errors
+    /// If the text does not compile, with the place in it.
+    pub fn new(text: &str, twin: impl Fn(&Pair<'_>) -> bool + Send + Sync + 'static) -> Result<Self> {
+        Ok(Self::wgsl(text)?.with(Arc::new(twin)))
+    }
+}
+
+impl Graph {
+    /// Gives the twin of a function to every function of the same text in this graph, and says how many those are: for
+    /// graphs that come from JSON, which has the text alone.
+    ///
+    /// # Errors
+    /// If the function has no twin, or the graph no function of its text.
+    pub fn attach<T: FunctionKind + ?Sized>(&mut self, function: &Function<T>) -> Result<usize> {
+        function.expect_twin()?;
+        let mut found = 0;
+        for node in &mut self.nodes {
+            let Op::Attention(attention) = &mut node.op else { continue };
+            for same in T::of(attention).iter_mut().filter(|other| *other == function) {
+                same.twin.clone_from(&function.twin);
+                found += 1;
+            }
+        }
+        if found == 0 {
+            return Err(Error::Graph(format!("no attention has the {} `{}`", T::NAME, function.text())));
+        }
+        Ok(found)
+    }
+
+    /// The texts of the functions that have no twin: what the reference needs before it can evaluate the graph.
+    pub fn without_twins(&self) -> Vec<&str> {
+        let mut texts = Vec::new();
+        for node in &self.nodes {
+            let Op::Attention(attention) = &node.op else { continue };
+            texts.extend(attention.score_mods.iter().filter(|f| f.twin.is_none()).map(Function::text));
+            texts.extend(attention.mask_mods.iter().filter(|f| f.twin.is_none()).map(Function::text));
+        }
+        texts
+    }
+}
+
+impl<T: ?Sized> Clone for Function<T> {
+    fn clone(&self) -> Self {
+        Function { text: self.text.clone(), twin: self.twin.clone() }
+    }
+}
+
+impl<T: ?Sized> PartialEq for Function<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.text.given() == other.text.given()
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Function<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let twin = if self.twin.is_some() { "" } else { " without a twin" };
+        write!(f, "{:?}{twin}", self.text.given())
+    }
+}
+
+impl<T: ?Sized> Serialize for Function<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.text.given())
+    }
+}
+
+impl<'de, T: FunctionKind + ?Sized> Deserialize<'de> for Function<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::wgsl(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}

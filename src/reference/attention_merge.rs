@@ -1,0 +1,36 @@
+//! Attention over parts of the keys, joined. Twins: `src/kernel/attention_merge.rs`, `shaders/attention_merge.wgsl`,
+//! `tests/attention_merge.rs`.
+
+use super::{Array, Real, result_shapes};
+use crate::{DType, Result, graph::Op};
+
+/// `(out, lse)` of all parts; see [`Op::AttentionMerge`].
+pub fn attention_merge<R: Real>(outs: &Array<R>, lses: &Array<R>) -> Result<(Array<R>, Array<R>)> {
+    let operands = [(DType::F32, outs.shape()), (DType::F32, lses.shape())];
+    let [out_shape, lse_shape] = result_shapes(&Op::AttentionMerge, &operands)?;
+    let (parts, rows) = (outs.shape()[0], lse_shape.iter().product::<usize>());
+    let width = outs.shape()[outs.shape().rank() - 1];
+    let mut out = vec![R::ZERO; rows * width];
+    let mut lse = vec![R::of(f32::MIN.into()); rows];
+    for row in 0..rows {
+        let seen: Vec<usize> = (0..parts)
+            .map(|part| part * rows + row)
+            .filter(|&at| lses.data()[at].wide() > f64::from(f32::MIN))
+            .collect();
+        let Some(largest) = seen.iter().map(|&at| lses.data()[at]).reduce(|a, b| if b > a { b } else { a }) else {
+            continue;
+        };
+        let mut sum = R::ZERO;
+        for &at in &seen {
+            sum += (lses.data()[at] - largest).exp();
+        }
+        lse[row] = largest + sum.ln();
+        for &at in &seen {
+            let weight = (lses.data()[at] - largest).exp() / sum;
+            for (to, &from) in out[row * width..][..width].iter_mut().zip(&outs.data()[at * width..][..width]) {
+                *to += weight * from;
+            }
+        }
+    }
+    Ok((Array::new(out_shape, out)?, Array::new(lse_shape, lse)?))
+}
