@@ -36,7 +36,8 @@ pub(super) struct Expanded {
     pub(super) attentions: Vec<Attended>,
 }
 
-/// Writes attentions out; packed ones, and those whose log-sum-exp is used, stay as they are.
+/// Writes attentions out; packed and paged ones, those with functions of the user's, and those of which more than the output is
+/// used, stay as they are.
 pub(super) fn expand(old: &Graph, known: &Known) -> Result<Expanded> {
     let mut g = Graph::new();
     let mut values: Vec<ValueId> = Vec::with_capacity(old.values().len());
@@ -44,18 +45,21 @@ pub(super) fn expand(old: &Graph, known: &Known) -> Result<Expanded> {
     let users = old.users();
     for node in old.nodes() {
         let inputs: Vec<ValueId> = node.inputs.iter().map(|v| values[v.index()]).collect();
-        let lse_is_free = node.outputs.get(1).is_some_and(|lse| {
-            users[lse.index()].is_empty() && old.outputs().iter().all(|(_, v)| v != lse) && named(old, *lse).is_none()
-        });
+        let is_free = |v: &ValueId| {
+            users[v.index()].is_empty() && old.outputs().iter().all(|(_, out)| out != v) && named(old, *v).is_none()
+        };
         let results = match &node.op {
-            Op::Attention(op) if !op.is_packed() && lse_is_free => {
+            Op::Attention(op)
+                if !(op.is_packed() || op.is_paged() || op.has_functions())
+                    && node.outputs.iter().skip(1).all(is_free) =>
+            {
                 let (visible, bias) = Visible::of(old, known, op, &node.inputs)?;
                 let path = path(old, node, attentions.len());
                 let cap = op.softcap.map(f64::from);
                 let attended =
                     write_out(&mut g, [inputs[0], inputs[1], inputs[2]], op.scale, cap, visible, bias, path)?;
-                // Nobody reads the second: the log-sum-exp.
-                let results = vec![attended.context, attended.context];
+                // Nobody reads the others: log-sum-exp and status.
+                let results = vec![attended.context; node.outputs.len()];
                 attentions.push(attended);
                 results
             }
