@@ -98,9 +98,16 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// Whether `v` is computed from `of`.
+    /// Whether `v` is computed from `of`: one pass, as ways through residuals are too many to follow.
     fn depends(&self, v: ValueId, of: ValueId) -> bool {
-        v == of || v > of && self.g.definition(v).inputs.iter().any(|&input| input >= of && self.depends(input, of))
+        let mut reached = vec![false; v.index().max(of.index()) + 1];
+        reached[of.index()] = true;
+        for node in &self.g.nodes()[self.g.value(of).node.index()..] {
+            if node.inputs.iter().any(|input| reached.get(input.index()) == Some(&true)) {
+                reached.iter_mut().skip(node.outputs[0].index()).take(node.outputs.len()).for_each(|r| *r = true);
+            }
+        }
+        reached[v.index()]
     }
 
     /// Float inputs of the graph, and values of the dump: what something may have been read from by mistake.
