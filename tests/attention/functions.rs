@@ -1,7 +1,7 @@
 //! Functions of scores that the caller gives.
 
 use super::{
-    cases::{Case, Draw, Kind, VARIANTS, i32s, tensor},
+    cases::{Case, Draw, Kind, i32s, tensor},
     common::gpu,
 };
 use tilewise::{
@@ -81,7 +81,7 @@ fn rows_that_a_function_hides_are_zero() {
     let infinite = ScoreMod::new("score + table[i % 2]", |s| s.score + s.table(s.i % 2));
     let infinite = scored(Case::new("−∞ from a table", SIZES, &mut draw), infinite).with(A::ScoreTable, table);
     for (case, hidden) in [(none, 1), (some, 2), (infinite, 2)] {
-        for variant in VARIANTS {
+        for variant in case.variants(gpu()) {
             let results = case.run(variant, gpu()).expect("runs");
             let bits = |at: usize| results[at].as_f32().expect("f32").iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             let (out, lse) = (bits(0), bits(1));
@@ -112,7 +112,7 @@ fn a_wrong_twin_is_noticed() {
     let wrong = ScoreMod::new("score - 0.1 * f32(abs(i - j))", |s| s.score - 0.11 * f64::from((s.i - s.j).abs()));
     let case = scored(Case::new("wrong", SIZES, &mut draw), wrong);
     let hides = masked(Case::new("wrong mask", SIZES, &mut draw), MaskMod::new("j < 44 || i > 0", |_| true));
-    for variant in VARIANTS {
+    for variant in case.variants(gpu()) {
         for case in [&case, &hides] {
             let kernel = case.kernel(variant, gpu()).expect("fits");
             let message = case.check_kernel(&kernel, gpu(), Check::measured()).expect_err("must differ");
@@ -136,7 +136,7 @@ fn without_a_twin_only_the_device_runs() {
         error.to_string(),
         "attention: the score function `score * 0.5` has no twin in Rust, which the reference needs; `Graph::attach` gives it one"
     );
-    for variant in VARIANTS {
+    for variant in case.variants(gpu()) {
         let results = case.run(variant, gpu()).expect("runs");
         for ((name, expected, bound), actual) in halved.expected(Check::measured()).results().zip(&results) {
             tilewise::reference::compare::compare(name, actual, expected, bound).unwrap_or_else(|e| panic!("{e}"));

@@ -1,7 +1,7 @@
 //! Runs that must agree with each other.
 
 use super::{
-    cases::{Case, Draw, Sizes, VARIANTS, i32s, tensor},
+    cases::{Case, Draw, Sizes, i32s, tensor},
     common::gpu,
 };
 use tilewise::{
@@ -43,7 +43,7 @@ const SIZES: Sizes = (2, 4, 2, 67, 67, 8, 6);
 fn a_window_over_all_keys_is_none() {
     let mut draw = Draw::new(41);
     let case = Case::new("window", SIZES, &mut draw);
-    for variant in VARIANTS {
+    for variant in case.variants(gpu()) {
         let open = run(&case, variant);
         for (left, right) in
             [(Some(66), Some(66)), (Some(u32::MAX), Some(u32::MAX)), (None, Some(66)), (Some(67), None)]
@@ -60,7 +60,7 @@ fn a_window_over_all_keys_is_none() {
 fn a_causal_prefix_is_a_shorter_run() {
     let mut draw = Draw::new(42);
     let case = Case::new("whole", SIZES, &mut draw).causal(Align::TopLeft);
-    for variant in VARIANTS {
+    for variant in case.variants(gpu()) {
         let whole = run(&case, variant);
         for n in [1, 16, 33, 66] {
             let mut prefix = case.clone();
@@ -108,7 +108,7 @@ fn padded_packed_and_one_by_one_agree() {
     packed.extra = vec![i32s(&starts(&q_lens)), i32s(&starts(&k_lens))];
     (packed.q, packed.k, packed.v) = (pack(&padded.q, &q_lens), pack(&padded.k, &k_lens), pack(&padded.v, &k_lens));
 
-    for variant in VARIANTS {
+    for variant in padded.variants(gpu()) {
         let (padded_out, packed_out) = (run(&padded, variant), run(&packed, variant));
         assert_close(floats(&packed_out[0]), floats(&pack(&padded_out[0], &q_lens)), 2e-6, variant);
         let lse = padded_out[1].clone().reshaped([4, 4, 67, 1]).expect("the same");
@@ -130,7 +130,7 @@ fn padded_packed_and_one_by_one_agree() {
 fn halves_of_the_keys_join_to_the_whole() {
     let mut draw = Draw::new(44);
     let case = Case::new("whole", SIZES, &mut draw);
-    for variant in VARIANTS {
+    for variant in case.variants(gpu()) {
         let whole = run(&case, variant);
         let halves = [0..30, 30..67].map(|keys| {
             let mut half = case.clone();
@@ -172,7 +172,7 @@ fn keys_may_be_permuted_with_their_mask() {
     let case = Case::new("in order", (2, 4, 2, 9, tk, 5, 6), &mut draw).with(A::Bias, bias.clone());
     let mut other = case.clone().with_last(shuffled(&bias, 2));
     (other.k, other.v) = (shuffled(&case.k, 2), shuffled(&case.v, 2));
-    for variant in VARIANTS {
+    for variant in case.variants(gpu()) {
         let (a, b) = (run(&case, variant), run(&other, variant));
         assert_close(floats(&a[0]), floats(&b[0]), 2e-6, variant);
         assert_close(floats(&a[1]), floats(&b[1]), 4e-6, variant);
@@ -183,7 +183,7 @@ fn keys_may_be_permuted_with_their_mask() {
 fn shifted_scores_shift_lse_alone() {
     let mut draw = Draw::new(46);
     let case = Case::new("shifted", SIZES, &mut draw);
-    for variant in VARIANTS {
+    for variant in case.variants(gpu()) {
         let plain = run(&case, variant);
         let shifted = run(&case.clone().with(A::Bias, tensor([1], vec![32.0])), variant);
         assert_close(floats(&shifted[0]), floats(&plain[0]), 1e-5, variant);
@@ -200,7 +200,7 @@ fn checked_builds_give_the_same_bits() {
         .with(A::Mask, draw.bools([67, 67], 50))
         .with(A::KeyLengths, i32s(&[50, 67]))
         .causal(Align::BottomRight);
-    for variant in VARIANTS {
+    for variant in case.variants(gpu()) {
         let mut kernel = case.kernel(variant, gpu()).expect("fits");
         let trusted = case.run_kernel(&kernel, gpu()).expect("runs");
         for launch in &mut kernel.launches {

@@ -1,7 +1,7 @@
 //! Keys and values in pages, read through a table.
 
 use super::{
-    cases::{Case, Draw, Kind, Lie, VARIANTS, i32s, tensor},
+    cases::{Case, Draw, Kind, Lie, i32s, tensor},
     common::gpu,
 };
 use tilewise::{
@@ -32,7 +32,7 @@ fn paged_is_contiguous_bit_for_bit() {
         let mut paged = case.paged(rows, false, &mut draw);
         let lie = [Lie::Dense, Lie::HeadsInner, Lie::Gaps, Lie::Columns][n % 4];
         paged.lies = [Lie::Dense, lie, lie, Lie::Dense];
-        for variant in VARIANTS {
+        for variant in case.variants(gpu()) {
             // Keys are shared out alike only if the host sees as many.
             if variant != "split_kv" {
                 let whole = bits(&case.run(variant, gpu()).expect("runs"));
@@ -55,7 +55,7 @@ fn items_share_pages() {
         let one = x.as_f32().expect("f32")[..x.len() / 3].repeat(3);
         *x = tensor(x.shape(), one);
     }
-    for variant in VARIANTS {
+    for variant in case.variants(gpu()) {
         shared.check(variant, gpu(), Check::measured());
         if variant != "split_kv" {
             assert!(bits(&shared.run(variant, gpu()).expect("runs")) == bits(&same.run(variant, gpu()).expect("runs")));
@@ -99,7 +99,7 @@ fn pages_that_are_not_there_are_reported() {
     let fine = broken(&[(1, 2, i32::MAX), (2, 0, -5)]);
     let faulty = broken(&[(0, 1, -1), (1, 1, count), (2, 0, -5), (3, 0, i32::MIN)]);
     let held = broken(&[(0, 1, 0), (1, 1, count - 1), (3, 0, 0)]);
-    for variant in VARIANTS {
+    for variant in case.variants(gpu()) {
         let status = |case: &Case| {
             let results = case.run(variant, gpu()).expect("runs");
             (results[2].as_i32().expect("i32").to_vec(), bits(&results[..2]))

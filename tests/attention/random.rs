@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{
-    cases::{Case, Draw, Kind, Lie, VARIANTS, i32s},
+    cases::{Case, Draw, Kind, Lie, i32s},
     common::gpu,
     faults::fitting,
 };
@@ -85,7 +85,7 @@ proptest! {
     #[test]
     fn any_options_at_once(seed in any::<u32>()) {
         let case = drawn(seed.into());
-        for variant in VARIANTS {
+        for variant in case.variants(gpu()) {
             case.check(variant, gpu(), Check::measured());
         }
     }

@@ -10,7 +10,7 @@ use naga::{
 use super::cases::{Case, Draw, Kind, VARIANTS, i32s};
 use tilewise::{
     graph::{Align, AttentionOperand as A},
-    kernel::{Problem, Profile},
+    kernel::{AdapterKind, Problem, Profile},
 };
 
 /// Every specialisation that the options lead to, on lean and rich devices, translates for each backend.
@@ -36,12 +36,13 @@ fn every_specialisation_translates() {
         .causal(Align::PerItem);
     cases.push(Case { status: true, ..every });
 
-    let mut rich = Profile::portable();
+    let mut rich = Profile { subgroup: Some((32, 32)), ..Profile::portable() };
     rich.limits.workgroup_bytes = 48 << 10;
+    let software = Profile { kind: AdapterKind::Cpu, subgroup: Some((8, 8)), ..Profile::portable() };
     let mut sources = BTreeMap::new();
-    for profile in [Profile::portable(), rich] {
+    for profile in [Profile::portable(), rich, software] {
         for variant in VARIANTS {
-            for (n, case) in cases.iter_mut().enumerate() {
+            for (n, case) in cases.iter_mut().enumerate().filter(|(_, case)| case.takes(variant, &profile)) {
                 case.lse = n % 2 == 0;
                 let kernel = case.problem().0.kernel(variant, &profile).expect("every variant fits both devices");
                 for launch in kernel.launches {

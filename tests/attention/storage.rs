@@ -2,7 +2,7 @@
 
 use super::{
     MANY_KEYS, MANY_QUERIES,
-    cases::{Case, Draw, Kind, Lie, VARIANTS},
+    cases::{Case, Draw, Kind, Lie},
     common::gpu,
 };
 use tilewise::{
@@ -93,7 +93,8 @@ fn narrow_storage_halves_the_bytes() {
         assert!(kernel.launches.iter().all(|launch| !launch.label.contains("round")), "{variant}");
         kernel.launches[0].bytes
     };
-    for variant in VARIANTS.into_iter().filter(|&variant| variant != "split_kv") {
+    // The others hold sums in f32 on the way.
+    for variant in ["plain", "tiled"] {
         let wide = bytes(&case, variant);
         assert_eq!(wide, 4 * 4 * 2 * 64 * 16);
         assert_eq!(bytes(&case.clone().stored([F16; 4]), variant), wide / 2, "{variant}");

@@ -5,12 +5,12 @@ use tilewise::{
     DType, Layout, Shape, Tensor,
     gpu::Gpu,
     graph::{Align, Attention, AttentionOperand as A, MaskMod, Op, ScoreMod, Window},
-    kernel::{AttentionDTypes, AttentionProblem, Kernel, Problem},
+    kernel::{AttentionDTypes, AttentionProblem, Kernel, Problem, Profile},
     reference::compare::{Check, Expected},
 };
 
-/// Every variant, whatever the adapter.
-pub(crate) const VARIANTS: [&str; 3] = ["plain", "tiled", "split_kv"];
+/// Every variant; [`Case::takes`] says which of them a device can run.
+pub(crate) const VARIANTS: [&str; 4] = ["plain", "tiled", "split_kv", "panel"];
 
 /// Small numbers from a seed (xorshift, Marsaglia 2003).
 #[derive(Clone, Debug)]
@@ -543,9 +543,21 @@ impl Case {
         }
     }
 
-    /// [`Case::check`] for every variant.
+    /// Whether a variant takes the case: a panel needs columns to hold, and subgroups of one known size.
+    pub(crate) fn takes(&self, variant: &str, profile: &Profile) -> bool {
+        let width = |tensor: &Tensor| tensor.shape().last().copied().unwrap_or(0);
+        let fixed = profile.subgroup.is_some_and(|(least, most)| least == most);
+        variant != "panel" || fixed && width(&self.q) > 0 && width(&self.v) > 0
+    }
+
+    /// The variants that take the case on this device.
+    pub(crate) fn variants(&self, gpu: &Gpu) -> impl Iterator<Item = &'static str> {
+        VARIANTS.into_iter().filter(|variant| self.takes(variant, gpu.profile()))
+    }
+
+    /// [`Case::check`] for every variant that takes it.
     pub(crate) fn check_all(&self, gpu: &Gpu, check: Check) {
-        for variant in VARIANTS {
+        for variant in self.variants(gpu) {
             self.check(variant, gpu, check);
         }
     }

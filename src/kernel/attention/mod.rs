@@ -2,6 +2,8 @@
 //!
 //! The formula, the masks and what a row that sees nothing gives stand at [`graph::Attention`](crate::graph::Attention).
 
+mod panel;
+mod parts;
 mod plain;
 mod setup;
 mod sizes;
@@ -133,6 +135,7 @@ enum Variant {
     Plain,
     Tiled,
     SplitKv,
+    Panel,
 }
 
 impl Variant {
@@ -141,18 +144,23 @@ impl Variant {
             Variant::Plain => "plain",
             Variant::Tiled => "tiled",
             Variant::SplitKv => "split_kv",
+            Variant::Panel => "panel",
         }
     }
 
     /// Every variant with what speaks for it here, best first.
-    fn order(setup: &Setup<'_>) -> [(Variant, &'static str); 3] {
+    fn order(setup: &Setup<'_>) -> [(Variant, &'static str); 4] {
         let plain = (Variant::Plain, "no workgroup memory, no features: runs everywhere");
         let tiled = (Variant::Tiled, "tiles of queries, keys and values in workgroup memory");
         let split = (Variant::SplitKv, "few query rows: the keys are split over workgroups");
+        let panel = (Variant::Panel, "keys and values in the registers of a subgroup, for a CPU");
         match setup.profile.kind {
-            AdapterKind::Cpu => [plain, tiled, split],
-            AdapterKind::Gpu if tiled::prefers_split(setup) => [split, tiled, plain],
-            AdapterKind::Gpu => [tiled, split, plain],
+            // Measured on llvmpipe; the panel wins at any size.
+            AdapterKind::Cpu if setup.sizes.keys <= 32 => [panel, plain, tiled, split],
+            AdapterKind::Cpu if tiled::is_flat(setup) => [panel, split, tiled, plain],
+            AdapterKind::Cpu => [panel, tiled, split, plain],
+            AdapterKind::Gpu if tiled::prefers_split(setup) => [split, tiled, plain, panel],
+            AdapterKind::Gpu => [tiled, split, plain, panel],
         }
     }
 
@@ -171,6 +179,7 @@ impl Variant {
             Variant::Plain => plain::refusal(setup),
             Variant::Tiled => tiled::refusal(setup),
             Variant::SplitKv => tiled::split_refusal(setup),
+            Variant::Panel => panel::refusal(setup),
         }
     }
 
@@ -179,6 +188,7 @@ impl Variant {
             Variant::Plain => plain::kernel(setup),
             Variant::Tiled => tiled::kernel(setup),
             Variant::SplitKv => tiled::split_kernel(setup),
+            Variant::Panel => panel::kernel(setup),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Query rows of a workgroup, as in the shader.
-const TILING: Tiling = Tiling { rows: 64, span: 1, splits: 1 };
+const TILING: Tiling = Tiling::of(64, 1);
 
 pub(super) fn kernel(setup: &Setup<'_>) -> Result<Kernel> {
     let mut kernel = setup.begin()?;

@@ -32,6 +32,15 @@ pub(super) struct Tiling {
     pub(super) span: usize,
     /// Ranges of keys that a tile of rows is split into.
     pub(super) splits: usize,
+    /// Workgroups that share the columns of v and out.
+    pub(super) column_parts: usize,
+}
+
+impl Tiling {
+    /// Tiles of so many rows, each of one workgroup.
+    pub(super) const fn of(rows: usize, span: usize) -> Self {
+        Tiling { rows, span, splits: 1, column_parts: 1 }
+    }
 }
 
 impl<'a> Setup<'a> {
@@ -232,7 +241,8 @@ impl<'a> Setup<'a> {
         if self.sizes.rows == 0 {
             return 0;
         }
-        self.tiles(tiling) * (self.sizes.batch * self.sizes.heads / tiling.span * tiling.splits) as u64
+        self.tiles(tiling)
+            * (self.sizes.batch * self.sizes.heads / tiling.span * tiling.splits * tiling.column_parts) as u64
     }
 
     /// Query rows of all heads of all items.

@@ -125,6 +125,11 @@ impl Setup<'_> {
         self.rounded(kernel)
     }
 
+    /// Where out is written if sums lie in it for a while, and so f32.
+    pub(super) fn wide_out(&self, kernel: &mut Kernel) -> Out {
+        if is_narrow(self.problem.dtypes.out) { self.rounded(kernel) } else { Out::Direct }
+    }
+
     /// A scratch buffer in place of out.
     fn rounded(&self, kernel: &mut Kernel) -> Out {
         kernel.scratch.push(buffer_bytes(DType::F32, self.elements()));
@@ -176,6 +181,17 @@ impl Setup<'_> {
         source.region("NARROW", narrow).ty("out_elem", ty).function(
             "write_four",
             format!("fn write_four(row: u32, d: u32, step: u32, width: u32, four: vec4<f32>) {{ {body} }}"),
+        )
+    }
+
+    /// `out_four`, which reads back what [`Setup::wide_out`] let be written.
+    pub(super) fn reads_out(&self, source: Specialization) -> Specialization {
+        if !is_grouped(&self.problem.out, 4) {
+            return source;
+        }
+        source.function(
+            "out_four",
+            "fn out_four(row: u32, d: u32, step: u32, width: u32) -> vec4<f32> { var four = vec4<f32>(); if d < width { four = out[(row + d) >> 2u]; } return four; }",
         )
     }
 

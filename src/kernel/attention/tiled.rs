@@ -1,10 +1,12 @@
 //! Tiles in workgroup memory; with few query rows, the keys of a tile split over several workgroups.
 
-use super::setup::{Setup, Tiling};
+use super::{
+    parts::Parts,
+    setup::{Setup, Tiling},
+};
 use crate::{
     Result,
-    kernel::{Binding, Kernel, Launch, Operand, Profile, Specialization, buffer_bytes, fold_grid},
-    tensor::DType,
+    kernel::{Binding, Kernel, Launch, Profile, Specialization},
 };
 
 /// Keys at a time, as in the shader.
@@ -161,7 +163,7 @@ fn rounds(setup: &Setup<'_>, shape: Shape, splits: usize) -> Option<String> {
 pub(super) fn kernel(setup: &Setup<'_>) -> Result<Kernel> {
     let mut kernel = setup.begin()?;
     let shape = tall(setup);
-    let tiling = Tiling { rows: shape.br, span: span(setup, shape.br), splits: 1 };
+    let tiling = Tiling::of(shape.br, span(setup, shape.br));
     let out = setup.out(&mut kernel);
     kernel.launches.push(Launch {
         label: "tiled".into(),
@@ -179,13 +181,19 @@ pub(super) fn kernel(setup: &Setup<'_>) -> Result<Kernel> {
 /// Whether whole tiles of queries leave most of a GPU idle, and the keys suffice to share out.
 pub(super) fn prefers_split(setup: &Setup<'_>) -> bool {
     let shape = tall(setup);
-    let tiling = Tiling { rows: shape.br, span: span(setup, shape.br), splits: 1 };
+    let tiling = Tiling::of(shape.br, span(setup, shape.br));
     setup.workgroups(tiling) < BUSY / 4 && setup.sizes.keys >= 4 * LEAST_KEYS
+}
+
+/// Whether the rows of a split tile suffice for all that share a key head.
+pub(super) fn is_flat(setup: &Setup<'_>) -> bool {
+    let rows = Shape::flat(setup.sizes.dv).br;
+    setup.sizes.rows * span(setup, rows) <= rows
 }
 
 fn split_tiling(setup: &Setup<'_>) -> Tiling {
     let shape = Shape::flat(setup.sizes.dv);
-    let whole = Tiling { rows: shape.br, span: span(setup, shape.br), splits: 1 };
+    let whole = Tiling::of(shape.br, span(setup, shape.br));
     let wanted = BUSY.div_ceil(setup.workgroups(whole).max(1)) as usize;
     // At least two, so that a problem of any size can take this way, and as many as the driver's end of loops asks for.
     let tiles = setup.sizes.keys.div_ceil(BC) as u64;
@@ -194,69 +202,28 @@ fn split_tiling(setup: &Setup<'_>) -> Tiling {
     Tiling { splits: splits.max(needed.min(MOST_SPLITS)), ..whole }
 }
 
-/// Bytes of the parts: O, then m and l.
-fn part_bytes(setup: &Setup<'_>, tiling: Tiling) -> u64 {
-    buffer_bytes(DType::F32, tiling.splits * setup.all_rows() * (setup.sizes.dv + 2))
-}
-
 pub(super) fn split_refusal(setup: &Setup<'_>) -> Option<String> {
-    let bytes = part_bytes(setup, split_tiling(setup));
-    let limit = setup.profile.limits.binding_bytes;
-    if bytes > limit {
-        return Some(format!("the parts take {bytes} bytes, a binding has {limit}"));
-    }
+    let tiling = split_tiling(setup);
     let shape = Shape::flat(setup.sizes.dv);
-    rounds(setup, shape, split_tiling(setup).splits).or_else(|| shape.refusal(setup.profile))
+    let parts = Parts::new(setup, tiling);
+    parts.refusal(setup).or_else(|| rounds(setup, shape, tiling.splits)).or_else(|| shape.refusal(setup.profile))
 }
 
 pub(super) fn split_kernel(setup: &Setup<'_>) -> Result<Kernel> {
-    const WG: u64 = 64;
     let mut kernel = setup.begin()?;
     let shape = Shape::flat(setup.sizes.dv);
     let tiling = split_tiling(setup);
-    let parts = Operand::Scratch(kernel.scratch.len());
-    let part_bytes = part_bytes(setup, tiling);
-    kernel.scratch.push(part_bytes);
+    let parts = Parts::new(setup, tiling);
+    let to = parts.place(&mut kernel);
     kernel.launches.push(Launch {
         label: format!("split-kv: {} parts", tiling.splits),
         source: template(setup, shape).region("SPLIT", true).source()?,
-        bindings: setup.inputs().into_iter().chain([Binding::write(parts)]).collect(),
+        bindings: setup.inputs().into_iter().chain([Binding::write(to)]).collect(),
         params: setup.params(tiling),
         grid: setup.grid(tiling)?,
         flops: setup.flops(),
-        bytes: setup.bytes() + part_bytes,
+        bytes: setup.bytes() + parts.bytes,
     });
-
-    let sizes = &setup.sizes;
-    let out = setup.out(&mut kernel);
-    let columns = out.elements_at_once(setup);
-    let invocations = (setup.all_rows() * sizes.dv.div_ceil(columns).max(1)) as u64;
-    let workgroups = invocations.div_ceil(WG);
-    let mut params = vec![
-        workgroups as u32,
-        tiling.splits as u32,
-        sizes.heads as u32,
-        sizes.rows as u32,
-        setup.all_rows() as u32,
-        sizes.dv as u32,
-        setup.problem.out.offset as u32,
-    ];
-    params.extend(setup.strides(&setup.problem.out));
-    params.extend(setup.lse_steps());
-    let merge = Specialization::new("attention_merge", include_str!("../../../shaders/attention_merge.wgsl"));
-    kernel.launches.push(Launch {
-        label: "split-kv: merge".into(),
-        source: setup
-            .writes_two(merge, out, "write")
-            .value("COLUMNS", columns)
-            .region("LSE", setup.problem.lse)
-            .source()?,
-        bindings: [Binding::read(parts)].into_iter().chain(setup.outputs(out)).collect(),
-        params,
-        grid: fold_grid(workgroups, setup.profile, "attention")?,
-        flops: 0,
-        bytes: part_bytes + setup.out_bytes(out),
-    });
-    setup.finish(&mut kernel, out)?;
+    parts.merge(setup, &mut kernel, to)?;
     Ok(kernel)
 }
