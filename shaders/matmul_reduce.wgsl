@@ -1,4 +1,5 @@
-// The second half of split-K: adds up the parts of each sum, in order, and applies the epilogue.
+// The second half of split-K: adds up the parts of each sum, in order, and applies the epilogue. With one part, what writes
+// 16-bit results whose rows share words: only where an invocation writes by their order in memory has each word one writer.
 //
 //     out[i, m, n] = activation(scale · Σ_s partial[s, i, m, n] + bias[i, m, n]) + residual[i, m, n]
 
@@ -64,23 +65,43 @@ fn bound(n: u32, groups: vec3<u32>) -> u32 {
 
 @group(0) @binding(1) var<storage, read> partials: array<f32>; // (parts, batch, M, N)
 
+// @region NARROW
+// [block narrow: f32 to the bits of narrower floats]
+// The bits of the nearest f16, halves to even: drivers may truncate in pack2x16float.
+fn f16_bits(x: f32) -> u32 {
+  let bits = bitcast<u32>(x);
+  let a = bits & 0x7fffffffu;
+  let subnormal = bitcast<u32>(abs(x) + 0.5) - 0x3f000000u;
+  let normal = (a - 0x38000000u + 0xfffu + ((a >> 13u) & 1u)) >> 13u;
+  let large = select(0x7c00u, 0x7e00u, a > 0x7f800000u);
+  return ((bits >> 16u) & 0x8000u) | select(select(normal, subnormal, a < 0x38800000u), large, a >= 0x47800000u);
+}
+
+// The bits of the nearest bf16, halves to even.
+fn bf16_bits(x: f32) -> u32 {
+  let bits = bitcast<u32>(x);
+  return select((bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u, (bits >> 16u) | 0x40u, (bits & 0x7fffffffu) > 0x7f800000u);
+}
+// [end]
+// @end
+
 // [block matmul_result]
-alias bias_word = f32; // @slot bias_word: f32 | vec4<f32>
-alias residual_word = f32; // @slot residual_word: f32 | vec4<f32>
-alias out_word = f32; // @slot out_word: f32 | vec4<f32>
+alias bias_word = f32; // @slot bias_word: f32 | vec4<f32> | u32 (two halves) | vec2<u32>
+alias residual_word = f32; // @slot residual_word: f32 | vec4<f32> | u32 (two halves) | vec2<u32>
+alias out_word = f32; // @slot out_word: f32 | vec4<f32> | u32 (two halves) | vec2<u32>
 
 // @region BIAS
 @group(0) @binding(3) var<storage, read> bias: array<bias_word>; // (batch, M, N) strided
 // @slot load_bias: one element
 fn load_bias(i: u32) -> f32 { return bias[i]; }
-// @slot load_bias4: four elements, of one word where bias_word is a vector
+// @slot load_bias4: four elements, of one word where bias_word is as long
 fn load_bias4(i: vec4<u32>) -> vec4<f32> { return vec4<f32>(bias[i.x], bias[i.y], bias[i.z], bias[i.w]); }
 // @end
 // @region RESIDUAL
 @group(0) @binding(4) var<storage, read> residual: array<residual_word>; // (batch, M, N) strided
 // @slot load_residual: one element
 fn load_residual(i: u32) -> f32 { return residual[i]; }
-// @slot load_residual4: four elements, of one word where residual_word is a vector
+// @slot load_residual4: four elements, of one word where residual_word is as long
 fn load_residual4(i: vec4<u32>) -> vec4<f32> { return vec4<f32>(residual[i.x], residual[i.y], residual[i.z], residual[i.w]); }
 // @end
 @group(0) @binding(5) var<storage, read_write> out: array<out_word>; // (batch, M, N)
@@ -115,11 +136,31 @@ fn epilogue4(product: vec4<f32>, at: vec4<u32>, m: u32, n: u32) -> vec4<f32> {
   return x;
 }
 
+// @region NARROW
+// @slot pack: two elements of out as a word
+fn pack(x: vec2<f32>) -> u32 { return f16_bits(x.x) | (f16_bits(x.y) << 16u); }
+// @end
 // @slot write_out4: the first `columns` of four columns, to element `i` on
 fn write_out4(i: u32, columns: u32, x: vec4<f32>) { if columns > 0u { out[i] = x.x; } if columns > 1u { out[i + 1u] = x.y; } if columns > 2u { out[i + 2u] = x.z; } if columns > 3u { out[i + 3u] = x.w; } }
 // [end]
 
+// [block matmul_flat: results in the order in which they lie]
+const PER: u32 = 1u; // @slot PER: elements of an invocation: those of a word of out
+
+// @slot write_word: to element `i` on, the first of a word
+fn write_word(i: u32, x: vec2<f32>) { out[i] = x.x; }
+// [end]
+
 const WG: u32 = 64u; // @slot WG: invocations of a workgroup
+
+fn element(index: u32, elements: u32, parts: u32) -> f32 {
+  var sum = 0.0;
+  for (var s = 0u; s < parts; s++) {
+    sum += partials[s * elements + index];
+  }
+  let at = starts(index / (p.M * p.N));
+  return epilogue(sum, at, index / p.N % p.M, index % p.N);
+}
 
 @compute @workgroup_size(WG)
 fn main(
@@ -127,16 +168,16 @@ fn main(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let index = (group.x + group.y * groups.x) * WG + local;
+  let index = ((group.x + group.y * groups.x) * WG + local) * PER;
   let elements = p.products * p.M * p.N;
   if index >= elements {
     return;
   }
   let parts = bound((p.K + p.part - 1u) / p.part, groups);
-  var sum = 0.0;
-  for (var s = 0u; s < parts; s++) {
-    sum += partials[s * elements + index];
-  }
-  let at = starts(index / (p.M * p.N));
-  out[index] = epilogue(sum, at, index / p.N % p.M, index % p.N);
+  // The last element stands for one past it.
+  var x = vec2<f32>();
+  // @unroll e PER
+  x[/*e*/0u] = element(min(index + /*e*/0u, elements - 1u), elements, parts);
+  // @end
+  write_word(index, x);
 }

@@ -8,7 +8,8 @@
 //
 // Trusted: each index of a, b, bias and residual is a sum over axes of strides times an index below the axis' size (`four`
 // and `min` see to it), as the layouts have it; `out` is written where n < N and m < M; indices of `sums` are below
-// TM·SLICES·QUADS by construction. Each loop counts a u32 up to a bound below 2³¹.
+// TM·SLICES·QUADS by construction. Each loop counts a u32 up to a bound below 2³¹. Of 16-bit elements, the word of an element in
+// range is in range.
 
 // [block matmul_parameters]
 const BATCH_AXES: u32 = 1u; // @slot BATCH_AXES: batch axes that no common stride covers
@@ -71,41 +72,61 @@ fn bound(n: u32, groups: vec3<u32>) -> u32 {
 // [end]
 
 // [block matmul_operands]
-alias a_word = f32; // @slot a_word: f32 | vec4<f32>
-alias b_word = f32; // @slot b_word: f32 | vec4<f32>
+alias a_word = f32; // @slot a_word: f32 | vec4<f32> | u32 (two halves) | vec2<u32>
+alias b_word = f32; // @slot b_word: f32 | vec4<f32> | u32 (two halves) | vec2<u32>
 
 @group(0) @binding(1) var<storage, read> a: array<a_word>; // (batch, M, K) strided
 @group(0) @binding(2) var<storage, read> b: array<b_word>; // (batch, K, N) strided
 
 // @slot load_a: one element
 fn load_a(i: u32) -> f32 { return a[i]; }
-// @slot load_a4: four elements, of one word where a_word is a vector
+// @slot load_a4: four elements, of one word where a_word is as long
 fn load_a4(i: vec4<u32>) -> vec4<f32> { return vec4<f32>(a[i.x], a[i.y], a[i.z], a[i.w]); }
 // @slot load_b: one element
 fn load_b(i: u32) -> f32 { return b[i]; }
-// @slot load_b4: four elements, of one word where b_word is a vector
+// @slot load_b4: four elements, of one word where b_word is as long
 fn load_b4(i: vec4<u32>) -> vec4<f32> { return vec4<f32>(b[i.x], b[i.y], b[i.z], b[i.w]); }
 // @slot load_b4x4: four rows of four columns from element `i` on; `k` and `n` step to rows and columns
 fn load_b4x4(i: u32, k: vec4<u32>, n: vec4<u32>) -> mat4x4<f32> { return mat4x4<f32>(load_b4(i + k.x + n), load_b4(i + k.y + n), load_b4(i + k.z + n), load_b4(i + k.w + n)); }
 // [end]
 
+// @region NARROW
+// [block narrow: f32 to the bits of narrower floats]
+// The bits of the nearest f16, halves to even: drivers may truncate in pack2x16float.
+fn f16_bits(x: f32) -> u32 {
+  let bits = bitcast<u32>(x);
+  let a = bits & 0x7fffffffu;
+  let subnormal = bitcast<u32>(abs(x) + 0.5) - 0x3f000000u;
+  let normal = (a - 0x38000000u + 0xfffu + ((a >> 13u) & 1u)) >> 13u;
+  let large = select(0x7c00u, 0x7e00u, a > 0x7f800000u);
+  return ((bits >> 16u) & 0x8000u) | select(select(normal, subnormal, a < 0x38800000u), large, a >= 0x47800000u);
+}
+
+// The bits of the nearest bf16, halves to even.
+fn bf16_bits(x: f32) -> u32 {
+  let bits = bitcast<u32>(x);
+  return select((bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u, (bits >> 16u) | 0x40u, (bits & 0x7fffffffu) > 0x7f800000u);
+}
+// [end]
+// @end
+
 // [block matmul_result]
-alias bias_word = f32; // @slot bias_word: f32 | vec4<f32>
-alias residual_word = f32; // @slot residual_word: f32 | vec4<f32>
-alias out_word = f32; // @slot out_word: f32 | vec4<f32>
+alias bias_word = f32; // @slot bias_word: f32 | vec4<f32> | u32 (two halves) | vec2<u32>
+alias residual_word = f32; // @slot residual_word: f32 | vec4<f32> | u32 (two halves) | vec2<u32>
+alias out_word = f32; // @slot out_word: f32 | vec4<f32> | u32 (two halves) | vec2<u32>
 
 // @region BIAS
 @group(0) @binding(3) var<storage, read> bias: array<bias_word>; // (batch, M, N) strided
 // @slot load_bias: one element
 fn load_bias(i: u32) -> f32 { return bias[i]; }
-// @slot load_bias4: four elements, of one word where bias_word is a vector
+// @slot load_bias4: four elements, of one word where bias_word is as long
 fn load_bias4(i: vec4<u32>) -> vec4<f32> { return vec4<f32>(bias[i.x], bias[i.y], bias[i.z], bias[i.w]); }
 // @end
 // @region RESIDUAL
 @group(0) @binding(4) var<storage, read> residual: array<residual_word>; // (batch, M, N) strided
 // @slot load_residual: one element
 fn load_residual(i: u32) -> f32 { return residual[i]; }
-// @slot load_residual4: four elements, of one word where residual_word is a vector
+// @slot load_residual4: four elements, of one word where residual_word is as long
 fn load_residual4(i: vec4<u32>) -> vec4<f32> { return vec4<f32>(residual[i.x], residual[i.y], residual[i.z], residual[i.w]); }
 // @end
 @group(0) @binding(5) var<storage, read_write> out: array<out_word>; // (batch, M, N)
@@ -140,6 +161,10 @@ fn epilogue4(product: vec4<f32>, at: vec4<u32>, m: u32, n: u32) -> vec4<f32> {
   return x;
 }
 
+// @region NARROW
+// @slot pack: two elements of out as a word
+fn pack(x: vec2<f32>) -> u32 { return f16_bits(x.x) | (f16_bits(x.y) << 16u); }
+// @end
 // @slot write_out4: the first `columns` of four columns, to element `i` on
 fn write_out4(i: u32, columns: u32, x: vec4<f32>) { if columns > 0u { out[i] = x.x; } if columns > 1u { out[i + 1u] = x.y; } if columns > 2u { out[i + 2u] = x.z; } if columns > 3u { out[i + 3u] = x.w; } }
 // [end]

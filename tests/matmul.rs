@@ -9,13 +9,14 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::gpu;
+use half::{bf16, f16};
 use proptest::prelude::*;
 use rows::{Draw, Lie, View, profiles};
 use tilewise::{
     DType, Graph, Layout, Tensor,
     gpu::Gpu,
     graph::{Binary, Unary},
-    kernel::{AdapterKind, Candidate, Epilogue, MatmulProblem, Problem, Profile, Verdict},
+    kernel::{AdapterKind, Candidate, Epilogue, MatmulDTypes, MatmulProblem, Problem, Profile, Verdict},
     reference::compare::{Check, Expected},
 };
 use view::translates;
@@ -29,11 +30,12 @@ struct Case {
     bias: Option<View>,
     activation: Option<Unary>,
     residual: Option<View>,
+    out: DType,
 }
 
 impl Case {
     fn new(a: View, b: View) -> Self {
-        Case { a, b, scale: None, bias: None, activation: None, residual: None }
+        Case { a, b, scale: None, bias: None, activation: None, residual: None, out: DType::F32 }
     }
 
     /// Dense operands of small integers.
@@ -49,7 +51,16 @@ impl Case {
             activation: self.activation,
             residual: layout(&self.residual),
         };
-        MatmulProblem::new(&self.a.layout, &self.b.layout, epilogue).expect("the shapes fit")
+        let dtype = |view: &Option<View>| view.as_ref().map_or(DType::F32, |view| view.buffer.dtype());
+        let dtypes = MatmulDTypes {
+            a: self.a.buffer.dtype(),
+            b: self.b.buffer.dtype(),
+            bias: dtype(&self.bias),
+            residual: dtype(&self.residual),
+            out: self.out,
+        };
+        let problem = MatmulProblem::new(&self.a.layout, &self.b.layout, epilogue).expect("the shapes fit");
+        problem.stored_as(dtypes).expect("all are floats")
     }
 
     fn inputs(&self) -> Vec<&Tensor> {
@@ -66,9 +77,9 @@ impl Case {
         let mut inputs = BTreeMap::new();
         let mut input = |g: &mut Graph, name: &str, view: &View| {
             let tensor = view.read();
-            let value = g.input(name, DType::F32, tensor.shape()).expect("an input");
+            let value = g.input(name, tensor.dtype(), tensor.shape()).expect("an input");
             inputs.insert(name.to_string(), tensor);
-            value
+            g.cast(value, DType::F32).expect("f32 holds it")
         };
         let (a, b) = (input(&mut g, "a", &self.a), input(&mut g, "b", &self.b));
         let mut x = g.matmul(a, b).expect("a product");
@@ -87,6 +98,7 @@ impl Case {
             let residual = input(&mut g, "residual", residual);
             x = g.binary(Binary::Add, x, residual).expect("it broadcasts");
         }
+        let x = g.cast(x, self.out).expect("a float");
         g.output("out", x).expect("an output");
         Expected::of_graph(&g, &inputs, check).expect("the reference takes it")
     }
@@ -104,7 +116,7 @@ impl Case {
 
     fn check_variants(&self, check: Check, wanted: impl Fn(&str) -> bool) {
         let (problem, expected) = (self.problem(), self.expected(check));
-        let outputs = [(DType::F32, problem.output_shape().clone())];
+        let outputs = [(self.out, problem.output_shape().clone())];
         let mut done = BTreeSet::new();
         for profile in profiles(gpu()) {
             for Candidate { variant, verdict } in problem.candidates(&profile) {
@@ -303,6 +315,69 @@ fn activations() {
     }
 }
 
+/// The same numbers in another dtype, which has to hold them.
+fn stored(mut view: View, dtype: DType) -> View {
+    let data = view.buffer.as_f32().expect("f32");
+    let shape = view.buffer.shape();
+    let buffer = match dtype {
+        DType::F16 => Tensor::new(shape, data.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>()),
+        DType::BF16 => Tensor::new(shape, data.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>()),
+        _ => Ok(view.buffer.clone()),
+    };
+    view.buffer = buffer.expect("as many elements");
+    view
+}
+
+const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
+#[test]
+fn every_mix_of_dtypes_is_read_and_written_as_it_lies() {
+    let mut draw = Draw::new(14);
+    // Rows of the result in whole words of four, of two, and rows that share words; one row that ends within a word; a column.
+    let sizes = [[6, 36, 40], [35, 34, 33], [9, 13, 70], [1, 77, 131], [33, 1, 12], [66, 129, 64], [3, 40, 150]];
+    let mixes = FLOATS.iter().flat_map(|&a| FLOATS.map(|b| [a, b])).filter(|mix| *mix != [DType::F32; 2]);
+    for (i, [a, b]) in mixes.cycle().take(2 * sizes.len()).enumerate() {
+        let [m, n, k] = sizes[i % sizes.len()];
+        // 16-bit results of most, f32 of some.
+        let out = [a, b, DType::F16][i % 3];
+        let mut case = Case::new(
+            stored(integers(&mut draw, &[2, m, k], Lie::ALL[i % 6]), a),
+            stored(integers(&mut draw, &[k, n], Lie::ALL[(i / 2) % 6]), b),
+        );
+        (case.scale, case.out) = (Some(0.5), out);
+        case.bias = Some(stored(integers(&mut draw, &[n], Lie::Dense), b));
+        case.residual = Some(stored(integers(&mut draw, &[2, m, n], Lie::Dense), out));
+        case.check_shared(Check::Exact);
+    }
+}
+
+#[test]
+fn every_variant_reads_and_writes_narrow_dtypes() {
+    let mut draw = Draw::new(16);
+    for (i, [m, n, k]) in [[6, 36, 520], [35, 34, 36], [3, 13, 72]].into_iter().enumerate() {
+        let (a, b) = (integers(&mut draw, &[m, k], Lie::Dense), integers(&mut draw, &[k, n], Lie::Dense));
+        let mut case = Case::new(stored(a, FLOATS[i]), stored(b, FLOATS[(i + 1) % 3]));
+        (case.out, case.scale) = (FLOATS[1 + i % 2], Some(0.5));
+        case.check(Check::Exact);
+    }
+}
+
+#[test]
+fn narrow_floats_are_within_bounds() {
+    let mut draw = Draw::new(15);
+    for dtype in [DType::F16, DType::BF16] {
+        for [m, n, k] in [[1, 64, 512], [40, 32, 300]] {
+            let mut case = Case::new(
+                stored(floats(&mut draw, &[m, k], Lie::Dense), dtype),
+                stored(floats(&mut draw, &[n, k], Lie::Dense), dtype),
+            );
+            case.b.layout = Layout::contiguous([n, k]).permute(&[1, 0]);
+            case.out = dtype;
+            case.check(Check::measured());
+        }
+    }
+}
+
 #[test]
 fn sums_of_nothing_are_zero() {
     let mut draw = Draw::new(10);
@@ -359,11 +434,20 @@ fn long_grids_are_folded() {
 fn checked_and_trusted_shaders_give_the_same_bits() {
     let mut draw = Draw::new(13);
     let checked = Gpu::builder().checked_shaders(true).build().expect("as the other one");
-    for [m, n, k] in [[70, 67, 300], [7, 36, 260], [3, 41, 33]] {
-        let mut case = Case::new(floats(&mut draw, &[m, k], Lie::Dense), floats(&mut draw, &[k, n], Lie::Dense));
-        case.bias = Some(floats(&mut draw, &[n], Lie::Dense));
+    let sizes = [
+        ([70, 67, 300], DType::F32),
+        ([7, 36, 260], DType::F32),
+        ([3, 41, 33], DType::F32),
+        ([66, 34, 300], DType::F16),
+        ([7, 36, 260], DType::F16),
+        ([5, 37, 35], DType::BF16),
+    ];
+    for ([m, n, k], dtype) in sizes {
+        let mut operand = |shape: &[usize]| stored(floats(&mut draw, shape, Lie::Dense), dtype);
+        let mut case = Case::new(operand(&[m, k]), operand(&[k, n]));
+        (case.bias, case.out) = (Some(operand(&[n])), dtype);
         let problem = case.problem();
-        let outputs = [(DType::F32, problem.output_shape().clone())];
+        let outputs = [(dtype, problem.output_shape().clone())];
         for variant in VARIANTS {
             let Ok(kernel) = problem.kernel(variant, gpu().profile()) else {
                 continue;

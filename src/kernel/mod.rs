@@ -32,7 +32,7 @@ pub use attention::{AttentionDTypes, AttentionProblem};
 pub use attention_merge::AttentionMergeProblem;
 pub use copy::{ConcatProblem, CopyProblem, PadProblem};
 pub use gather::GatherProblem;
-pub use matmul::{Epilogue, MatmulProblem};
+pub use matmul::{Epilogue, MatmulDTypes, MatmulProblem};
 pub use norm::{NormKind, NormProblem};
 pub use pointwise::{Arg, Instr, PointwiseProblem};
 pub use profile::{AdapterKind, Limits, Profile};

@@ -72,6 +72,8 @@ pub(super) struct Epilogue {
     pub(super) bias: Option<ValueId>,
     pub(super) activation: Option<Unary>,
     pub(super) residual: Option<ValueId>,
+    /// Whether the graph rounds the result to a narrower dtype at the end.
+    rounded: bool,
 }
 
 /// Inputs: x, \[residual\], \[weight\], \[bias\]. Outputs: y, \[sum\], \[mean\], \[rstd\].
@@ -91,7 +93,14 @@ pub(super) struct Norm {
 /// Every computing node in exactly one unit, in an order of execution.
 pub(super) fn fuse(survey: &Survey<'_>, profile: &Profile, options: &Options, notes: &mut Vec<Note>) -> Vec<Unit> {
     let nodes = survey.graph.nodes().len();
-    let mut fusion = Fusion { survey, fuse: options.fuse, taken: vec![false; nodes], units: Vec::new(), notes };
+    let mut fusion = Fusion {
+        survey,
+        fuse: options.fuse,
+        taken: vec![false; nodes],
+        bypassed: vec![0; nodes],
+        units: Vec::new(),
+        notes,
+    };
     for i in 0..nodes {
         fusion.matmul(NodeId(i as u32));
     }
@@ -109,6 +118,8 @@ struct Fusion<'a> {
     fuse: bool,
     /// By node: it is in a unit.
     taken: Vec<bool>,
+    /// By node: how many of its readers read its operand instead.
+    bypassed: Vec<usize>,
     units: Vec<Unit>,
     notes: &'a mut Vec<Note>,
 }
@@ -120,7 +131,7 @@ impl Fusion<'_> {
 
     /// A matmul and the chain of pointwise functions after it, as far as the kernel's epilogue has them in that order.
     fn matmul(&mut self, id: NodeId) {
-        const RULE: &str = "fuse into matmul";
+        const RULE: &str = RULE_MATMUL;
         let graph = self.survey.graph;
         let node = graph.node(id);
         let Op::Matmul { transpose_a, transpose_b } = node.op else { return };
@@ -157,14 +168,41 @@ impl Fusion<'_> {
                 epilogue.bias.map(|bias| format!("bias {}", self.survey.quote(bias))),
                 epilogue.activation.map(|activation| activation.name().to_string()),
                 epilogue.residual.map(|residual| format!("residual {}", self.survey.quote(residual))),
+                (graph.dtype(result) != graph.dtype(node.outputs[0]))
+                    .then(|| format!("conversion to {}", graph.dtype(result))),
             ];
             let parts: Vec<String> = parts.into_iter().flatten().collect();
             self.note(RULE, result, true, format!("{} on the product before it is written", parts.join(", ")));
         }
         let mut inputs = node.inputs.clone();
         inputs.extend([epilogue.bias, epilogue.residual].into_iter().flatten());
+        if self.fuse {
+            inputs.iter_mut().for_each(|input| self.read_narrow(input, result));
+        }
         let kind = Kind::Matmul { transpose_a, transpose_b, epilogue };
         self.units.push(Unit { kind, inputs, outputs: vec![result], computes, at });
+    }
+
+    /// Lets the matmul that computes `result` read f16 or bf16 where the graph converts them to f32 for it.
+    fn read_narrow(&mut self, input: &mut ValueId, result: ValueId) {
+        let graph = self.survey.graph;
+        let cast = graph.value(*input).node;
+        let node = graph.node(cast);
+        let (Op::Cast { dtype: DType::F32 }, &[narrow]) = (&node.op, &node.inputs[..]) else { return };
+        let dtype = graph.dtype(narrow);
+        if matches!(dtype, DType::F16 | DType::BF16) {
+            *input = narrow;
+            self.bypassed[cast.index()] += 1;
+            let reason = format!("reads {} as {dtype} and widens it itself", self.survey.quote(narrow));
+            self.note(RULE_MATMUL, result, true, reason);
+        }
+    }
+
+    /// Whether every reader of a node's result reads its operand instead.
+    fn is_bypassed(&self, id: NodeId) -> bool {
+        let result = self.survey.graph.node(id).outputs[0];
+        let times = self.bypassed[id.index()];
+        times > 0 && times == self.survey.readers(result).len() && !self.survey.leaves(result)
     }
 
     /// A node whose kernel takes at most what stands directly before it.
@@ -331,7 +369,7 @@ impl Fusion<'_> {
         let mut chains: Vec<Chain<'_>> = Vec::new();
         let mut chain_of: Vec<Option<usize>> = vec![None; graph.nodes().len()];
         for (i, node) in graph.nodes().iter().enumerate().rev() {
-            if self.taken[i] || !is_pointwise(&node.op) {
+            if self.taken[i] || !is_pointwise(&node.op) || self.is_bypassed(NodeId(i as u32)) {
                 continue;
             }
             let result = node.outputs[0];
@@ -433,6 +471,7 @@ impl Fusion<'_> {
     }
 }
 
+const RULE_MATMUL: &str = "fuse into matmul";
 const RULE_POINTWISE: &str = "fuse pointwise";
 
 /// Pointwise nodes that are to be one kernel.
@@ -473,10 +512,13 @@ impl Epilogue {
     fn extended(mut self, graph: &Graph, result: ValueId, node: &Node) -> Option<Self> {
         // A larger operand would stretch the product.
         let same = graph.shape(node.outputs[0]) == graph.shape(result);
-        if !same || self.residual.is_some() {
+        if !same || self.rounded {
             return None;
         }
         match (&node.op, &node.inputs[..]) {
+            // What is rounded can't be taken up again; f32 is what the epilogue is in.
+            (Op::Cast { dtype }, _) if dtype.is_float() => self.rounded = *dtype != DType::F32,
+            _ if self.residual.is_some() => return None,
             (Op::Binary { function: Binary::Add }, &[a, b]) => {
                 let other = if a == result { b } else { a };
                 let slot =

@@ -11,8 +11,8 @@ use crate::{
     graph::{AttentionOperand, Op},
     kernel::{
         AppendProblem, ArgmaxProblem, AttentionDTypes, AttentionMergeProblem, AttentionProblem, ConcatProblem,
-        CopyProblem, Epilogue, GatherProblem, MatmulProblem, NormProblem, PadProblem, PointwiseProblem, Problem,
-        Profile, ReduceProblem, RotaryProblem, SoftmaxProblem, buffer_bytes,
+        CopyProblem, Epilogue, GatherProblem, MatmulDTypes, MatmulProblem, NormProblem, PadProblem, PointwiseProblem,
+        Problem, Profile, ReduceProblem, RotaryProblem, SoftmaxProblem, buffer_bytes,
     },
 };
 
@@ -367,7 +367,16 @@ fn problem(survey: &Survey<'_>, unit: &Unit, inputs: &[Layout], out: &Layout) ->
                 activation: epilogue.activation,
                 residual: epilogue.residual.and_then(|_| others.next()),
             };
-            Box::new(MatmulProblem::new(&a, &b, epilogue)?)
+            let mut extra = (2..).map(|i| unit.inputs.get(i).map_or(DType::F32, |&value| graph.dtype(value)));
+            let mut other = |layout: &Option<Layout>| layout.as_ref().and_then(|_| extra.next()).unwrap_or(DType::F32);
+            let dtypes = MatmulDTypes {
+                a: dtype(0),
+                b: dtype(1),
+                bias: other(&epilogue.bias),
+                residual: other(&epilogue.residual),
+                out: graph.dtype(unit.outputs[0]),
+            };
+            Box::new(MatmulProblem::new(&a, &b, epilogue)?.stored_as(dtypes)?)
         }
         Kind::Attention { options, lse, status } => {
             let [q, k, v] = [0, 1, 2].map(|i| inputs[i].clone());

@@ -202,15 +202,13 @@ const WIDEN: &str = "widen";
 fn narrow_operands_are_converted_once() {
     let narrow = program(|g| {
         let x = g.input("x", DType::F16, [4, 8])?;
-        let (w, v) = (g.parameter("w", DType::F16, [8, 8])?, g.parameter("v", DType::F16, [8, 8])?);
-        let (a, b) = (g.matmul(x, w)?, g.matmul(x, v)?);
+        let (a, b) = (g.softmax(x, 0)?, g.softmax(x, 1)?);
         g.add(a, b)
     });
-    // x, w and v each in f32 once; the products back to f16 and added in one kernel.
-    assert_eq!(families(&narrow).iter().filter(|&&family| family == "matmul").count(), 2, "{narrow}");
-    assert_eq!(families(&narrow).iter().filter(|&&family| family == "pointwise").count(), 4, "{narrow}");
+    // x in f32 once; the results back to f16 and added in one kernel.
+    assert_eq!(families(&narrow), ["pointwise", "softmax", "softmax", "pointwise"], "{narrow}");
     let reasons: Vec<&str> = narrow.notes.iter().filter(|n| n.rule == WIDEN).map(|n| n.reason.as_str()).collect();
-    assert_eq!(reasons, ["the kernels of matmul take f32: its f16 operands are converted, and its result back"; 2]);
+    assert_eq!(reasons, ["the kernels of softmax take f32: its f16 operands are converted, and its result back"; 2]);
     assert_eq!(narrow.buffers[narrow.named()["y"].0].dtype, DType::F16);
 }
 
@@ -268,10 +266,67 @@ fn attention_takes_narrow_operands_as_they_are() {
 fn narrow_constants_are_converted_by_the_host() {
     let constant = program(|g| {
         let x = g.input("x", DType::BF16, [4, 8])?;
-        let w: Vec<half::bf16> = (0..16).map(|i| half::bf16::from_f32(i as f32)).collect();
-        let w = g.constant(Tensor::new([8, 2], w)?)?;
-        g.matmul(x, w)
+        let w: Vec<half::bf16> = (0..8).map(|i| half::bf16::from_f32(i as f32)).collect();
+        let w = g.constant(Tensor::new([8], w)?)?;
+        g.layer_norm(x, Some(w), None, 1e-5)
     });
-    assert_eq!(families(&constant), ["pointwise", "matmul", "pointwise"], "{constant}");
+    assert_eq!(families(&constant), ["pointwise", "norm", "pointwise"], "{constant}");
     applied(&constant, SIMPLIFY, "a constant is converted once, exactly");
+}
+
+#[track_caller]
+fn fused(program: &Program, reason: &str) {
+    let found =
+        program.notes.iter().any(|note| note.rule == "fuse into matmul" && note.applied && note.reason == reason);
+    assert!(found, "{reason}\n{program}");
+}
+
+#[test]
+fn a_matmul_reads_and_writes_narrow_dtypes_itself() {
+    for dtype in [DType::F16, DType::BF16] {
+        let linear = |weights: DType, activations: DType| {
+            program(move |g| {
+                let x = g.input("x", activations, [1, 256])?;
+                let w = g.parameter("w", weights, [512, 256])?;
+                let b = g.parameter("b", weights, [512])?;
+                let (w, b) =
+                    if weights == activations { (w, b) } else { (g.cast(w, activations)?, g.cast(b, activations)?) };
+                let y = g.linear(x, w, Some(b))?;
+                g.gelu(y)
+            })
+        };
+        let (wide, narrow) = (linear(DType::F32, DType::F32), linear(dtype, dtype));
+        assert_eq!(families(&narrow), ["matmul"], "{narrow}");
+        assert_eq!(2 * narrow.steps[0].bytes(), wide.steps[0].bytes(), "{narrow}");
+        // Narrow weights under f32 activations: the conversion that the graph asks for is done where they are read.
+        let mixed = linear(dtype, DType::F32);
+        assert_eq!(families(&mixed), ["matmul"], "{mixed}");
+        fused(&mixed, &format!("reads `w` as {dtype} and widens it itself"));
+        let weights = 512 * 256 + 512;
+        assert_eq!(mixed.steps[0].bytes(), wide.steps[0].bytes() - 2 * weights, "{mixed}");
+    }
+}
+
+#[test]
+fn a_conversion_that_others_read_stays() {
+    let both = program(|g| {
+        let w = g.parameter("w", DType::F16, [8, 8])?;
+        let x = g.input("x", DType::F32, [4, 8])?;
+        let w = g.cast(w, DType::F32)?;
+        let y = g.matmul(x, w)?;
+        let sum = g.reduce(Reduce::Sum, w, &[0], false)?;
+        g.add(y, sum)
+    });
+    assert_eq!(families(&both), ["pointwise", "reduce", "matmul"], "{both}");
+    fused(&both, "reads `w` as f16 and widens it itself");
+    let result = program(|g| {
+        let (x, w) = (g.input("x", DType::F16, [4, 8])?, g.parameter("w", DType::F16, [8, 8])?);
+        let y = g.matmul(x, w)?;
+        let y = g.cast(y, DType::F32)?;
+        let y = g.relu(y)?;
+        g.cast(y, DType::BF16)
+    });
+    // f32 is what sums are in; what is rounded is written.
+    assert_eq!(families(&result), ["matmul"], "{result}");
+    fused(&result, "relu, conversion to bf16 on the product before it is written");
 }

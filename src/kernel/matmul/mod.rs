@@ -2,6 +2,8 @@
 //!
 //! `out = activation(scale · (a · b) + bias) + residual`, with `a [batch… M K]`, `b [batch… K N]`, `out [batch… M N]`.
 
+mod launch;
+mod slots;
 mod variant;
 
 use crate::{
@@ -12,7 +14,9 @@ use crate::{
 
 use variant::Variant;
 
-/// `out = activation(scale · (a · b) + bias) + residual`, f32.
+/// `out = activation(scale · (a · b) + bias) + residual`.
+///
+/// Operands and result are f32 unless [`MatmulProblem::stored_as`] says otherwise; sums are f32 in any case.
 ///
 /// Inputs in order: `a [batch… M K]`, `b [batch… K N]`, then the bias and the residual if the epilogue has them. The one
 /// output is `[batch… M N]`, dense. Batch axes broadcast by NumPy's rule. A transposed operand, permuted heads, a slice
@@ -51,8 +55,35 @@ pub struct MatmulProblem {
     activation: Option<Unary>,
     /// The inputs that a and b are.
     factors: [usize; 2],
-    /// Bytes of the distinct elements of operands and result.
-    bytes: u64,
+    /// Distinct elements of a, b, bias and residual.
+    reads: [usize; 4],
+    /// The dtypes of a, b, bias and residual.
+    dtypes: [DType; 4],
+    /// The dtype of the result.
+    out: DType,
+}
+
+/// The dtypes in which the operands and the result of a [`MatmulProblem`] lie in memory: f32, f16 or bf16, each its own.
+/// A kernel widens what it reads and rounds what it writes, once, to the nearest, halves to even.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatmulDTypes {
+    /// Of a.
+    pub a: DType,
+    /// Of b.
+    pub b: DType,
+    /// Of the bias, if there is one.
+    pub bias: DType,
+    /// Of the residual, if there is one.
+    pub residual: DType,
+    /// Of the result.
+    pub out: DType,
+}
+
+impl MatmulDTypes {
+    /// The same for all.
+    pub fn all(dtype: DType) -> Self {
+        MatmulDTypes { a: dtype, b: dtype, bias: dtype, residual: dtype, out: dtype }
+    }
 }
 
 /// What a matmul does to each element of the product before it is written: `activation(scale · x + bias) + residual`.
@@ -133,7 +164,7 @@ impl MatmulProblem {
         };
         let with = |tail: [usize; 2]| Shape::from([&batch[..], &tail].concat());
         let shape = with([m, n]);
-        let elements = shape.checked_elements("matmul")?;
+        shape.checked_elements("matmul")?;
         let Epilogue { scale, bias, activation, residual } = epilogue;
         let on_result = |name: &str, layout: Option<Layout>| match layout {
             Some(layout) if !layout.shape.broadcasts_to(&shape) => {
@@ -152,8 +183,7 @@ impl MatmulProblem {
                 .map(|(&size, &stride)| if stride == 0 { 1 } else { size })
                 .product()
         };
-        let read: usize =
-            [Some(&a), Some(&b), bias.as_ref(), residual.as_ref()].into_iter().flatten().map(distinct).sum();
+        let reads = [Some(&a), Some(&b), bias.as_ref(), residual.as_ref()].map(|layout| layout.map_or(0, distinct));
 
         let axis = |i: usize| {
             let optional = |layout: &Option<Layout>| layout.as_ref().map_or(0, |layout| layout.strides[i]);
@@ -186,13 +216,34 @@ impl MatmulProblem {
             scale: scale.unwrap_or(1.0),
             activation,
             factors: [0, 1],
-            bytes: ((read + elements) * DType::F32.bytes()) as u64,
+            reads,
+            dtypes: [DType::F32; 4],
+            out: DType::F32,
             shape,
         };
         if problem.n == 1 && problem.m > 1 {
             problem.transpose();
         }
         Ok(problem)
+    }
+
+    /// The problem with operands and a result that lie in memory like this.
+    pub fn stored_as(mut self, dtypes: MatmulDTypes) -> Result<Self> {
+        let MatmulDTypes { a, b, bias, residual, out } = dtypes;
+        for (name, dtype) in [("a", a), ("b", b), ("bias", bias), ("residual", residual), ("out", out)] {
+            if !dtype.is_float() {
+                return Err(Error::dtype("matmul", name, dtype, "f32, f16 or bf16"));
+            }
+        }
+        let [first, second] = if self.factors == [0, 1] { [a, b] } else { [b, a] };
+        (self.dtypes, self.out) = ([first, second, bias, residual], out);
+        Ok(self)
+    }
+
+    /// Bytes of the distinct elements of operands and result.
+    fn bytes(&self) -> u64 {
+        let read: usize = self.reads.iter().zip(self.dtypes).map(|(n, dtype)| n * dtype.bytes()).sum();
+        (read + self.elements() * self.out.bytes()) as u64
     }
 
     /// The shape of the result.
@@ -206,6 +257,7 @@ impl MatmulProblem {
         (self.m, self.n) = (self.n, self.m);
         (self.a, self.b) = (self.b.transposed(), self.a.transposed());
         self.factors.swap(0, 1);
+        self.reads.swap(A, B);
         self.bias = self.bias.map(View::transposed);
         self.residual = self.residual.map(View::transposed);
         self.batch.iter_mut().for_each(|axis| axis.strides.swap(A, B));
@@ -251,6 +303,11 @@ impl Problem for MatmulProblem {
         }
         if self.residual.is_some() {
             text += " +residual";
+        }
+        let dtypes = [self.dtypes[A], self.dtypes[B], self.out];
+        if dtypes.iter().any(|&dtype| dtype != DType::F32) {
+            let [a, b, out] = dtypes;
+            text += &format!(" {a}·{b}→{out}");
         }
         text
     }

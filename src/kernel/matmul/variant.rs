@@ -1,14 +1,9 @@
 //! The variants: shaders, tile shapes, and which of them suits a problem on a device.
 
-use std::sync::Arc;
-
-use super::{A, Axis, B, BIAS, MatmulProblem, RESIDUAL, View};
+use super::{B, MatmulProblem, slots::Stage};
 use crate::{
     DType, Error, Result,
-    kernel::{
-        AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Profile, Source, Specialization, buffer_bytes,
-        fold_grid, unary_wgsl,
-    },
+    kernel::{AdapterKind, Candidate, Profile},
 };
 
 /// How a product is computed: a shader and its tile shape.
@@ -33,13 +28,13 @@ pub(super) enum Variant {
 pub(super) struct Tile {
     name: &'static str,
     /// BM and BN.
-    rows: u32,
-    columns: u32,
+    pub(super) rows: u32,
+    pub(super) columns: u32,
     /// KQ.
-    quads: u32,
+    pub(super) quads: u32,
     /// TM and TQ: what an invocation computes.
-    own_rows: u32,
-    own_quads: u32,
+    pub(super) own_rows: u32,
+    pub(super) own_quads: u32,
 }
 
 /// How an element of a gets to all lanes of a panel.
@@ -52,7 +47,8 @@ pub(super) enum Share {
 }
 
 const LARGE: Tile = Tile { name: "tiled_128x128", rows: 128, columns: 128, quads: 2, own_rows: 8, own_quads: 2 };
-const MEDIUM: Tile = Tile { name: "tiled_64x64", rows: 64, columns: 64, quads: 4, own_rows: 4, own_quads: 1 };
+pub(super) const MEDIUM: Tile =
+    Tile { name: "tiled_64x64", rows: 64, columns: 64, quads: 4, own_rows: 4, own_quads: 1 };
 const SMALL: Tile = Tile { name: "tiled_32x32", rows: 32, columns: 32, quads: 4, own_rows: 4, own_quads: 1 };
 
 /// Rows that [`Variant::Vec`] takes.
@@ -69,10 +65,10 @@ const FULL_CPU: usize = 16;
 /// Rows of a panel, which at the least pay for filling it.
 const PANEL_ROWS: usize = 32;
 /// Invocations of a workgroup where the shader has no other wish.
-const WG: u32 = 64;
+pub(super) const WG: u32 = 64;
 
 impl Tile {
-    fn invocations(&self) -> u32 {
+    pub(super) fn invocations(&self) -> u32 {
         self.rows / self.own_rows * (self.columns / 4 / self.own_quads)
     }
 
@@ -87,7 +83,7 @@ impl Tile {
     }
 
     /// Tiles of all products.
-    fn count(&self, problem: &MatmulProblem) -> usize {
+    pub(super) fn count(&self, problem: &MatmulProblem) -> usize {
         problem.products() * problem.m.div_ceil(self.rows as usize) * problem.n.div_ceil(self.columns as usize)
     }
 }
@@ -112,7 +108,7 @@ impl Variant {
         })
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Variant::Plain => "plain",
             Variant::Register => "register",
@@ -144,7 +140,7 @@ impl Variant {
     }
 
     /// Why this variant can't compute the problem here.
-    fn refusal(self, problem: &MatmulProblem, profile: &Profile) -> Option<String> {
+    pub(super) fn refusal(self, problem: &MatmulProblem, profile: &Profile) -> Option<String> {
         if problem.k == 0 && self != Variant::Plain {
             return Some("K = 0: there is nothing to sum".into());
         }
@@ -167,19 +163,19 @@ impl Variant {
                 return Some(format!("K = {}: takes {rounds} rounds of loops, the driver stops at {most}", problem.k));
             }
         }
+        let scratch = self.scratch_bytes(problem);
+        if scratch > limits.binding_bytes.min(u64::from(u32::MAX)) {
+            return Some(format!(
+                "needs {scratch} bytes of scratch in one binding, the limit is {}",
+                limits.binding_bytes
+            ));
+        }
         match self {
             Variant::Plain | Variant::Register => fits(WG, 0),
             Variant::Tiled(tile) => fits(tile.invocations(), tile.workgroup_bytes()),
             Variant::SplitK => {
-                let parts = problem.k.div_ceil(problem.split());
-                let bytes = buffer_bytes(DType::F32, parts * problem.elements());
-                if parts < 2 {
+                if problem.k.div_ceil(problem.split()) < 2 {
                     Some(format!("K = {}: too short a sum to cut", problem.k))
-                } else if bytes > limits.binding_bytes.min(u64::from(u32::MAX)) {
-                    Some(format!(
-                        "needs {bytes} bytes of scratch in one binding, the limit is {}",
-                        limits.binding_bytes
-                    ))
                 } else {
                     fits(MEDIUM.invocations(), MEDIUM.workgroup_bytes())
                 }
@@ -203,13 +199,24 @@ impl Variant {
         }
     }
 
+    /// Bytes of its scratch buffer.
+    fn scratch_bytes(self, problem: &MatmulProblem) -> u64 {
+        match (self, problem.stage()) {
+            (Variant::SplitK, _) => problem.sums_bytes(problem.split()),
+            (Variant::Plain, _) => 0,
+            (_, Stage::Sums) => problem.sums_bytes(problem.k),
+            (Variant::Panel(_), Stage::Result) if problem.out != DType::F32 => problem.quads_bytes(),
+            (_, Stage::Result) => 0,
+        }
+    }
+
     /// Rounds of all loops of an invocation together, at the most; see [`Profile::loop_rounds`].
     fn rounds(self, problem: &MatmulProblem) -> u64 {
         let k = problem.k as u64;
         // Beside the loops over K: entering and leaving, sums over slices.
         const REST: u64 = 128;
         match self {
-            Variant::Plain => k + REST,
+            Variant::Plain => per_word(problem.out) as u64 * k + REST,
             Variant::Register | Variant::Tiled(_) | Variant::Vec => k / 4 + REST,
             Variant::SplitK => {
                 let part = problem.split() as u64;
@@ -218,91 +225,18 @@ impl Variant {
             Variant::Panel(_) => k.div_ceil(u64::from(problem.panel_depth())) * (PANEL_ROWS as u64 + PANEL_REST) + REST,
         }
     }
-
-    /// The dispatches, or why there can be none.
-    pub(super) fn kernel(self, problem: &MatmulProblem, profile: &Profile) -> Result<Kernel> {
-        if let Some(reason) = self.refusal(problem, profile) {
-            return Err(Error::NoVariant { family: "matmul", reasons: vec![format!("{}: {reason}", self.name())] });
-        }
-        let elements = problem.elements();
-        match self {
-            Variant::Plain => {
-                let source = problem.result("matmul", include_str!("../../../shaders/matmul.wgsl"), true).source()?;
-                problem.one_launch(self.name(), source, elements.div_ceil(WG as usize), problem.k, profile)
-            }
-            Variant::Register => {
-                const ROWS: usize = 8;
-                let source = problem
-                    .squares("matmul_register", include_str!("../../../shaders/matmul_register.wgsl"))
-                    .value("TM", ROWS)
-                    .source()?;
-                let tiles = problem.products() * problem.m.div_ceil(ROWS) * problem.n.div_ceil(4);
-                problem.one_launch(self.name(), source, tiles.div_ceil(WG as usize), problem.k, profile)
-            }
-            Variant::Tiled(tile) => {
-                let source = problem.tiled(tile, true)?;
-                problem.one_launch(self.name(), source, tile.count(problem), problem.k, profile)
-            }
-            Variant::SplitK => problem.split_k(profile),
-            Variant::Vec => {
-                let (rows, slices) = problem.vec_shape();
-                let source = problem
-                    .squares("matmul_vec", include_str!("../../../shaders/matmul_vec.wgsl"))
-                    .value("TM", rows)
-                    .value("QUADS", VEC_QUADS)
-                    .value("SLICES", slices)
-                    .region("BY_K", problem.b.row == 1)
-                    .trusted()
-                    .source()?;
-                // One for the rows, if there are any.
-                let bands = problem.m.min(1);
-                let strips = problem.n.div_ceil(4 * VEC_QUADS as usize);
-                problem.one_launch(self.name(), source, problem.products() * bands * strips, problem.k, profile)
-            }
-            Variant::Panel(share) => {
-                let lanes = match (share, profile.subgroup) {
-                    (Share::Broadcast, Some((size, _))) => size,
-                    _ => UNIFORM_LANES,
-                };
-                let depth = problem.panel_depth();
-                let mut panel = problem
-                    .squares("matmul_panel", include_str!("../../../shaders/matmul_panel.wgsl"))
-                    .value("LANES", lanes)
-                    .value("KQ", (depth / 4 / lanes).max(1))
-                    .value("TQ", PANEL_QUADS)
-                    .region("BROADCAST", share == Share::Broadcast)
-                    .region("UNIFORM", share == Share::Uniform);
-                if problem.n.is_multiple_of(4) {
-                    panel = panel.function(
-                        "read_out4",
-                        "fn read_out4(i: u32, columns: u32) -> vec4<f32> { return out[i / 4u]; }",
-                    );
-                }
-                let strips = problem.products() * problem.n.div_ceil((4 * PANEL_QUADS * lanes) as usize);
-                // As few rows a workgroup as occupy the cores: each workgroup fills its panels anew.
-                let parts = FULL_CPU.div_ceil(strips.max(1));
-                // And no more than the driver's end of loops lets pass.
-                let most = profile.loop_rounds().map_or(usize::MAX, |most| {
-                    let panels = problem.k.div_ceil(depth as usize).max(1) as u64;
-                    (most / panels).saturating_sub(PANEL_REST + 1) as usize
-                });
-                let rows = problem.m.div_ceil(parts).min(most).max(PANEL_ROWS);
-                problem.one_launch(self.name(), panel.source()?, strips * problem.m.div_ceil(rows), rows, profile)
-            }
-        }
-    }
 }
 
 /// Quads of columns of a workgroup of [`Variant::Vec`].
-const VEC_QUADS: u32 = 8;
+pub(super) const VEC_QUADS: u32 = 8;
 /// Rows of b in a panel, and quads of columns a lane: as much as compiles in about a second with LLVM 15. Half of it where
 /// elements are loaded one by one, since it is the loads that take time to compile.
 const PANEL_DEPTH: u32 = 64;
-const PANEL_QUADS: u32 = 2;
+pub(super) const PANEL_QUADS: u32 = 2;
 /// Rounds of a panel beside those over its rows: entering its loops, and filling it.
 const PANEL_REST: u64 = 8;
 /// Lanes of a panel without subgroups.
-const UNIFORM_LANES: u32 = 8;
+pub(super) const UNIFORM_LANES: u32 = 8;
 
 /// Every variant with a verdict, in order of preference.
 pub(super) fn candidates(problem: &MatmulProblem, profile: &Profile) -> Vec<Candidate> {
@@ -346,189 +280,44 @@ fn on_cpu(variant: Variant, problem: &MatmulProblem) -> usize {
     }
 }
 
+/// Elements in a word of a result.
+pub(super) fn per_word(dtype: DType) -> usize {
+    DType::U32.bytes() / dtype.bytes()
+}
+
 impl MatmulProblem {
     /// Rows of b in a panel: half where its elements are loaded one by one.
-    fn panel_depth(&self) -> u32 {
+    pub(super) fn panel_depth(&self) -> u32 {
         let words = self.quads(B, self.b, self.n) || self.quads(B, self.b.transposed(), self.k);
         if words { PANEL_DEPTH } else { PANEL_DEPTH / 2 }
     }
 
     /// Elements of the result.
-    fn elements(&self) -> usize {
+    pub(super) fn elements(&self) -> usize {
         self.products() * self.m * self.n
     }
 
     /// Terms of a part of [`Variant::SplitK`]: whole tiles, in parts that occupy the GPU but are not short.
-    fn split(&self) -> usize {
+    pub(super) fn split(&self) -> usize {
         let parts = (2 * FULL / MEDIUM.count(self).max(1)).min(self.k / PART).max(2);
         self.k.div_ceil(parts).next_multiple_of(MEDIUM.depth())
     }
 
     /// Rows and slices of [`Variant::Vec`]: 256 invocations, or 128 where the sums of eight rows fill the memory.
-    fn vec_shape(&self) -> (u32, u32) {
+    pub(super) fn vec_shape(&self) -> (u32, u32) {
         let rows = self.m.clamp(1, VEC_ROWS).next_power_of_two() as u32;
         (rows, if rows > 4 { 16 } else { 32 })
     }
 
-    /// Whether each four of a matrix's `columns` columns lie in one 16-byte word.
-    fn quads(&self, operand: usize, view: View, columns: usize) -> bool {
-        let whole = |stride: isize| stride % 4 == 0;
-        view.column == 1
-            && columns.is_multiple_of(4)
-            && view.offset.is_multiple_of(4)
-            && whole(view.row)
-            && self.batch.iter().all(|axis| whole(axis.strides[operand]))
+    /// Rows that a workgroup of [`Variant::Panel`] takes, with so many strips of columns.
+    pub(super) fn panel_rows(&self, strips: usize, profile: &Profile) -> usize {
+        // As few as occupy the cores: each workgroup fills its panels anew.
+        let parts = FULL_CPU.div_ceil(strips.max(1));
+        // And no more than the driver's end of loops lets pass.
+        let most = profile.loop_rounds().map_or(usize::MAX, |most| {
+            let panels = self.k.div_ceil(self.panel_depth() as usize).max(1) as u64;
+            (most / panels).saturating_sub(PANEL_REST + 1) as usize
+        });
+        self.m.div_ceil(parts).min(most).max(PANEL_ROWS)
     }
-
-    /// The slots of parameters and result, which every shader of the family has. Without an epilogue the sums are written.
-    fn result(&self, name: &'static str, template: &'static str, epilogue: bool) -> Specialization {
-        let mut slots = Specialization::new(name, template).value("BATCH_AXES", self.batch.len());
-        for (operand, region, x, view) in
-            [(BIAS, "BIAS", "bias", self.bias), (RESIDUAL, "RESIDUAL", "residual", self.residual)]
-        {
-            if let Some(view) = view.filter(|_| epilogue) {
-                slots = slots.region(region, true);
-                if self.quads(operand, view, self.n) {
-                    slots = words_of_four(slots, x);
-                }
-            }
-        }
-        match self.activation {
-            Some(function) if epilogue => slots.function("activation", unary_wgsl(function, "activation")),
-            _ => slots,
-        }
-    }
-
-    /// [`Self::result`], and the slots of operands and result that are read and written by quads.
-    fn quad_slots(&self, name: &'static str, template: &'static str, epilogue: bool) -> Specialization {
-        let mut slots = self.result(name, template, epilogue);
-        if self.quads(A, self.a, self.k) {
-            slots = words_of_four(slots, "a");
-        }
-        if self.quads(B, self.b, self.n) {
-            slots = words_of_four(slots, "b");
-        }
-        if self.n.is_multiple_of(4) {
-            let write = "fn write_out4(i: u32, columns: u32, x: vec4<f32>) { if columns > 0u { out[i / 4u] = x; } }";
-            slots = slots.ty("out_word", "vec4<f32>").function("write_out4", write);
-        }
-        slots
-    }
-
-    /// [`Self::quad_slots`] for shaders that read b by squares: its quads may also lie along k.
-    fn squares(&self, name: &'static str, template: &'static str) -> Specialization {
-        let slots = self.quad_slots(name, template, true);
-        if !self.quads(B, self.b.transposed(), self.k) {
-            return slots;
-        }
-        words_of_four(slots, "b").function(
-            "load_b4x4",
-            "fn load_b4x4(i: u32, k: vec4<u32>, n: vec4<u32>) -> mat4x4<f32> { return transpose(mat4x4<f32>(\
-             load_b4(i + n.x + k), load_b4(i + n.y + k), load_b4(i + n.z + k), load_b4(i + n.w + k))); }",
-        )
-    }
-
-    fn tiled(&self, tile: &Tile, epilogue: bool) -> Result<Arc<Source>> {
-        let invocations = tile.invocations();
-        self.quad_slots("matmul_tiled", include_str!("../../../shaders/matmul_tiled.wgsl"), epilogue)
-            .value("BM", tile.rows)
-            .value("BN", tile.columns)
-            .value("KQ", tile.quads)
-            .value("TM", tile.own_rows)
-            .value("TQ", tile.own_quads)
-            .value("LA", tile.rows * tile.quads / invocations)
-            .value("LB", tile.quads * tile.columns / invocations)
-            .region("A_BY_M", self.a.row == 1)
-            .region("B_BY_K", self.b.row == 1)
-            .trusted()
-            .source()
-    }
-
-    fn split_k(&self, profile: &Profile) -> Result<Kernel> {
-        let part = self.split();
-        let parts = self.k.div_ceil(part);
-        let partial_bytes = buffer_bytes(DType::F32, parts * self.elements());
-        let [a, b, rest @ ..] = &self.bindings()[..] else { unreachable!("a product has two operands") };
-        let partials = Operand::Scratch(0);
-        let grid = |workgroups: usize| fold_grid(workgroups as u64, profile, "matmul");
-        let product = Launch {
-            label: "split_k: product".into(),
-            source: self.tiled(&MEDIUM, false)?,
-            bindings: vec![*a, *b, Binding::write(partials)],
-            // The epilogue comes with the sum of the parts.
-            params: MatmulProblem { scale: 1.0, ..self.clone() }.params(part),
-            grid: grid(parts * MEDIUM.count(self))?,
-            flops: self.flops(),
-            bytes: self.bytes,
-        };
-        let sum = Launch {
-            label: "split_k: sum".into(),
-            source: self.result("matmul_reduce", include_str!("../../../shaders/matmul_reduce.wgsl"), true).source()?,
-            bindings: [&[Binding::read(partials)], rest].concat(),
-            params: self.params(part),
-            grid: grid(self.elements().div_ceil(WG as usize))?,
-            flops: 0,
-            bytes: partial_bytes,
-        };
-        Ok(Kernel { launches: vec![product, sum], scratch: vec![partial_bytes] })
-    }
-
-    fn one_launch(
-        &self,
-        label: &str,
-        source: Arc<Source>,
-        workgroups: usize,
-        part: usize,
-        profile: &Profile,
-    ) -> Result<Kernel> {
-        let launch = Launch {
-            label: label.into(),
-            source,
-            bindings: self.bindings(),
-            params: self.params(part),
-            grid: fold_grid(workgroups as u64, profile, "matmul")?,
-            flops: self.flops(),
-            bytes: self.bytes,
-        };
-        Ok(Kernel { launches: vec![launch], scratch: Vec::new() })
-    }
-
-    fn flops(&self) -> u64 {
-        2 * self.elements() as u64 * self.k as u64
-    }
-
-    /// Inputs in order, then the output.
-    fn bindings(&self) -> Vec<Binding> {
-        let options = usize::from(self.bias.is_some()) + usize::from(self.residual.is_some());
-        let inputs = self.factors.into_iter().chain(2..2 + options);
-        let mut bindings: Vec<Binding> = inputs.map(|i| Binding::read(Operand::Input(i))).collect();
-        bindings.push(Binding::write(Operand::Output(0)));
-        bindings
-    }
-
-    /// The words of the shaders' `Params`.
-    fn params(&self, part: usize) -> Vec<u32> {
-        let sizes = [self.m, self.n, self.k, self.products(), part];
-        // Indices are sums modulo 2³², so that negative strides need no sign.
-        let word = |stride: isize| stride as u32;
-        let mut params: Vec<u32> = sizes.map(|size| size as u32).into();
-        params.push(self.scale.to_bits());
-        let absent = View { offset: 0, row: 0, column: 0 };
-        for view in [self.a, self.b, self.bias.unwrap_or(absent), self.residual.unwrap_or(absent)] {
-            params.extend([view.offset as u32, word(view.row), word(view.column)]);
-        }
-        for &Axis { size, strides } in self.batch.iter().rev() {
-            params.push(size as u32);
-            params.extend(strides.map(word));
-        }
-        params
-    }
-}
-
-/// Sets the slots of an operand whose quads are words.
-fn words_of_four(slots: Specialization, x: &str) -> Specialization {
-    slots
-        .ty(&format!("{x}_word"), "vec4<f32>")
-        .function(&format!("load_{x}"), format!("fn load_{x}(i: u32) -> f32 {{ return {x}[i / 4u][i % 4u]; }}"))
-        .function(&format!("load_{x}4"), format!("fn load_{x}4(i: vec4<u32>) -> vec4<f32> {{ return {x}[i.x / 4u]; }}"))
 }

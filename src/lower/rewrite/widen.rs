@@ -27,8 +27,7 @@ impl Widened {
         let node = graph.node(id);
         let narrow = |i: usize| node.inputs.get(i).is_some_and(|&v| is_narrow(graph.dtype(v)));
         let inputs: Vec<bool> = match &node.op {
-            Op::Matmul { .. }
-            | Op::LayerNorm { .. }
+            Op::LayerNorm { .. }
             | Op::RmsNorm { .. }
             | Op::Softmax { .. }
             | Op::LogSoftmax { .. }

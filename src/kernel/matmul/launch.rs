@@ -1,0 +1,195 @@
+//! The dispatches of each variant.
+
+use std::sync::Arc;
+
+use super::{
+    Axis, MatmulProblem, View,
+    slots::Stage,
+    variant::{self, MEDIUM, Share, Variant},
+};
+use crate::{
+    DType, Error, Result,
+    kernel::{Binding, Kernel, Launch, Operand, Profile, Source, buffer_bytes, fold_grid},
+};
+
+impl Variant {
+    /// The dispatches, or why there can be none.
+    pub(super) fn kernel(self, problem: &MatmulProblem, profile: &Profile) -> Result<Kernel> {
+        if let Some(reason) = self.refusal(problem, profile) {
+            return Err(Error::NoVariant { family: "matmul", reasons: vec![format!("{}: {reason}", self.name())] });
+        }
+        let plan = Plan { problem, profile, name: self.name(), stage: problem.stage() };
+        match self {
+            Variant::Plain => {
+                let source = problem.flat_product("matmul", include_str!("../../../shaders/matmul.wgsl")).source()?;
+                let invocations = problem.elements().div_ceil(variant::per_word(problem.out));
+                // Its invocations own whole words of the result whatever its rows are.
+                Plan { stage: Stage::Result, ..plan }.kernel(source, invocations.div_ceil(WG), problem.k)
+            }
+            Variant::Register => {
+                const ROWS: usize = 8;
+                let source = problem
+                    .squares("matmul_register", include_str!("../../../shaders/matmul_register.wgsl"))
+                    .value("TM", ROWS)
+                    .source()?;
+                let tiles = problem.products() * problem.m.div_ceil(ROWS) * problem.n.div_ceil(4);
+                plan.kernel(source, tiles.div_ceil(WG), problem.k)
+            }
+            Variant::Tiled(tile) => plan.kernel(problem.tiled(tile, plan.stage)?, tile.count(problem), problem.k),
+            Variant::SplitK => {
+                let part = problem.split();
+                let parts = problem.k.div_ceil(part);
+                plan.summed(problem.tiled(&MEDIUM, Stage::Sums)?, parts * MEDIUM.count(problem), part, part)
+            }
+            Variant::Vec => {
+                let (rows, slices) = problem.vec_shape();
+                let source = problem
+                    .squares("matmul_vec", include_str!("../../../shaders/matmul_vec.wgsl"))
+                    .value("TM", rows)
+                    .value("QUADS", variant::VEC_QUADS)
+                    .value("SLICES", slices)
+                    .region("BY_K", problem.b.row == 1)
+                    .trusted()
+                    .source()?;
+                // One for the rows, if there are any.
+                let bands = problem.m.min(1);
+                let strips = problem.n.div_ceil(4 * variant::VEC_QUADS as usize);
+                plan.kernel(source, problem.products() * bands * strips, problem.k)
+            }
+            Variant::Panel(share) => plan.panel(share),
+        }
+    }
+}
+
+/// Invocations of a workgroup where the shader has no other wish.
+const WG: usize = variant::WG as usize;
+
+/// A variant for a problem on a device, and what its first dispatch writes.
+#[derive(Clone, Copy)]
+struct Plan<'a> {
+    problem: &'a MatmulProblem,
+    profile: &'a Profile,
+    name: &'static str,
+    stage: Stage,
+}
+
+impl Plan<'_> {
+    /// A dispatch that writes the result, or one that writes the sums and one that makes the result of them.
+    fn kernel(self, source: Arc<Source>, workgroups: usize, part: usize) -> Result<Kernel> {
+        match self.stage {
+            Stage::Sums => self.summed(source, workgroups, part, self.problem.k),
+            Stage::Result => {
+                let launch = self.launch(self.name.into(), source, self.problem.bindings(), part, workgroups)?;
+                Ok(Kernel { launches: vec![launch], scratch: Vec::new() })
+            }
+        }
+    }
+
+    /// Sums of `terms` terms each in scratch memory, and their sum.
+    fn summed(self, source: Arc<Source>, workgroups: usize, part: usize, terms: usize) -> Result<Kernel> {
+        let Plan { problem, name, .. } = self;
+        let bytes = problem.sums_bytes(terms);
+        let [a, b, rest @ ..] = &problem.bindings()[..] else { unreachable!("a product has two operands") };
+        let sums = Operand::Scratch(0);
+        let mut product =
+            self.launch(format!("{name}: product"), source, vec![*a, *b, Binding::write(sums)], part, workgroups)?;
+        // The scale comes with the rest of the epilogue.
+        product.params = MatmulProblem { scale: 1.0, ..problem.clone() }.params(part);
+        let source = problem.flat("matmul_reduce", include_str!("../../../shaders/matmul_reduce.wgsl")).source()?;
+        let invocations = problem.elements().div_ceil(variant::per_word(problem.out));
+        let bindings = [&[Binding::read(sums)], rest].concat();
+        let sum = self.launch(format!("{name}: sum"), source, bindings, terms, invocations.div_ceil(WG))?;
+        let sum = Launch { flops: 0, bytes, ..sum };
+        Ok(Kernel { launches: vec![product, sum], scratch: vec![bytes] })
+    }
+
+    fn panel(self, share: Share) -> Result<Kernel> {
+        let Plan { problem, profile, stage, .. } = self;
+        let lanes = match (share, profile.subgroup) {
+            (Share::Broadcast, Some((size, _))) => size,
+            _ => variant::UNIFORM_LANES,
+        };
+        let depth = problem.panel_depth();
+        // Sums that several panels add to are kept in f32.
+        let apart = stage == Stage::Result && problem.out != DType::F32;
+        let mut panel = problem
+            .squares("matmul_panel", include_str!("../../../shaders/matmul_panel.wgsl"))
+            .value("LANES", lanes)
+            .value("KQ", (depth / 4 / lanes).max(1))
+            .value("TQ", variant::PANEL_QUADS)
+            .region("BROADCAST", share == Share::Broadcast)
+            .region("UNIFORM", share == Share::Uniform)
+            .region("SUMS", apart);
+        if problem.n.is_multiple_of(4) && !apart {
+            panel =
+                panel.function("read_out4", "fn read_out4(i: u32, columns: u32) -> vec4<f32> { return out[i / 4u]; }");
+        }
+        let strips = problem.products() * problem.n.div_ceil((4 * variant::PANEL_QUADS * lanes) as usize);
+        let rows = problem.panel_rows(strips, profile);
+        let mut kernel = self.kernel(panel.source()?, strips * problem.m.div_ceil(rows), rows)?;
+        if apart {
+            kernel.launches[0].bindings.push(Binding::write(Operand::Scratch(0)));
+            kernel.scratch.push(problem.quads_bytes());
+        }
+        Ok(kernel)
+    }
+
+    fn launch(
+        self,
+        label: String,
+        source: Arc<Source>,
+        bindings: Vec<Binding>,
+        part: usize,
+        workgroups: usize,
+    ) -> Result<Launch> {
+        let Plan { problem, profile, .. } = self;
+        Ok(Launch {
+            label,
+            source,
+            bindings,
+            params: problem.params(part),
+            grid: fold_grid(workgroups as u64, profile, "matmul")?,
+            flops: 2 * problem.elements() as u64 * problem.k as u64,
+            bytes: problem.bytes(),
+        })
+    }
+}
+
+impl MatmulProblem {
+    /// Bytes of the sums of `terms` terms each, in f32.
+    pub(super) fn sums_bytes(&self, terms: usize) -> u64 {
+        buffer_bytes(DType::F32, self.k.div_ceil(terms) * self.elements())
+    }
+
+    /// Bytes of the result in f32, each row in whole quads.
+    pub(super) fn quads_bytes(&self) -> u64 {
+        buffer_bytes(DType::F32, self.products() * self.m * self.n.next_multiple_of(4))
+    }
+
+    /// Inputs in order, then the output.
+    fn bindings(&self) -> Vec<Binding> {
+        let options = usize::from(self.bias.is_some()) + usize::from(self.residual.is_some());
+        let inputs = self.factors.into_iter().chain(2..2 + options);
+        let mut bindings: Vec<Binding> = inputs.map(|i| Binding::read(Operand::Input(i))).collect();
+        bindings.push(Binding::write(Operand::Output(0)));
+        bindings
+    }
+
+    /// The words of the shaders' `Params`.
+    fn params(&self, part: usize) -> Vec<u32> {
+        let sizes = [self.m, self.n, self.k, self.products(), part];
+        // Indices are sums modulo 2³², so that negative strides need no sign.
+        let word = |stride: isize| stride as u32;
+        let mut params: Vec<u32> = sizes.map(|size| size as u32).into();
+        params.push(self.scale.to_bits());
+        let absent = View { offset: 0, row: 0, column: 0 };
+        for view in [self.a, self.b, self.bias.unwrap_or(absent), self.residual.unwrap_or(absent)] {
+            params.extend([view.offset as u32, word(view.row), word(view.column)]);
+        }
+        for &Axis { size, strides } in self.batch.iter().rev() {
+            params.push(size as u32);
+            params.extend(strides.map(word));
+        }
+        params
+    }
+}

@@ -1,0 +1,164 @@
+//! What the shaders' slots get: how operands are read from their words, and how the result is written in its own.
+
+use std::sync::Arc;
+
+use super::{A, B, BIAS, MatmulProblem, RESIDUAL, View, variant::Tile};
+use crate::{
+    DType, Result,
+    kernel::{Source, Specialization, unary_wgsl},
+};
+
+/// What a dispatch writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The result, in its dtype.
+    Result,
+    /// The bare sums in f32, which `matmul_reduce.wgsl` makes the result of.
+    Sums,
+}
+
+impl MatmulProblem {
+    /// Whether each four of a matrix's `columns` columns lie in one word (16 bytes, or 8 of 16-bit elements).
+    pub(super) fn quads(&self, operand: usize, view: View, columns: usize) -> bool {
+        let whole = |stride: isize| stride % 4 == 0;
+        view.column == 1
+            && columns.is_multiple_of(4)
+            && view.offset.is_multiple_of(4)
+            && whole(view.row)
+            && self.batch.iter().all(|axis| whole(axis.strides[operand]))
+    }
+
+    /// What a dispatch writes that writes the result by quads of columns. 16-bit elements lie two to a word, and a word
+    /// needs one writer: where rows of odd length share words, the sums go through memory.
+    pub(super) fn stage(&self) -> Stage {
+        let own_words = self.n.is_multiple_of(2) || self.products() * self.m <= 1;
+        if self.out == DType::F32 || own_words { Stage::Result } else { Stage::Sums }
+    }
+
+    /// The slots of parameters and result, which every shader of the family has.
+    fn result(&self, name: &'static str, template: &'static str, stage: Stage) -> Specialization {
+        let slots = Specialization::new(name, template).value("BATCH_AXES", self.batch.len());
+        if stage == Stage::Sums {
+            return slots;
+        }
+        let others = [(BIAS, "BIAS", "bias", self.bias), (RESIDUAL, "RESIDUAL", "residual", self.residual)];
+        let mut slots = others.into_iter().fold(slots, |slots, (operand, region, x, view)| match view {
+            Some(view) => loads(slots.region(region, true), x, self.dtypes[operand], self.quads(operand, view, self.n)),
+            None => slots,
+        });
+        if let Some(function) = self.activation {
+            slots = slots.function("activation", unary_wgsl(function, "activation"));
+        }
+        let bits = match self.out {
+            DType::F16 => "f16_bits",
+            DType::BF16 => "bf16_bits",
+            _ => return slots,
+        };
+        let pack = format!("fn pack(x: vec2<f32>) -> u32 {{ return {bits}(x.x) | ({bits}(x.y) << 16u); }}");
+        let pairs = "if columns > 0u { out[i / 2u] = pack(x.xy); } if columns > 2u { out[i / 2u + 1u] = pack(x.zw); }";
+        let slots = slots.region("NARROW", true).ty("out_word", "u32").function("pack", pack);
+        slots.function("write_out4", write_out4(pairs))
+    }
+
+    /// [`Self::result`] for shaders whose invocations write the elements of a word in the order of memory.
+    pub(super) fn flat(&self, name: &'static str, template: &'static str) -> Specialization {
+        let slots = self.result(name, template, Stage::Result);
+        if self.out == DType::F32 {
+            return slots;
+        }
+        let write = "fn write_word(i: u32, x: vec2<f32>) { out[i / 2u] = pack(x); }";
+        slots.value("PER", super::variant::per_word(self.out)).function("write_word", write)
+    }
+
+    /// [`Self::flat`], and the operands' slots.
+    pub(super) fn flat_product(&self, name: &'static str, template: &'static str) -> Specialization {
+        let slots = loads(self.flat(name, template), "a", self.dtypes[A], self.quads(A, self.a, self.k));
+        loads(slots, "b", self.dtypes[B], self.quads(B, self.b, self.n))
+    }
+
+    /// [`Self::result`], and the slots of operands and result that are read and written by quads.
+    pub(super) fn quad_slots(&self, name: &'static str, template: &'static str, stage: Stage) -> Specialization {
+        let slots = self.result(name, template, stage);
+        let slots = loads(slots, "a", self.dtypes[A], self.quads(A, self.a, self.k));
+        let slots = loads(slots, "b", self.dtypes[B], self.quads(B, self.b, self.n));
+        self.quad_writes(slots, stage)
+    }
+
+    /// How four columns are written.
+    pub(super) fn quad_writes(&self, slots: Specialization, stage: Stage) -> Specialization {
+        if !self.n.is_multiple_of(4) {
+            return slots;
+        }
+        let (word, value) = if stage == Stage::Sums || self.out == DType::F32 {
+            ("vec4<f32>", "x")
+        } else {
+            ("vec2<u32>", "vec2<u32>(pack(x.xy), pack(x.zw))")
+        };
+        let body = format!("if columns > 0u {{ out[i / 4u] = {value}; }}");
+        slots.ty("out_word", word).function("write_out4", write_out4(&body))
+    }
+
+    /// [`Self::quad_slots`] for shaders that read b by squares: its quads may also lie along k.
+    pub(super) fn squares(&self, name: &'static str, template: &'static str) -> Specialization {
+        let slots = self.quad_slots(name, template, self.stage());
+        if !self.quads(B, self.b.transposed(), self.k) {
+            return slots;
+        }
+        loads(slots, "b", self.dtypes[B], true).function(
+            "load_b4x4",
+            "fn load_b4x4(i: u32, k: vec4<u32>, n: vec4<u32>) -> mat4x4<f32> { return transpose(mat4x4<f32>(\
+             load_b4(i + n.x + k), load_b4(i + n.y + k), load_b4(i + n.z + k), load_b4(i + n.w + k))); }",
+        )
+    }
+
+    pub(super) fn tiled(&self, tile: &Tile, stage: Stage) -> Result<Arc<Source>> {
+        let invocations = tile.invocations();
+        self.quad_slots("matmul_tiled", include_str!("../../../shaders/matmul_tiled.wgsl"), stage)
+            .value("BM", tile.rows)
+            .value("BN", tile.columns)
+            .value("KQ", tile.quads)
+            .value("TM", tile.own_rows)
+            .value("TQ", tile.own_quads)
+            .value("LA", tile.rows * tile.quads / invocations)
+            .value("LB", tile.quads * tile.columns / invocations)
+            .region("A_BY_M", self.a.row == 1)
+            .region("B_BY_K", self.b.row == 1)
+            .trusted()
+            .source()
+    }
+}
+
+fn write_out4(body: &str) -> String {
+    format!("fn write_out4(i: u32, columns: u32, x: vec4<f32>) {{ {body} }}")
+}
+
+/// Sets the slots of an operand of this dtype, whose quads are words or not.
+fn loads(slots: Specialization, x: &str, dtype: DType, quads: bool) -> Specialization {
+    let (word, one, four) = match (dtype, quads) {
+        (DType::F16 | DType::BF16, _) => {
+            // The lower half of w, and the four of a quad.
+            let (half, all) = if dtype == DType::F16 {
+                ("unpack2x16float(w).x", "vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y))")
+            } else {
+                (
+                    "bitcast<f32>(w << 16u)",
+                    "bitcast<vec4<f32>>(vec4<u32>(w.x << 16u, w.x & 0xffff0000u, w.y << 16u, w.y & 0xffff0000u))",
+                )
+            };
+            let one = |word: &str| format!("let w = {x}[{word}] >> (i % 2u * 16u); return {half};");
+            if quads {
+                let four = format!("let w = {x}[i.x / 4u]; return {all};");
+                ("vec2<u32>", one("i / 4u][i / 2u % 2u"), four)
+            } else {
+                let each = ["x", "y", "z", "w"].map(|c| format!("load_{x}(i.{c})")).join(", ");
+                ("u32", one("i / 2u"), format!("return vec4<f32>({each});"))
+            }
+        }
+        (_, true) => ("vec4<f32>", format!("return {x}[i / 4u][i % 4u];"), format!("return {x}[i.x / 4u];")),
+        (_, false) => return slots,
+    };
+    slots
+        .ty(&format!("{x}_word"), word)
+        .function(&format!("load_{x}"), format!("fn load_{x}(i: u32) -> f32 {{ {one} }}"))
+        .function(&format!("load_{x}4"), format!("fn load_{x}4(i: vec4<u32>) -> vec4<f32> {{ {four} }}"))
+}
