@@ -43,6 +43,7 @@ adapter-release:
 	$(CARGO) build --release -p tilewise-cli
 	@scripts/adapter.sh $(TARGET)/release/tilewise
 
+# Built as the tests build it, so that nothing is compiled twice.
 adapter-dev:
-	$(CARGO) build -p tilewise-cli
+	$(CARGO) test --workspace --no-run
 	@scripts/adapter.sh $(TARGET)/debug/tilewise

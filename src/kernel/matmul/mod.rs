@@ -311,6 +311,15 @@ impl Problem for MatmulProblem {
         }
         text
     }
+
+    fn tuning(&self) -> String {
+        let order = |view: View| match (view.row, view.column) {
+            (_, 1) => "rows",
+            (1, _) => "columns",
+            _ => "strided",
+        };
+        format!("{} {}·{}", self.summary(), order(self.a), order(self.b))
+    }
 }
 
 #[cfg(test)]
