@@ -567,7 +567,10 @@ fn main(
                 // @region SPANS
                 let head = head_of(b, h);
                 // @end
-                let query = query_of(item, head, i);
+                var query = query_of(item, head, i);
+                // @region SPLIT
+                query.end = min(query.end, i32(keys.end));
+                // @end
                 let q_row = q_head + h * q_h + i * q_t;
                 var q_i: array<vec4<f32>, Q4>;
                 // @unroll g Q4

@@ -135,6 +135,12 @@ const MUTATIONS: &[Mutation] = &[
     mutation("bf16 truncated", "attention_tiled", "tiled", &[("+ 0x7fffu + ((bits >> 16u) & 1u)", "")]),
     mutation("the other half of a word lost", "attention_merge", "split_kv", &[("| (f16_bits(two.y) << 16u)", "")]),
     mutation(
+        "keys behind the end of a part taken for its own",
+        "attention_panel",
+        "panel",
+        &[("query.end = min(query.end, i32(keys.end));", "")],
+    ),
+    mutation(
         "parts merged without their maxima",
         "attention_merge",
         "split_kv",

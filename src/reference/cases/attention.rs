@@ -37,6 +37,8 @@ fn sizes(all: &mut Cases) -> Result<()> {
             // More rounds of loops than llvmpipe lets an invocation have, if it does all keys of a row.
             [1, 1, 1, 3, 1100, 64, 64],
             [1, 1, 1, 2, 9000, 16, 16],
+            // Parts that don't end with a tile or panel.
+            [1, 1, 1, 2, 20003, 8, 8],
             [0, 2, 2, 3, 3, 4, 4],
             [1, 0, 0, 3, 3, 4, 4],
             [1, 2, 2, 0, 3, 4, 4],
