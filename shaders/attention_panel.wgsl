@@ -129,6 +129,10 @@ struct Params {
     last_page: i32,
     k_page: u32,
     v_page: u32,
+    // Steps of `mask_tiles`, (B, Hq, row tiles).
+    tiles_b: u32,
+    tiles_h: u32,
+    tiles_i: u32,
 }
 // [end]
 
@@ -349,6 +353,11 @@ fn tanh_of(x: f32) -> f32 {
     return select(far, near, a < 0.25);
 }
 
+// @region MASK_TILES
+// Whether the mask hides no key of the tile.
+var<private> tile_is_full: bool;
+// @end
+
 // A score, and whether its key is seen. The value of a key that is not seen means nothing.
 struct Score {
     value: f32,
@@ -363,7 +372,11 @@ fn score_of(head: Head, query: Query, j: i32, dot: f32) -> Score {
     value = head.cap * tanh_of(value);
     // @end
     // @region MASK
-    if seen {
+    var asks_mask = seen;
+    // @region MASK_TILES
+    asks_mask = seen && !tile_is_full;
+    // @end
+    if asks_mask {
         let at = query.mask + u32(j) * head.mask_j;
         seen = ((mask[at >> 2u] >> ((at & 3u) * 8u)) & 0xffu) != 0u;
     }

@@ -15,6 +15,9 @@
 // writes O, m and l as they are, and attention_merge.wgsl joins them. Query heads that share a key head can share a tile
 // (`span`), so that their keys are read once. "Flash-Decoding", 2023.
 //
+// Tiles of keys that a boolean mask hides are skipped, and those that it leaves whole don't read it, where
+// attention_tiles.wgsl has looked before (region MASK_TILES).
+//
 // Indices: rows, columns and steps are below the constants that size the arrays (const_assert); storage indices are
 // below the sizes and lengths that the host, or attention_items.wgsl, has checked.
 
@@ -118,6 +121,10 @@ struct Params {
     last_page: i32,
     k_page: u32,
     v_page: u32,
+    // Steps of `mask_tiles`, (B, Hq, row tiles).
+    tiles_b: u32,
+    tiles_h: u32,
+    tiles_i: u32,
 }
 // [end]
 
@@ -134,25 +141,28 @@ alias out_elem = f32; // @slot out_elem: as q_elem; SPLIT: f32
 // @region MASK
 @group(0) @binding(4) var<storage, read> mask: array<u32>; // broadcasts to (B, Hq, Tq, Tk), four to a word
 // @end
+// @region MASK_TILES
+@group(0) @binding(5) var<storage, read> mask_tiles: array<u32>; // (B, Hq, row tiles, key tiles) of attention_tiles.wgsl
+// @end
 // @region BIAS
-@group(0) @binding(5) var<storage, read> bias: array<bias_elem>; // broadcasts to (B, Hq, Tq, Tk)
+@group(0) @binding(6) var<storage, read> bias: array<bias_elem>; // broadcasts to (B, Hq, Tq, Tk)
 // @end
 // @region SIDE
-@group(0) @binding(6) var<storage, read> items: array<u32>; // (records, 8) of attention_items.wgsl, then slopes (Hq)
+@group(0) @binding(7) var<storage, read> items: array<u32>; // (records, 8) of attention_items.wgsl, then slopes (Hq)
 // @end
 // @region PAGED
-@group(0) @binding(7) var<storage, read> block_table: array<i32>; // (B, P): the pages of each item
+@group(0) @binding(8) var<storage, read> block_table: array<i32>; // (B, P): the pages of each item
 // @end
 // @region SCORE_TABLE
-@group(0) @binding(8) var<storage, read> score_values: array<f32>; // of any shape
+@group(0) @binding(9) var<storage, read> score_values: array<f32>; // of any shape
 // @end
 // @region MASK_TABLE
-@group(0) @binding(9) var<storage, read> mask_values: array<f32>; // of any shape
+@group(0) @binding(10) var<storage, read> mask_values: array<f32>; // of any shape
 // @end
 // (B, Hq, Tq, Dv); packed (ΣTq, Hq, Dv); SPLIT: O (splits, B, Hq, Tq, Dv), then m and l (splits, B, Hq, Tq, 2)
-@group(0) @binding(10) var<storage, read_write> out: array<out_elem>;
+@group(0) @binding(11) var<storage, read_write> out: array<out_elem>;
 // @region LSE
-@group(0) @binding(11) var<storage, read_write> lse: array<f32>; // (B, Hq, Tq); packed (ΣTq, Hq)
+@group(0) @binding(12) var<storage, read_write> lse: array<f32>; // (B, Hq, Tq); packed (ΣTq, Hq)
 // @end
 
 // @slot q_four: four elements of a row of q, from column d.x on; d is held below D
@@ -362,6 +372,11 @@ fn tanh_of(x: f32) -> f32 {
     return select(far, near, a < 0.25);
 }
 
+// @region MASK_TILES
+// Whether the mask hides no key of the tile.
+var<private> tile_is_full: bool;
+// @end
+
 // A score, and whether its key is seen. The value of a key that is not seen means nothing.
 struct Score {
     value: f32,
@@ -376,7 +391,11 @@ fn score_of(head: Head, query: Query, j: i32, dot: f32) -> Score {
     value = head.cap * tanh_of(value);
     // @end
     // @region MASK
-    if seen {
+    var asks_mask = seen;
+    // @region MASK_TILES
+    asks_mask = seen && !tile_is_full;
+    // @end
+    if asks_mask {
         let at = query.mask + u32(j) * head.mask_j;
         seen = ((mask[at >> 2u] >> ((at & 3u) * 8u)) & 0xffu) != 0u;
     }
@@ -518,6 +537,17 @@ fn stage_v(t: u32, pages: u32, v_head: u32, j0: u32, end: u32) {
     }
 }
 
+// The first tile of keys from `first` on that the mask does not hide; `at` is the first of this row of tiles.
+fn next_tile(at: u32, first: u32, end: u32) -> u32 {
+    var j0 = first;
+    // @region MASK_TILES
+    while j0 < end && (mask_tiles[at + j0 / BC] & 1u) == 0u {
+        j0 += BC;
+    }
+    // @end
+    return j0;
+}
+
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -560,7 +590,19 @@ fn main(
         stage_q(t, place, d0, d0);
     }
     // @end
-    for (var j0 = keys.first; j0 < keys.end; j0 += BC) {
+    var first = keys.first;
+    var tiles_at = 0u;
+    // @region !SPLIT
+    // Where a tile of a mask begins; nobody sees the keys before.
+    first -= first % BC;
+    // @end
+    // @region MASK_TILES
+    tiles_at = b * p.tiles_b + place.h * p.tiles_h + place.first / BR * p.tiles_i;
+    // @end
+    for (var j0 = next_tile(tiles_at, first, keys.end); j0 < keys.end; j0 = next_tile(tiles_at, j0 + BC, keys.end)) {
+        // @region MASK_TILES
+        tile_is_full = mask_tiles[tiles_at + j0 / BC] == 1u;
+        // @end
         // @unroll r TR
         var s_r0 = vec4<f32>();
         // @end

@@ -4,6 +4,8 @@
 mod cases;
 mod common;
 
+#[path = "attention/block_mask.rs"]
+mod block_mask;
 #[path = "attention/faults.rs"]
 mod faults;
 #[path = "attention/functions.rs"]

@@ -85,7 +85,8 @@ proptest! {
     #[test]
     fn any_options_at_once(seed in any::<u32>()) {
         let case = drawn(seed.into());
-        for variant in case.variants(gpu()) {
+        // A panel compiles for longest: it takes every third case.
+        for variant in case.variants(gpu()).filter(|&variant| variant != "panel" || seed.is_multiple_of(3)) {
             case.check(variant, gpu(), Check::measured());
         }
     }

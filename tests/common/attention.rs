@@ -10,7 +10,7 @@ use tilewise::{
 };
 
 /// Every variant; [`Case::takes`] says which of them a device can run.
-pub(crate) const VARIANTS: [&str; 4] = ["plain", "tiled", "split_kv", "panel"];
+pub(crate) const VARIANTS: [&str; 5] = ["plain", "tiled", "split_kv", "panel", "block_mask"];
 
 /// Small numbers from a seed (xorshift, Marsaglia 2003).
 #[derive(Clone, Debug)]
@@ -543,11 +543,17 @@ impl Case {
         }
     }
 
-    /// Whether a variant takes the case: a panel needs columns to hold, and subgroups of one known size.
+    /// Whether a variant takes the case: a panel needs columns to hold, and subgroups of one known size; a block mask a mask.
     pub(crate) fn takes(&self, variant: &str, profile: &Profile) -> bool {
         let width = |tensor: &Tensor| tensor.shape().last().copied().unwrap_or(0);
-        let fixed = profile.subgroup.is_some_and(|(least, most)| least == most);
-        variant != "panel" || fixed && width(&self.q) > 0 && width(&self.v) > 0
+        match variant {
+            "panel" => {
+                let fixed = profile.subgroup.is_some_and(|(least, most)| least == most);
+                fixed && width(&self.q) > 0 && width(&self.v) > 0
+            }
+            "block_mask" => self.options.operands.contains(&A::Mask),
+            _ => true,
+        }
     }
 
     /// The variants that take the case on this device.

@@ -2,6 +2,7 @@
 //!
 //! The formula, the masks and what a row that sees nothing gives stand at [`graph::Attention`](crate::graph::Attention).
 
+mod block_mask;
 mod panel;
 mod parts;
 mod plain;
@@ -136,6 +137,7 @@ enum Variant {
     Tiled,
     SplitKv,
     Panel,
+    BlockMask,
 }
 
 impl Variant {
@@ -145,22 +147,26 @@ impl Variant {
             Variant::Tiled => "tiled",
             Variant::SplitKv => "split_kv",
             Variant::Panel => "panel",
+            Variant::BlockMask => "block_mask",
         }
     }
 
     /// Every variant with what speaks for it here, best first.
-    fn order(setup: &Setup<'_>) -> [(Variant, &'static str); 4] {
+    fn order(setup: &Setup<'_>) -> [(Variant, &'static str); 5] {
         let plain = (Variant::Plain, "no workgroup memory, no features: runs everywhere");
         let tiled = (Variant::Tiled, "tiles of queries, keys and values in workgroup memory");
         let split = (Variant::SplitKv, "few query rows: the keys are split over workgroups");
         let panel = (Variant::Panel, "keys and values in the registers of a subgroup, for a CPU");
+        let block = (Variant::BlockMask, "as tiled, without the tiles that the mask hides");
         match setup.profile.kind {
             // Measured on llvmpipe; the panel wins at any size.
-            AdapterKind::Cpu if setup.sizes.keys <= 32 => [panel, plain, tiled, split],
-            AdapterKind::Cpu if tiled::is_flat(setup) => [panel, split, tiled, plain],
-            AdapterKind::Cpu => [panel, tiled, split, plain],
-            AdapterKind::Gpu if tiled::prefers_split(setup) => [split, tiled, plain, panel],
-            AdapterKind::Gpu => [tiled, split, plain, panel],
+            AdapterKind::Cpu if setup.sizes.keys <= 32 => [panel, plain, tiled, block, split],
+            AdapterKind::Cpu if tiled::is_flat(setup) => [panel, split, tiled, block, plain],
+            AdapterKind::Cpu if tiled::prefers_block_mask(setup) => [panel, block, tiled, split, plain],
+            AdapterKind::Cpu => [panel, tiled, block, split, plain],
+            AdapterKind::Gpu if tiled::prefers_split(setup) => [split, tiled, block, plain, panel],
+            AdapterKind::Gpu if tiled::prefers_block_mask(setup) => [block, tiled, split, plain, panel],
+            AdapterKind::Gpu => [tiled, block, split, plain, panel],
         }
     }
 
@@ -171,7 +177,8 @@ impl Variant {
             return Some(format!("a head of {widest} is wider than {MAX_HEAD}"));
         }
         // Split, lse is written by the launch that joins the parts.
-        let outputs = 1 + usize::from(setup.problem.lse && self != Variant::SplitKv);
+        let lse = setup.problem.lse && self != Variant::SplitKv;
+        let outputs = 1 + usize::from(lse) + usize::from(self == Variant::BlockMask);
         if let Some(refusal) = setup.refusal(outputs) {
             return Some(refusal);
         }
@@ -180,6 +187,7 @@ impl Variant {
             Variant::Tiled => tiled::refusal(setup),
             Variant::SplitKv => tiled::split_refusal(setup),
             Variant::Panel => panel::refusal(setup),
+            Variant::BlockMask => tiled::block_mask_refusal(setup),
         }
     }
 
@@ -189,6 +197,7 @@ impl Variant {
             Variant::Tiled => tiled::kernel(setup),
             Variant::SplitKv => tiled::split_kernel(setup),
             Variant::Panel => panel::kernel(setup),
+            Variant::BlockMask => tiled::block_mask_kernel(setup),
         }
     }
 }

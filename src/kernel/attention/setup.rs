@@ -2,6 +2,7 @@
 
 use super::{
     AttentionDTypes, AttentionProblem,
+    block_mask::BlockMask,
     sizes::{Sizes, window},
     storage::Out,
 };
@@ -208,8 +209,14 @@ impl<'a> Setup<'a> {
 
     /// q, k, v and what the block `scores` reads.
     pub(super) fn inputs(&self) -> Vec<Binding> {
+        self.inputs_and(None)
+    }
+
+    /// The same, with the tiles of the mask.
+    pub(super) fn inputs_and(&self, mask_tiles: Option<Operand>) -> Vec<Binding> {
         let mut inputs = vec![Operand::Input(0), Operand::Input(1), Operand::Input(2)];
         inputs.extend(self.input(A::Mask));
+        inputs.extend(mask_tiles);
         inputs.extend(self.input(A::Bias));
         inputs.extend(self.side());
         inputs.extend([A::BlockTable, A::ScoreTable, A::MaskTable].into_iter().filter_map(|table| self.input(table)));
@@ -308,6 +315,7 @@ impl<'a> Setup<'a> {
         params.extend(self.table());
         let page = |layout: &Layout| if self.sizes.pages.is_some() { layout.strides[0] as u32 } else { 0 };
         params.extend([&self.problem.k, &self.problem.v].map(page));
+        params.extend(BlockMask::of(self).map_or([0; 3], |tiles| tiles.steps()));
         params
     }
 

@@ -1,6 +1,7 @@
 //! Tiles in workgroup memory; with few query rows, the keys of a tile split over several workgroups.
 
 use super::{
+    block_mask::{self, BlockMask},
     parts::Parts,
     setup::{Setup, Tiling},
 };
@@ -108,8 +109,8 @@ impl Shape {
         let values = BC.div_ceil(self.vt) * (staged(self.vt * 8 * self.nv) + self.vt / 4 + 2);
         let once = q * d.div_ceil(self.kt).max(1) + 64;
         let most = profile.loop_rounds()?.saturating_sub(once as u64);
-        // Ranges need not begin at a tile: one more.
-        Some((most / (scores + softmax + values + 2) as u64).saturating_sub(1))
+        // A tile, and the look whether the next one is hidden; ranges need not begin at a tile: one more.
+        Some((most / (scores + softmax + values + 4) as u64).saturating_sub(1))
     }
 
     fn refusal(self, profile: &Profile) -> Option<String> {
@@ -161,14 +162,42 @@ fn rounds(setup: &Setup<'_>, shape: Shape, splits: usize) -> Option<String> {
 }
 
 pub(super) fn kernel(setup: &Setup<'_>) -> Result<Kernel> {
+    whole(setup, None)
+}
+
+/// Why the tiles of a mask can't be told apart before.
+pub(super) fn block_mask_refusal(setup: &Setup<'_>) -> Option<String> {
+    let Some(mask) = BlockMask::of(setup) else { return Some("there is no boolean mask".into()) };
+    refusal(setup).or_else(|| mask.refusal(setup))
+}
+
+pub(super) fn block_mask_kernel(setup: &Setup<'_>) -> Result<Kernel> {
+    whole(setup, BlockMask::of(setup))
+}
+
+/// Whether looking at the mask first costs next to nothing, and may save much: there are many tiles, each of which takes far
+/// longer than a look at its mask.
+pub(super) fn prefers_block_mask(setup: &Setup<'_>) -> bool {
+    let many = setup.sizes.rows >= 4 * block_mask::ROWS && setup.sizes.keys >= 8 * block_mask::KEYS;
+    many && BlockMask::of(setup).is_some_and(|mask| mask.operations_each(setup) >= 64)
+}
+
+/// All keys of a tile of rows in one workgroup.
+fn whole(setup: &Setup<'_>, mask: Option<BlockMask>) -> Result<Kernel> {
     let mut kernel = setup.begin()?;
     let shape = tall(setup);
-    let tiling = Tiling::of(shape.br, span(setup, shape.br));
+    // A tile of the mask has the rows of one head.
+    let tiling = Tiling::of(shape.br, if mask.is_some() { 1 } else { span(setup, shape.br) });
+    let mask_tiles = mask.map(|mask| mask.place(setup, &mut kernel)).transpose()?;
     let out = setup.out(&mut kernel);
     kernel.launches.push(Launch {
         label: "tiled".into(),
-        source: setup.writes_four(template(setup, shape), out).region("LSE", setup.problem.lse).source()?,
-        bindings: setup.inputs().into_iter().chain(setup.outputs(out)).collect(),
+        source: setup
+            .writes_four(template(setup, shape), out)
+            .region("LSE", setup.problem.lse)
+            .region("MASK_TILES", mask_tiles.is_some())
+            .source()?,
+        bindings: setup.inputs_and(mask_tiles).into_iter().chain(setup.outputs(out)).collect(),
         params: setup.params(tiling),
         grid: setup.grid(tiling)?,
         flops: setup.flops(),

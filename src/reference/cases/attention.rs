@@ -152,6 +152,14 @@ fn edges(all: &mut Cases) -> Result<()> {
             draft.given("mask", Tensor::new([9, 20], (0..180).map(|i| (i / 20) % 3 != 1).collect::<Vec<_>>())?)?;
         push(draft, qkv, AttentionOperand::Mask, mask)
     })?;
+    // Whole tiles that are hidden, or seen, and the ends of both.
+    all.add(FAMILY, "mask in blocks along the diagonal", check, |draft| {
+        let [q, k, v] = [("q", 150), ("k", 139), ("v", 139)]
+            .map(|(name, t)| draft.reals(name, DType::F32, [1, 2, t, 16], [-1.0, 1.0]));
+        let seen = |i: usize| i / 139 / 70 == i % 139 / 70;
+        let mask = draft.given("mask", Tensor::new([150, 139], (0..150 * 139).map(seen).collect::<Vec<_>>())?)?;
+        push(draft, [q?, k?, v?], AttentionOperand::Mask, mask)
+    })?;
     // The scores are only the bias: with anything beside it, −1e9 would round it away in f32.
     let bias_alone = |draft: &mut Draft, bias: Vec<f32>| {
         let q = draft.wholes("q", DType::F32, [1, 2, 9, 16], [0, 0])?;

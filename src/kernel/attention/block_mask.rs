@@ -1,0 +1,97 @@
+//! Which tiles of a boolean mask hide everything, and which nothing: a launch before the tiles of attention.
+
+use super::setup::Setup;
+use crate::{
+    Layout, Result,
+    graph::AttentionOperand,
+    kernel::{Binding, Kernel, Launch, Operand, Specialization, buffer_bytes, fold_grid},
+    tensor::DType,
+};
+
+/// Rows and keys of a tile, as in the shaders.
+pub(super) const ROWS: usize = 64;
+pub(super) const KEYS: usize = 32;
+
+/// The tiles of a mask; along what it broadcasts there is one.
+#[derive(Clone, Debug)]
+pub(super) struct BlockMask {
+    mask: Layout,
+    batch: usize,
+    heads: usize,
+    row_tiles: usize,
+    key_tiles: usize,
+    keys: usize,
+}
+
+impl BlockMask {
+    /// `None` without a mask.
+    pub(super) fn of(setup: &Setup<'_>) -> Option<Self> {
+        let sizes = &setup.sizes;
+        let mask = sizes.broadcast(setup.problem.operand(AttentionOperand::Mask)?);
+        let [batch, heads] = [0, 1].map(|axis| if mask.strides[axis] == 0 { 1 } else { mask.shape[axis] });
+        let keys = sizes.key_limit.min(mask.shape[3]);
+        let (row_tiles, key_tiles) = (sizes.rows.div_ceil(ROWS), sizes.keys.div_ceil(KEYS));
+        Some(BlockMask { mask, batch, heads, row_tiles, key_tiles, keys })
+    }
+
+    fn tiles(&self) -> usize {
+        self.batch * self.heads * self.row_tiles * self.key_tiles
+    }
+
+    fn bytes(&self) -> u64 {
+        buffer_bytes(DType::U32, self.tiles())
+    }
+
+    /// Steps of (B, Hq, row tiles).
+    pub(super) fn steps(&self) -> [u32; 3] {
+        let head = self.row_tiles * self.key_tiles;
+        let step = |count: usize, step: usize| if count > 1 { step as u32 } else { 0 };
+        [step(self.batch, self.heads * head), step(self.heads, head), self.key_tiles as u32]
+    }
+
+    /// Why it can't be made.
+    pub(super) fn refusal(&self, setup: &Setup<'_>) -> Option<String> {
+        let limit = setup.profile.limits.binding_bytes;
+        (self.bytes() > limit)
+            .then(|| format!("the tiles of the mask take {} bytes, a binding has {limit}", self.bytes()))
+    }
+
+    /// How much is saved if the mask hides much, over what looking at the mask costs: operations of attention for each of
+    /// its elements.
+    pub(super) fn operations_each(&self, setup: &Setup<'_>) -> usize {
+        let sizes = &setup.sizes;
+        let shared = (sizes.batch / self.batch.max(1)) * (sizes.heads / self.heads.max(1));
+        2 * shared * (sizes.d + sizes.dv)
+    }
+
+    /// The launch that looks at the mask, and the buffer of what it found.
+    pub(super) fn place(&self, setup: &Setup<'_>, kernel: &mut Kernel) -> Result<Operand> {
+        kernel.scratch.push(self.bytes());
+        let tiles = Operand::Scratch(kernel.scratch.len() - 1);
+        let Some(input) = setup.problem.options.input_of(AttentionOperand::Mask) else { return Ok(tiles) };
+        let mut source = Specialization::new("attention_tiles", include_str!("../../../shaders/attention_tiles.wgsl"));
+        let strides = setup.strides(&self.mask);
+        let whole_words = self.mask.strides[3] == 1
+            && self.mask.offset.is_multiple_of(4)
+            && self.mask.strides[..3].iter().all(|stride| stride % 4 == 0);
+        if whole_words {
+            source =
+                source.function("mask_four", "fn mask_four(row: u32, j: u32) -> u32 { return mask[(row + j) >> 2u]; }");
+        }
+        let mut params: Vec<u32> =
+            [self.tiles(), self.heads, self.row_tiles, self.key_tiles, setup.sizes.rows, self.keys, self.mask.offset]
+                .map(|n| n as u32)
+                .to_vec();
+        params.extend(strides);
+        kernel.launches.push(Launch {
+            label: "tiles of the mask".into(),
+            source: source.source()?,
+            bindings: vec![Binding::read(Operand::Input(input)), Binding::write(tiles)],
+            params,
+            grid: fold_grid(self.tiles() as u64, setup.profile, "attention")?,
+            flops: 0,
+            bytes: (self.batch * self.heads * setup.sizes.rows * self.keys) as u64 + self.bytes(),
+        });
+        Ok(tiles)
+    }
+}
