@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 use tilewise::{
     gpu::{self, Adapter, wgpu},
-    kernel::{Profile, Verdict},
+    kernel::{CooperativeMatrix, Profile, QUIRKS, Verdict},
     lower,
     reference::cases::{self, Level},
     workloads,
@@ -42,7 +42,7 @@ fn print(adapter: &Adapter) -> Result<()> {
     say!("{adapter}\n");
     let mut table = output::table(&["limit", ">value", "portable minimum"]);
     let portable = Profile::portable().limits;
-    let rows: [(&str, String, String); 7] = [
+    let rows: [(&str, String, String); 8] = [
         ("one binding", output::bytes(limits.binding_bytes), output::bytes(portable.binding_bytes)),
         ("one buffer", output::bytes(limits.buffer_bytes), output::bytes(portable.buffer_bytes)),
         (
@@ -62,12 +62,17 @@ fn print(adapter: &Adapter) -> Result<()> {
         ),
         ("storage buffers of a shader", limits.storage_buffers.to_string(), portable.storage_buffers.to_string()),
         ("subgroup size", subgroup(&adapter.profile), "none".into()),
+        ("cooperative matrices", cooperative(&adapter.profile), "none".into()),
     ];
     for (limit, value, minimum) in rows {
         table.add_row([limit.into(), value, minimum]);
     }
     say!("{table}\n");
     say!("features: {}\n", features(adapter).join(", "));
+    for quirk in QUIRKS.iter().filter(|quirk| quirk.applies(&adapter.profile)) {
+        say!("{}: {}", quirk.name, quirk.what);
+    }
+    say!("");
 
     let mut table = output::table(&["kernel", "variant", "here", "why"]);
     for ((family, variant), verdict) in variants(&adapter.profile)? {
@@ -87,6 +92,16 @@ fn subgroup(profile: &Profile) -> String {
         Some((least, most)) if least == most => least.to_string(),
         Some((least, most)) => format!("{least} to {most}"),
     }
+}
+
+/// `8×8×8 f16 → f32`, …
+fn cooperative(profile: &Profile) -> String {
+    let one = |matrix: &CooperativeMatrix| {
+        let CooperativeMatrix { m, n, k, ab, c } = matrix;
+        format!("{m}×{n}×{k} {ab} → {c}")
+    };
+    let all: Vec<String> = profile.cooperative_matrices.iter().map(one).collect();
+    if all.is_empty() { "none".into() } else { all.join(", ") }
 }
 
 /// The features that a kernel may use, and whether the adapter has them.

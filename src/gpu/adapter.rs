@@ -1,8 +1,8 @@
 use std::fmt::Write as _;
 
 use crate::{
-    Error, Result,
-    kernel::{AdapterKind, Limits, Profile},
+    DType, Error, Result,
+    kernel::{AdapterKind, CooperativeMatrix, Limits, Profile},
 };
 
 /// An adapter of this system: a GPU, or a software implementation of one.
@@ -31,7 +31,7 @@ impl Adapter {
         let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
         Adapter {
             index,
-            profile: profile(&info, &limits, features),
+            profile: profile(&info, &limits, features, &adapter.cooperative_matrix_properties()),
             driver: driver(&info),
             name: info.name,
             backend: info.backend,
@@ -59,7 +59,13 @@ pub(super) fn driver(info: &wgpu::AdapterInfo) -> String {
 }
 
 /// What kernels can count on, given a device's (or adapter's) limits and features.
-pub(super) fn profile(info: &wgpu::AdapterInfo, limits: &wgpu::Limits, features: wgpu::Features) -> Profile {
+pub(super) fn profile(
+    info: &wgpu::AdapterInfo,
+    limits: &wgpu::Limits,
+    features: wgpu::Features,
+    cooperative: &[wgpu::CooperativeMatrixProperties],
+) -> Profile {
+    let usable = features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
     Profile {
         adapter: info.name.clone(),
         kind: match info.device_type {
@@ -79,7 +85,20 @@ pub(super) fn profile(info: &wgpu::AdapterInfo, limits: &wgpu::Limits, features:
         subgroup: features
             .contains(wgpu::Features::SUBGROUP)
             .then_some((info.subgroup_min_size, info.subgroup_max_size)),
+        cooperative_matrices: cooperative.iter().filter(|_| usable).map(cooperative_matrix).collect(),
+        cooperative_matrix_faults: Vec::new(),
     }
+}
+
+fn cooperative_matrix(properties: &wgpu::CooperativeMatrixProperties) -> CooperativeMatrix {
+    let dtype = |scalar: wgpu::CooperativeScalarType| match scalar {
+        wgpu::CooperativeScalarType::F32 => DType::F32,
+        wgpu::CooperativeScalarType::F16 => DType::F16,
+        wgpu::CooperativeScalarType::I32 => DType::I32,
+        wgpu::CooperativeScalarType::U32 => DType::U32,
+    };
+    let wgpu::CooperativeMatrixProperties { m_size: m, n_size: n, k_size: k, ab_type, cr_type, .. } = *properties;
+    CooperativeMatrix { m, n, k, ab: dtype(ab_type), c: dtype(cr_type) }
 }
 
 /// Every adapter of this system, in the order of the drivers.

@@ -58,6 +58,7 @@ pub struct Builder {
 /// Features that kernels or timing make use of where they are offered.
 const OPTIONAL_FEATURES: wgpu::Features = wgpu::Features::SHADER_F16
     .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
     .union(wgpu::Features::TIMESTAMP_QUERY)
     .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS)
     .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
@@ -122,11 +123,20 @@ impl Builder {
                 hint: "Choose another adapter, or do without.".into(),
             });
         }
+        let experimental = if optional.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            // SAFETY: an experimental feature may have undefined behaviour that wgpu doesn't catch. Of the one that is asked
+            // for, only `matmul_coop.wgsl` makes use, in shapes that the adapter lists, with every index proved in its head;
+            // and only after the device got products right whose results are known (`self_test.rs`).
+            unsafe { wgpu::ExperimentalFeatures::enabled() }
+        } else {
+            wgpu::ExperimentalFeatures::disabled()
+        };
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("tilewise"),
                 required_features: optional | self.features,
                 required_limits: limits,
+                experimental_features: experimental,
                 ..Default::default()
             })
             .await
@@ -140,7 +150,9 @@ impl Builder {
             Some(folder) => pipelines.kept_in(PipelineFile::open(&device, folder)),
             None => pipelines,
         };
-        let gpu = Gpu::wrap(device, queue, pipelines);
+        let profile = profile_on(&device, &adapter.cooperative_matrix_properties());
+        let profile = Gpu::tested(&device, &queue, profile, self.checked_shaders).await;
+        let gpu = Gpu::wrap(device, queue, profile, pipelines);
         gpu.inner.health.watch(&gpu.inner.device);
         Ok(gpu)
     }
@@ -179,14 +191,30 @@ impl Gpu {
     /// reach the caller's handler. If the caller's device-lost callback calls [`Gpu::report_lost`], the reason appears
     /// in [`Error::DeviceLost`]; without it the loss is noticed at the next failure.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        Gpu::wrap(device, queue, Pipelines::new(false))
+        let profile = profile_on(&device, &[]);
+        Gpu::wrap(device, queue, profile, Pipelines::new(false))
     }
 
-    fn wrap(device: wgpu::Device, queue: wgpu::Queue, pipelines: Pipelines) -> Self {
+    /// [`Gpu::from_wgpu`] with the adapter that the device is of. If the device was opened with
+    /// `EXPERIMENTAL_COOPERATIVE_MATRIX`, kernels use those cooperative matrices that the adapter lists and that pass a
+    /// test here, which takes some milliseconds; a device alone can't say which it has.
+    pub async fn from_wgpu_adapter_async(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        let profile = profile_on(&device, &adapter.cooperative_matrix_properties());
+        let profile = Gpu::tested(&device, &queue, profile, false).await;
+        Gpu::wrap(device, queue, profile, Pipelines::new(false))
+    }
+
+    /// [`Gpu::from_wgpu_adapter_async`], waiting for the test.
+    #[cfg(feature = "native")]
+    pub fn from_wgpu_adapter(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        pollster::block_on(Gpu::from_wgpu_adapter_async(adapter, device, queue))
+    }
+
+    pub(super) fn wrap(device: wgpu::Device, queue: wgpu::Queue, profile: Profile, pipelines: Pipelines) -> Self {
         let (info, limits, features) = (device.adapter_info(), device.limits(), device.features());
         Gpu {
             inner: Arc::new(Inner {
-                profile: adapter::profile(&info, &limits, features),
+                profile,
                 device,
                 queue,
                 info,
@@ -258,6 +286,10 @@ impl Gpu {
     pub fn report_lost(&self, reason: impl Into<String>) {
         self.inner.health.set_lost(reason);
     }
+}
+
+fn profile_on(device: &wgpu::Device, cooperative: &[wgpu::CooperativeMatrixProperties]) -> Profile {
+    adapter::profile(&device.adapter_info(), &device.limits(), device.features(), cooperative)
 }
 
 impl fmt::Debug for Gpu {

@@ -55,6 +55,7 @@ mod load;
 mod names;
 mod pipeline;
 mod scope;
+mod self_test;
 mod state;
 #[cfg(feature = "native")]
 mod timing;

@@ -1,5 +1,8 @@
 use serde::{Deserialize, Serialize};
 
+use super::quirks;
+use crate::DType;
+
 /// What the choice of kernels needs to know of a device. Plain data: a program can be lowered for a device that is
 /// elsewhere.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,6 +17,37 @@ pub struct Profile {
     pub shader_f16: bool,
     /// Subgroup operations, with the smallest and largest subgroup size; `None` without the feature.
     pub subgroup: Option<(u32, u32)>,
+    /// The small products that subgroups of this device do on units made for them.
+    #[serde(default)]
+    pub cooperative_matrices: Vec<CooperativeMatrix>,
+    /// Those that the device has as well, but that failed the test when it was opened, and what was wrong.
+    #[serde(default)]
+    pub cooperative_matrix_faults: Vec<(CooperativeMatrix, String)>,
+}
+
+/// A product of small matrices that the invocations of a subgroup do together: `c [m n] += a [m k] · b [k n]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CooperativeMatrix {
+    /// Rows of a and c.
+    pub m: u32,
+    /// Columns of b and c.
+    pub n: u32,
+    /// Columns of a, rows of b.
+    pub k: u32,
+    /// The dtype of a and b.
+    pub ab: DType,
+    /// The dtype of c.
+    pub c: DType,
+}
+
+/// f16 with f32 sums: what kernels use.
+pub(crate) const HALVES: [DType; 2] = [DType::F16, DType::F32];
+
+impl CooperativeMatrix {
+    /// The same size everywhere, the dtypes of a and b and of c.
+    pub fn square(size: u32, [ab, c]: [DType; 2]) -> Self {
+        CooperativeMatrix { m: size, n: size, k: size, ab, c }
+    }
 }
 
 /// What kind of processor an adapter is; kernels that suit a GPU and a CPU differ completely.
@@ -53,10 +87,12 @@ impl Profile {
     /// in Mesa's `lp_bld_limits.h`); entering a loop costs one. Loops that the driver unrolls don't count, but that can't be
     /// relied on. A variant that could take more has to share out its work or be refused.
     pub fn loop_rounds(&self) -> Option<u64> {
-        match self.kind {
-            AdapterKind::Cpu => Some(65_535),
-            AdapterKind::Gpu => None,
-        }
+        quirks::LOOPS_END.applies(self).then_some(65_535)
+    }
+
+    /// The size of every subgroup of every dispatch, if there is only one.
+    pub fn fixed_subgroup(&self) -> Option<u32> {
+        self.subgroup.filter(|_| !quirks::VARYING_SUBGROUPS.applies(self)).map(|(size, _)| size)
     }
 
     /// The least that any WebGPU device offers: no optional feature, and every limit at its default.
@@ -75,6 +111,8 @@ impl Profile {
             },
             shader_f16: false,
             subgroup: None,
+            cooperative_matrices: Vec::new(),
+            cooperative_matrix_faults: Vec::new(),
         }
     }
 }

@@ -219,7 +219,12 @@ pub(crate) fn translates(source: &Source) {
     let module =
         naga::front::wgsl::parse_str(&source.wgsl).unwrap_or_else(|e| fail("naga", e.emit_to_string(&source.wgsl)));
     // Offered wherever WebGPU is.
-    let capabilities = naga::valid::Capabilities::default() | naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let mut capabilities = naga::valid::Capabilities::default() | naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    // Chosen only where the device has f16 in shaders and cooperative matrices, for which Metal has a newer language, HLSL none.
+    let cooperative = source.wgsl.contains("\nenable wgpu_cooperative_matrix;");
+    if cooperative {
+        capabilities |= naga::valid::Capabilities::SHADER_FLOAT16 | naga::valid::Capabilities::COOPERATIVE_MATRIX;
+    }
     let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities);
     if source.wgsl.contains("subgroup") {
         validator = naga::valid::Validator::new(
@@ -233,9 +238,15 @@ pub(crate) fn translates(source: &Source) {
     let info = validator.validate(&module).unwrap_or_else(|e| fail("naga", e.emit_to_string(&source.wgsl)));
     naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), None)
         .unwrap_or_else(|e| fail("SPIR-V", e.to_string()));
-    let msl = naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
+    let mut msl = naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
+    if cooperative {
+        msl.lang_version = (3, 1);
+    }
     naga::back::msl::write_string(&module, &info, &msl, &naga::back::msl::PipelineOptions::default())
         .unwrap_or_else(|e| fail("MSL", e.to_string()));
+    if cooperative {
+        return;
+    }
     let mut hlsl = String::new();
     let options = naga::back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };
     naga::back::hlsl::Writer::new(&mut hlsl, &options, &naga::back::hlsl::PipelineOptions::default())

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Axis, MatmulProblem, View,
+    coop::Coop,
     slots::Stage,
     variant::{self, MEDIUM, Share, Variant},
 };
@@ -15,8 +16,10 @@ use crate::{
 impl Variant {
     /// The dispatches, or why there can be none.
     pub(super) fn kernel(self, problem: &MatmulProblem, profile: &Profile) -> Result<Kernel> {
+        let refused =
+            |reason: String| Error::NoVariant { family: "matmul", reasons: vec![format!("{}: {reason}", self.name())] };
         if let Some(reason) = self.refusal(problem, profile) {
-            return Err(Error::NoVariant { family: "matmul", reasons: vec![format!("{}: {reason}", self.name())] });
+            return Err(refused(reason));
         }
         let plan = Plan { problem, profile, name: self.name(), stage: problem.stage() };
         match self {
@@ -36,6 +39,10 @@ impl Variant {
                 plan.kernel(source, tiles.div_ceil(WG), problem.k)
             }
             Variant::Tiled(tile) => plan.kernel(problem.tiled(tile, plan.stage)?, tile.count(problem), problem.k),
+            Variant::Coop(size) => {
+                let coop = Coop::of(size, problem, profile).map_err(refused)?;
+                plan.kernel(coop.source(problem, plan.stage)?, coop.count(problem), problem.k)
+            }
             Variant::SplitK => {
                 let part = problem.split();
                 let parts = problem.k.div_ceil(part);

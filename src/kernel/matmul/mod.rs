@@ -2,6 +2,7 @@
 //!
 //! `out = activation(scale · (a · b) + bias) + residual`, with `a [batch… M K]`, `b [batch… K N]`, `out [batch… M N]`.
 
+mod coop;
 mod launch;
 mod slots;
 mod variant;

@@ -36,7 +36,7 @@ impl MatmulProblem {
     }
 
     /// The slots of parameters and result, which every shader of the family has.
-    fn result(&self, name: &'static str, template: &'static str, stage: Stage) -> Specialization {
+    pub(super) fn result(&self, name: &'static str, template: &'static str, stage: Stage) -> Specialization {
         let slots = Specialization::new(name, template).value("BATCH_AXES", self.batch.len());
         if stage == Stage::Sums {
             return slots;

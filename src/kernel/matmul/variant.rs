@@ -1,6 +1,6 @@
 //! The variants: shaders, tile shapes, and which of them suits a problem on a device.
 
-use super::{B, MatmulProblem, slots::Stage};
+use super::{B, MatmulProblem, coop::Coop, slots::Stage};
 use crate::{
     DType, Error, Result,
     kernel::{AdapterKind, Candidate, Profile},
@@ -15,6 +15,8 @@ pub(super) enum Variant {
     Register,
     /// Tiles in workgroup memory.
     Tiled(&'static Tile),
+    /// Matrices of this many rows and columns that subgroups multiply.
+    Coop(u32),
     /// Tiles over parts of the sum, which a second dispatch adds up.
     SplitK,
     /// Up to eight rows: b is read once.
@@ -54,7 +56,7 @@ const SMALL: Tile = Tile { name: "tiled_32x32", rows: 32, columns: 32, quads: 4,
 /// Rows that [`Variant::Vec`] takes.
 const VEC_ROWS: usize = 8;
 /// Workgroups that occupy a large GPU; with fewer, smaller tiles or cut sums do better.
-const FULL: usize = 128;
+pub(super) const FULL: usize = 128;
 /// Terms of a sum that is worth cutting, and of its shortest part.
 const LONG: usize = 1024;
 const PART: usize = 256;
@@ -89,8 +91,10 @@ impl Tile {
 }
 
 impl Variant {
-    const ALL: [Variant; 9] = [
+    const ALL: [Variant; 11] = [
         Variant::Vec,
+        Variant::Coop(16),
+        Variant::Coop(8),
         Variant::SplitK,
         Variant::Tiled(&LARGE),
         Variant::Tiled(&MEDIUM),
@@ -113,6 +117,8 @@ impl Variant {
             Variant::Plain => "plain",
             Variant::Register => "register",
             Variant::Tiled(tile) => tile.name,
+            Variant::Coop(16) => "coop_16x16",
+            Variant::Coop(_) => "coop_8x8",
             Variant::SplitK => "split_k",
             Variant::Vec => "vec",
             Variant::Panel(Share::Broadcast) => "panel",
@@ -128,6 +134,9 @@ impl Variant {
             Variant::Tiled(tile) if *tile == LARGE => "the most work per byte, where its tiles occupy the GPU",
             Variant::Tiled(tile) if *tile == MEDIUM => "where larger tiles would leave the GPU idle",
             Variant::Tiled(_) => "for small results",
+            Variant::Coop(_) => {
+                "f16 operands: the GPU's units for small matrices, several times faster than its others"
+            }
             Variant::SplitK => "few tiles and a long sum: its parts are summed side by side",
             Variant::Vec => "few rows: bound by the reading of b, which it reads once",
             Variant::Panel(Share::Broadcast) => {
@@ -172,6 +181,7 @@ impl Variant {
         }
         match self {
             Variant::Plain | Variant::Register => fits(WG, 0),
+            Variant::Coop(size) => Coop::of(size, problem, profile).err(),
             Variant::Tiled(tile) => fits(tile.invocations(), tile.workgroup_bytes()),
             Variant::SplitK => {
                 if problem.k.div_ceil(problem.split()) < 2 {
@@ -222,6 +232,7 @@ impl Variant {
                 let part = problem.split() as u64;
                 part / 4 + k / part.max(1) + REST
             }
+            Variant::Coop(size) => k / u64::from(size) + REST,
             Variant::Panel(_) => k.div_ceil(u64::from(problem.panel_depth())) * (PANEL_ROWS as u64 + PANEL_REST) + REST,
         }
     }
@@ -258,9 +269,10 @@ fn on_gpu(variant: Variant, problem: &MatmulProblem) -> usize {
     let idle = |tile: &Tile| tile.count(problem) < FULL;
     match variant {
         Variant::Vec => 0,
-        Variant::SplitK if idle(&MEDIUM) && problem.k >= LONG => 1,
-        Variant::Tiled(tile) if !idle(tile) => 2,
-        Variant::Tiled(tile) => 3 + tile.columns as usize,
+        Variant::Coop(_) => 1,
+        Variant::SplitK if idle(&MEDIUM) && problem.k >= LONG => 2,
+        Variant::Tiled(tile) if !idle(tile) => 3,
+        Variant::Tiled(tile) => 4 + tile.columns as usize,
         Variant::SplitK => 1000,
         Variant::Register | Variant::Plain | Variant::Panel(_) => 1001,
     }
@@ -277,6 +289,8 @@ fn on_cpu(variant: Variant, problem: &MatmulProblem) -> usize {
         Variant::Tiled(_) => 4,
         Variant::Plain => 5,
         Variant::SplitK => 6,
+        // For tests: see the quirk.
+        Variant::Coop(_) => 7,
     }
 }
 

@@ -1,0 +1,84 @@
+//! What is odd about devices and drivers, in one table: what it is, where, and what the kernels do about it.
+
+use super::{AdapterKind, Profile};
+
+/// A property of a device or driver that kernels and their choice have to heed.
+#[derive(Clone, Copy, Debug)]
+pub struct Quirk {
+    /// A name for messages.
+    pub name: &'static str,
+    /// What it is, and what is done about it.
+    pub what: &'static str,
+    has: fn(&Profile) -> bool,
+}
+
+impl Quirk {
+    /// Whether a device has it, as far as its profile tells.
+    pub fn applies(&self, profile: &Profile) -> bool {
+        (self.has)(profile)
+    }
+}
+
+/// llvmpipe ends loops.
+pub(super) const LOOPS_END: Quirk = Quirk {
+    name: "loops end",
+    what: "llvmpipe leaves all loops of an invocation after 65,535 rounds, nested ones counted together, and the result is wrong \
+           without a word (LP_MAX_TGSI_LOOP_ITERATIONS); kernels count theirs on the host, and share out their work or are \
+           refused. Taken for true of every software adapter",
+    has: |profile| profile.kind == AdapterKind::Cpu,
+};
+
+/// Subgroups of no fixed size.
+pub(super) const VARYING_SUBGROUPS: Quirk = Quirk {
+    name: "varying subgroups",
+    what: "the size of a subgroup may be another in each dispatch, and nothing can ask for one: kernels that need it fixed are refused",
+    has: |profile| profile.subgroup.is_some_and(|(least, most)| least != most),
+};
+
+/// Cooperative matrices in software.
+pub(super) const SLOW_COOPERATIVE_MATRICES: Quirk = Quirk {
+    name: "slow cooperative matrices",
+    what: "a software adapter has no units for them, and kernels made for it are several times faster: never chosen there, but \
+           they can be forced",
+    has: |profile| profile.kind == AdapterKind::Cpu && !profile.cooperative_matrices.is_empty(),
+};
+
+/// Cooperative matrices that failed their self-test.
+pub(super) const WRONG_COOPERATIVE_MATRICES: Quirk = Quirk {
+    name: "wrong cooperative matrices",
+    what: "a product of known result came out wrong, or differently each time, when the device was opened: they are not used",
+    has: |profile| !profile.cooperative_matrix_faults.is_empty(),
+};
+
+/// What any device may do, because WGSL lets it.
+const LOOSE_FLOATS: Quirk = Quirk {
+    name: "loose floats",
+    what: "shaders may assume that there is no infinity and no NaN, may flush subnormals, and may truncate in pack2x16float; \
+           tanh may overflow, and pow(x, 2) be NaN for x < 0: masks are tested by bits, narrow floats rounded in integers, and \
+           functions with such ends written out",
+    has: |_| true,
+};
+
+/// Every quirk that is known and heeded.
+pub const QUIRKS: [Quirk; 5] =
+    [LOOPS_END, VARYING_SUBGROUPS, SLOW_COOPERATIVE_MATRICES, WRONG_COOPERATIVE_MATRICES, LOOSE_FLOATS];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{CooperativeMatrix, profile::HALVES};
+
+    #[test]
+    fn each_quirk_applies_where_it_says() {
+        let names = |profile: &Profile| -> Vec<&str> {
+            QUIRKS.iter().filter(|quirk| quirk.applies(profile)).map(|quirk| quirk.name).collect()
+        };
+        let matrix = CooperativeMatrix::square(16, HALVES);
+        let gpu = Profile { cooperative_matrices: vec![matrix], ..Profile::portable() };
+        assert_eq!(names(&gpu), ["loose floats"]);
+        let software = Profile { kind: AdapterKind::Cpu, subgroup: Some((4, 32)), ..gpu.clone() };
+        assert_eq!(names(&software), ["loops end", "varying subgroups", "slow cooperative matrices", "loose floats"]);
+        let wrong = Profile { cooperative_matrix_faults: vec![(matrix, "3 for 4".into())], ..gpu };
+        assert_eq!(names(&wrong), ["wrong cooperative matrices", "loose floats"]);
+    }
+}
