@@ -90,6 +90,18 @@ fn load_a4(i: vec4<u32>) -> vec4<f32> { return vec4<f32>(a[i.x], a[i.y], a[i.z],
 fn load_b(i: u32) -> f32 { return b[i]; }
 // @slot load_b4: four elements, of one word where b_word is as long
 fn load_b4(i: vec4<u32>) -> vec4<f32> { return vec4<f32>(b[i.x], b[i.y], b[i.z], b[i.w]); }
+// Of a b of few bits: the scales and zero points of groups of a column.
+// @region SCALES
+alias scales_word = f32; // @slot scales_word: f32 | u32 (two halves)
+@group(0) @binding(7) var<storage, read> scales: array<scales_word>; // (N, K / group)
+// @slot load_scales: one element
+fn load_scales(i: u32) -> f32 { return scales[i]; }
+// @end
+// @region ZEROS
+@group(0) @binding(8) var<storage, read> zeros: array<u32>; // (N, K / group) of few bits
+// @slot load_zeros: one element
+fn load_zeros(i: u32) -> f32 { return f32(zeros[i]); }
+// @end
 // @slot load_b4x4: four rows of four columns from element `i` on; `k` and `n` step to rows and columns
 fn load_b4x4(i: u32, k: vec4<u32>, n: vec4<u32>) -> mat4x4<f32> { return mat4x4<f32>(load_b4(i + k.x + n), load_b4(i + k.y + n), load_b4(i + k.z + n), load_b4(i + k.w + n)); }
 // [end]
@@ -115,6 +127,14 @@ fn bf16_bits(x: f32) -> u32 {
 // @end
 
 // [block matmul_result]
+// Of a b of few bits with a scale for each column.
+// @region FACTOR
+alias factor_word = f32; // @slot factor_word: f32 | u32 (two halves)
+@group(0) @binding(9) var<storage, read> factor: array<factor_word>; // (N)
+// @slot load_factor: one element
+fn load_factor(i: u32) -> f32 { return factor[i]; }
+// @end
+
 alias bias_word = f32; // @slot bias_word: f32 | vec4<f32> | u32 (two halves) | vec2<u32>
 alias residual_word = f32; // @slot residual_word: f32 | vec4<f32> | u32 (two halves) | vec2<u32>
 alias out_word = f32; // @slot out_word: f32 | vec4<f32> | u32 (two halves) | vec2<u32>
@@ -141,6 +161,9 @@ fn activation(x: f32) -> f32 { return x; }
 // The element at (m, n) of a product that starts at `at`.
 fn epilogue(product: f32, at: vec4<u32>, m: u32, n: u32) -> f32 {
   var x = p.scale * product;
+  // @region FACTOR
+  x *= load_factor(n);
+  // @end
   // @region BIAS
   x += load_bias(at.z + m * p.bias_m + n * p.bias_n);
   // @end
@@ -155,6 +178,9 @@ fn epilogue(product: f32, at: vec4<u32>, m: u32, n: u32) -> f32 {
 fn epilogue4(product: vec4<f32>, at: vec4<u32>, m: u32, n: u32) -> vec4<f32> {
   let columns = four(n, p.N);
   var x = p.scale * product;
+  // @region FACTOR
+  x *= vec4<f32>(load_factor(columns.x), load_factor(columns.y), load_factor(columns.z), load_factor(columns.w));
+  // @end
   // @region BIAS
   x += load_bias4(at.z + m * p.bias_m + columns * p.bias_n);
   // @end

@@ -86,6 +86,14 @@ fn bf16_bits(x: f32) -> u32 {
 // @end
 
 // [block matmul_result]
+// Of a b of few bits with a scale for each column.
+// @region FACTOR
+alias factor_word = f32; // @slot factor_word: f32 | u32 (two halves)
+@group(0) @binding(9) var<storage, read> factor: array<factor_word>; // (N)
+// @slot load_factor: one element
+fn load_factor(i: u32) -> f32 { return factor[i]; }
+// @end
+
 alias bias_word = f32; // @slot bias_word: f32 | vec4<f32> | u32 (two halves) | vec2<u32>
 alias residual_word = f32; // @slot residual_word: f32 | vec4<f32> | u32 (two halves) | vec2<u32>
 alias out_word = f32; // @slot out_word: f32 | vec4<f32> | u32 (two halves) | vec2<u32>
@@ -112,6 +120,9 @@ fn activation(x: f32) -> f32 { return x; }
 // The element at (m, n) of a product that starts at `at`.
 fn epilogue(product: f32, at: vec4<u32>, m: u32, n: u32) -> f32 {
   var x = p.scale * product;
+  // @region FACTOR
+  x *= load_factor(n);
+  // @end
   // @region BIAS
   x += load_bias(at.z + m * p.bias_m + n * p.bias_n);
   // @end
@@ -126,6 +137,9 @@ fn epilogue(product: f32, at: vec4<u32>, m: u32, n: u32) -> f32 {
 fn epilogue4(product: vec4<f32>, at: vec4<u32>, m: u32, n: u32) -> vec4<f32> {
   let columns = four(n, p.N);
   var x = p.scale * product;
+  // @region FACTOR
+  x *= vec4<f32>(load_factor(columns.x), load_factor(columns.y), load_factor(columns.z), load_factor(columns.w));
+  // @end
   // @region BIAS
   x += load_bias4(at.z + m * p.bias_m + columns * p.bias_n);
   // @end

@@ -50,7 +50,7 @@ pub mod workloads;
 
 pub use error::{Error, Result};
 pub use graph::{Graph, ValueId};
-pub use tensor::{DType, Data, Layout, Shape, Tensor, safetensors};
+pub use tensor::{DType, Data, Layout, Shape, Tensor, quantize, safetensors};
 
 /// The examples of the README are compiled and run with the tests.
 #[cfg(doctest)]

@@ -70,6 +70,7 @@ families!(
     attention_merge,
     concat,
     copy,
+    dequantize,
     gather,
     matmul,
     norm,

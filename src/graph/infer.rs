@@ -1,7 +1,7 @@
 use super::{Binary, Op, Reduce, Unary};
 use crate::{
     Error, Result,
-    tensor::{DType, Shape},
+    tensor::{DType, Shape, quantize::Packing},
 };
 
 pub(super) type Operand<'a> = (DType, &'a Shape);
@@ -135,6 +135,7 @@ pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
             }
             one(dtype, data[..*axis].iter().chain(indices.iter()).chain(&data[axis + 1..]).copied().collect())
         }
+        Op::Dequantize(packing) => dequantize(operands, *packing),
         Op::Rotary { .. } => rotary(operands),
         Op::Append { axis, .. } => append(operands, *axis),
         Op::AppendPaged => append_paged(operands),
@@ -152,6 +153,8 @@ fn check_count(op: &Op, given: usize) -> Result<()> {
         Op::Matmul { .. } | Op::Binary { .. } => (2, "a, b".into()),
         Op::Where => (3, "condition, a, b".into()),
         Op::Gather { .. } => (2, "data, indices".into()),
+        Op::Dequantize(packing) if packing.zero => (3, "words, scale, zero".into()),
+        Op::Dequantize(_) => (2, "words, scale".into()),
         Op::Rotary { .. } => (4, "x, cos, sin, positions".into()),
         Op::Append { .. } => (3, "cache, update, positions".into()),
         Op::AppendPaged => (4, "pages, update, positions, table".into()),
@@ -206,6 +209,30 @@ fn in_rank(op: &str, axis: usize, shape: &Shape) -> Result<()> {
 fn reduced(shape: &Shape, axes: &[usize], keep: bool) -> Shape {
     let sizes = shape.iter().enumerate();
     sizes.filter_map(|(axis, &size)| if !axes.contains(&axis) { Some(size) } else { keep.then_some(1) }).collect()
+}
+
+fn dequantize(operands: &[Operand<'_>], packing: Packing) -> Result<Vec<(DType, Shape)>> {
+    const OP: &str = "dequantize";
+    packing.check()?;
+    let (words, scale) = (operands[0], float(OP, "scale", operands[1])?);
+    let &[rows, _] = &words.1[..] else {
+        return Err(Error::op(OP, format!("`words` is {}, expected [rows, {}]", words.1, packing.words())));
+    };
+    let mut expected = vec![("words", words.1, Shape::from([rows, packing.words()]))];
+    expected.push(("scale", scale.1, Shape::from([rows, packing.groups()])));
+    expected.extend(operands.get(2).map(|zero| ("zero", zero.1, Shape::from([packing.zero_words(rows)]))));
+    for (name, &(dtype, _)) in [("words", &words)].into_iter().chain(operands.get(2).map(|zero| ("zero", zero))) {
+        if dtype != DType::U32 {
+            return Err(Error::dtype(OP, name, dtype, "u32"));
+        }
+    }
+    match expected.iter().find(|(_, shape, expected)| *shape != expected) {
+        None => Ok(vec![(DType::F32, [rows, packing.columns].into())]),
+        Some((name, shape, expected)) => Err(Error::op(
+            OP,
+            format!("`{name}` is {shape}, {packing} of {} columns needs {expected}", packing.columns),
+        )),
+    }
 }
 
 fn matmul(operands: &[Operand<'_>], transpose_a: bool, transpose_b: bool) -> Result<Vec<(DType, Shape)>> {

@@ -33,6 +33,7 @@ mod known;
 mod mask;
 mod op;
 mod print;
+mod quantize;
 mod trace;
 mod verify;
 mod weights;
@@ -45,6 +46,7 @@ pub use function::{Function, FunctionKind, MaskMod, MaskTwin, Pair, ScoreMod, Sc
 pub use infer::infer;
 pub use mask::{AttentionArgs, Mask};
 pub use op::{Binary, Op, Reduce, Unary};
+pub use quantize::{QuantizedParameter, QuantizedValue};
 pub use weights::ScoreStage;
 
 use crate::{

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Attention;
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, Shape, Tensor, quantize::Packing};
 
 /// What a node computes. Operands are listed as `name [shape]`; `[…]` stands for any leading axes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -158,6 +158,9 @@ pub enum Op {
         axis: usize,
     },
 
+    /// `words u32 [rows, …], scale [rows, groups], [zero u32] → f32 [rows, columns]`: a weight that lies in few bits, as the
+    /// [`Packing`] describes: `w[n, k] = scale[n, k / group] · (q[n, k] − zero[n, k / group])`.
+    Dequantize(Packing),
     /// Rotary position embedding: `x [B, H, T, D], cos [P, R/2], sin [P, R/2], positions i32 [B, T] → [B, H, T, D]`. The first
     /// R features of a row at position p turn pairwise by the angle whose cosine and sine are row p of the tables:
     /// `(a, b) → (a·cos − b·sin, b·cos + a·sin)`; the others stay. A position out of range takes the nearest row.
@@ -458,6 +461,7 @@ impl Op {
             Op::Broadcast { .. } => "broadcast",
             Op::Pad { .. } => "pad",
             Op::Gather { .. } => "gather",
+            Op::Dequantize(_) => "dequantize",
             Op::Rotary { .. } => "rotary",
             Op::Append { .. } => "append",
             Op::AppendPaged => "append_paged",

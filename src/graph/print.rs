@@ -136,6 +136,7 @@ fn options(op: &Op) -> Vec<String> {
         Op::Argmax { axis, keep, last } => {
             vec![Some(format!("axis={axis}")), flag("keep", *keep), flag("last", *last)]
         }
+        Op::Dequantize(packing) => vec![Some(packing.to_string())],
         Op::Rotary { interleaved } => vec![flag("interleaved", *interleaved)],
         Op::Append { axis, circular } => vec![Some(format!("axis={axis}")), flag("circular", *circular)],
         Op::Permute { order } => vec![Some(format!("order={order:?}"))],

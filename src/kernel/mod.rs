@@ -11,6 +11,7 @@ mod attention;
 mod attention_merge;
 mod axes;
 mod copy;
+mod dequantize;
 mod gather;
 mod matmul;
 mod norm;
@@ -32,6 +33,7 @@ pub use argmax::ArgmaxProblem;
 pub use attention::{AttentionDTypes, AttentionProblem};
 pub use attention_merge::AttentionMergeProblem;
 pub use copy::{ConcatProblem, CopyProblem, PadProblem};
+pub use dequantize::DequantizeProblem;
 pub use gather::GatherProblem;
 pub use matmul::{Epilogue, MatmulDTypes, MatmulProblem};
 pub use norm::{NormKind, NormProblem};
@@ -46,13 +48,14 @@ pub use specialize::{Source, Specialization};
 use crate::{DType, Result};
 
 /// The names of all families.
-pub const FAMILIES: [&str; 14] = [
+pub const FAMILIES: [&str; 15] = [
     "append",
     "argmax",
     "attention",
     "attention_merge",
     "concat",
     "copy",
+    "dequantize",
     "gather",
     "matmul",
     "norm",

@@ -14,6 +14,7 @@ use crate::{
     DType, Graph, Shape, ValueId,
     graph::{Attention, AttentionOperand, Binary, Node, NodeId, Op, Reduce, Unary},
     kernel::{Arg, Instr, NormKind, PointwiseProblem, Profile},
+    quantize::Packing,
 };
 
 /// Nodes that are one kernel, and what it reads and writes.
@@ -33,19 +34,55 @@ pub(super) struct Unit {
 /// What a unit's kernel does.
 #[derive(Debug)]
 pub(super) enum Kind {
-    Matmul { transpose_a: bool, transpose_b: bool, epilogue: Epilogue },
-    Attention { options: Attention, lse: bool, status: bool },
+    /// With a packing, b is in few bits: its words, scale and zero points stand in its place among the inputs.
+    Matmul {
+        transpose_a: bool,
+        transpose_b: bool,
+        packing: Option<Packing>,
+        epilogue: Epilogue,
+    },
+    Attention {
+        options: Attention,
+        lse: bool,
+        status: bool,
+    },
     Norm(Norm),
-    Softmax { log: bool, axis: usize, scale: f32 },
-    Reduce { function: Reduce, axes: Vec<usize> },
-    Argmax { axis: usize, last: bool },
-    Concat { axis: usize },
-    Pad { before: Vec<usize>, after: Vec<usize>, value: f64 },
-    Gather { axis: usize },
-    Rotary { interleaved: bool },
-    Append { axis: usize, circular: bool },
+    Softmax {
+        log: bool,
+        axis: usize,
+        scale: f32,
+    },
+    Reduce {
+        function: Reduce,
+        axes: Vec<usize>,
+    },
+    Argmax {
+        axis: usize,
+        last: bool,
+    },
+    Concat {
+        axis: usize,
+    },
+    Pad {
+        before: Vec<usize>,
+        after: Vec<usize>,
+        value: f64,
+    },
+    Gather {
+        axis: usize,
+    },
+    Dequantize(Packing),
+    Rotary {
+        interleaved: bool,
+    },
+    Append {
+        axis: usize,
+        circular: bool,
+    },
     AppendPaged,
-    AttentionMerge { lse: bool },
+    AttentionMerge {
+        lse: bool,
+    },
     Pointwise(Vec<Instr>),
 }
 
@@ -54,6 +91,8 @@ impl Kind {
     pub(super) fn takes_strides(&self, input: usize) -> bool {
         match self {
             Kind::Rotary { .. } => input == 0,
+            Kind::Matmul { packing: Some(packing), .. } => !(1..=2 + usize::from(packing.zero)).contains(&input),
+            Kind::Dequantize(_) => false,
             Kind::Append { .. } | Kind::AppendPaged => input == 1,
             Kind::AttentionMerge { .. } => false,
             Kind::Attention { options, .. } => {
@@ -176,10 +215,12 @@ impl Fusion<'_> {
         }
         let mut inputs = node.inputs.clone();
         inputs.extend([epilogue.bias, epilogue.residual].into_iter().flatten());
+        let mut packing = None;
         if self.fuse {
             inputs.iter_mut().for_each(|input| self.read_narrow(input, result));
+            packing = self.read_packed(&mut inputs, transpose_b, result);
         }
-        let kind = Kind::Matmul { transpose_a, transpose_b, epilogue };
+        let kind = Kind::Matmul { transpose_a, transpose_b, packing, epilogue };
         self.units.push(Unit { kind, inputs, outputs: vec![result], computes, at });
     }
 
@@ -198,6 +239,22 @@ impl Fusion<'_> {
         }
     }
 
+    /// Lets the matmul that computes `result` read a transposed b in few bits.
+    fn read_packed(&mut self, inputs: &mut Vec<ValueId>, transpose_b: bool, result: ValueId) -> Option<Packing> {
+        let graph = self.survey.graph;
+        let id = graph.value(inputs[1]).node;
+        let node = graph.node(id);
+        let Op::Dequantize(packing) = node.op else { return None };
+        if !transpose_b {
+            return None;
+        }
+        self.bypassed[id.index()] += 1;
+        let words = self.survey.quote(node.inputs[0]);
+        inputs.splice(1..2, node.inputs.iter().copied());
+        self.note(RULE_MATMUL, result, true, format!("reads {words} as {packing} and widens it itself"));
+        Some(packing)
+    }
+
     /// Whether every reader of a node's result reads its operand instead.
     fn is_bypassed(&self, id: NodeId) -> bool {
         let result = self.survey.graph.node(id).outputs[0];
@@ -209,7 +266,7 @@ impl Fusion<'_> {
     fn single(&mut self, id: NodeId) {
         let graph = self.survey.graph;
         let node = graph.node(id);
-        if self.taken[id.index()] {
+        if self.taken[id.index()] || self.is_bypassed(id) {
             return;
         }
         let kind = match &node.op {
@@ -232,6 +289,7 @@ impl Fusion<'_> {
                 Kind::Pad { before: before.clone(), after: after.clone(), value: *value }
             }
             Op::Gather { axis } => Kind::Gather { axis: *axis },
+            Op::Dequantize(packing) => Kind::Dequantize(*packing),
             Op::Rotary { interleaved } => Kind::Rotary { interleaved: *interleaved },
             Op::Append { axis, circular } => Kind::Append { axis: *axis, circular: *circular },
             Op::AppendPaged => Kind::AppendPaged,

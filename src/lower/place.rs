@@ -11,8 +11,8 @@ use crate::{
     graph::{AttentionOperand, Op},
     kernel::{
         AppendProblem, ArgmaxProblem, AttentionDTypes, AttentionMergeProblem, AttentionProblem, ConcatProblem,
-        CopyProblem, Epilogue, GatherProblem, MatmulDTypes, MatmulProblem, NormProblem, PadProblem, PointwiseProblem,
-        Problem, Profile, ReduceProblem, RotaryProblem, SoftmaxProblem, buffer_bytes,
+        CopyProblem, DequantizeProblem, Epilogue, GatherProblem, MatmulDTypes, MatmulProblem, NormProblem, PadProblem,
+        PointwiseProblem, Problem, Profile, ReduceProblem, RotaryProblem, SoftmaxProblem, buffer_bytes,
     },
 };
 
@@ -348,13 +348,16 @@ fn problem(survey: &Survey<'_>, unit: &Unit, inputs: &[Layout], out: &Layout) ->
     let dtype = |i: usize| graph.dtype(unit.inputs[i]);
     let x = || inputs[0].clone();
     Ok(match &unit.kind {
-        Kind::Matmul { transpose_a, transpose_b, epilogue } => {
+        Kind::Matmul { transpose_a, transpose_b, packing, epilogue } => {
+            let unpacked = packing.map(|packing| Layout::contiguous([inputs[1].shape[0], packing.columns]));
+            let b = unpacked.as_ref().unwrap_or(&inputs[1]);
+            let first = 2 + packing.map_or(0, |packing| 1 + usize::from(packing.zero));
             let rows = inputs[0].shape.rank() > 1;
-            let columns = inputs[1].shape.rank() > 1;
+            let columns = b.shape.rank() > 1;
             let a = if rows { matrix(&inputs[0], *transpose_a) } else { with_axis(&inputs[0], 0) };
-            let b = if columns { matrix(&inputs[1], *transpose_b) } else { with_axis(&inputs[1], 1) };
+            let b = if columns { matrix(b, *transpose_b) } else { with_axis(b, 1) };
             // Bias and residual with the axes that the product of a vector lacks.
-            let mut others = inputs[2..].iter().map(|layout| {
+            let mut others = inputs[first..].iter().map(|layout| {
                 let mut layout = layout.broadcast(&out.shape);
                 if !columns {
                     layout = with_axis(&layout, layout.shape.rank());
@@ -367,16 +370,20 @@ fn problem(survey: &Survey<'_>, unit: &Unit, inputs: &[Layout], out: &Layout) ->
                 activation: epilogue.activation,
                 residual: epilogue.residual.and_then(|_| others.next()),
             };
-            let mut extra = (2..).map(|i| unit.inputs.get(i).map_or(DType::F32, |&value| graph.dtype(value)));
+            let mut extra = (first..).map(|i| unit.inputs.get(i).map_or(DType::F32, |&value| graph.dtype(value)));
             let mut other = |layout: &Option<Layout>| layout.as_ref().and_then(|_| extra.next()).unwrap_or(DType::F32);
             let dtypes = MatmulDTypes {
                 a: dtype(0),
-                b: dtype(1),
+                b: if packing.is_some() { DType::F32 } else { dtype(1) },
                 bias: other(&epilogue.bias),
                 residual: other(&epilogue.residual),
                 out: graph.dtype(unit.outputs[0]),
             };
-            Box::new(MatmulProblem::new(&a, &b, epilogue)?.stored_as(dtypes)?)
+            let problem = MatmulProblem::new(&a, &b, epilogue)?.stored_as(dtypes)?;
+            match packing {
+                None => Box::new(problem),
+                Some(packing) => Box::new(problem.quantized(*packing, dtype(2))?),
+            }
         }
         Kind::Attention { options, lse, status } => {
             let [q, k, v] = [0, 1, 2].map(|i| inputs[i].clone());
@@ -412,6 +419,9 @@ fn problem(survey: &Survey<'_>, unit: &Unit, inputs: &[Layout], out: &Layout) ->
             after: after.clone(),
             value: *value,
         }),
+        &Kind::Dequantize(packing) => {
+            Box::new(DequantizeProblem { packing, rows: inputs[0].shape[0], scales: dtype(1) })
+        }
         &Kind::Rotary { interleaved } => {
             Box::new(RotaryProblem { x: x(), table: inputs[1].shape.clone(), interleaved })
         }

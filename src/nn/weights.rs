@@ -15,6 +15,7 @@ use serde::Deserialize;
 use crate::{
     DType, Data, Error, Graph, Result, Shape, Tensor,
     gpu::{Gpu, Parameters, wgpu},
+    graph::QuantizedParameter,
     tensor::safetensors::decode,
 };
 
@@ -163,11 +164,21 @@ impl Weights {
         Ok(Weights { entries, ..self })
     }
 
-    /// Compares with the parameters of a graph: every missing, unexpected and mis-shaped tensor in one error.
+    /// Compares with the parameters of a graph: every missing, unexpected and mis-shaped tensor in one error. For a weight of
+    /// few bits ([`Graph::quantized`]) either its tensors are there, or the weight itself, which is then quantised.
     pub fn check(&self, graph: &Graph) -> Result<()> {
         let (mut missing, mut shapes) = (Vec::new(), Vec::new());
         let mut expected = std::collections::BTreeSet::new();
-        for (name, value) in graph.parameters() {
+        let quantized = self.to_quantize(graph)?;
+        for weight in &quantized {
+            expected.insert(weight.name.as_str());
+            let (found, needed) = (&self.entries[&weight.name].shape, Shape::from([weight.rows, weight.columns]));
+            if *found != needed {
+                shapes.push(format!("{}: the file has {found}, the graph needs {needed}", weight.name));
+            }
+        }
+        let made: Vec<String> = quantized.iter().flat_map(QuantizedParameter::names).collect();
+        for (name, value) in graph.parameters().filter(|(name, _)| !made.iter().any(|made| made == name)) {
             expected.insert(name);
             match self.entries.get(name) {
                 None => missing.push(graph.describe(value)),
@@ -212,23 +223,50 @@ impl Weights {
         decode(name, entry.dtype, &entry.shape, &bytes)
     }
 
-    /// Uploads what a graph's parameters need, one tensor at a time, converted to their dtypes. The names must fit:
-    /// see [`Weights::check`].
+    /// The weights of few bits of a graph that are not in the files as such, but as they were.
+    fn to_quantize(&self, graph: &Graph) -> Result<Vec<QuantizedParameter>> {
+        let mut weights = graph.quantized_parameters()?;
+        weights.retain(|weight| {
+            self.entries.contains_key(&weight.name)
+                && !weight.names().iter().any(|name| self.entries.contains_key(name))
+        });
+        Ok(weights)
+    }
+
+    /// Uploads what a graph's parameters need, one tensor at a time, converted to their dtypes or quantised. The names must
+    /// fit: see [`Weights::check`].
     pub fn upload(&self, gpu: &Gpu, graph: &Graph) -> Result<Uploaded> {
-        self.check(graph)?;
         let mut buffers = Vec::new();
-        for (name, value) in graph.parameters() {
-            let tensor = convert(self.tensor(name)?, graph.dtype(value), name)?;
-            buffers.push((name.to_string(), gpu.upload(&tensor)?));
-        }
+        self.each(graph, |name, tensor| {
+            buffers.push((name, gpu.upload(&tensor)?));
+            Ok(())
+        })?;
         Ok(Uploaded { buffers })
     }
 
     /// Reads what a graph's parameters need into host memory, for the reference.
     pub fn tensors(&self, graph: &Graph) -> Result<BTreeMap<String, Tensor>> {
+        let mut tensors = BTreeMap::new();
+        self.each(graph, |name, tensor| {
+            tensors.insert(name, tensor);
+            Ok(())
+        })?;
+        Ok(tensors)
+    }
+
+    /// Hands on the tensor of each parameter of a graph.
+    fn each(&self, graph: &Graph, mut take: impl FnMut(String, Tensor) -> Result<()>) -> Result<()> {
         self.check(graph)?;
-        let convert = |(name, value)| Ok((String::from(name), convert(self.tensor(name)?, graph.dtype(value), name)?));
-        graph.parameters().map(convert).collect()
+        let quantized = self.to_quantize(graph)?;
+        for weight in &quantized {
+            let made = weight.quantization.quantize(&self.tensor(&weight.name)?)?;
+            made.named(&weight.name).into_iter().try_for_each(|(name, tensor)| take(name, tensor))?;
+        }
+        let made: Vec<String> = quantized.iter().flat_map(QuantizedParameter::names).collect();
+        for (name, value) in graph.parameters().filter(|(name, _)| !made.iter().any(|made| made == name)) {
+            take(name.to_string(), convert(self.tensor(name)?, graph.dtype(value), name)?)?;
+        }
+        Ok(())
     }
 }
 

@@ -29,6 +29,7 @@ mod attention_merge;
 pub mod cases;
 pub mod compare;
 mod copy;
+mod dequantize;
 mod gather;
 mod matmul;
 mod norm;
@@ -45,6 +46,7 @@ pub use append::{append, append_paged};
 pub use attention::attention;
 pub use attention_merge::attention_merge;
 pub use copy::{broadcast, concat, pad, permute, reshape, slice};
+pub use dequantize::dequantize;
 pub use gather::gather;
 pub use matmul::matmul;
 pub use norm::{layer_norm, rms_norm};
@@ -242,6 +244,14 @@ pub fn apply<R: Real>(op: &Op, operands: &[&Value<R>]) -> Result<Vec<Value<R>>> 
             let wrong = || Error::dtype("gather", "indices", operands[1].dtype(), "i32");
             let indices = operands[1].i32s().ok_or_else(wrong)?;
             moved!(operands[0], x => gather(x, indices, *axis)?)
+        }
+        Op::Dequantize(packing) => {
+            let words = |i: usize| {
+                let wrong = || Error::dtype("dequantize", &format!("operand {i}"), operands[i].dtype(), "u32");
+                operands[i].u32s().ok_or_else(wrong)
+            };
+            let zero = packing.zero.then(|| words(2)).transpose()?;
+            stored(vec![dequantize(*packing, words(0)?, floats(1)?, zero)?])?
         }
         Op::Rotary { interleaved } => {
             let wrong = || Error::dtype("rotary", "positions", operands[3].dtype(), "i32");

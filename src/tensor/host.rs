@@ -161,6 +161,14 @@ impl Tensor {
         }
     }
 
+    /// The elements, if they are u32.
+    pub fn as_u32(&self) -> Option<&[u32]> {
+        match &*self.data {
+            Data::U32(v) => Some(v),
+            _ => None,
+        }
+    }
+
     /// The elements, if they are bool.
     pub fn as_bool(&self) -> Option<&[bool]> {
         match &*self.data {

@@ -4,6 +4,7 @@ mod dtype;
 mod host;
 pub(crate) mod json;
 mod layout;
+pub mod quantize;
 pub mod safetensors;
 mod shape;
 

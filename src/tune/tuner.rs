@@ -350,7 +350,11 @@ fn inputs(program: &Program, step: usize, given: &BTreeMap<String, Tensor>) -> R
 
 /// A random tensor for a buffer. Whole numbers can't be drawn: they say how much there is to do.
 fn draw(buffer: &crate::lower::Buffer, name: &str) -> Result<Tensor, String> {
-    if buffer.dtype.is_float() || buffer.dtype == crate::DType::Bool {
+    if buffer.dtype == crate::DType::U32 {
+        // Weights of few bits: any bits are some.
+        let bits = Random::new(1).wholes(buffer.dtype, buffer.shape.clone(), 0, i64::from(u32::MAX));
+        bits.map_err(|error| error.to_string())
+    } else if buffer.dtype.is_float() || buffer.dtype == crate::DType::Bool {
         Random::new(1).tensor(buffer.dtype, buffer.shape.clone(), -1.0, 1.0).map_err(|error| error.to_string())
     } else {
         Err(format!("it depends on the numbers in `{name}` ({} {}): give them", buffer.dtype, buffer.shape))

@@ -5,6 +5,7 @@ use tilewise::{
     graph::{AttentionArgs, Op},
     kernel::{FAMILIES, Profile, Verdict},
     lower::{Options, lower},
+    quantize::Quantization,
 };
 
 use crate::{graph, input, lowered, program};
@@ -92,6 +93,9 @@ fn every_family_is_listed() {
         let x = input(g, "x", &[2, 4, 8])?;
         let p = g.pad(x, &[(0, 0), (1, 0), (0, 0)], 0.0)?;
         let c = g.concat(&[p, x], 1)?;
+        let few = g.quantized_parameter("few", [9, 8], Quantization::int8())?;
+        let few = g.dequantize(few)?;
+        let c = g.add(c, few)?;
         let ids = g.argmax(c, 1, false)?;
         let picked = g.gather(c, ids, 1)?;
         let (table, positions) = (input(g, "table", &[4, 4])?, g.input("positions", DType::I32, [2, 8])?);

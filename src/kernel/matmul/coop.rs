@@ -28,6 +28,9 @@ impl Coop {
     /// The largest workgroup that occupies the device and fits in it; or why there can be none.
     pub(super) fn of(size: u32, problem: &MatmulProblem, profile: &Profile) -> Result<Coop, String> {
         let dtypes = [problem.dtypes[A], problem.dtypes[B]];
+        if let Some(b) = problem.quantized {
+            return Err(format!("takes f16 operands, and b is {}", b.packing));
+        }
         if dtypes != [DType::F16; 2] {
             let [a, b] = dtypes;
             return Err(format!(

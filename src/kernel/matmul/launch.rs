@@ -86,7 +86,8 @@ impl Plan<'_> {
         match self.stage {
             Stage::Sums => self.summed(source, workgroups, part, self.problem.k),
             Stage::Result => {
-                let launch = self.launch(self.name.into(), source, self.problem.bindings(), part, workgroups)?;
+                let bindings = [self.problem.factor_bindings(), self.problem.result_bindings()].concat();
+                let launch = self.launch(self.name.into(), source, bindings, part, workgroups)?;
                 Ok(Kernel { launches: vec![launch], scratch: Vec::new() })
             }
         }
@@ -96,15 +97,14 @@ impl Plan<'_> {
     fn summed(self, source: Arc<Source>, workgroups: usize, part: usize, terms: usize) -> Result<Kernel> {
         let Plan { problem, name, .. } = self;
         let bytes = problem.sums_bytes(terms);
-        let [a, b, rest @ ..] = &problem.bindings()[..] else { unreachable!("a product has two operands") };
         let sums = Operand::Scratch(0);
-        let mut product =
-            self.launch(format!("{name}: product"), source, vec![*a, *b, Binding::write(sums)], part, workgroups)?;
+        let bindings = [problem.factor_bindings(), vec![Binding::write(sums)]].concat();
+        let mut product = self.launch(format!("{name}: product"), source, bindings, part, workgroups)?;
         // The scale comes with the rest of the epilogue.
         product.params = MatmulProblem { scale: 1.0, ..problem.clone() }.params(part);
         let source = problem.flat("matmul_reduce", include_str!("../../../shaders/matmul_reduce.wgsl")).source()?;
         let invocations = problem.elements().div_ceil(variant::per_word(problem.out));
-        let bindings = [&[Binding::read(sums)], rest].concat();
+        let bindings = [vec![Binding::read(sums)], problem.result_bindings()].concat();
         let sum = self.launch(format!("{name}: sum"), source, bindings, terms, invocations.div_ceil(WG))?;
         let sum = Launch { flops: 0, bytes, ..sum };
         Ok(Kernel { launches: vec![product, sum], scratch: vec![bytes] })
@@ -173,10 +173,20 @@ impl MatmulProblem {
         buffer_bytes(DType::F32, self.products() * self.m * self.n.next_multiple_of(4))
     }
 
-    /// Inputs in order, then the output.
-    fn bindings(&self) -> Vec<Binding> {
+    /// What the product is of: a, b, and the scales and zero points of b's groups.
+    fn factor_bindings(&self) -> Vec<Binding> {
+        let grouped = self.quantized.filter(|b| b.packing.group.is_some());
+        let extra = grouped.map_or(0, |b| 1 + usize::from(b.packing.zero));
+        let inputs = self.factors.into_iter().chain(2..2 + extra);
+        inputs.map(|i| Binding::read(Operand::Input(i))).collect()
+    }
+
+    /// What the result is made of: the scales of b's columns, bias, residual; and the result.
+    fn result_bindings(&self) -> Vec<Binding> {
+        let packed = self.quantized.map_or(0, |b| 1 + usize::from(b.packing.zero));
+        let by_column = self.quantized.filter(|b| b.packing.group.is_none()).map(|_| 2);
         let options = usize::from(self.bias.is_some()) + usize::from(self.residual.is_some());
-        let inputs = self.factors.into_iter().chain(2..2 + options);
+        let inputs = by_column.into_iter().chain((2 + packed..).take(options));
         let mut bindings: Vec<Binding> = inputs.map(|i| Binding::read(Operand::Input(i))).collect();
         bindings.push(Binding::write(Operand::Output(0)));
         bindings

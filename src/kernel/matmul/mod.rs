@@ -11,8 +11,10 @@ use crate::{
     DType, Error, Layout, Result, Shape,
     graph::Unary,
     kernel::{Candidate, Kernel, Problem, Profile},
+    quantize::Packing,
 };
 
+pub(super) use slots::half_loads;
 use variant::Variant;
 
 /// `out = activation(scale · (a · b) + bias) + residual`.
@@ -62,6 +64,15 @@ pub struct MatmulProblem {
     dtypes: [DType; 4],
     /// The dtype of the result.
     out: DType,
+    /// How b lies in few bits, if it does.
+    quantized: Option<Quantized>,
+}
+
+/// How a b of few bits lies, and the dtype of its scales.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Quantized {
+    packing: Packing,
+    scales: DType,
 }
 
 /// The dtypes in which the operands and the result of a [`MatmulProblem`] lie in memory: f32, f16 or bf16, each its own.
@@ -220,6 +231,7 @@ impl MatmulProblem {
             reads,
             dtypes: [DType::F32; 4],
             out: DType::F32,
+            quantized: None,
             shape,
         };
         if problem.n == 1 && problem.m > 1 {
@@ -241,10 +253,38 @@ impl MatmulProblem {
         Ok(self)
     }
 
+    /// The problem with a b of few bits: `bᵀ [N, K]` lies as the packing says. Its words are input 1, and its scales and
+    /// (if it has them) zero points the next inputs, before bias and residual. All are dense.
+    ///
+    /// # Errors
+    /// If b has batch axes, lies in another way than the transposed dense `[N, K]`, or is not of the packing's columns.
+    pub fn quantized(mut self, packing: Packing, scales: DType) -> Result<Self> {
+        packing.check()?;
+        if !scales.is_float() {
+            return Err(Error::dtype("matmul", "scale", scales, "f32, f16 or bf16"));
+        }
+        if self.factors != [0, 1] {
+            self.transpose(); // Few bits are read as b.
+        }
+        let dense = View { offset: 0, row: 1, column: self.k as isize };
+        let shared = self.batch.iter().all(|axis| axis.strides[B] == 0);
+        if !shared || packing.columns != self.k || (self.n > 1 && self.k > 0 && self.b != dense) {
+            return Err(mismatch(format!(
+                "b of few bits is [{}, {}] transposed, dense and without batch axes; this one is [{}, {}]",
+                self.n, packing.columns, self.k, self.n
+            )));
+        }
+        self.b = View { column: packing.pitch() as isize, ..dense };
+        self.reads[B] = 0;
+        self.quantized = Some(Quantized { packing, scales });
+        Ok(self)
+    }
+
     /// Bytes of the distinct elements of operands and result.
     fn bytes(&self) -> u64 {
         let read: usize = self.reads.iter().zip(self.dtypes).map(|(n, dtype)| n * dtype.bytes()).sum();
-        (read + self.elements() * self.out.bytes()) as u64
+        let packed = self.quantized.map_or(0, |b| b.packing.bytes(self.n, b.scales));
+        (read + self.elements() * self.out.bytes()) as u64 + packed
     }
 
     /// The shape of the result.
@@ -306,8 +346,9 @@ impl Problem for MatmulProblem {
             text += " +residual";
         }
         let dtypes = [self.dtypes[A], self.dtypes[B], self.out];
-        if dtypes.iter().any(|&dtype| dtype != DType::F32) {
+        if dtypes.iter().any(|&dtype| dtype != DType::F32) || self.quantized.is_some() {
             let [a, b, out] = dtypes;
+            let b = self.quantized.map_or(b.to_string(), |b| b.packing.to_string());
             text += &format!(" {a}·{b}→{out}");
         }
         text

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{A, B, BIAS, MatmulProblem, RESIDUAL, View, variant::Tile};
+use super::{A, B, BIAS, MatmulProblem, Quantized, RESIDUAL, View, variant::Tile};
 use crate::{
     DType, Result,
     kernel::{Source, Specialization, unary_wgsl},
+    quantize::Packing,
 };
 
 /// What a dispatch writes.
@@ -46,6 +47,9 @@ impl MatmulProblem {
             Some(view) => loads(slots.region(region, true), x, self.dtypes[operand], self.quads(operand, view, self.n)),
             None => slots,
         });
+        if let Some(Quantized { packing: Packing { group: None, .. }, scales }) = self.quantized {
+            slots = half_loads(slots.region("FACTOR", true), "factor", scales);
+        }
         if let Some(function) = self.activation {
             slots = slots.function("activation", unary_wgsl(function, "activation"));
         }
@@ -73,14 +77,22 @@ impl MatmulProblem {
     /// [`Self::flat`], and the operands' slots.
     pub(super) fn flat_product(&self, name: &'static str, template: &'static str) -> Specialization {
         let slots = loads(self.flat(name, template), "a", self.dtypes[A], self.quads(A, self.a, self.k));
-        loads(slots, "b", self.dtypes[B], self.quads(B, self.b, self.n))
+        self.loads_b(slots, self.quads(B, self.b, self.n))
+    }
+
+    /// How b is read, whose quads are words or not.
+    fn loads_b(&self, slots: Specialization, quads: bool) -> Specialization {
+        match self.quantized {
+            None => loads(slots, "b", self.dtypes[B], quads),
+            Some(quantized) => quantized.loads(slots, quads),
+        }
     }
 
     /// [`Self::result`], and the slots of operands and result that are read and written by quads.
     pub(super) fn quad_slots(&self, name: &'static str, template: &'static str, stage: Stage) -> Specialization {
         let slots = self.result(name, template, stage);
         let slots = loads(slots, "a", self.dtypes[A], self.quads(A, self.a, self.k));
-        let slots = loads(slots, "b", self.dtypes[B], self.quads(B, self.b, self.n));
+        let slots = self.loads_b(slots, self.quads(B, self.b, self.n));
         self.quad_writes(slots, stage)
     }
 
@@ -104,7 +116,7 @@ impl MatmulProblem {
         if !self.quads(B, self.b.transposed(), self.k) {
             return slots;
         }
-        loads(slots, "b", self.dtypes[B], true).function(
+        self.loads_b(slots, true).function(
             "load_b4x4",
             "fn load_b4x4(i: u32, k: vec4<u32>, n: vec4<u32>) -> mat4x4<f32> { return transpose(mat4x4<f32>(\
              load_b4(i + n.x + k), load_b4(i + n.y + k), load_b4(i + n.z + k), load_b4(i + n.w + k))); }",
@@ -130,6 +142,57 @@ impl MatmulProblem {
 
 fn write_out4(body: &str) -> String {
     format!("fn write_out4(i: u32, columns: u32, x: vec4<f32>) {{ {body} }}")
+}
+
+impl Quantized {
+    /// How b is read, whose numbers lie along k; quads of them are in one word, or need not be.
+    fn loads(self, slots: Specialization, quads: bool) -> Specialization {
+        let Packing { bits, group, zero, .. } = self.packing;
+        let (count, per_word, mask) = (bits.count(), bits.per_word(), bits.largest());
+        let number = |x: &str| format!("f32(({x}[i / {per_word}u] >> (i % {per_word}u * {count}u)) & {mask}u)");
+        let mut slots = slots.ty("b_word", "u32");
+        if group.is_some() {
+            slots = half_loads(slots.region("SCALES", true), "scales", self.scales);
+        }
+        if zero {
+            let load = format!("fn load_zeros(i: u32) -> f32 {{ return {}; }}", number("zeros"));
+            slots = slots.region("ZEROS", true).function("load_zeros", load);
+        }
+        // What the numbers `q` stand for, the first of them element `i`; a scale for each column comes with the epilogue.
+        let middle = format!("{}.0", bits.middle());
+        let weight = |i: &str| match group {
+            None => format!("q - {middle}"),
+            Some(group) => {
+                let zero = if zero { format!("load_zeros({i} / {group}u)") } else { middle.clone() };
+                format!("load_scales({i} / {group}u) * (q - {zero})")
+            }
+        };
+        let one = format!("let q = {}; return {};", number("b"), weight("i"));
+        let four = if quads {
+            let shifts = [0, 1, 2, 3].map(|place| format!("{}u", place * count)).join(", ");
+            format!(
+                "let word = b[i.x / {per_word}u] >> (i.x % {per_word}u * {count}u); \
+                 let q = vec4<f32>((vec4<u32>(word) >> vec4<u32>({shifts})) & vec4<u32>({mask}u)); return {};",
+                weight("i.x")
+            )
+        } else {
+            format!("return vec4<f32>({});", ["x", "y", "z", "w"].map(|c| format!("load_b(i.{c})")).join(", "))
+        };
+        slots
+            .function("load_b", format!("fn load_b(i: u32) -> f32 {{ {one} }}"))
+            .function("load_b4", format!("fn load_b4(i: vec4<u32>) -> vec4<f32> {{ {four} }}"))
+    }
+}
+
+/// Sets the slots of an operand that is read by single elements, if its dtype is narrow.
+pub(in crate::kernel) fn half_loads(slots: Specialization, x: &str, dtype: DType) -> Specialization {
+    let half = match dtype {
+        DType::F16 => "unpack2x16float(w).x",
+        DType::BF16 => "bitcast<f32>(w << 16u)",
+        _ => return slots,
+    };
+    let load = format!("fn load_{x}(i: u32) -> f32 {{ let w = {x}[i / 2u] >> (i % 2u * 16u); return {half}; }}");
+    slots.ty(&format!("{x}_word"), "u32").function(&format!("load_{x}"), load)
 }
 
 /// Sets the slots of an operand of this dtype, whose quads are words or not.

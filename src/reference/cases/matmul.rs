@@ -1,4 +1,7 @@
-use super::{Cases, Draft};
+use super::{
+    Cases, Draft,
+    dequantize::{KINDS, packed},
+};
 use crate::{
     DType, Result, Shape, ValueId,
     graph::{Op, Unary},
@@ -12,6 +15,7 @@ pub(super) fn cases(mut all: Cases) -> Result<Cases> {
     batched(&mut all)?;
     strided(&mut all)?;
     epilogues(&mut all)?;
+    quantized(&mut all)?;
     Ok(all)
 }
 
@@ -202,4 +206,42 @@ fn epilogues(all: &mut Cases) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Linear layers with weights of few bits.
+fn quantized(all: &mut Cases) -> Result<()> {
+    let sizes = all.choose(&[[1, 64, 33], [7, 130, 24], [35, 67, 40]], &[[1, 1024, 257], [70, 260, 129]]);
+    for (i, quantization) in KINDS.into_iter().enumerate() {
+        for (j, &[m, k, n]) in sizes.iter().enumerate() {
+            // Two sizes of each kind will do for a quick look.
+            if !all.is_full() && j == i % 3 {
+                continue;
+            }
+            let packing = quantization.packing(k);
+            let name = format!("linear {m}x{k}x{n} of {packing}, scales {}", quantization.scales);
+            // Products up to 8·255·3 and sums up to 2²⁴ are exact in f32.
+            all.add(FAMILY, format!("{name} exact"), Check::Exact, |draft| {
+                let x = draft.wholes("x", DType::F32, [m, k], [-8, 8])?;
+                let w = packed(draft, [n, k], quantization, true)?;
+                Ok(vec![draft.graph.linear_quantized(x, w, None)?])
+            })?;
+            // Weights up to 255 · 0.01.
+            let check = Check::Measured { magnitude: 2.55 * (k as f64).sqrt() / 3.0 };
+            all.add(FAMILY, format!("{name}, gelu, residual"), check, |draft| {
+                let x = draft.reals("x", DType::F32, [m, k], [-1.0, 1.0])?;
+                let w = packed(draft, [n, k], quantization, false)?;
+                let bias = draft.weight("bias", DType::F32, [n])?;
+                let residual = draft.reals("residual", DType::F32, [m, n], [-1.0, 1.0])?;
+                let y = draft.graph.linear_quantized(x, w, Some(bias))?;
+                let y = draft.graph.gelu(y)?;
+                Ok(vec![draft.graph.add(y, residual)?])
+            })?;
+        }
+    }
+    all.add(FAMILY, "f16 linear of few bits", measured(96), |draft| {
+        let x = draft.reals("x", DType::F16, [2, 3, 96], [-1.0, 1.0])?;
+        let w = packed(draft, [40, 96], KINDS[2], false)?;
+        let bias = draft.weight("bias", DType::F16, [40])?;
+        Ok(vec![draft.graph.linear_quantized(x, w, Some(bias))?])
+    })
 }

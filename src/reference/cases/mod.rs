@@ -16,6 +16,7 @@ mod append;
 mod attention;
 mod attention_merge;
 mod copy;
+mod dequantize;
 mod gather;
 mod matmul;
 mod norm;
@@ -70,7 +71,7 @@ pub enum Level {
 }
 
 /// The families that have cases.
-pub const FAMILIES: [&str; 14] = [
+pub const FAMILIES: [&str; 15] = [
     "matmul",
     "attention",
     "attention_merge",
@@ -82,6 +83,7 @@ pub const FAMILIES: [&str; 14] = [
     "copy",
     "concat",
     "pad",
+    "dequantize",
     "gather",
     "rotary",
     "append",
@@ -102,6 +104,7 @@ pub fn of_family(family: &str, level: Level, seed: u64) -> Result<Vec<Case>> {
         "copy" => copy::copy_cases(all),
         "concat" => copy::concat_cases(all),
         "pad" => copy::pad_cases(all),
+        "dequantize" => dequantize::cases(all),
         "gather" => gather::cases(all),
         "rotary" => rotary::cases(all),
         "append" => append::cases(all),

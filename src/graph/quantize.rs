@@ -1,0 +1,191 @@
+//! Weights of few bits in graphs.
+
+use super::{Graph, Op, ValueId};
+use crate::{
+    Error, Result,
+    quantize::{Packing, Quantization, QuantizedWeight},
+    tensor::{DType, Tensor},
+};
+
+/// A weight of few bits in a graph: the values that [`Op::Dequantize`] takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuantizedValue {
+    /// How it lies.
+    pub packing: Packing,
+    /// The numbers.
+    pub words: ValueId,
+    /// The scales.
+    pub scale: ValueId,
+    /// The zero points, if the packing has them.
+    pub zero: Option<ValueId>,
+}
+
+/// A weight of few bits whose tensors are parameters, named after the weight: `w.words`, `w.scale`, `w.zero`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuantizedParameter {
+    /// The weight's name.
+    pub name: String,
+    /// Its rows.
+    pub rows: usize,
+    /// Its columns.
+    pub columns: usize,
+    /// How it is quantised.
+    pub quantization: Quantization,
+}
+
+const TENSORS: [&str; 3] = ["words", "scale", "zero"];
+
+impl QuantizedWeight {
+    /// Its tensors by the names that [`Graph::quantized_parameter`] gives them.
+    pub fn named(&self, name: &str) -> Vec<(String, Tensor)> {
+        let tensors = [Some(&self.words), Some(&self.scale), self.zero.as_ref()];
+        let named = TENSORS.iter().zip(tensors);
+        named.filter_map(|(tensor, value)| Some((format!("{name}.{tensor}"), value?.clone()))).collect()
+    }
+}
+
+impl QuantizedParameter {
+    /// The names of its tensors.
+    pub fn names(&self) -> Vec<String> {
+        let count = 2 + usize::from(self.quantization.zero);
+        TENSORS.iter().take(count).map(|tensor| format!("{}.{tensor}", self.name)).collect()
+    }
+}
+
+impl Graph {
+    /// A weight `[rows, columns]` of few bits as parameters `name.words`, `name.scale` and, with zero points, `name.zero`.
+    pub fn quantized_parameter(
+        &mut self,
+        name: &str,
+        [rows, columns]: [usize; 2],
+        quantization: Quantization,
+    ) -> Result<QuantizedValue> {
+        let packing = quantization.packing(columns);
+        packing.check()?;
+        let words = self.parameter(&format!("{name}.words"), DType::U32, [rows, packing.words()])?;
+        let scale = self.parameter(&format!("{name}.scale"), quantization.scales, [rows, packing.groups()])?;
+        let zero = if packing.zero {
+            Some(self.parameter(&format!("{name}.zero"), DType::U32, [packing.zero_words(rows)])?)
+        } else {
+            None
+        };
+        Ok(QuantizedValue { packing, words, scale, zero })
+    }
+
+    /// The weight `[rows, columns]` in f32. A matmul that takes it transposed, as [`Graph::linear`] does, reads the few bits
+    /// from memory, and the weight is never there. See [`Op::Dequantize`].
+    pub fn dequantize(&mut self, weight: QuantizedValue) -> Result<ValueId> {
+        let operands: Vec<ValueId> = [weight.words, weight.scale].into_iter().chain(weight.zero).collect();
+        Ok(self.push(Op::Dequantize(weight.packing), &operands)?[0])
+    }
+
+    /// [`Graph::linear`] with a weight of few bits. The result has the dtype of `x`; sums are f32.
+    ///
+    /// ```
+    /// use tilewise::{DType, Graph, quantize::Quantization};
+    /// let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [1, 4096])?;
+    /// let w = g.quantized_parameter("w", [11008, 4096], Quantization::int4(128).scales(DType::F16))?;
+    /// let y = g.linear_quantized(x, w, None)?;
+    /// assert_eq!(g.shape(y), &[1, 11008].into());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    pub fn linear_quantized(&mut self, x: ValueId, weight: QuantizedValue, bias: Option<ValueId>) -> Result<ValueId> {
+        let dtype = self.dtype(x);
+        let wide = |g: &mut Graph, value: ValueId| match g.dtype(value) {
+            DType::F16 | DType::BF16 => g.cast(value, DType::F32),
+            _ => Ok(value),
+        };
+        let x = wide(self, x)?;
+        let bias = bias.map(|bias| wide(self, bias)).transpose()?;
+        let weight = self.dequantize(weight)?;
+        let y = self.linear(x, weight, bias)?;
+        if self.dtype(y) == dtype { Ok(y) } else { self.cast(y, dtype) }
+    }
+
+    /// The same graph with linear layers' weights in few bits: each f32 parameter `[out, in]` that only products `x · wᵀ`
+    /// read, and whose name is `wanted`. What it becomes is named as [`Graph::quantized_parameter`] has it;
+    /// [`QuantizedWeight::named`] gives the tensors, and `nn::Weights` makes them from a file with the weight itself.
+    ///
+    /// ```
+    /// use tilewise::{DType, Graph, nn::Linear, quantize::Quantization};
+    /// let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [1, 64])?;
+    /// let y = Linear::new(64, 32).build(&mut g, "head", x)?;
+    /// g.output("y", y)?;
+    /// let small = g.quantized(Quantization::int8(), |name| name.starts_with("head"))?;
+    /// let names: Vec<&str> = small.parameters().map(|(name, _)| name).collect();
+    /// assert_eq!(names, ["head.weight.words", "head.weight.scale", "head.bias"]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    pub fn quantized(&self, quantization: Quantization, wanted: impl Fn(&str) -> bool) -> Result<Graph> {
+        let users = self.users();
+        let leaves = |value: ValueId| {
+            let next = self.states().any(|(_, _, next)| next == value);
+            next || self.outputs.iter().chain(&self.traces).any(|(_, output)| *output == value)
+        };
+        let is_weight = |value: ValueId| {
+            let readers = &users[value.index()];
+            let linear = readers.iter().all(|&reader| {
+                let node = self.node(reader);
+                matches!(node.op, Op::Matmul { transpose_b: true, .. }) && node.inputs[0] != value
+            });
+            let matrix = self.dtype(value) == DType::F32 && self.shape(value).rank() == 2;
+            matrix && linear && !readers.is_empty() && !leaves(value)
+        };
+        let mut graph = Graph::new();
+        let mut map: Vec<ValueId> = Vec::with_capacity(self.values.len());
+        for node in &self.nodes {
+            let old = node.outputs[0];
+            if let (Op::Parameter { shape, .. }, Some(name)) = (&node.op, &self.value(old).name)
+                && is_weight(old)
+                && wanted(name)
+            {
+                let weight = graph.quantized_parameter(name, [shape[0], shape[1]], quantization)?;
+                map.push(graph.dequantize(weight)?);
+                continue;
+            }
+            let inputs: Vec<ValueId> = node.inputs.iter().map(|input| map[input.index()]).collect();
+            for (new, &old) in graph.push(node.op.clone(), &inputs)?.into_iter().zip(&node.outputs) {
+                if let Some(name) = &self.value(old).name {
+                    graph.name(new, name.clone())?;
+                }
+                map.push(new);
+            }
+        }
+        let at = |named: &(String, ValueId)| (named.0.clone(), map[named.1.index()]);
+        graph.outputs = self.outputs.iter().map(at).collect();
+        graph.traces = self.traces.iter().map(at).collect();
+        graph.updates = self.updates.iter().map(|(a, b)| (map[a.index()], map[b.index()])).collect();
+        Ok(graph)
+    }
+
+    /// The weights of few bits whose tensors are parameters.
+    pub fn quantized_parameters(&self) -> Result<Vec<QuantizedParameter>> {
+        let mut found: Vec<QuantizedParameter> = Vec::new();
+        for node in &self.nodes {
+            let Op::Dequantize(Packing { bits, group, zero, columns }) = node.op else { continue };
+            let of_weight = |(value, tensor): (&ValueId, &&str)| {
+                let named = matches!(self.definition(*value).op, Op::Parameter { .. });
+                let name = self.value(*value).name.as_ref().filter(|_| named)?;
+                Some(name.strip_suffix(tensor)?.strip_suffix('.')?.to_string())
+            };
+            let names: Option<Vec<String>> = node.inputs.iter().zip(&TENSORS).map(of_weight).collect();
+            let Some(name) = names.filter(|names| names.iter().all(|name| *name == names[0])).map(|mut n| n.remove(0))
+            else {
+                continue;
+            };
+            let scales = self.dtype(node.inputs[1]);
+            let quantization = Quantization { bits, group, zero, scales };
+            let parameter = QuantizedParameter { name, rows: self.shape(node.inputs[0])[0], columns, quantization };
+            match found.iter().find(|known| known.name == parameter.name) {
+                Some(known) if *known != parameter => {
+                    return Err(Error::Graph(format!("`{}` is read as weights of two kinds", parameter.name)));
+                }
+                Some(_) => {}
+                None => found.push(parameter),
+            }
+        }
+        Ok(found)
+    }
+}

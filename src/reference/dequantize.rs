@@ -1,0 +1,34 @@
+//! Weights of few bits. Twins: `src/kernel/dequantize.rs`, `shaders/dequantize.wgsl`, `tests/quantize.rs`.
+
+use super::{Array, Real, result_shape};
+use crate::{DType, Result, graph::Op, quantize::Packing};
+
+/// `w[n, k] = scale[n, k / group] · (q[n, k] − zero[n, k / group])`; see [`Packing`].
+pub fn dequantize<R: Real>(
+    packing: Packing,
+    words: &Array<u32>,
+    scale: &Array<R>,
+    zero: Option<&Array<u32>>,
+) -> Result<Array<R>> {
+    let mut operands = vec![(DType::U32, words.shape()), (DType::F32, scale.shape())];
+    operands.extend(zero.map(|zero| (DType::U32, zero.shape())));
+    let shape = result_shape(&Op::Dequantize(packing), &operands)?;
+    let (rows, columns, groups) = (shape[0], shape[1], scale.shape()[1]);
+    let bits = packing.bits.count() as usize;
+    // Number `i` of words that hold them from the lowest bit on.
+    let number = |words: &[u32], i: usize| {
+        let word = words[i * bits / 32] >> (i * bits % 32);
+        i64::from(word) & ((1 << bits) - 1)
+    };
+    let mut weight = Vec::with_capacity(rows * columns);
+    for n in 0..rows {
+        let row = &words.data()[n * words.shape()[1]..][..words.shape()[1]];
+        for k in 0..columns {
+            let group = n * groups + packing.group.map_or(0, |size| k / size);
+            let middle = 1 << (bits - 1);
+            let zero = zero.map_or(middle, |zero| number(zero.data(), group));
+            weight.push(scale.data()[group] * R::of((number(row, k) - zero) as f64));
+        }
+    }
+    Array::new(shape, weight)
+}
