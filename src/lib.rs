@@ -40,6 +40,8 @@ pub mod graph;
 pub mod guides;
 pub mod kernel;
 pub mod lower;
+#[cfg(feature = "native")]
+pub mod measure;
 pub mod nn;
 pub mod reference;
 mod tensor;

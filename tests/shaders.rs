@@ -15,10 +15,10 @@ use naga::{
 };
 use tilewise::{
     DType, Graph,
-    kernel::{AdapterKind, CooperativeMatrix, Profile},
+    kernel::{AdapterKind, Arithmetic, CeilingProblem, CooperativeMatrix, Problem, Profile},
     lower::{self, Options},
     reference::cases::{self, Level},
-    workloads,
+    workloads::{self, Size},
 };
 
 fn shader_files() -> Vec<PathBuf> {
@@ -150,7 +150,9 @@ fn profiles() -> [Profile; 3] {
 fn specialisations() -> BTreeMap<String, (String, bool)> {
     let mut graphs: Vec<Graph> =
         cases::all(Level::Quick, 1).expect("the cases are valid").into_iter().map(|case| case.graph).collect();
-    graphs.extend(workloads::all(false).expect("the workloads are valid").into_iter().map(|workload| workload.graph));
+    graphs.extend(
+        workloads::all(Size::Large).expect("the workloads are valid").into_iter().map(|workload| workload.graph),
+    );
     let mut modules = BTreeMap::new();
     for profile in profiles() {
         for graph in &graphs {
@@ -166,6 +168,22 @@ fn specialisations() -> BTreeMap<String, (String, bool)> {
             for launch in programs.iter().flat_map(|p| &p.steps).flat_map(|step| &step.kernel.launches) {
                 let name = format!("{} ({}) on {}", launch.source.name, launch.label, profile.adapter);
                 modules.entry(launch.source.wgsl.clone()).or_insert((name, profile.subgroup.is_some()));
+            }
+        }
+    }
+    for profile in profiles() {
+        let bytes = CeilingProblem::whole(1 << 20);
+        for problem in [
+            CeilingProblem::Copy { bytes },
+            CeilingProblem::Read { bytes },
+            CeilingProblem::Multiply(Arithmetic::F32),
+            CeilingProblem::Multiply(Arithmetic::F16),
+            CeilingProblem::Dispatch,
+        ] {
+            for candidate in problem.candidates(&profile).iter().filter(|candidate| candidate.is_usable()) {
+                let kernel = problem.kernel(candidate.variant, &profile).expect("usable");
+                let name = format!("{} ({}) on {}", kernel.launches[0].source.name, candidate.variant, profile.adapter);
+                modules.entry(kernel.launches[0].source.wgsl.clone()).or_insert((name, false));
             }
         }
     }

@@ -40,7 +40,7 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Run every kernel and variant over its case table and compare with the CPU reference.
     Verify(VerifyArgs),
-    /// Time the kernels: GPU and wall time, GFLOP/s, GB/s.
+    /// Time the kernels, beside what the adapter can do at the most. Exits with 1 if a figure can't be true.
     Bench(BenchArgs),
     /// Time the variants of every kernel on this adapter, and remember the fastest.
     Tune(TuneArgs),
@@ -88,24 +88,45 @@ pub(crate) struct BenchArgs {
     /// Small sizes, one round: shows that every benchmark runs; its figures mean little.
     #[arg(long)]
     pub(crate) quick: bool,
+    /// Sizes that fill a large GPU, up to 8192³ and 16,384 tokens; far too much for a software adapter.
+    #[arg(long, conflicts_with = "quick")]
+    pub(crate) large: bool,
     /// Only workloads whose name contains this text; may be given several times.
     #[arg(long, value_name = "TEXT")]
     pub(crate) kernel: Vec<String>,
     /// Time every variant that can run, not only the one that is chosen.
     #[arg(long)]
     pub(crate) variants: bool,
-    /// Rounds over all workloads; each round gives one sample of each.
+    /// Rounds over the workloads; each round gives one sample of each.
     #[arg(long, default_value_t = 7)]
     pub(crate) rounds: usize,
+    /// Take the figures of this saved run instead of measuring.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "large", "variants", "rounds", "save"])]
+    pub(crate) from: Option<PathBuf>,
+    /// Compare with this saved run: a ratio for each workload, and whether it is more than noise.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) compare: Option<PathBuf>,
+    /// Compare though the saved run is of another adapter or machine.
+    #[arg(long, requires = "compare")]
+    pub(crate) across_adapters: bool,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Print Markdown tables, as documentation has them.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) markdown: bool,
     /// Write the figures as JSON to this file too.
     #[arg(long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
-    /// Draw the figures to this SVG file.
+    /// Draw the rates as bars to this SVG file.
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
+    /// Draw the rates under the adapter's ceilings to this SVG file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) roofline: Option<PathBuf>,
+    /// The commit that was built, for the record. Default: the environment variable TILEWISE_COMMIT.
+    #[arg(long, value_name = "HASH")]
+    pub(crate) commit: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -7,7 +7,7 @@ use tilewise::{
     kernel::{CooperativeMatrix, Profile, QUIRKS, Verdict},
     lower,
     reference::cases::{self, Level},
-    workloads,
+    workloads::{self, Size},
 };
 
 use crate::{
@@ -122,7 +122,7 @@ fn features(adapter: &Adapter) -> Vec<String> {
 /// Every variant that the workloads and cases know of, with the best verdict that it gets on any of them.
 fn variants(profile: &Profile) -> Result<BTreeMap<(&'static str, &'static str), Verdict>> {
     let mut found: BTreeMap<_, Verdict> = BTreeMap::new();
-    let workloads = workloads::all(false)?.into_iter().map(|workload| workload.graph);
+    let workloads = workloads::all(Size::Full)?.into_iter().map(|workload| workload.graph);
     let cases = cases::all(Level::Quick, 1)?.into_iter().map(|case| case.graph);
     for graph in workloads.chain(cases) {
         let program = lower::lower(&graph, profile, &lower::Options::default())?;

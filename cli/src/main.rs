@@ -9,7 +9,6 @@ mod embed;
 mod explain;
 mod info;
 mod output;
-mod plot;
 mod run;
 mod tune;
 mod verify;

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tilewise::{
     Graph, Tensor, safetensors,
     tune::{Checked, Event, Finding, Table, Tuner},
-    workloads,
+    workloads::{self, Size},
 };
 
 use crate::{
@@ -66,14 +66,14 @@ fn subjects(args: &TuneArgs) -> Result<Vec<Subject>> {
         }
         return Ok(vec![(name, graph, given)]);
     }
-    let mut workloads = workloads::all(args.quick)?;
+    let mut workloads = workloads::all(if args.quick { Size::Quick } else { Size::Full })?;
     workloads.retain(|w| args.kernel.is_empty() || args.kernel.iter().any(|text| w.name.contains(text.as_str())));
     if workloads.is_empty() {
         bail!("no workload's name contains {:?}", args.kernel);
     }
     let mut subjects = Vec::with_capacity(workloads.len());
     for workload in workloads {
-        let given = workload.inputs()?.into_iter().collect();
+        let given = workload.values()?.into_iter().collect();
         subjects.push((workload.name, workload.graph, given));
     }
     Ok(subjects)

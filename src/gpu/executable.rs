@@ -32,6 +32,9 @@ pub struct Executable {
     /// Copies of the own inputs and outputs, for benchmarks.
     #[cfg(feature = "native")]
     pub(super) copies: Vec<BoundSet>,
+    /// Whether the copies have other inputs.
+    #[cfg(feature = "native")]
+    pub(super) copies_differ: bool,
     pub(super) staging: Option<Staging>,
 }
 
@@ -109,6 +112,10 @@ impl Executable {
         let inputs = self.check_inputs(inputs)?;
         if self.guard {
             return self.run_guarded(&inputs, wait).await;
+        }
+        #[cfg(feature = "native")]
+        {
+            self.copies_differ = true;
         }
         let set = self.bind_own().await?;
         // If this run fails or is dropped half-way, the next one makes new staging buffers.

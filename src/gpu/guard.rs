@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     DType, Error, Result, Shape, Tensor,
-    kernel::{Access, Kernel, buffer_bytes},
-    lower::{Buffer, BufferId, Program, Role, Step},
+    kernel::{Access, Kernel, Operand},
+    lower::Program,
 };
 
 /// Bytes behind the end of each buffer that no kernel may write.
@@ -61,70 +61,16 @@ impl Gpu {
         outputs: &[(DType, Shape)],
         wait: Wait,
     ) -> Result<Vec<Tensor>> {
-        let named: Vec<(String, &Tensor)> =
-            inputs.iter().enumerate().map(|(i, tensor)| (format!("input {i}"), *tensor)).collect();
-        let program = program_of(kernel, &named, outputs)?;
+        let shapes: Vec<(DType, Shape)> =
+            inputs.iter().map(|tensor| (tensor.dtype(), tensor.shape().clone())).collect();
+        let program = Program::of_kernel(kernel, &shapes, outputs)?;
         let mut executable = self.load_with_async(&program, Parameters::new(), LoadOptions { guard: true }).await?;
-        let named: Vec<(&str, &Tensor)> = named.iter().map(|(name, tensor)| (name.as_str(), *tensor)).collect();
+        let names: Vec<String> = (0..inputs.len()).map(|i| Operand::Input(i).to_string()).collect();
+        let named: Vec<(&str, &Tensor)> = names.iter().map(String::as_str).zip(inputs.iter().copied()).collect();
         let inputs = executable.check_inputs(&named)?;
         let mut found = executable.run_guarded(&inputs, wait).await?;
-        Ok((0..outputs.len()).filter_map(|i| found.remove(&output_name(i))).collect())
+        Ok((0..outputs.len()).filter_map(|i| found.remove(&Operand::Output(i).to_string())).collect())
     }
-}
-
-fn output_name(i: usize) -> String {
-    format!("output {i}")
-}
-
-/// A program of one step.
-fn program_of(kernel: &Kernel, inputs: &[(String, &Tensor)], outputs: &[(DType, Shape)]) -> Result<Program> {
-    let mut buffers = Vec::new();
-    let mut add = |name: String, dtype: DType, shape: &Shape, bytes: u64, role: Role| {
-        buffers.push(Buffer { name, dtype, shape: shape.clone(), bytes, role });
-        BufferId(buffers.len() - 1)
-    };
-    let inputs = inputs
-        .iter()
-        .map(|(name, tensor)| {
-            let bytes = buffer_bytes(tensor.dtype(), tensor.len());
-            add(name.clone(), tensor.dtype(), tensor.shape(), bytes, Role::Input(name.clone()))
-        })
-        .collect();
-    let outputs = outputs
-        .iter()
-        .enumerate()
-        .map(|(i, (dtype, shape))| {
-            let bytes = buffer_bytes(*dtype, shape.checked_elements("output")?);
-            Ok(add(output_name(i), *dtype, shape, bytes, Role::Output(output_name(i))))
-        })
-        .collect::<Result<_>>()?;
-    let mut allocations = Vec::new();
-    let scratch = kernel
-        .scratch
-        .iter()
-        .enumerate()
-        .map(|(i, &bytes)| {
-            let bytes = bytes.next_multiple_of(16).max(16);
-            allocations.push(bytes);
-            let shape = Shape::from([bytes as usize / 4]);
-            add(format!("scratch {i}"), DType::U32, &shape, bytes, Role::Temporary(i))
-        })
-        .collect();
-    let step = Step {
-        key: "kernel given".into(),
-        family: "kernel",
-        variant: "given",
-        reason: String::new(),
-        candidates: Vec::new(),
-        summary: kernel.launches.iter().map(|launch| launch.label.as_str()).collect::<Vec<_>>().join(", "),
-        covers: Vec::new(),
-        kernel: kernel.clone(),
-        inputs,
-        outputs,
-        scratch,
-        in_place: None,
-    };
-    Ok(Program { unfused_bytes: 0, buffers, allocations, steps: vec![step], notes: Vec::new() })
 }
 
 impl Executable {

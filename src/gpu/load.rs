@@ -179,6 +179,8 @@ impl Gpu {
             own: None,
             #[cfg(feature = "native")]
             copies: Vec::new(),
+            #[cfg(feature = "native")]
+            copies_differ: false,
             staging: None,
         };
         executable.bind_fixed().await?;

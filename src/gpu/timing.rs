@@ -59,6 +59,7 @@ impl Executable {
     pub fn set_inputs(&mut self, inputs: &[(&str, &Tensor)]) -> Result<()> {
         self.gpu.inner.health.check()?;
         let inputs = self.check_inputs(inputs)?;
+        self.copies_differ = true;
         pollster::block_on(async {
             self.bind_own().await?;
             for (tensor, (info, bound)) in inputs.iter().zip(self.own_buffers().inputs()) {
@@ -140,7 +141,8 @@ impl Executable {
     /// Runs the program `iterations` times in one submission and times them together.
     ///
     /// The runs take turns on `rotations` copies of the inputs and outputs (at least one), so that data larger than the
-    /// device's caches can be had from tensors that are smaller. Parameters and temporaries are not copied.
+    /// device's caches can be had from tensors that are smaller. The copies have the inputs of the last
+    /// [`run`](Executable::run) or [`set_inputs`](Executable::set_inputs). Parameters and temporaries are not copied.
     ///
     /// A submission that takes seconds may be ended by the system, with the loss of the device.
     pub fn bench(&mut self, iterations: u32, rotations: usize) -> Result<Timing> {
@@ -180,8 +182,17 @@ impl Executable {
         Ok(Timing { iterations, gpu: gpu_time, wall })
     }
 
-    /// Makes further copies of the executable's own inputs and outputs, and gives all of them the inputs of now.
+    /// Bytes of one set of inputs and outputs: what each rotation of [`bench`](Executable::bench) adds.
+    pub fn set_bytes(&self) -> u64 {
+        self.io.iter().map(|&i| self.buffers[i].bytes).sum()
+    }
+
+    /// Makes further copies of the executable's own inputs and outputs where they are lacking or have other inputs, and
+    /// waits, so that nothing of it is timed.
     async fn copy_own(&mut self, count: usize) -> Result<()> {
+        if self.copies.len() >= count && !self.copies_differ {
+            return Ok(());
+        }
         let gpu = self.gpu.clone();
         let gpu = &*gpu.inner;
         while self.copies.len() < count {
@@ -192,16 +203,19 @@ impl Executable {
             let groups = scoped(&gpu.device, &gpu.health, "bind groups", || self.groups(&key)).await?;
             self.copies.push(BoundSet { key, groups });
         }
-        scoped(&gpu.device, &gpu.health, "a copy", || {
+        let submission = scoped(&gpu.device, &gpu.health, "a copy", || {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            for copy in &self.copies[..count] {
+            for copy in &self.copies {
                 for ((info, from), to) in self.own_buffers().all().zip(&copy.key) {
                     encoder.copy_buffer_to_buffer(&from.buffer, 0, &to.buffer, 0, info.bytes);
                 }
             }
-            gpu.queue.submit([encoder.finish()]);
+            gpu.queue.submit([encoder.finish()])
         })
-        .await
+        .await?;
+        gpu.poll(submission);
+        self.copies_differ = false;
+        Ok(())
     }
 }
 

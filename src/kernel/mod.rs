@@ -10,6 +10,7 @@ mod argmax;
 mod attention;
 mod attention_merge;
 mod axes;
+mod ceiling;
 mod copy;
 mod dequantize;
 mod gather;
@@ -32,6 +33,7 @@ pub use append::AppendProblem;
 pub use argmax::ArgmaxProblem;
 pub use attention::{AttentionDTypes, AttentionProblem};
 pub use attention_merge::AttentionMergeProblem;
+pub use ceiling::{Arithmetic, CeilingProblem};
 pub use copy::{ConcatProblem, CopyProblem, PadProblem};
 pub use dequantize::DequantizeProblem;
 pub use gather::GatherProblem;
@@ -47,7 +49,7 @@ pub use specialize::{Source, Specialization};
 
 use crate::{DType, Result};
 
-/// The names of all families.
+/// The names of all families that operations of a graph lead to.
 pub const FAMILIES: [&str; 15] = [
     "append",
     "argmax",
@@ -185,6 +187,17 @@ pub enum Operand {
     Output(usize),
     /// The kernel's scratch buffer of this number.
     Scratch(usize),
+}
+
+/// `input 0`: the name that a program of one kernel gives it.
+impl fmt::Display for Operand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Operand::Input(i) => write!(f, "input {i}"),
+            Operand::Output(i) => write!(f, "output {i}"),
+            Operand::Scratch(i) => write!(f, "scratch {i}"),
+        }
+    }
 }
 
 /// How a shader declares a buffer.

@@ -125,6 +125,50 @@ pub struct Note {
 }
 
 impl Program {
+    /// A program of one kernel, without a graph: its buffers are named `input 0`, `output 0` and so on
+    /// ([`Operand`]'s `Display`).
+    pub fn of_kernel(kernel: &Kernel, inputs: &[(DType, Shape)], outputs: &[(DType, Shape)]) -> Result<Self> {
+        let mut buffers = Vec::new();
+        let mut add = |operand: Operand, dtype: DType, shape: &Shape, role: fn(String) -> Role| {
+            let bytes = buffer_bytes(dtype, shape.checked_elements("program")?);
+            let name = operand.to_string();
+            buffers.push(Buffer { role: role(name.clone()), name, dtype, shape: shape.clone(), bytes });
+            Ok(BufferId(buffers.len() - 1))
+        };
+        let mut all = |of: fn(usize) -> Operand, list: &[(DType, Shape)], role: fn(String) -> Role| {
+            list.iter()
+                .enumerate()
+                .map(|(i, (dtype, shape))| add(of(i), *dtype, shape, role))
+                .collect::<Result<Vec<_>>>()
+        };
+        let inputs = all(Operand::Input, inputs, Role::Input)?;
+        let outputs = all(Operand::Output, outputs, Role::Output)?;
+        let allocations: Vec<u64> = kernel.scratch.iter().map(|bytes| bytes.next_multiple_of(16).max(16)).collect();
+        let scratch = (buffers.len()..buffers.len() + allocations.len()).map(BufferId).collect();
+        buffers.extend(allocations.iter().enumerate().map(|(i, &bytes)| Buffer {
+            name: Operand::Scratch(i).to_string(),
+            dtype: DType::U32,
+            shape: Shape::from([bytes as usize / 4]),
+            bytes,
+            role: Role::Temporary(i),
+        }));
+        let step = Step {
+            key: "kernel given".into(),
+            family: "kernel",
+            variant: "given",
+            reason: String::new(),
+            candidates: Vec::new(),
+            summary: kernel.launches.iter().map(|launch| launch.label.as_str()).collect::<Vec<_>>().join(", "),
+            covers: Vec::new(),
+            kernel: kernel.clone(),
+            inputs,
+            outputs,
+            scratch,
+            in_place: None,
+        };
+        Ok(Program { buffers, allocations, steps: vec![step], notes: Vec::new(), unfused_bytes: 0 })
+    }
+
     /// The buffer of each role-bearing name: inputs, states, parameters and outputs.
     pub fn named(&self) -> BTreeMap<&str, BufferId> {
         self.buffers

@@ -1,0 +1,245 @@
+//! What a device reaches at the most: copies, reads, arithmetic on registers, empty dispatches. Twins:
+//! `shaders/ceiling_*.wgsl`, `tests/ceiling.rs`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization, fold_grid};
+use crate::{Error, Result};
+
+/// A limit of a device, as a kernel that runs into it and does nothing else.
+///
+/// These are measured beside other kernels, to say how far those are from what is possible. No operation of a graph leads
+/// to one; [`Program::of_kernel`](crate::lower::Program::of_kernel) makes one a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CeilingProblem {
+    /// `y = x`. One input and one output, each of `bytes` bytes ([`CeilingProblem::whole`]).
+    Copy {
+        /// Bytes of x and of y.
+        bytes: u64,
+    },
+    /// Sums over x. One input of `bytes` bytes, and an output of one f32 for each invocation.
+    Read {
+        /// Bytes of x.
+        bytes: u64,
+    },
+    /// Multiplications and additions on registers. One output of one f32 for each invocation; no input.
+    Multiply(Arithmetic),
+    /// A dispatch of one invocation that writes one word: one output, of one word.
+    Dispatch,
+}
+
+/// What a kernel computes with, as far as devices differ in speed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arithmetic {
+    /// f32, one number a lane.
+    F32,
+    /// f16 (`SHADER_F16`), in pairs.
+    F16,
+    /// Cooperative matrices: units of their own, on GPUs that have them.
+    Cooperative,
+}
+
+impl Arithmetic {
+    /// The fastest that this WGSL may use, as its extensions say.
+    pub fn of(wgsl: &str) -> Self {
+        let enables = |extension: &str| {
+            let mut lines = wgsl.lines().filter_map(|line| line.trim().strip_prefix("enable "));
+            lines.any(|rest| rest.trim_end_matches(';').split(',').any(|name| name.trim() == extension))
+        };
+        if enables("wgpu_cooperative_matrix") {
+            Arithmetic::Cooperative
+        } else if enables("f16") {
+            Arithmetic::F16
+        } else {
+            Arithmetic::F32
+        }
+    }
+}
+
+/// How a variant goes about it.
+#[derive(Clone, Copy)]
+struct Shape {
+    name: &'static str,
+    /// Vectors of an invocation in a turn, or chains.
+    wide: u32,
+    /// A multiplication and an addition as two operations.
+    split: bool,
+}
+
+const fn shape(name: &'static str, wide: u32, split: bool) -> Shape {
+    Shape { name, wide, split }
+}
+
+const MOVING: [Shape; 3] = [shape("vec4 x1", 1, false), shape("vec4 x4", 4, false), shape("vec4 x8", 8, false)];
+const MULTIPLYING: [Shape; 3] =
+    [shape("fma x8", 8, false), shape("fma x16", 16, false), shape("multiply, add x12", 12, true)];
+const DISPATCHING: [Shape; 1] = [shape("one word", 1, false)];
+
+const LANES: u32 = 64;
+/// Bytes of a vector.
+const VECTOR: u64 = 16;
+/// Sizes of [`CeilingProblem::Copy`] and [`CeilingProblem::Read`] are multiples of this: what a workgroup of the widest
+/// variant moves in all its turns.
+const GRAIN: u64 = VECTOR * LANES as u64 * 8 * MOST_TURNS as u64;
+const MOST_TURNS: u32 = 16;
+
+impl CeilingProblem {
+    const FAMILY: &str = "ceiling";
+
+    /// The largest size of at most `bytes` bytes that a copy or a read can have, but not 0.
+    pub fn whole(bytes: u64) -> u64 {
+        (bytes / GRAIN).max(1) * GRAIN
+    }
+
+    /// The f32 elements of the input, if there is one, and of the output, for the variant that the kernel is of.
+    pub fn elements(self, kernel: &Kernel) -> (Option<usize>, usize) {
+        let invocations = kernel.launches.iter().map(|l| l.grid.iter().product::<u32>() * LANES).sum::<u32>() as usize;
+        match self {
+            CeilingProblem::Copy { bytes } => (Some(bytes as usize / 4), bytes as usize / 4),
+            CeilingProblem::Read { bytes } => (Some(bytes as usize / 4), invocations),
+            CeilingProblem::Multiply(_) => (None, invocations),
+            CeilingProblem::Dispatch => (None, 1),
+        }
+    }
+
+    fn shapes(self) -> &'static [Shape] {
+        match self {
+            CeilingProblem::Copy { .. } | CeilingProblem::Read { .. } => &MOVING,
+            CeilingProblem::Multiply(_) => &MULTIPLYING,
+            CeilingProblem::Dispatch => &DISPATCHING,
+        }
+    }
+
+    /// Why it can't run here.
+    fn fault(self, profile: &Profile) -> Option<String> {
+        match self {
+            CeilingProblem::Copy { bytes } | CeilingProblem::Read { bytes } => {
+                if bytes == 0 || bytes % GRAIN != 0 {
+                    return Some(format!("{bytes} bytes, expected a multiple of {GRAIN}"));
+                }
+                (bytes > profile.limits.binding_bytes).then(|| {
+                    format!("{bytes} bytes, a binding may have {} (binding_bytes)", profile.limits.binding_bytes)
+                })
+            }
+            CeilingProblem::Multiply(Arithmetic::F32) | CeilingProblem::Dispatch => None,
+            CeilingProblem::Multiply(Arithmetic::F16) => {
+                (!profile.shader_f16).then(|| "the device has no f16 in shaders (SHADER_F16)".into())
+            }
+            CeilingProblem::Multiply(Arithmetic::Cooperative) => {
+                Some("no kernel of this crate computes with cooperative matrices".into())
+            }
+        }
+    }
+}
+
+impl Problem for CeilingProblem {
+    fn family(&self) -> &'static str {
+        Self::FAMILY
+    }
+
+    fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
+        let fault = self.fault(profile);
+        let candidate = |shape: &Shape| match &fault {
+            Some(fault) => Candidate::refused(shape.name, fault.clone()),
+            None => Candidate::usable(shape.name, "measured against the others"),
+        };
+        self.shapes().iter().map(candidate).collect()
+    }
+
+    fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
+        if let Some(fault) = self.fault(profile) {
+            return Err(Error::op(Self::FAMILY, fault));
+        }
+        let Some(&Shape { wide, split, .. }) = self.shapes().iter().find(|shape| shape.name == variant) else {
+            return Err(Error::op(Self::FAMILY, format!("there is no variant `{variant}`")));
+        };
+        let cpu = profile.kind == AdapterKind::Cpu;
+        // Enough workgroups to fill any GPU; few on a CPU, where each costs.
+        let turns_of = |bytes: u64| {
+            let rounds = bytes / (VECTOR * u64::from(LANES * wide));
+            let workgroups = if cpu { 16 } else { 4096 };
+            let most = (rounds / workgroups).clamp(1, u64::from(MOST_TURNS)) as u32;
+            // A power of two divides the grain.
+            1 << most.ilog2()
+        };
+        let moving = |name, template, bytes: u64, moved| {
+            let turns = turns_of(bytes);
+            let shader = Specialization::new(name, template).value("UNROLL", wide).value("LANES", LANES).trusted();
+            let workgroups = bytes / (VECTOR * u64::from(LANES * wide * turns));
+            (shader, vec![turns], workgroups, 0, moved)
+        };
+        let (shader, params, workgroups, flops, bytes) = match *self {
+            CeilingProblem::Copy { bytes } => {
+                moving("ceiling_copy", include_str!("../../shaders/ceiling_copy.wgsl"), bytes, 2 * bytes)
+            }
+            CeilingProblem::Read { bytes } => {
+                moving("ceiling_read", include_str!("../../shaders/ceiling_read.wgsl"), bytes, bytes)
+            }
+            CeilingProblem::Multiply(arithmetic) => {
+                // f16 is slow in software.
+                let (steps, turns, workgroups) = match (cpu, arithmetic) {
+                    (true, Arithmetic::F32) => (1024 / wide, 1, 512),
+                    (true, _) => (1024 / wide, 1, 32),
+                    (false, _) => (256 / wide, 64, 16_384),
+                };
+                let mut shader =
+                    Specialization::new("ceiling_fma", include_str!("../../shaders/ceiling_fma.wgsl")).trusted();
+                shader = shader.value("CHAINS", wide).value("STEPS", steps).value("LANES", LANES);
+                if split {
+                    shader = shader
+                        .function("advance", "fn advance(x: elem, a: elem, b: elem) -> elem { return a * x + b; }");
+                }
+                let mut pair = 1;
+                if arithmetic == Arithmetic::F16 {
+                    pair = 2;
+                    shader = shader
+                        .region("F16", true)
+                        .ty("elem", "vec2<f16>")
+                        .function("splat", "fn splat(x: f32) -> elem { return elem(f16(x)); }")
+                        .function("total", "fn total(x: elem) -> f32 { return f32(x.x) + f32(x.y); }");
+                }
+                let a_lane = 2 * pair * u64::from(wide * steps * turns);
+                let flops = a_lane * u64::from(LANES) * workgroups;
+                (shader, vec![turns, 0.75f32.to_bits(), 0.5f32.to_bits()], workgroups, flops, 0)
+            }
+            CeilingProblem::Dispatch => {
+                let template = include_str!("../../shaders/ceiling_dispatch.wgsl");
+                (Specialization::new("ceiling_dispatch", template).trusted(), vec![7], 1, 0, 0)
+            }
+        };
+        let input = matches!(self, CeilingProblem::Copy { .. } | CeilingProblem::Read { .. })
+            .then(|| Binding::read(Operand::Input(0)));
+        let launch = Launch {
+            label: variant.into(),
+            source: shader.source()?,
+            bindings: input.into_iter().chain([Binding::write(Operand::Output(0))]).collect(),
+            params,
+            grid: fold_grid(workgroups, profile, Self::FAMILY)?,
+            flops,
+            bytes,
+        };
+        Ok(Kernel { launches: vec![launch], scratch: Vec::new() })
+    }
+
+    fn summary(&self) -> String {
+        match self {
+            CeilingProblem::Copy { bytes } => format!("copy {bytes} bytes"),
+            CeilingProblem::Read { bytes } => format!("read {bytes} bytes"),
+            CeilingProblem::Multiply(arithmetic) => format!("multiply and add {arithmetic:?}"),
+            CeilingProblem::Dispatch => "dispatch".into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Arithmetic;
+
+    #[test]
+    fn the_extensions_of_a_shader_say_what_it_computes_with() {
+        assert_eq!(Arithmetic::of("// enable f16;\nconst A = 1u;"), Arithmetic::F32);
+        assert_eq!(Arithmetic::of("enable subgroups, f16;\n"), Arithmetic::F16);
+        assert_eq!(Arithmetic::of("enable f16;\nenable wgpu_cooperative_matrix;\n"), Arithmetic::Cooperative);
+    }
+}

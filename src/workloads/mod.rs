@@ -1,0 +1,171 @@
+//! What is timed: the same graphs for `tilewise bench`, for criterion and for whoever compares another library.
+//!
+//! Sizes are those that people quote: square matmuls, products with few rows, attention over a few hundred tokens and while
+//! decoding, norms of a 768-wide model, a small BERT, one token of a small GPT.
+
+mod attention;
+mod matmul;
+mod models;
+mod rows;
+
+use std::collections::BTreeMap;
+
+use crate::{DType, Data, Graph, Result, Tensor, ValueId};
+
+/// How large the workloads are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Size {
+    /// One small case of each kind: shows that it runs.
+    Quick,
+    /// What a software adapter does in minutes.
+    Full,
+    /// What fills a large GPU as well: seconds a run on anything less.
+    Large,
+}
+
+/// A graph to be timed. Its values are drawn by [`Workload::inputs`] and [`Workload::parameters`].
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// `family shape option`, such as `attention b1 h8 q256 k256 d64 causal`.
+    pub name: String,
+    /// The family under test: the prefix that `tilewise bench --kernel` selects by.
+    pub family: &'static str,
+    /// The graph; its output is `y`, and there may be more.
+    pub graph: Graph,
+    /// Values that are not drawn: lengths, ids, positions.
+    given: BTreeMap<String, Tensor>,
+}
+
+/// A workload under construction.
+struct Builder {
+    graph: Graph,
+    given: BTreeMap<String, Tensor>,
+}
+
+impl Builder {
+    /// An f32 input.
+    fn input(&mut self, name: &str, shape: &[usize]) -> Result<ValueId> {
+        self.graph.input(name, DType::F32, shape)
+    }
+
+    /// An i32 input of these values.
+    fn integers(&mut self, name: &str, shape: &[usize], values: Vec<i32>) -> Result<ValueId> {
+        self.given.insert(name.into(), Tensor::new(shape, values)?);
+        self.graph.input(name, DType::I32, shape)
+    }
+}
+
+/// Marsaglia's xorshift64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 >> 32
+    }
+
+    /// In [−1, 1).
+    fn float(&mut self) -> f32 {
+        (self.next() >> 8) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+}
+
+impl Workload {
+    fn new(family: &'static str, shape: &str, build: impl FnOnce(&mut Builder) -> Result<ValueId>) -> Result<Self> {
+        let mut builder = Builder { graph: Graph::new(), given: BTreeMap::new() };
+        let y = build(&mut builder)?;
+        let Builder { mut graph, given } = builder;
+        graph.output("y", y)?;
+        Ok(Workload { name: format!("{family} {shape}"), family, graph, given })
+    }
+
+    /// A value for every input and parameter.
+    pub fn values(&self) -> Result<Vec<(String, Tensor)>> {
+        Ok([self.inputs()?, self.parameters()?].concat())
+    }
+
+    /// A value for every input, the same at each call: floats in [−1, 1), booleans of which three in four are true, and
+    /// integers that make sense.
+    pub fn inputs(&self) -> Result<Vec<(String, Tensor)>> {
+        self.draw(self.graph.inputs(), 1.0)
+    }
+
+    /// A value for every parameter, the same at each call: small, as trained weights are.
+    pub fn parameters(&self) -> Result<Vec<(String, Tensor)>> {
+        self.draw(self.graph.parameters(), 0.05)
+    }
+
+    fn draw<'a>(&self, values: impl Iterator<Item = (&'a str, ValueId)>, most: f32) -> Result<Vec<(String, Tensor)>> {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        values
+            .map(|(name, value)| {
+                if let Some(tensor) = self.given.get(name) {
+                    return Ok((name.to_string(), tensor.clone()));
+                }
+                let shape = self.graph.shape(value);
+                let n = shape.checked_elements("workload")?;
+                let float = |_| most * random.float();
+                let data = match self.graph.dtype(value) {
+                    DType::F32 => Data::F32((0..n).map(float).collect()),
+                    DType::F16 => Data::F16((0..n).map(float).map(half::f16::from_f32).collect()),
+                    DType::BF16 => Data::BF16((0..n).map(float).map(half::bf16::from_f32).collect()),
+                    DType::Bool => Data::Bool((0..n).map(float).map(|x| x > -0.5 * most).collect()),
+                    DType::I32 => Data::I32(vec![0; n]),
+                    DType::U32 => Data::U32(vec![0; n]),
+                };
+                Ok((name.to_string(), Tensor::new(shape, data)?))
+            })
+            .collect()
+    }
+}
+
+/// Every workload of a size.
+pub fn all(size: Size) -> Result<Vec<Workload>> {
+    let mut all = matmul::workloads(size)?;
+    all.extend(attention::workloads(size)?);
+    all.extend(rows::workloads(size)?);
+    all.extend(models::workloads(size)?);
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{Size, all};
+
+    #[test]
+    fn every_workload_is_a_valid_graph_of_a_name_of_its_own() {
+        for size in [Size::Quick, Size::Full, Size::Large] {
+            let mut names = BTreeSet::new();
+            for workload in all(size).expect("valid") {
+                workload.graph.verify().expect(&workload.name);
+                assert!(workload.name.starts_with(workload.family), "{}", workload.name);
+                assert!(names.insert(workload.name.clone()), "{} is there twice", workload.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_input_and_parameter_gets_a_value_that_fits() {
+        for workload in all(Size::Quick).expect("valid") {
+            let (graph, name) = (&workload.graph, &workload.name);
+            let values = workload.values().expect(name);
+            assert_eq!(values.len(), graph.inputs().count() + graph.parameters().count(), "{name}");
+            for (value, tensor) in values {
+                let id = graph.find(&value).expect(&value);
+                assert_eq!((tensor.dtype(), tensor.shape()), (graph.dtype(id), graph.shape(id)), "{name}: {value}");
+                assert!(tensor.to_f64().iter().all(|x| x.is_finite()), "{name}: {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_quick_has_every_family_of_what_is_full() {
+        let families = |size| all(size).expect("valid").into_iter().map(|w| w.family).collect::<BTreeSet<_>>();
+        assert_eq!(families(Size::Quick), families(Size::Full));
+        assert_eq!(families(Size::Full), families(Size::Large));
+    }
+}

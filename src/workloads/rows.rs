@@ -1,0 +1,85 @@
+use super::{Random, Size, Workload};
+use crate::{Result, graph::Reduce};
+
+/// What is limited by memory: norms, softmax, reductions, functions of elements, and moving data.
+pub(super) fn workloads(size: Size) -> Result<Vec<Workload>> {
+    let shapes: &[[usize; 2]] = match size {
+        Size::Quick => &[[64, 96]],
+        Size::Full => &[[4096, 768], [1024, 1024]],
+        Size::Large => &[[4096, 768], [16_384, 4096]],
+    };
+    let mut all = Vec::new();
+    for (i, &shape) in shapes.iter().enumerate() {
+        all.extend(norms(shape, i == 0)?);
+        all.extend(lines(shape, i == 0)?);
+    }
+    let [entries, width, tokens] = if size == Size::Quick { [100, 32, 16] } else { [30_522, 384, 1024] };
+    all.push(Workload::new("gather", &format!("{tokens} of {entries}x{width}"), |w| {
+        let table = w.input("table", &[entries, width])?;
+        let mut random = Random(7);
+        let ids = (0..tokens).map(|_| (random.next() % entries as u64) as i32).collect();
+        let ids = w.integers("ids", &[tokens], ids)?;
+        w.graph.gather(table, ids, 0)
+    })?);
+    Ok(all)
+}
+
+fn norms([rows, width]: [usize; 2], every: bool) -> Result<Vec<Workload>> {
+    let shape = format!("{rows}x{width}");
+    let norm = |family: &'static str, residual: bool| {
+        let label = if residual { " +residual" } else { "" };
+        Workload::new(family, &format!("{shape}{label}"), |w| {
+            let mut x = w.input("x", &[rows, width])?;
+            if residual {
+                let residual = w.input("residual", &[rows, width])?;
+                x = w.graph.add(x, residual)?;
+                // The sum goes on beside the norm, as in a pre-norm layer.
+                w.graph.output("sum", x)?;
+            }
+            let weight = w.input("weight", &[width])?;
+            if family == "rms_norm" {
+                return w.graph.rms_norm(x, Some(weight), 1e-5);
+            }
+            let bias = w.input("bias", &[width])?;
+            w.graph.layer_norm(x, Some(weight), Some(bias), 1e-5)
+        })
+    };
+    let mut all = vec![norm("layer_norm", false)?];
+    if every {
+        all.extend([norm("layer_norm", true)?, norm("rms_norm", false)?, norm("rms_norm", true)?]);
+    }
+    Ok(all)
+}
+
+fn lines([rows, width]: [usize; 2], every: bool) -> Result<Vec<Workload>> {
+    let shape = format!("{rows}x{width}");
+    let of_x =
+        |family: &'static str, label: &str, build: fn(&mut crate::Graph, crate::ValueId) -> Result<crate::ValueId>| {
+            Workload::new(family, &format!("{shape}{label}"), |w| {
+                let x = w.input("x", &[rows, width])?;
+                build(&mut w.graph, x)
+            })
+        };
+    let mut all = vec![
+        of_x("softmax", "", |g, x| g.softmax(x, -1))?,
+        of_x("reduce", " sum", |g, x| g.reduce(Reduce::Sum, x, &[-1], false))?,
+        of_x("copy", " transpose", |g, x| g.permute(x, &[1, 0]))?,
+        Workload::new("pointwise", &format!("{shape} add"), |w| {
+            let (a, b) = (w.input("a", &[rows, width])?, w.input("b", &[rows, width])?);
+            w.graph.add(a, b)
+        })?,
+        Workload::new("pointwise", &format!("{shape} gelu(a+b)*c"), |w| {
+            let (a, b, c) = (w.input("a", &[rows, width])?, w.input("b", &[width])?, w.input("c", &[rows, width])?);
+            let sum = w.graph.add(a, b)?;
+            let y = w.graph.gelu(sum)?;
+            w.graph.mul(y, c)
+        })?,
+    ];
+    if every {
+        all.extend([
+            of_x("reduce", " sum of columns", |g, x| g.reduce(Reduce::Sum, x, &[0], false))?,
+            of_x("argmax", "", |g, x| g.argmax(x, -1, false))?,
+        ]);
+    }
+    Ok(all)
+}
