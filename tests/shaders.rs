@@ -143,19 +143,23 @@ fn profiles() -> [Profile; 3] {
     gpu.limits.workgroup_bytes = 48 << 10;
     gpu.limits.workgroup_invocations = 1024;
     gpu.limits.workgroup_size_x = 1024;
+    gpu.limits.binding_bytes = 2 << 30;
+    gpu.limits.buffer_bytes = 2 << 30;
     [portable, software, gpu]
 }
 
 /// Every module that the case tables and the workloads call for, on each of the profiles, with each variant.
 fn specialisations() -> BTreeMap<String, (String, bool)> {
-    let mut graphs: Vec<Graph> =
-        cases::all(Level::Quick, 1).expect("the cases are valid").into_iter().map(|case| case.graph).collect();
-    graphs.extend(
-        workloads::all(Size::Large).expect("the workloads are valid").into_iter().map(|workload| workload.graph),
-    );
+    let graphs_of = |size| {
+        let cases = cases::all(Level::Quick, 1).expect("the cases are valid").into_iter().map(|case| case.graph);
+        let workloads = workloads::all(size).expect("the workloads are valid").into_iter().map(|w| w.graph);
+        cases.chain(workloads).collect::<Vec<Graph>>()
+    };
+    let (full, large) = (graphs_of(Size::Full), graphs_of(Size::Large));
     let mut modules = BTreeMap::new();
     for profile in profiles() {
-        for graph in &graphs {
+        let is_large = profile.limits.binding_bytes > Profile::portable().limits.binding_bytes;
+        for graph in if is_large { full.iter().chain(&large) } else { full.iter().chain(&[]) } {
             let program = lower::lower(graph, &profile, &Options::default())
                 .unwrap_or_else(|error| panic!("on {}: {error}\n{graph}", profile.adapter));
             let mut programs = Vec::new();

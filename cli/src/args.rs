@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Time the variants of every kernel on this adapter, and remember the fastest.
     Tune(TuneArgs),
+    /// Show where the time of a graph goes: each step beside what limits it, gaps, fusion, the host.
+    Profile(ProfileArgs),
     /// Run a graph on the inputs of a safetensors file.
     Run(RunArgs),
     /// Find where an implementation of your own first departs from a model, and what the mistake looks like.
@@ -149,6 +151,34 @@ pub(crate) struct TuneArgs {
     /// Measure also what is in the table already.
     #[arg(long)]
     pub(crate) again: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(group = clap::ArgGroup::new("subject").required(true).args(["graph", "workload"]))]
+pub(crate) struct ProfileArgs {
+    /// The graph, as JSON.
+    pub(crate) graph: Option<PathBuf>,
+    /// A workload of `bench` instead: the first whose name contains this text.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) workload: Option<String>,
+    /// Take the workload from those of `bench --large`.
+    #[arg(long, requires = "workload")]
+    pub(crate) large: bool,
+    /// Inputs, parameters and states by name, as safetensors; may be given several times. Others are drawn at random.
+    #[arg(long, value_name = "FILE", requires = "graph")]
+    pub(crate) inputs: Vec<PathBuf>,
+    /// Runs of which the medians are taken.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) runs: usize,
+    /// Don't measure what the adapter can do at the most.
+    #[arg(long)]
+    pub(crate) no_ceilings: bool,
+    /// Write a trace for chrome://tracing or ui.perfetto.dev to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -9,6 +9,7 @@ mod embed;
 mod explain;
 mod info;
 mod output;
+mod profile;
 mod run;
 mod tune;
 mod verify;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Command::Verify(command) => verify::run(command, &args.device),
         Command::Bench(command) => bench::run(command, &args.device),
         Command::Tune(command) => tune::run(command, &args.device),
+        Command::Profile(command) => profile::run(command, &args.device),
         Command::Run(command) => run::run(command, &args.device),
         Command::Diff(command) => diff::run(command, &args.device),
         Command::Explain(command) => explain::run(command, &args.device),

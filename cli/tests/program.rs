@@ -80,15 +80,110 @@ fn verify_counts_cases_and_says_so() {
 }
 
 #[test]
-fn bench_writes_figures_and_a_picture() {
+fn bench_writes_figures_and_pictures() {
     let folder = folder("bench");
-    let arguments =
-        ["bench", "--quick", "--kernel", "softmax", "--json", "--save", "figures.json", "--plot", "figures.svg"];
+    let arguments = [
+        "bench",
+        "--quick",
+        "--kernel",
+        "softmax",
+        "--json",
+        "--save",
+        "figures.json",
+        "--plot",
+        "bars.svg",
+        "--roofline",
+        "roofline.svg",
+        "--commit",
+        "0123abcd",
+    ];
     let json: serde_json::Value = serde_json::from_str(&succeed(&folder, &arguments)).expect("JSON");
-    assert!(json["figures"][0]["wall"].as_f64().expect("seconds") > 0.0);
+    assert!(json["figures"][0]["times"]["wall"]["median"].as_f64().expect("seconds") > 0.0);
+    assert_eq!((&json["commit"], &json["schema"]), (&"0123abcd".into(), &1.into()));
+    assert!(json["ceilings"]["memory"].as_f64().expect("bytes a second") > 0.0);
     assert!(fs::read_to_string(folder.join("figures.json")).expect("written").contains("softmax"));
-    assert!(fs::read_to_string(folder.join("figures.svg")).expect("written").contains("<svg"));
+    for picture in ["bars.svg", "roofline.svg"] {
+        let drawn = fs::read_to_string(folder.join(picture)).expect("written");
+        assert!(drawn.contains("<svg") && drawn.contains("GFLOP/s") && drawn.contains("softmax"), "{drawn}");
+    }
     fail(&tilewise(&folder, &["bench", "--kernel", "teapot"]), &["teapot"]);
+    fail(
+        &tilewise(&folder, &["bench", "--kernel", "softmax", "--quick", "--save", "no/such/folder"]),
+        &["no/such/folder"],
+    );
+}
+
+#[test]
+fn bench_compares_saved_runs_and_refuses_what_can_not_be() {
+    let folder = folder("compare");
+    succeed(&folder, &["bench", "--quick", "--kernel", "softmax", "--save", "before.json"]);
+    let text = fs::read_to_string(folder.join("before.json")).expect("written");
+    let mut after: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let same = succeed(&folder, &["bench", "--from", "before.json", "--compare", "before.json"]);
+    assert!(same.contains("within the noise") && same.contains("geometric mean of the speed-ups 1.00"), "{same}");
+
+    // Ten times as fast by both clocks, which no spread explains.
+    for clock in ["gpu", "wall"] {
+        let times = &mut after["figures"][0]["times"][clock];
+        for part in ["median", "low", "high", "best"] {
+            if let Some(seconds) = times[part].as_f64() {
+                times[part] = (seconds / 10.0).into();
+            }
+        }
+    }
+    let write = |name: &str, report: &serde_json::Value| {
+        fs::write(folder.join(name), report.to_string()).expect("writable");
+    };
+    write("after.json", &after);
+    let printed = succeed(&folder, &["bench", "--from", "after.json", "--compare", "before.json", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+    assert_eq!(json["changes"][0]["verdict"], "faster");
+    assert!((json["changes"][0]["speedup"].as_f64().expect("a number") - 10.0).abs() < 1e-6, "{printed}");
+    let printed = succeed(&folder, &["bench", "--from", "before.json", "--compare", "after.json"]);
+    assert!(printed.contains("1 slower"), "{printed}");
+
+    after["adapter"] = "another GPU".into();
+    write("other.json", &after);
+    let arguments = ["bench", "--from", "other.json", "--compare", "before.json"];
+    fail(&tilewise(&folder, &arguments), &["another GPU", "--across-adapters"]);
+    assert!(succeed(&folder, &[&arguments[..], &["--across-adapters"]].concat()).contains("1 faster"));
+
+    // A figure that can't be true ends with 1, also when it is read from a file.
+    after["figures"][0]["fault"] = "300 % of what memory allows".into();
+    after["quick"] = false.into();
+    write("fault.json", &after);
+    let output = tilewise(&folder, &["bench", "--from", "fault.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("FAULT: softmax") && text(&output.stdout).contains("300 %"), "{}", text(&output.stdout));
+
+    let markdown = succeed(&folder, &["bench", "--from", "before.json", "--markdown"]);
+    assert!(markdown.contains("| workload | variant |") && markdown.contains("| --- | --- | ---: |"), "{markdown}");
+    write("old.json", &serde_json::json!({"figures": []}));
+    fail(&tilewise(&folder, &["bench", "--from", "old.json"]), &["no saved run"]);
+    write("new.json", &serde_json::json!({"schema": 99}));
+    fail(&tilewise(&folder, &["bench", "--from", "new.json"]), &["schema 99"]);
+}
+
+#[test]
+fn profile_shows_where_the_time_goes_and_writes_a_trace() {
+    let folder = folder("profile");
+    let printed =
+        succeed(&folder, &["profile", "graph.json", "--inputs", "in.safetensors", "--runs", "2", "--no-ceilings"]);
+    assert!(printed.contains("attention") && printed.contains("Fusion: 1 in place of"), "{printed}");
+    let arguments = ["profile", "graph.json", "--runs", "2", "--no-ceilings", "--json", "--trace", "trace.json"];
+    let json: serde_json::Value = serde_json::from_str(&succeed(&folder, &arguments)).expect("JSON");
+    assert_eq!(json["profile"]["fusion"]["dispatches"][0], 1);
+    let saved = &json["profile"]["fusion"]["bytes"];
+    assert!(saved[0].as_u64() < saved[1].as_u64(), "{saved}");
+    assert!(json["host"]["record"]["median"].as_f64().expect("seconds") > 0.0);
+    let trace = fs::read_to_string(folder.join("trace.json")).expect("written");
+    let trace: serde_json::Value = serde_json::from_str(&trace).expect("JSON");
+    let events = trace["traceEvents"].as_array().expect("events");
+    let step = events.iter().find(|event| event["cat"] == "attention").expect("the step is there");
+    assert!(step["dur"].as_f64().expect("microseconds") > 0.0 && step["ph"] == "X", "{step}");
+    let host = events.iter().filter(|event| event["cat"] == "host").map(|event| event["dur"].as_f64().expect("µs"));
+    assert!(host.clone().count() >= 4 && host.clone().all(|time| time >= 0.0));
+    fail(&tilewise(&folder, &["profile", "--workload", "teapot"]), &["teapot", "softmax"]);
 }
 
 #[test]

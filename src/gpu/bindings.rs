@@ -64,17 +64,22 @@ impl Executable {
         buffers: &[(&str, wgpu::BufferSlice<'_>)],
     ) -> Result<()> {
         self.gpu.inner.health.check()?;
-        let key = self.check_buffers(buffers)?;
-        let set = match self.find(&key) {
+        let set = match self.find_given(buffers) {
             Some(set) => set,
             None => {
-                let gpu = &*self.gpu.inner;
-                let groups = scoped_now(&gpu.device, &gpu.health, "the caller's buffers", || self.groups(&key))?;
-                BoundSet { key, groups }
+                let key = self.check_buffers(buffers)?;
+                match self.find(&key) {
+                    Some(set) => set,
+                    None => {
+                        let gpu = &*self.gpu.inner;
+                        let groups =
+                            scoped_now(&gpu.device, &gpu.health, "the caller's buffers", || self.groups(&key))?;
+                        self.keep(BoundSet { key, groups })
+                    }
+                }
             }
         };
-        self.record_pass(encoder, &set.groups);
-        self.keep(set);
+        self.record_pass(encoder, &self.bound[set].groups);
         Ok(())
     }
 
@@ -128,10 +133,32 @@ impl Executable {
         Ok(bounds.into_iter().flatten().collect())
     }
 
-    /// Takes out the bind groups of a set of buffers, if they were kept.
-    fn find(&mut self, key: &[Bound]) -> Option<BoundSet> {
+    /// The place of the bind groups of a set of buffers, if they were kept.
+    fn find(&mut self, key: &[Bound]) -> Option<usize> {
         let at = self.bound.iter().position(|set| set.key == key)?;
-        Some(self.bound.remove(at))
+        Some(self.renew(at))
+    }
+
+    /// [`Executable::find`] for buffers as they are given, which then need no check: the usual case, without an allocation.
+    fn find_given(&mut self, given: &[(&str, wgpu::BufferSlice<'_>)]) -> Option<usize> {
+        if given.len() != self.io.len() {
+            return None;
+        }
+        let is_given = |(&i, bound): (&usize, &Bound)| {
+            let name = &self.buffers[i].name;
+            let same = |slice: &wgpu::BufferSlice<'_>| {
+                *slice.buffer() == bound.buffer && slice.offset() == bound.offset && slice.size() >= bound.size
+            };
+            given.iter().any(|(other, slice)| other == name && same(slice))
+        };
+        let at = self.bound.iter().position(|set| self.io.iter().zip(&set.key).all(is_given))?;
+        Some(self.renew(at))
+    }
+
+    /// Makes a set the one that was used last, and returns its new place.
+    fn renew(&mut self, at: usize) -> usize {
+        self.bound[at..].rotate_left(1);
+        self.bound.len() - 1
     }
 
     /// Keeps bind groups, in place of those that were not used for the longest time, and returns their place.
@@ -145,6 +172,10 @@ impl Executable {
 
     /// Makes the executable's own inputs and outputs, once, and returns the place of their bind groups.
     pub(super) async fn bind_own(&mut self) -> Result<usize> {
+        let found = self.own.as_ref().and_then(|own| self.bound.iter().position(|set| set.key == *own));
+        if let Some(at) = found {
+            return Ok(self.renew(at));
+        }
         let gpu = self.gpu.clone();
         let gpu = &*gpu.inner;
         let key = match &self.own {
@@ -159,14 +190,8 @@ impl Executable {
                 self.own.insert(own).clone()
             }
         };
-        let set = match self.find(&key) {
-            Some(set) => set,
-            None => {
-                let groups = scoped(&gpu.device, &gpu.health, "bind groups", || self.groups(&key)).await?;
-                BoundSet { key, groups }
-            }
-        };
-        Ok(self.keep(set))
+        let groups = scoped(&gpu.device, &gpu.health, "bind groups", || self.groups(&key)).await?;
+        Ok(self.keep(BoundSet { key, groups }))
     }
 
     /// The executable's own inputs and outputs; empty before [`Executable::bind_own`].

@@ -16,7 +16,8 @@ use crate::{Result, Tensor};
 pub struct RunProfile {
     /// The steps in order.
     pub steps: Vec<StepTime>,
-    /// From the start of the first step to the end of the last, by the device's clock; `None` if it has none.
+    /// From the start of the first step to the end of the last, by the device's clock; `None` if it has none. What it has
+    /// more than the steps together are the gaps between them.
     pub gpu: Option<Duration>,
     /// From submission to completion, by the host's clock.
     pub wall: Duration,
@@ -31,6 +32,8 @@ pub struct StepTime {
     pub flops: u64,
     /// Bytes that must be read and written at the least.
     pub bytes: u64,
+    /// When it began, counted from the begin of the first step, by the device's clock; `None` if it has none.
+    pub start: Option<Duration>,
     /// By the device's clock; `None` if it has none.
     pub gpu: Option<Duration>,
 }
@@ -83,7 +86,8 @@ impl Executable {
         let set = self.bind_own().await?;
         let gpu = &*self.gpu.inner;
         let inside = gpu.features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
-        let count = if inside { self.steps.len() + 1 } else { 2 * self.steps.len() };
+        // A timestamp before and one after each step.
+        let count = 2 * self.steps.len();
         let clock = Clock::new(gpu, count).await?;
         let groups = &self.bound[set].groups;
         let started = Instant::now();
@@ -93,10 +97,10 @@ impl Executable {
                 None => self.record_pass(&mut encoder, groups),
                 Some(clock) if inside => {
                     let mut pass = encoder.begin_compute_pass(&Default::default());
-                    clock.stamp(&mut pass, 0);
                     for (i, step) in self.steps.iter().enumerate() {
+                        clock.stamp(&mut pass, 2 * i);
                         self.record(&mut pass, groups, step.dispatches.clone());
-                        clock.stamp(&mut pass, i + 1);
+                        clock.stamp(&mut pass, 2 * i + 1);
                     }
                 }
                 Some(clock) => {
@@ -132,7 +136,8 @@ impl Executable {
                 label: step.label.clone(),
                 flops: step.flops,
                 bytes: step.bytes,
-                gpu: if inside { between(i, i + 1) } else { between(2 * i, 2 * i + 1) },
+                start: between(0, 2 * i),
+                gpu: between(2 * i, 2 * i + 1),
             })
             .collect();
         Ok(RunProfile { steps, gpu: between(0, count.saturating_sub(1)), wall })

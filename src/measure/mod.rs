@@ -2,7 +2,8 @@
 //!
 //! [`Probe`] runs into the limits of the adapter, with kernels made for that, and gives [`Ceilings`]. [`Timed`] times a
 //! program: warmed up, many runs a sample, on data that rotates past the caches. [`Ceilings::bound`] says how fast the
-//! program can be at the most, and by what it is limited.
+//! program can be at the most, and by what it is limited. [`Breakdown`] says where the time of a program goes, [`HostCost`] what
+//! the host does for a run.
 //!
 //! ```
 //! use tilewise::{gpu::Gpu, lower, measure::{Effort, Probe, Protocol, Timed}, workloads};
@@ -25,12 +26,16 @@
 //! ```
 
 mod bound;
+mod breakdown;
 mod ceilings;
+mod host;
 mod statistics;
 mod timed;
 
 pub use bound::{Bound, Limit};
+pub use breakdown::{Breakdown, Saved, StepTimes};
 pub use ceilings::{Bandwidth, Ceilings, Moving, Probe};
+pub use host::HostCost;
 pub use statistics::{Statistics, Verdict};
 pub use timed::{Protocol, Timed, Times};
 

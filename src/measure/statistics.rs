@@ -32,6 +32,10 @@ pub enum Verdict {
 const GRAIN: f64 = 0.03;
 
 impl Statistics {
+    /// Of what was never done: it takes an endless time.
+    pub const NEVER: Self =
+        Statistics { median: f64::INFINITY, low: f64::INFINITY, high: f64::INFINITY, best: f64::INFINITY, samples: 0 };
+
     /// Of at least one sample; `None` if there is none.
     pub fn of(samples: &[f64]) -> Option<Self> {
         let mut sorted = samples.to_vec();

@@ -132,6 +132,11 @@ impl Timed {
         Ok(())
     }
 
+    /// What is timed, to look at in other ways.
+    pub fn executable(&mut self) -> &mut Executable {
+        &mut self.executable
+    }
+
     /// Loading and the first run, which compile the shaders.
     pub fn first_call(&self) -> Duration {
         self.first_call
@@ -142,18 +147,11 @@ impl Timed {
         self.wall.len()
     }
 
-    /// What the samples come to. A program that was not sampled has taken an endless time.
+    /// What the samples come to. A program that was not sampled never came to an end.
     pub fn times(&self) -> Times {
-        let never = Statistics {
-            median: f64::INFINITY,
-            low: f64::INFINITY,
-            high: f64::INFINITY,
-            best: f64::INFINITY,
-            samples: 0,
-        };
         Times {
             gpu: Statistics::of(&self.gpu).filter(|_| self.distrust.is_none()),
-            wall: Statistics::of(&self.wall).unwrap_or(never),
+            wall: Statistics::of(&self.wall).unwrap_or(Statistics::NEVER),
             runs: self.runs,
             rotations: self.rotations,
             rotated_bytes: self.rotations as u64 * self.executable.set_bytes(),

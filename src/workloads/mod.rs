@@ -28,7 +28,7 @@ pub enum Size {
 pub struct Workload {
     /// `family shape option`, such as `attention b1 h8 q256 k256 d64 causal`.
     pub name: String,
-    /// The family under test: the prefix that `tilewise bench --kernel` selects by.
+    /// What kind of work it is: the first word of the name.
     pub family: &'static str,
     /// The graph; its output is `y`, and there may be more.
     pub graph: Graph,
@@ -81,13 +81,18 @@ impl Workload {
         Ok(Workload { name: format!("{family} {shape}"), family, graph, given })
     }
 
+    /// A graph of the caller's, to be timed on the values that are given for its inputs and parameters; others are drawn.
+    pub fn of(name: impl Into<String>, graph: Graph, given: BTreeMap<String, Tensor>) -> Self {
+        Workload { name: name.into(), family: "graph", graph, given }
+    }
+
     /// A value for every input and parameter.
     pub fn values(&self) -> Result<Vec<(String, Tensor)>> {
         Ok([self.inputs()?, self.parameters()?].concat())
     }
 
     /// A value for every input, the same at each call: floats in [−1, 1), booleans of which three in four are true, and
-    /// integers that make sense.
+    /// integers that make sense, or 0.
     pub fn inputs(&self) -> Result<Vec<(String, Tensor)>> {
         self.draw(self.graph.inputs(), 1.0)
     }
@@ -95,6 +100,12 @@ impl Workload {
     /// A value for every parameter, the same at each call: small, as trained weights are.
     pub fn parameters(&self) -> Result<Vec<(String, Tensor)>> {
         self.draw(self.graph.parameters(), 0.05)
+    }
+
+    /// The values that are given for states; others are 0 at first.
+    pub fn states(&self) -> Vec<(String, Tensor)> {
+        let states = self.graph.states().map(|(name, ..)| name.to_string());
+        states.filter_map(|name| Some((name.clone(), self.given.get(&name)?.clone()))).collect()
     }
 
     fn draw<'a>(&self, values: impl Iterator<Item = (&'a str, ValueId)>, most: f32) -> Result<Vec<(String, Tensor)>> {

@@ -14,9 +14,10 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use report::{Figure, Report};
 use tilewise::{
+    Error,
     gpu::Gpu,
     lower::{Options, Program},
-    measure::{Effort, Probe, Protocol, Timed},
+    measure::{Effort, HostCost, Probe, Protocol, Timed},
     workloads::{self, Size, Workload},
 };
 
@@ -96,6 +97,7 @@ fn measure(args: &BenchArgs, device: &DeviceArgs) -> Result<Report> {
     if workloads.is_empty() {
         bail!("no workload's name contains {:?}", args.kernel);
     }
+    let load = report::load();
     let gpu = device.open()?;
     let progress = ProgressBar::new(workloads.len() as u64).with_style(
         ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg}").context("the progress bar's template")?,
@@ -106,12 +108,20 @@ fn measure(args: &BenchArgs, device: &DeviceArgs) -> Result<Report> {
     let rounds = if args.quick { 1 } else { args.rounds.max(1) };
 
     let mut figures: Vec<(Figure, Program)> = Vec::new();
+    let mut costs: Vec<HostCost> = Vec::new();
+    let mut skipped: Vec<(String, String)> = Vec::new();
     let mut subjects: Vec<Subject> = Vec::new();
     let mut waiting = workloads.into_iter().peekable();
     while let Some(workload) = waiting.next() {
         progress.set_message(format!("{} …", workload.name));
-        for forced in variants(&gpu, &workload, args.variants)? {
-            subjects.push(Subject::new(&gpu, &workload, forced, &protocol)?);
+        match variants(&gpu, &workload, args.variants) {
+            Ok(forced) => {
+                for forced in forced {
+                    subjects.push(Subject::new(&gpu, &workload, forced, &protocol)?);
+                }
+            }
+            Err(error @ Error::Limit { .. }) => skipped.push((workload.name, error.to_string())),
+            Err(error) => return Err(error.into()),
         }
         let bytes: u64 = subjects.iter().map(|subject| subject.timed.times().rotated_bytes).sum();
         if bytes < AT_ONCE && waiting.peek().is_some() {
@@ -122,33 +132,41 @@ fn measure(args: &BenchArgs, device: &DeviceArgs) -> Result<Report> {
             probe.sample()?;
             subjects.iter_mut().try_for_each(Subject::sample)?;
         }
-        for subject in subjects.drain(..) {
+        for mut subject in subjects.drain(..) {
+            // The host's work grows with the steps; one step says nothing of it.
+            if subject.program.steps.len() > 1 {
+                costs.push(subject.host_cost(&gpu, protocol.sample)?);
+            }
             figures.push((subject.figure(), subject.program));
             progress.inc(1);
         }
     }
     progress.finish_and_clear();
 
-    // The best samples of all rounds are the ceilings, so this comes last.
-    let ceilings = probe.ceilings();
-    let judge = |(mut figure, program): (Figure, Program)| {
+    // The best samples of all rounds are the ceilings, so they come last.
+    let mut report = Report::begin(&gpu, args, probe.ceilings());
+    report.load = load;
+    report.costs = costs;
+    report.skipped = skipped;
+    for (mut figure, program) in figures {
         if effort == Effort::Full {
-            figure.judge(&program, &ceilings);
+            figure.judge(&program, &report.ceilings);
         }
-        figure
-    };
-    let figures = figures.into_iter().map(judge).collect();
-    Ok(Report::new(&gpu, args.quick, args.commit.clone(), ceilings, figures))
+        report.figures.push(figure);
+    }
+    Ok(report)
 }
 
-/// The variants to time: the chosen one, or all that can run the workload's own family.
-fn variants(gpu: &Gpu, workload: &Workload, all: bool) -> Result<Vec<Option<(&'static str, &'static str)>>> {
-    if !all {
-        return Ok(vec![None]);
+/// The variants to time: the chosen one, or all that can run the workload's own family. An error if the device can't run it.
+fn variants(gpu: &Gpu, workload: &Workload, all: bool) -> tilewise::Result<Vec<Option<(&'static str, &'static str)>>> {
+    let program = gpu.lower(&workload.graph, &gpu.options())?;
+    match &program.steps[..] {
+        [step] if all => {
+            let usable = step.candidates.iter().filter(|candidate| candidate.is_usable());
+            Ok(usable.map(|candidate| Some((step.family, candidate.variant))).collect())
+        }
+        _ => Ok(vec![None]),
     }
-    let program = gpu.lower(&workload.graph, &Options::default())?;
-    let [step] = &program.steps[..] else { return Ok(vec![None]) };
-    Ok(step.candidates.iter().filter(|c| c.is_usable()).map(|c| Some((step.family, c.variant))).collect())
 }
 
 impl Subject {
@@ -180,6 +198,11 @@ impl Subject {
         self.timed.sample()?;
         self.spent += start.elapsed();
         Ok(())
+    }
+
+    fn host_cost(&mut self, gpu: &Gpu, time: Duration) -> Result<HostCost> {
+        let Workload { name, graph, .. } = &self.workload;
+        Ok(HostCost::measure(gpu, name, graph, self.timed.executable(), time)?)
     }
 
     fn figure(&self) -> Figure {

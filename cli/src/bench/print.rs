@@ -1,4 +1,4 @@
-use tilewise::measure::{Ceilings, Moving};
+use tilewise::measure::{Ceilings, HostCost, Moving};
 
 use super::report::{Figure, Report};
 use crate::output::{self, say};
@@ -31,6 +31,9 @@ pub(super) fn print(report: &Report, markdown: bool) {
     say!("{}\n", report.place());
     ceilings(&report.ceilings).print(markdown);
     figures(report).print(markdown);
+    if !report.costs.is_empty() {
+        costs(report).print(markdown);
+    }
     let samples = |f: &Figure| f.times.seconds().samples;
     say!(
         "Medians of {} to {} samples; ± is half the distance of the quartiles. GFLOP/s and GB/s count what the formula needs, \
@@ -123,6 +126,23 @@ fn figures(report: &Report) -> Sheet {
     Sheet { heads, rows: report.figures.iter().map(row).collect() }
 }
 
+/// What the host does for whole graphs.
+fn costs(report: &Report) -> Sheet {
+    let heads = vec!["host", ">lower a graph", ">a node", ">record a run", ">a step", ">steps", ">dispatches"];
+    let row = |cost: &HostCost| {
+        vec![
+            cost.name.clone(),
+            output::duration(cost.lower.median),
+            output::duration(cost.lower.median / cost.nodes.max(1) as f64),
+            output::duration(cost.record.median + cost.finish.median),
+            output::duration(cost.seconds_a_step()),
+            cost.steps.to_string(),
+            cost.dispatches.to_string(),
+        ]
+    };
+    Sheet { heads, rows: report.costs.iter().map(row).collect() }
+}
+
 /// Three digits.
 fn figure(value: f64) -> String {
     match value {
@@ -149,6 +169,7 @@ fn notes(report: &Report) -> Vec<String> {
     if let Some(load) = report.load.filter(|load| *load > 0.25 * cores) {
         notes.push(format!("the machine was busy: {load:.1} processes were running before this one"));
     }
+    notes.extend(report.skipped.iter().map(|(name, reason)| format!("{name} was not timed: {reason}")));
     let mut distrusted = report.figures.iter().filter_map(|f| Some((f, f.times.distrust.as_ref()?)));
     if let Some((figure, reason)) = distrusted.next() {
         notes.push(format!(

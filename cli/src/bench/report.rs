@@ -6,8 +6,10 @@ use tilewise::{
     gpu::Gpu,
     kernel::AdapterKind,
     lower::{Program, Step},
-    measure::{Bound, Ceilings, Times},
+    measure::{Bound, Ceilings, HostCost, Times},
 };
+
+use crate::args::BenchArgs;
 
 /// What [`Report`] looks like; a change that older programs can't read counts it up.
 const SCHEMA: u32 = 1;
@@ -36,7 +38,11 @@ pub(crate) struct Report {
     /// Whether the sizes were the small ones, whose figures mean little and are not judged.
     pub(crate) quick: bool,
     pub(crate) ceilings: Ceilings,
+    /// What the host does for some of the workloads.
+    pub(crate) costs: Vec<HostCost>,
     pub(crate) figures: Vec<Figure>,
+    /// Workloads that are too large for the adapter, and why.
+    pub(crate) skipped: Vec<(String, String)>,
 }
 
 /// What was measured of one workload and variant.
@@ -61,29 +67,27 @@ pub(crate) struct Figure {
 }
 
 impl Report {
-    pub(crate) fn new(
-        gpu: &Gpu,
-        quick: bool,
-        commit: Option<String>,
-        ceilings: Ceilings,
-        figures: Vec<Figure>,
-    ) -> Self {
+    /// Of a run that begins now, in these surroundings; what it measures is added.
+    pub(crate) fn begin(gpu: &Gpu, args: &BenchArgs, ceilings: Ceilings) -> Self {
+        let commit = args.commit.clone().or_else(|| std::env::var("TILEWISE_COMMIT").ok());
         Report {
             schema: SCHEMA,
             tilewise: env!("CARGO_PKG_VERSION").into(),
-            commit: commit.or_else(|| std::env::var("TILEWISE_COMMIT").ok()).filter(|commit| !commit.is_empty()),
+            commit: commit.filter(|commit| !commit.is_empty()),
             date: date(SystemTime::now()),
             adapter: gpu.profile().adapter.clone(),
             backend: gpu.info().backend.to_string(),
             driver: gpu.driver(),
             kind: gpu.profile().kind,
             host: host(),
-            load: load(),
+            load: None,
             optimised: !cfg!(debug_assertions),
             tuned: gpu.options().choices.len(),
-            quick,
+            quick: args.quick,
             ceilings,
-            figures,
+            costs: Vec::new(),
+            figures: Vec::new(),
+            skipped: Vec::new(),
         }
     }
 
@@ -165,7 +169,7 @@ fn host() -> String {
 }
 
 /// The load of the last minute, on systems that have `/proc`.
-fn load() -> Option<f64> {
+pub(super) fn load() -> Option<f64> {
     fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
 }
 
