@@ -117,8 +117,8 @@ fn bench_writes_figures_and_pictures() {
 fn bench_compares_saved_runs_and_refuses_what_can_not_be() {
     let folder = folder("compare");
     succeed(&folder, &["bench", "--quick", "--kernel", "softmax", "--save", "before.json"]);
-    let text = fs::read_to_string(folder.join("before.json")).expect("written");
-    let mut after: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let before = fs::read_to_string(folder.join("before.json")).expect("written");
+    let mut after: serde_json::Value = serde_json::from_str(&before).expect("JSON");
     let same = succeed(&folder, &["bench", "--from", "before.json", "--compare", "before.json"]);
     assert!(same.contains("within the noise") && same.contains("geometric mean of the speed-ups 1.00"), "{same}");
 
@@ -154,7 +154,11 @@ fn bench_compares_saved_runs_and_refuses_what_can_not_be() {
     write("fault.json", &after);
     let output = tilewise(&folder, &["bench", "--from", "fault.json"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stdout).contains("FAULT: softmax") && text(&output.stdout).contains("300 %"), "{}", text(&output.stdout));
+    assert!(
+        text(&output.stdout).contains("FAULT: softmax") && text(&output.stdout).contains("300 %"),
+        "{}",
+        text(&output.stdout)
+    );
 
     let markdown = succeed(&folder, &["bench", "--from", "before.json", "--markdown"]);
     assert!(markdown.contains("| workload | variant |") && markdown.contains("| --- | --- | ---: |"), "{markdown}");

@@ -16,7 +16,7 @@ use report::{Figure, Report};
 use tilewise::{
     Error,
     gpu::Gpu,
-    lower::{Options, Program},
+    lower::Program,
     measure::{Effort, HostCost, Probe, Protocol, Timed},
     workloads::{self, Size, Workload},
 };

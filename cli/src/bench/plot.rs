@@ -31,12 +31,15 @@ fn area<'a>(file: &'a Path, size: (i32, i32), report: &Report, draw: impl FnOnce
     let root = SVGBackend::new(file, (size.0 as u32, size.1 as u32)).into_drawing_area();
     let drawn = || -> Drawn {
         root.fill(&WHITE).map_err(error)?;
-        put(&root, text((10, 10), report.place(), 13))?;
+        put(&root, &text((10, 10), report.place(), 13))?;
         draw(&root)?;
         root.present().map_err(error)
     };
     drawn().map_err(|error| anyhow!("{}: {error}", file.display()))
 }
+
+/// Of a figure, in its unit.
+type Rate = fn(&Figure) -> f64;
 
 type Drawn = std::result::Result<(), String>;
 
@@ -44,12 +47,12 @@ fn error(error: impl Display) -> String {
     error.to_string()
 }
 
-fn put<'a, E>(area: &Area<'a>, element: E) -> Drawn
+fn put<'a, E>(area: &Area<'a>, element: &E) -> Drawn
 where
     E: plotters::element::Drawable<SVGBackend<'a>> + 'static,
     for<'b> &'b E: plotters::element::PointCollection<'b, (i32, i32)>,
 {
-    area.draw(&element).map_err(error)
+    area.draw(element).map_err(error)
 }
 
 /// One bar for each figure: GFLOP/s where arithmetic is the limit, GB/s elsewhere; a mark where the ceiling is.
@@ -61,13 +64,12 @@ pub(super) fn bars(report: &Report, file: &Path) -> Result<()> {
     let by_arithmetic =
         |f: &&Figure| matches!(f.bound.map(|b| b.limit), Some(Limit::Multiply(_))) || f.family == "matmul";
     let (arithmetic, memory): (Vec<&Figure>, Vec<&Figure>) = report.figures.iter().partition(by_arithmetic);
-    let panels: [(&str, Vec<&Figure>, fn(&Figure) -> f64); 2] =
-        [("GFLOP/s", arithmetic, Figure::gflops), ("GB/s", memory, Figure::gbytes)];
+    let panels = [("GFLOP/s", arithmetic, Figure::gflops as Rate), ("GB/s", memory, Figure::gbytes as Rate)];
     let height = HEAD * 3 + ROW * report.figures.len() as i32 + 10;
     area(file, (WIDTH, height), report, |root| {
         let mut y = HEAD;
         for (unit, figures, rate_of) in &panels {
-            put(root, text((10, y + 10), *unit, 14))?;
+            put(root, &text((10, y + 10), *unit, 14))?;
             y += HEAD;
             let most = figures.iter().map(|f| rate_of(f)).fold(f64::MIN_POSITIVE, f64::max);
             for f in figures {
@@ -79,10 +81,10 @@ pub(super) fn bars(report: &Report, file: &Path) -> Result<()> {
                     _ => String::new(),
                 };
                 let label = format!("{rate:.1} {unit}, {}{of_limit}", output::duration(f.seconds()));
-                put(root, text((20, y + 3), format!("{} · {}", f.name, f.variant), 12))?;
+                put(root, &text((20, y + 3), format!("{} · {}", f.name, f.variant), 12))?;
                 let bar = [(NAMES, y + 2), (NAMES + length.max(1), y + ROW - 4)];
-                put(root, Rectangle::new(bar, BLUE_GREY.filled()))?;
-                put(root, text((NAMES + length + 8, y + 3), label, 12))?;
+                put(root, &Rectangle::new(bar, BLUE_GREY.filled()))?;
+                put(root, &text((NAMES + length + 8, y + 3), label, 12))?;
                 y += ROW;
             }
         }
@@ -123,42 +125,45 @@ pub(super) fn roofline(report: &Report, file: &Path) -> Result<()> {
         let grid = RGBColor(225, 225, 225);
         for decade in x0 as i32..=x1 as i32 {
             let at = x(10f64.powi(decade));
-            put(root, PathElement::new([(at, TOP), (at, BOTTOM)], grid))?;
-            put(root, text((at - 10, BOTTOM + 6), format!("{}", 10f64.powi(decade)), 12))?;
+            put(root, &PathElement::new([(at, TOP), (at, BOTTOM)], grid))?;
+            put(root, &text((at - 10, BOTTOM + 6), format!("{}", 10f64.powi(decade)), 12))?;
         }
         for decade in y0 as i32..=y1 as i32 {
             let at = y(10f64.powi(decade));
-            put(root, PathElement::new([(LEFT, at), (RIGHT, at)], grid))?;
-            put(root, text((LEFT - 50, at - 6), format!("{}", 10f64.powi(decade)), 12))?;
+            put(root, &PathElement::new([(LEFT, at), (RIGHT, at)], grid))?;
+            put(root, &text((LEFT - 50, at - 6), format!("{}", 10f64.powi(decade)), 12))?;
         }
-        put(root, text((LEFT + 260, BOTTOM + 26), "FLOP a byte that must be moved", 13))?;
-        put(root, text((10, TOP - 12), "GFLOP/s", 13))?;
+        put(root, &text((LEFT + 260, BOTTOM + 26), "FLOP a byte that must be moved", 13))?;
+        put(root, &text((10, TOP - 12), "GFLOP/s", 13))?;
         for (name, bandwidth) in [("memory", ceilings.memory), ("cache", ceilings.cache)] {
             // From the left or the bottom edge up to the peak.
             let gbytes = bandwidth / 1e9;
             let start = 10f64.powf(x0).max(10f64.powf(y0) / gbytes);
             let knee = (peak / gbytes).min(10f64.powf(x1));
-            put(root, PathElement::new([(x(start), y(start * gbytes)), (x(knee), y(knee * gbytes))], BLACK))?;
+            put(root, &PathElement::new([(x(start), y(start * gbytes)), (x(knee), y(knee * gbytes))], BLACK))?;
             let middle = (start * knee).sqrt();
-            put(root, text((x(middle) - 60, y(middle * gbytes) - 26), format!("{name} {gbytes:.1} GB/s"), 12))?;
+            put(root, &text((x(middle) - 60, y(middle * gbytes) - 26), format!("{name} {gbytes:.1} GB/s"), 12))?;
         }
         for (arithmetic, rate) in &ceilings.multiply {
             let rate = rate / 1e9;
             let from = (rate * 1e9 / ceilings.cache).max(10f64.powf(x0));
-            put(root, PathElement::new([(x(from), y(rate)), (RIGHT, y(rate))], BLACK))?;
+            put(root, &PathElement::new([(x(from), y(rate)), (RIGHT, y(rate))], BLACK))?;
             let label = format!("{} {rate:.0} GFLOP/s", Limit::Multiply(*arithmetic));
-            put(root, text((RIGHT - 120, y(rate) - 16), label, 12))?;
+            put(root, &text((RIGHT - 120, y(rate) - 16), label, 12))?;
         }
         for (figure, intensity, rate) in &points {
             let at = (x(*intensity), y(*rate));
             let style = colour(&figure.family);
-            put(root, Circle::new(at, 4, if figure.fault.is_some() { style.stroke_width(2) } else { style.filled() }))?;
+            put(
+                root,
+                &Circle::new(at, 4, if figure.fault.is_some() { style.stroke_width(2) } else { style.filled() }),
+            )?;
         }
         for (i, family) in families.iter().enumerate() {
             let at = (RIGHT + 30, TOP + 20 + 22 * i as i32);
-            put(root, Circle::new(at, 4, colour(family).filled()))?;
-            put(root, text((at.0 + 12, at.1 - 6), *family, 13))?;
+            put(root, &Circle::new(at, 4, colour(family).filled()))?;
+            put(root, &text((at.0 + 12, at.1 - 6), *family, 13))?;
         }
-        put(root, text((RIGHT + 22, TOP + 30 + 22 * families.len() as i32), "hollow: a measuring fault", 12))
+        put(root, &text((RIGHT + 22, TOP + 30 + 22 * families.len() as i32), "hollow: a measuring fault", 12))
     })
 }
