@@ -75,11 +75,13 @@ fn a_run_in_the_steady_state_takes_the_same_from_the_heap_each_time() {
     let [few, many] = [4, 36].map(|steps| chain(steps).expect("compiles"));
     let [mut few, mut many] = [few, many];
     // An empty pass: what wgpu takes for one.
-    let empty = (0..4).map(|_| {
-        let mut encoder = gpu().device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        count(|| drop(encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()))).0
-    });
-    let empty = empty.last().expect("four");
+    let empty: Vec<usize> = (0..4)
+        .map(|_| {
+            let mut encoder = gpu().device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            count(|| drop(encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()))).0
+        })
+        .collect();
+    let empty = empty[3];
     let (short, long) = (encode(&mut few), encode(&mut many));
     println!("recording: {short} allocations for 4 steps, {long} for 36, {empty} for an empty pass");
     // wgpu keeps a list of commands, which grows by doubling: no allocation of a step.
