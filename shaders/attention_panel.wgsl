@@ -24,6 +24,9 @@
 //   D = 128, 3.5 s at D = 256, where COLUMN_PARTS halves the text. One array for the whole panel takes 3 times as long
 //   (each user of an array is compared with each other), m and l in arrays that are indexed between the products twice.
 // - a parameter that is read within a loop is loaded within the loop, for each lane: so all of them are read before.
+// - subgroupMax and subgroupAdd are loops over the lanes, 21 and 17 ns; three shuffles and what they join take 5: 6 % of all.
+// - scores in two chains of sums, elements of `out` not read again, exp left out: 1 % each. What remains is multiplications,
+//   which take twice as long as on registers alone (a third of them is broadcasts), and the loads of q and out.
 // - `continue` on a uniform condition saves nothing, all instructions run, masked: so loops have exact bounds.
 //
 // llvmpipe leaves loops after 65,535 rounds in all; the host bounds the rows of a tile by that, and splits longer keys over
@@ -32,6 +35,7 @@
 enable subgroups;
 
 const LANES: u32 = 8u; // @slot LANES: invocations of a subgroup, and of a workgroup
+const HALVINGS: u32 = 3u; // @slot HALVINGS: log2 of LANES
 const C: u32 = 4u; // @slot C: keys of a panel, over LANES
 const D4: u32 = 16u; // @slot D4: vec4s of a row of q; 4·D4 ≥ D
 const DN: u32 = 8u; // @slot DN: columns of v of a lane, 4·DV4; LANES·DN·COLUMN_PARTS ≥ Dv
@@ -465,6 +469,23 @@ fn columns(x: u32, width: u32) -> vec4<u32> {
     return min(vec4<u32>(4u * x) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(width - 1u));
 }
 
+// The largest of all lanes, and their sum, on every lane.
+fn across_max(x: f32) -> f32 {
+    var most = x;
+    // @unroll s HALVINGS
+    most = max(most, subgroupShuffleXor(most, 1u << /*s*/0u));
+    // @end
+    return most;
+}
+
+fn across_sum(x: f32) -> f32 {
+    var sum = x;
+    // @unroll s HALVINGS
+    sum += subgroupShuffleXor(sum, 1u << /*s*/0u);
+    // @end
+    return sum;
+}
+
 @compute @workgroup_size(LANES)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -607,14 +628,14 @@ fn main(
                 let score_c0 = score_of(head, query, i32(j0 + /*c*/0u * LANES + lane), s_c0);
                 m_lane = max(m_lane, select(LOWEST, score_c0.value, score_c0.seen));
                 // @end
-                let m_new = subgroupMax(m_lane);
+                let m_new = across_max(m_lane);
                 let keep = exp(m_old - m_new);
                 var l_lane = 0.0;
                 // @unroll c C
                 let p_c0 = select(0.0, exp(score_c0.value - m_new), score_c0.seen);
                 l_lane += p_c0;
                 // @end
-                let l_new = subgroupShuffle(l_lanes, x - x0) * keep + subgroupAdd(l_lane);
+                let l_new = subgroupShuffle(l_lanes, x - x0) * keep + across_sum(l_lane);
                 m_lanes = select(m_lanes, m_new, lane == x - x0);
                 l_lanes = select(l_lanes, l_new, lane == x - x0);
 

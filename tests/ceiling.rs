@@ -78,6 +78,28 @@ fn every_chain_is_multiplied_through() {
     }
 }
 
+/// Each product of matrices adds 1 to each element of its sum.
+#[test]
+fn every_matrix_is_multiplied_through() {
+    let profile = gpu().profile();
+    let found = run(CeilingProblem::Multiply(Arithmetic::Cooperative));
+    if profile.cooperative_matrices.is_empty() {
+        println!("{} has no cooperative matrices: that they are refused is all that is tested here", profile.adapter);
+        assert!(found.is_empty());
+        return;
+    }
+    let size = profile.cooperative_matrices.iter().map(|matrix| matrix.m).max().expect("some") as usize;
+    let lanes = profile.fixed_subgroup().expect("matrices need subgroups of one size") as usize;
+    for (variant, kernel, sums) in found {
+        let products = kernel.launches[0].flops as usize / (2 * size.pow(3)) / (sums.len() / lanes);
+        assert!(
+            products >= 16 && sums.iter().all(|&sum| sum == products as f32),
+            "{variant}: {} for {products}",
+            sums[0]
+        );
+    }
+}
+
 #[test]
 fn a_dispatch_writes_its_word() {
     let found = run(CeilingProblem::Dispatch);
@@ -92,6 +114,7 @@ fn what_a_device_cannot_do_is_refused_with_the_reason() {
         problem.kernel(problem.candidates(&portable)[0].variant, &portable).expect_err("refused").to_string()
     };
     assert!(reason(CeilingProblem::Multiply(Arithmetic::F16)).contains("SHADER_F16"));
+    assert!(reason(CeilingProblem::Multiply(Arithmetic::Cooperative)).contains("no cooperative matrices"));
     assert!(reason(CeilingProblem::Copy { bytes: CeilingProblem::whole(1 << 30) }).contains("binding_bytes"));
     assert!(reason(CeilingProblem::Read { bytes: 100 }).contains("a multiple of"));
     let error = CeilingProblem::Dispatch.kernel("teapot", &portable).expect_err("unknown");

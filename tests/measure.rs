@@ -24,6 +24,8 @@ fn ceilings_are_measured_and_bound_what_is_timed_beside_them() {
     assert_eq!(ceilings.bandwidth.len(), 4);
     assert!(ceilings.dispatch > 0.0 && ceilings.submit >= ceilings.dispatch, "{ceilings:?}");
     assert_eq!(ceilings.multiply.contains_key(&Arithmetic::F16), gpu().profile().shader_f16);
+    let matrices = &gpu().profile().cooperative_matrices;
+    assert_eq!(ceilings.multiply.contains_key(&Arithmetic::Cooperative), !matrices.is_empty());
     assert!(ceilings.multiply[&Arithmetic::F32] > 0.0);
 
     for workload in workloads::all(Size::Quick).expect("valid") {

@@ -74,7 +74,7 @@ fn is_native(path: &Path) -> bool {
 fn only_kernels_on_cooperative_matrices_are_native() {
     let native = shader_files().into_iter().filter(|path| is_native(path));
     let names: Vec<_> = native.filter_map(|path| path.file_name()?.to_str().map(str::to_string)).collect();
-    assert_eq!(names, ["matmul_coop.wgsl"]);
+    assert_eq!(names, ["ceiling_coop.wgsl", "matmul_coop.wgsl"]);
 }
 
 /// Tint is what Chromium compiles WGSL with. Where it isn't installed this test has nothing to ask; `REQUIRE_TINT=1`, as in
@@ -182,12 +182,13 @@ fn specialisations() -> BTreeMap<String, (String, bool)> {
             CeilingProblem::Read { bytes },
             CeilingProblem::Multiply(Arithmetic::F32),
             CeilingProblem::Multiply(Arithmetic::F16),
+            CeilingProblem::Multiply(Arithmetic::Cooperative),
             CeilingProblem::Dispatch,
         ] {
             for candidate in problem.candidates(&profile).iter().filter(|candidate| candidate.is_usable()) {
                 let kernel = problem.kernel(candidate.variant, &profile).expect("usable");
                 let name = format!("{} ({}) on {}", kernel.launches[0].source.name, candidate.variant, profile.adapter);
-                modules.entry(kernel.launches[0].source.wgsl.clone()).or_insert((name, false));
+                modules.entry(kernel.launches[0].source.wgsl.clone()).or_insert((name, profile.subgroup.is_some()));
             }
         }
     }

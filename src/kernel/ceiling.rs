@@ -3,7 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization, fold_grid};
+use super::{
+    AdapterKind, Binding, Candidate, CooperativeMatrix, Kernel, Launch, Operand, Problem, Profile, Specialization,
+    fold_grid, profile::HALVES,
+};
 use crate::{Error, Result};
 
 /// A limit of a device, as a kernel that runs into it and does nothing else.
@@ -74,6 +77,8 @@ const fn shape(name: &'static str, wide: u32, split: bool) -> Shape {
 const MOVING: [Shape; 3] = [shape("vec4 x1", 1, false), shape("vec4 x4", 4, false), shape("vec4 x8", 8, false)];
 const MULTIPLYING: [Shape; 3] =
     [shape("fma x8", 8, false), shape("fma x16", 16, false), shape("multiply, add x12", 12, true)];
+const MATRICES: [Shape; 3] =
+    [shape("matrices x2", 2, false), shape("matrices x4", 4, false), shape("matrices x8", 8, false)];
 const DISPATCHING: [Shape; 1] = [shape("one word", 1, false)];
 
 const LANES: u32 = 64;
@@ -106,6 +111,7 @@ impl CeilingProblem {
     fn shapes(self) -> &'static [Shape] {
         match self {
             CeilingProblem::Copy { .. } | CeilingProblem::Read { .. } => &MOVING,
+            CeilingProblem::Multiply(Arithmetic::Cooperative) => &MATRICES,
             CeilingProblem::Multiply(_) => &MULTIPLYING,
             CeilingProblem::Dispatch => &DISPATCHING,
         }
@@ -126,9 +132,25 @@ impl CeilingProblem {
             CeilingProblem::Multiply(Arithmetic::F16) => {
                 (!profile.shader_f16).then(|| "the device has no f16 in shaders (SHADER_F16)".into())
             }
-            CeilingProblem::Multiply(Arithmetic::Cooperative) => {
-                Some("no kernel of this crate computes with cooperative matrices".into())
-            }
+            CeilingProblem::Multiply(Arithmetic::Cooperative) => Self::matrix(profile).err(),
+        }
+    }
+}
+
+impl CeilingProblem {
+    /// Rows of the largest cooperative matrix that kernels multiply here, and invocations of a subgroup.
+    fn matrix(profile: &Profile) -> Result<(u32, u32), String> {
+        let faulty = |matrix: &CooperativeMatrix| profile.cooperative_matrix_faults.iter().any(|(m, _)| m == matrix);
+        let usable = |size: &u32| {
+            let matrix = CooperativeMatrix::square(*size, HALVES);
+            profile.cooperative_matrices.contains(&matrix) && !faulty(&matrix)
+        };
+        let Some(size) = [16, 8].into_iter().find(usable) else {
+            return Err("the device has no cooperative matrices of f16 with f32 sums that passed their test".into());
+        };
+        match profile.fixed_subgroup() {
+            Some(lanes) if LANES.is_multiple_of(lanes) => Ok((size, lanes)),
+            _ => Err(format!("a workgroup of {LANES} is no whole number of subgroups of one size")),
         }
     }
 }
@@ -176,6 +198,24 @@ impl Problem for CeilingProblem {
             CeilingProblem::Read { bytes } => {
                 moving("ceiling_read", include_str!("../../shaders/ceiling_read.wgsl"), bytes, bytes)
             }
+            CeilingProblem::Multiply(Arithmetic::Cooperative) => {
+                let (size, lanes) = Self::matrix(profile).map_err(|fault| Error::op(Self::FAMILY, fault))?;
+                // Slow in software.
+                let (steps, turns, workgroups) = if cpu { (16 / wide, 1, 64) } else { (32 / wide, 256, 4096) };
+                let mut shader =
+                    Specialization::new("ceiling_coop", include_str!("../../shaders/ceiling_coop.wgsl")).trusted();
+                for (slot, value) in [("LANES", LANES), ("SUBGROUP", lanes), ("S", size)] {
+                    shader = shader.value(slot, value);
+                }
+                for (role, element) in [("A", "f16"), ("B", "f16"), ("C", "f32")] {
+                    let matrix = format!("coop_mat{size}x{size}<{element}, {role}>");
+                    shader = shader.ty(&format!("mat_{}", role.to_lowercase()), &matrix);
+                }
+                let products = u64::from(wide * steps * turns) * u64::from(LANES / lanes) * workgroups;
+                let flops = products * 2 * u64::from(size).pow(3);
+                let params = vec![turns, (1.0 / size as f32).to_bits(), 1f32.to_bits()];
+                (shader.value("CHAINS", wide).value("STEPS", steps), params, workgroups, flops, 0)
+            }
             CeilingProblem::Multiply(arithmetic) => {
                 // f16 is slow in software.
                 let (steps, turns, workgroups) = match (cpu, arithmetic) {
@@ -185,7 +225,7 @@ impl Problem for CeilingProblem {
                 };
                 let mut shader =
                     Specialization::new("ceiling_fma", include_str!("../../shaders/ceiling_fma.wgsl")).trusted();
-                shader = shader.value("CHAINS", wide).value("STEPS", steps).value("LANES", LANES);
+                shader = shader.value("CHAINS", wide).value("STEPS", steps).value("LANES", LANES).region("LOOP", !cpu);
                 if split {
                     shader = shader
                         .function("advance", "fn advance(x: elem, a: elem, b: elem) -> elem { return a * x + b; }");

@@ -49,8 +49,8 @@ impl Shape {
             }
             None => return Err("the device has no subgroup operations".into()),
         };
-        if !(4..=64).contains(&lanes) {
-            return Err(format!("a subgroup has {lanes} invocations; the kernel is written for 4 to 64"));
+        if !(4..=64).contains(&lanes) || !lanes.is_power_of_two() {
+            return Err(format!("a subgroup has {lanes} invocations; the kernel is written for 4, 8, 16, 32 or 64"));
         }
         if setup.sizes.d == 0 || setup.sizes.dv == 0 {
             return Err("a head without columns leaves nothing to hold".into());
@@ -152,6 +152,7 @@ fn source(setup: &Setup<'_>, shape: Shape) -> Specialization {
     let source = setup
         .specialize("attention_panel", include_str!("../../../shaders/attention_panel.wgsl"))
         .value("LANES", shape.lanes)
+        .value("HALVINGS", shape.lanes.ilog2())
         .value("C", shape.c)
         .value("D4", shape.d4)
         .value("DN", 4 * shape.dv4)
