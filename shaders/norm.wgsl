@@ -17,9 +17,11 @@ const RMS: bool = false; // @slot RMS: no mean is taken off
 
 struct Params {
   rows: u32,
-  // Elements of a row, and elems.
+  // Elements of a row, and elems; the shares it is dealt into, and elems of a share, of which the last may have less.
   width: u32,
   elems: u32,
+  shares: u32,
+  elems_of_share: u32,
   // Rows that a workgroup does one after the other.
   turns: u32,
   epsilon: f32,
@@ -64,7 +66,9 @@ alias elem = f32; // @slot elem: f32 | vec4<f32>
 // @region BIAS
 @group(0) @binding(4) var<storage, read> bias: array<elem>; // (width) strided
 // @end
+// @region Y
 @group(0) @binding(5) var<storage, read_write> y: array<elem>; // (rows, width)
+// @end
 // @region SUM
 @group(0) @binding(6) var<storage, read_write> sum: array<elem>; // (rows, width)
 // @end

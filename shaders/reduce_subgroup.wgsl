@@ -4,6 +4,9 @@
 //
 // A workgroup is one subgroup and does several results in turn.
 //
+// On a software adapter CHUNKS is 0: long straight-line code doesn't stay in the instruction cache. 64 chunks took 1.4 times
+// as long as one result an invocation for 1024 rows of 4096 on lavapipe (Mesa 22.3), blocks of eight 1.15 times.
+//
 // Tried on lavapipe (sum of 4096x768, against a copy's time): this 0.5 along rows, 1.5 along columns.
 enable subgroups;
 
@@ -119,7 +122,16 @@ fn main(
     let v_k0 = x[start + column(begin + lane + /*k*/0u * LANES)];
     part = join(part, v_k0);
     // @end
-    for (var i = begin + CHUNKS * LANES + lane; i < end; i += LANES) {
+    var i = begin + CHUNKS * LANES + lane;
+    for (; i + 7u * LANES < end; i += 8u * LANES) {
+      var block = x[start + column(i)];
+      // @unroll b 7
+      let v_b0 = x[start + column(i + (1u + /*b*/0u) * LANES)];
+      block = join(block, v_b0);
+      // @end
+      part = join(part, block);
+    }
+    for (; i < end; i += LANES) {
       part = join(part, x[start + column(i)]);
     }
     let all = join_lanes(fold(part));

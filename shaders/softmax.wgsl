@@ -18,8 +18,10 @@ const LOWEST: f32 = -3.40282346e+38f;
 
 struct Params {
   lines: u32,
-  // Of a line.
+  // Of a line; the shares it is dealt into, and elems of a share, of which the last may have less.
   elems: u32,
+  shares: u32,
+  elems_of_share: u32,
   // Lines that a workgroup does one after the other.
   turns: u32,
   scale: f32,
@@ -47,7 +49,9 @@ alias bits = u32; // @slot bits: u32 | vec4<u32>
 // @region X
 @group(0) @binding(1) var<storage, read> x: array<elem>; // (lines, elems) strided
 // @end
+// @region Y
 @group(0) @binding(2) var<storage, read_write> y: array<elem>; // (lines, elems) strided, dense as a whole
+// @end
 
 // @slot read_x: from y where they share a buffer
 fn read_x(i: u32) -> elem { return x[i]; }

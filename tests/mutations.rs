@@ -1,5 +1,6 @@
-//! Do the cases of `tilewise verify` notice a kernel that is wrong? Each mutation breaks attention's shaders in one way that
-//! people get wrong, and some case has to fail for it. `cargo test --test mutations -- --nocapture` prints the table.
+//! Do the cases of `tilewise verify` notice a kernel that is wrong? Each mutation breaks the shaders of attention, or those of
+//! split rows, in one way that people get wrong, and some case has to fail for it. `cargo test --test mutations -- --nocapture`
+//! prints the table.
 
 mod common;
 
@@ -20,6 +21,8 @@ use tilewise::{
 /// One way to be wrong.
 struct Mutation {
     name: &'static str,
+    /// Whose cases are to notice it.
+    family: &'static str,
     /// The shader it breaks, and the variant that runs it.
     shader: &'static str,
     variant: &'static str,
@@ -33,8 +36,98 @@ const fn mutation(
     variant: &'static str,
     edits: &'static [(&'static str, &'static str)],
 ) -> Mutation {
-    Mutation { name, shader, variant, edits }
+    Mutation { name, family: "attention", shader, variant, edits }
 }
+
+/// Likewise, in the split variant of a family that reduces rows.
+const fn split(
+    name: &'static str,
+    family: &'static str,
+    shader: &'static str,
+    edits: &'static [(&'static str, &'static str)],
+) -> Mutation {
+    Mutation { name, family, shader, variant: "split", edits }
+}
+
+/// What goes wrong where a row's shares meet. There the device's own tile shapes are used: on a software adapter a share is
+/// one invocation's.
+const SPLITS: &[Mutation] = &[
+    split(
+        "a share begins in the one before",
+        "softmax",
+        "softmax_shares",
+        &[("% p.shares * p.elems_of_share,", "% p.shares * (p.elems_of_share - 1u),")],
+    ),
+    split(
+        "a share's sum not rescaled",
+        "softmax",
+        "softmax_shares",
+        &[("sums *= exp(max(most - new_most, elem(-200.0)));", "")],
+    ),
+    split(
+        "sums of columns not rescaled",
+        "softmax",
+        "softmax_shares",
+        &[("total(sums * exp(max(most - elem(m), elem(-200.0))))", "total(sums)")],
+    ),
+    split(
+        "shares joined without their maxima",
+        "softmax",
+        "softmax_apply",
+        &[(
+            "return Part(most, of_a + b.sum * exp(max(b.most - most, stat(-200.0))));",
+            "return Part(most, of_a + b.sum);",
+        )],
+    ),
+    split(
+        "the last share forgotten",
+        "softmax",
+        "softmax_apply",
+        &[("s < p.shares; s += LANES", "s + 1u < p.shares; s += LANES")],
+    ),
+    split(
+        "the first line's shares",
+        "softmax",
+        "softmax_apply",
+        &[("let of_line = index / p.shares * p.shares;", "let of_line = 0u;")],
+    ),
+    split(
+        "the last elements of a share not written",
+        "softmax",
+        "softmax_apply",
+        &[("for (; i < end; i += LANES) {", "for (; i + 1u < end; i += LANES) {")],
+    ),
+    split(
+        "means of shares not weighted",
+        "norm",
+        "norm_apply",
+        &[("let weight = b.count / max(count, 1.0);", "let weight = select(0.5, 1.0, a.count == 0.0);")],
+    ),
+    split("distance of the means forgotten", "norm", "norm_apply", &[(" + apart * apart * (a.count * weight)", "")]),
+    split("each share's own shift forgotten", "norm", "norm_apply", &[("(found.x - shift) + found.z", "found.z")]),
+    split(
+        "the last share forgotten",
+        "norm",
+        "norm_apply",
+        &[("s < p.shares; s += LANES", "s + 1u < p.shares; s += LANES")],
+    ),
+    split("the first row's shares", "norm", "norm_apply", &[("parts[row * p.shares + s]", "parts[s]")]),
+    split(
+        "statistics without the shift",
+        "norm",
+        "norm_apply",
+        &[("store_statistics(row, shift + all.mean, inverse)", "store_statistics(row, all.mean, inverse)")],
+    ),
+    split(
+        "blocks merged without their distance",
+        "norm",
+        "norm_shares",
+        &[("block_squares + apart * apart * (f32(BLOCK) * count * per_count)", "block_squares")],
+    ),
+    split("columns taken for one", "norm", "norm_shares", &[(" + total(apart * apart) * count", "")]),
+    split("a share counted in elems", "norm", "norm_shares", &[("Part(count * f32(PACK),", "Part(count,")]),
+    split("the sum not kept", "norm", "norm_shares", &[("store_sum(i, s);", "store_sum(i, elem());")]),
+];
 
 /// What stands in the block that all variants share is broken in one of them.
 const MUTATIONS: &[Mutation] = &[
@@ -192,9 +285,21 @@ enum Fate {
 
 #[test]
 fn every_mutation_is_noticed() {
-    let cases = Cases::new();
+    let cases = Cases::new("attention");
+    every_one_is_noticed(&cases, MUTATIONS);
+}
+
+#[test]
+fn every_mutation_of_a_split_row_is_noticed() {
+    for family in ["norm", "softmax"] {
+        let cases = Cases::new(family);
+        every_one_is_noticed(&cases, SPLITS.iter().filter(|mutation| mutation.family == family));
+    }
+}
+
+fn every_one_is_noticed<'a>(cases: &Cases, mutations: impl IntoIterator<Item = &'a Mutation>) {
     let fates: Vec<(&Mutation, Fate)> =
-        MUTATIONS.iter().map(|m| (m, cases.fate(m, |text| edited(text, m.edits)))).collect();
+        mutations.into_iter().map(|m| (m, cases.fate(m, |text| edited(text, m.edits)))).collect();
     report(fates.iter().map(|(m, fate)| (m.name.to_string(), *m, fate)));
     let missed: Vec<&str> =
         fates.iter().filter(|(_, fate)| matches!(fate, Fate::Survived(_))).map(|(m, _)| m.name).collect();
@@ -205,9 +310,14 @@ fn every_mutation_is_noticed() {
 #[test]
 fn every_missing_barrier_is_noticed() {
     const BARRIER: &str = "workgroupBarrier();";
-    let cases = Cases::new();
-    let tiled =
-        Mutation { name: "a barrier gone", shader: "attention_tiled", variant: "tiled", edits: &[(BARRIER, "")] };
+    let cases = Cases::new("attention");
+    let tiled = Mutation {
+        name: "a barrier gone",
+        family: "attention",
+        shader: "attention_tiled",
+        variant: "tiled",
+        edits: &[(BARRIER, "")],
+    };
     let template = include_str!("../shaders/attention_tiled.wgsl");
     let barriers = template.matches(BARRIER).count();
     assert!(barriers > 4, "{barriers}");
@@ -241,8 +351,8 @@ fn edited(text: &str, edits: &[(&str, &str)]) -> Option<String> {
 struct Cases(Vec<(Case, Expected)>);
 
 impl Cases {
-    fn new() -> Self {
-        let cases = cases::of_family("attention", Level::Quick, 1).expect("the table is valid");
+    fn new(family: &str) -> Self {
+        let cases = cases::of_family(family, Level::Quick, 1).expect("the table is valid");
         let expected = cases.into_iter().map(|case| {
             let expected = case.expected().expect("the reference takes every case");
             (case, expected)
@@ -252,7 +362,7 @@ impl Cases {
 
     /// Runs the cases with a broken shader until one of them fails.
     fn fate(&self, mutation: &Mutation, broken: impl Fn(&str) -> Option<String>) -> Fate {
-        let options = Options::default().force("attention", mutation.variant);
+        let options = Options::default().force(mutation.family, mutation.variant);
         let mut ran = 0;
         for (case, expected) in &self.0 {
             // What the variant can't do is no case for it.

@@ -382,7 +382,7 @@ fn what_cannot_be_is_refused() {
     let message = |variant: &str, profile: &Profile| problem.kernel(variant, profile).expect_err("refused").to_string();
     assert_eq!(
         message("tiled", &Profile::portable()),
-        "norm: there is no variant `tiled`; there are plain, workgroup, subgroup"
+        "norm: there is no variant `tiled`; there are plain, workgroup, subgroup, split"
     );
     assert_eq!(
         message("subgroup", &Profile::portable()),

@@ -3,7 +3,7 @@
 use super::{
     AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
     axes::Axis,
-    rows::{Deal, PLAIN, Pack, Rows, SPLIT, SUBGROUP, WORKGROUP, rounds, rounds_in_blocks, unknown},
+    rows::{Deal, Pack, Rows, SPLIT, rounds, rounds_in_blocks},
     strided::touched,
 };
 use crate::{DType, Error, Layout, Result};
@@ -92,6 +92,7 @@ impl ArgmaxProblem {
             elems,
             pack: if pack.is_some() { PACK } else { 1 },
             registers: 1,
+            accesses: 1,
             passes: 1,
             plain_rounds: rounds_in_blocks(elems),
             side_by_side,
@@ -215,23 +216,16 @@ impl Problem for ArgmaxProblem {
         match (self.plan(true), self.plan(false)) {
             (Ok(plan), Ok(scalar)) => {
                 let split = Self::split(&scalar, profile).map(|(shares, _)| shares);
-                plan.rows.candidates_with_split(split, profile)
+                plan.rows.candidates(split, profile)
             }
-            (Err(error), _) | (_, Err(error)) => {
-                let mut all = Rows::refused(&error);
-                all.push(Candidate::refused(SPLIT, error.to_string()));
-                all
-            }
+            (Err(error), _) | (_, Err(error)) => Rows::refused(&error),
         }
     }
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
         if variant != SPLIT {
             let plan = self.plan(true)?;
-            let deal = match variant {
-                PLAIN | WORKGROUP | SUBGROUP => plan.rows.deal(variant, profile)?,
-                _ => return Err(unknown(Self::FAMILY, variant, &[PLAIN, WORKGROUP, SUBGROUP, SPLIT])),
-            };
+            let deal = plan.rows.deal(variant, profile)?;
             let launch = self.launch(&plan, 1, deal, variant.into(), profile)?;
             return Ok(Kernel { launches: vec![launch], scratch: Vec::new() });
         }

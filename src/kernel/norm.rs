@@ -3,7 +3,7 @@
 use super::{
     Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
     axes::Axis,
-    rows::{Deal, PACKED_TOTAL, Pack, Rows, rounds_in_blocks},
+    rows::{Deal, PACKED_TOTAL, Pack, Rows, SPLIT, Split, rounds_in_blocks},
     strided::touched,
 };
 use crate::{Error, Layout, Result, Shape};
@@ -93,6 +93,20 @@ struct Plan {
     offsets: [usize; 4],
 }
 
+/// Shift, count, mean and squares of a share.
+const PART_BYTES: u64 = 16;
+
+/// What a launch does of a norm.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// All of it.
+    Whole(Deal),
+    /// The statistics of shares.
+    Shares(Split),
+    /// The rest.
+    Apply(Split),
+}
+
 impl NormProblem {
     const FAMILY: &str = "norm";
 
@@ -160,6 +174,7 @@ impl NormProblem {
             elems,
             pack,
             registers,
+            accesses: 1 + registers + usize::from(self.residual.is_some()) + usize::from(self.sum),
             passes: 3,
             // And one for the head.
             plain_rounds: 9 + 2 * rounds_in_blocks(elems),
@@ -168,13 +183,99 @@ impl NormProblem {
         Ok(Plan { rows, width, leading, trailing, offsets })
     }
 
-    /// Inputs, then outputs, as the shaders declare them.
-    fn bindings(&self) -> Vec<Binding> {
-        let inputs = [true, self.residual.is_some(), self.weight.is_some(), self.bias.is_some()];
-        let inputs = (0..inputs.into_iter().filter(|given| *given).count()).filter(|&i| self.in_place != Some(i));
-        let outputs = [true, self.sum, self.mean, self.rstd].into_iter().filter(|wanted| *wanted).count();
-        let outputs = (0..outputs).map(|i| Binding::write(Operand::Output(i)));
-        inputs.map(|i| Binding::read(Operand::Input(i))).chain(outputs).collect()
+    /// The launch of a stage: the shader with the operands that the stage reads and writes.
+    fn launch(&self, plan: &Plan, stage: Stage, label: String, profile: &Profile) -> Result<Launch> {
+        let (name, template) = match stage {
+            Stage::Whole(Deal::Plain { .. }) => ("norm", include_str!("../../shaders/norm.wgsl")),
+            Stage::Whole(Deal::Workgroup { .. }) => {
+                ("norm_workgroup", include_str!("../../shaders/norm_workgroup.wgsl"))
+            }
+            Stage::Whole(Deal::Subgroup { .. }) => ("norm_subgroup", include_str!("../../shaders/norm_subgroup.wgsl")),
+            Stage::Shares(_) => ("norm_shares", include_str!("../../shaders/norm_shares.wgsl")),
+            Stage::Apply(_) => ("norm_apply", include_str!("../../shaders/norm_apply.wgsl")),
+        };
+        let shader = Specialization::new(name, template)
+            .value("ROW_AXES", plan.leading.len() - 1)
+            .value("COL_AXES", plan.trailing.len() - 1)
+            .value("PACK", plan.rows.pack)
+            .value("RMS", self.kind == NormKind::Rms);
+        let (mut shader, grid, split) = match stage {
+            Stage::Whole(deal) => (deal.slots(shader), deal.grid(Self::FAMILY, plan.rows.rows, profile)?, None),
+            Stage::Shares(split) | Stage::Apply(split) => {
+                (split.slots(shader), split.grid(Self::FAMILY, plan.rows.rows, profile)?, Some(split))
+            }
+        };
+        if plan.rows.pack > 1 {
+            shader = shader.ty("elem", "vec4<f32>").function("total", PACKED_TOTAL);
+        }
+
+        // Of the two stages the first adds x and residual, and the second does the rest.
+        let (first, last) = (!matches!(stage, Stage::Apply(_)), !matches!(stage, Stage::Shares(_)));
+        let adds = first || !self.sum;
+        let mut bindings = Vec::new();
+        let mut input = 0;
+        // Where an operand is read: from its own binding, from that of y, or not at all.
+        for (region, read, given, used, absent) in [
+            ("X", "read_x", true, adds, "elem()"),
+            ("RESIDUAL", "read_residual", self.residual.is_some(), adds, "elem()"),
+            ("WEIGHT", "read_weight", self.weight.is_some(), last, "elem(1.0)"),
+            ("BIAS", "read_bias", self.bias.is_some(), last, "elem()"),
+        ] {
+            let shared = given && self.in_place == Some(input);
+            if given && used && !shared {
+                shader = shader.region(region, true);
+                bindings.push(Binding::read(Operand::Input(input)));
+            } else {
+                let value = if shared && used { "y[i]" } else { absent };
+                shader = shader.function(read, format!("fn {read}(i: u32) -> elem {{ return {value}; }}"));
+            }
+            input += usize::from(given);
+        }
+        let mut output = 0;
+        for (region, wanted, used) in [
+            ("Y", true, last || self.in_place.is_some()),
+            ("SUM", self.sum, true),
+            ("MEAN", self.mean, last),
+            ("RSTD", self.rstd, last),
+        ] {
+            if wanted && used {
+                shader = shader.region(region, true);
+                bindings.push(Binding::write(Operand::Output(output)));
+            }
+            output += usize::from(wanted);
+        }
+        match stage {
+            Stage::Whole(_) => {}
+            Stage::Shares(_) => bindings.push(Binding::write(Operand::Scratch(0))),
+            Stage::Apply(_) => bindings.push(Binding::read(Operand::Scratch(0))),
+        }
+
+        let (shares, share) = split.map_or((1, plan.rows.elems), |split| (split.shares, split.share));
+        let turns = if let Stage::Whole(deal) = stage { deal.turns() } else { 1 };
+        let mut params = vec![
+            plan.rows.rows as u32,
+            plan.width as u32,
+            plan.rows.elems as u32,
+            shares as u32,
+            share as u32,
+            turns as u32,
+            self.epsilon.to_bits(),
+        ];
+        params.extend(plan.offsets.map(|offset| offset as u32));
+        let (row, rows) = Axis::words(&plan.leading);
+        let (column, columns) = Axis::words(&plan.trailing);
+        params.extend(row.into_iter().chain(column).chain(rows).chain(columns));
+
+        let nothing = plan.width == 0 && !self.mean && !self.rstd;
+        Ok(Launch {
+            label,
+            source: shader.source()?,
+            bindings,
+            params,
+            grid: if nothing { [0; 3] } else { grid },
+            flops: if last { self.flops((plan.rows.rows * plan.width) as u64) } else { 0 },
+            bytes: if last { self.bytes(plan) } else { self.bytes_of_shares(plan) },
+        })
     }
 
     /// Per element: sum, difference, square and its sum, difference, product (RMS: square, its sum, product).
@@ -191,6 +292,12 @@ impl NormProblem {
         let per_row = plan.width as u64 * (1 + u64::from(self.sum)) + u64::from(self.mean) + u64::from(self.rstd);
         4 * (read + rows * per_row)
     }
+
+    /// What the first stage of the split variant reads for the sums: it all comes once more.
+    fn bytes_of_shares(&self, plan: &Plan) -> u64 {
+        let read: u64 = [Some(&self.x), self.residual.as_ref()].into_iter().flatten().map(touched).sum();
+        4 * (read + if self.sum { (plan.rows.rows * plan.width) as u64 } else { 0 })
+    }
 }
 
 impl Problem for NormProblem {
@@ -200,71 +307,30 @@ impl Problem for NormProblem {
 
     fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
         match self.plan() {
-            Ok(plan) => plan.rows.candidates(profile),
+            Ok(plan) => {
+                let shares = plan.rows.split(profile).map(|split| split.shares);
+                plan.rows.candidates(shares, profile)
+            }
             Err(error) => Rows::refused(&error),
         }
     }
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
         let plan = self.plan()?;
-        let deal = plan.rows.deal(variant, profile)?;
-        let (name, template) = match deal {
-            Deal::Plain { .. } => ("norm", include_str!("../../shaders/norm.wgsl")),
-            Deal::Workgroup { .. } => ("norm_workgroup", include_str!("../../shaders/norm_workgroup.wgsl")),
-            Deal::Subgroup { .. } => ("norm_subgroup", include_str!("../../shaders/norm_subgroup.wgsl")),
-        };
-        let mut shader = deal
-            .slots(Specialization::new(name, template))
-            .value("ROW_AXES", plan.leading.len() - 1)
-            .value("COL_AXES", plan.trailing.len() - 1)
-            .value("PACK", plan.rows.pack)
-            .value("RMS", self.kind == NormKind::Rms)
-            .region("SUM", self.sum)
-            .region("MEAN", self.mean)
-            .region("RSTD", self.rstd);
-        if plan.rows.pack > 1 {
-            shader = shader.ty("elem", "vec4<f32>").function("total", PACKED_TOTAL);
+        if variant != SPLIT {
+            let stage = Stage::Whole(plan.rows.deal(variant, profile)?);
+            let launch = self.launch(&plan, stage, variant.into(), profile)?;
+            return Ok(Kernel { launches: vec![launch], scratch: Vec::new() });
         }
-        // Where an operand is read: from its own binding, from that of y, or not at all.
-        let operands = [
-            ("X", "read_x", true, "elem()"),
-            ("RESIDUAL", "read_residual", self.residual.is_some(), "elem()"),
-            ("WEIGHT", "read_weight", self.weight.is_some(), "elem(1.0)"),
-            ("BIAS", "read_bias", self.bias.is_some(), "elem()"),
-        ];
-        for (i, (region, read, given, absent)) in operands.into_iter().enumerate() {
-            let shared = self.in_place == Some(i);
-            shader = shader.region(region, given && !shared);
-            if shared || !given {
-                let value = if shared { "y[i]" } else { absent };
-                shader = shader.function(read, format!("fn {read}(i: u32) -> elem {{ return {value}; }}"));
-            }
-        }
-
-        let mut params = vec![
-            plan.rows.rows as u32,
-            plan.width as u32,
-            plan.rows.elems as u32,
-            deal.turns() as u32,
-            self.epsilon.to_bits(),
-        ];
-        params.extend(plan.offsets.map(|offset| offset as u32));
-        let (row, rows) = Axis::words(&plan.leading);
-        let (column, columns) = Axis::words(&plan.trailing);
-        params.extend(row.into_iter().chain(column).chain(rows).chain(columns));
-
-        let nothing = plan.width == 0 && !self.mean && !self.rstd;
+        let refused = |reason| Error::NoVariant { family: Self::FAMILY, reasons: vec![format!("{SPLIT}: {reason}")] };
+        let split = plan.rows.split(profile).map_err(refused)?;
+        let parts = (plan.rows.rows * split.shares) as u64;
         Ok(Kernel {
-            launches: vec![Launch {
-                label: variant.into(),
-                source: shader.source()?,
-                bindings: self.bindings(),
-                params,
-                grid: if nothing { [0; 3] } else { deal.grid(Self::FAMILY, plan.rows.rows, profile)? },
-                flops: self.flops((plan.rows.rows * plan.width) as u64),
-                bytes: self.bytes(&plan),
-            }],
-            scratch: Vec::new(),
+            launches: vec![
+                self.launch(&plan, Stage::Shares(split), format!("{SPLIT}: shares"), profile)?,
+                self.launch(&plan, Stage::Apply(split), format!("{SPLIT}: apply"), profile)?,
+            ],
+            scratch: vec![parts * PART_BYTES],
         })
     }
 

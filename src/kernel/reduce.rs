@@ -3,7 +3,7 @@
 use super::{
     AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
     axes::Axis,
-    rows::{Deal, PLAIN, Pack, Rows, SPLIT, SUBGROUP, WORKGROUP, rounds, rounds_in_blocks, unknown},
+    rows::{Deal, Pack, Rows, SPLIT, rounds, rounds_in_blocks},
     strided::touched,
 };
 use crate::{DType, Error, Layout, Result, graph::Reduce};
@@ -160,6 +160,7 @@ impl ReduceProblem {
             elems,
             pack: if pack.is_some() { PACK } else { 1 },
             registers: 1,
+            accesses: 1,
             passes: 1,
             plain_rounds: stage.plain_rounds(),
             side_by_side,
@@ -300,23 +301,16 @@ impl Problem for ReduceProblem {
     fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
         let plan = match self.plan() {
             Ok(plan) => plan,
-            Err(error) => {
-                let mut all = Rows::refused(&error);
-                all.push(Candidate::refused(SPLIT, error.to_string()));
-                return all;
-            }
+            Err(error) => return Rows::refused(&error),
         };
         let split = Self::split(&plan, profile).map(|[(first, _), _]| first.shares);
-        plan.rows.candidates_with_split(split, profile)
+        plan.rows.candidates(split, profile)
     }
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
         let plan = self.plan()?;
         if variant != SPLIT {
-            let deal = match variant {
-                PLAIN | WORKGROUP | SUBGROUP => plan.rows.deal(variant, profile)?,
-                _ => return Err(unknown(Self::FAMILY, variant, &[PLAIN, WORKGROUP, SUBGROUP, SPLIT])),
-            };
+            let deal = plan.rows.deal(variant, profile)?;
             let launch = self.launch(&plan.stage, deal, variant.into(), profile)?;
             return Ok(Kernel { launches: vec![launch], scratch: Vec::new() });
         }

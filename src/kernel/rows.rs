@@ -16,6 +16,9 @@ pub(super) struct Rows {
     pub(super) pack: usize,
     /// Registers that a lane of the subgroup variant needs for each element that it keeps.
     pub(super) registers: usize,
+    /// Loads and stores of an elem in the straight-line code of the subgroup variant. On software adapters the time to
+    /// compile goes with them.
+    pub(super) accesses: usize,
     /// How often the variants with several lanes a row go through it.
     pub(super) passes: usize,
     /// The rounds that the loops of the plain variant take.
@@ -52,19 +55,41 @@ pub(super) enum Deal {
 pub(super) const PLAIN: &str = "plain";
 pub(super) const WORKGROUP: &str = "workgroup";
 pub(super) const SUBGROUP: &str = "subgroup";
-/// Deals the elems of a row into shares, and joins what comes of them in a second dispatch. Not all families have it.
+/// Deals the elems of a row into shares, and joins what comes of them in a second dispatch.
 pub(super) const SPLIT: &str = "split";
+pub(super) const VARIANTS: [&str; 4] = [PLAIN, WORKGROUP, SUBGROUP, SPLIT];
+
+/// Invocations of a workgroup of the plain variant on a software adapter, which gives each thread whole workgroups.
+const CPU_WG: usize = 16;
+
+/// How the split variant deals a row whose shares are taken by the same invocations in both dispatches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Split {
+    /// Of a row.
+    pub(super) shares: usize,
+    /// Of a share, in elems; the last may have less.
+    pub(super) share: usize,
+    /// Invocations of a share.
+    pub(super) lanes: usize,
+    /// Shares of a workgroup.
+    pub(super) rows: usize,
+}
 
 impl Rows {
-    /// The variants in the order that suits the device.
-    pub(super) fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
+    /// The variants but the split one, in the order that suits the device.
+    fn unsplit(&self, profile: &Profile) -> Vec<Candidate> {
         let cpu = profile.kind == AdapterKind::Cpu;
         let subgroup = self.subgroup(profile);
-        let kept = subgroup.as_ref().is_ok_and(|&deal| match deal {
-            Deal::Subgroup { lanes, chunks, .. } => (chunks + 1) * lanes > self.elems,
-            _ => false,
+        // How many elems the subgroup variant loads but once.
+        let once = subgroup.as_ref().map_or(0, |&deal| match deal {
+            _ if self.passes == 1 => self.elems,
+            Deal::Subgroup { lanes, chunks, .. } if (chunks + 1) * lanes > self.elems => self.elems,
+            Deal::Subgroup { lanes, chunks, .. } => chunks * lanes,
+            _ => 0,
         });
+        let kept = once == self.elems;
         let subgroup = match subgroup {
+            Ok(_) if self.passes == 1 => Candidate::usable(SUBGROUP, "a subgroup takes neighbouring elements"),
             Ok(_) if kept => Candidate::usable(SUBGROUP, "a row stays in the registers of a subgroup"),
             Ok(Deal::Subgroup { lanes, chunks, .. }) => Candidate::usable(
                 SUBGROUP,
@@ -95,8 +120,11 @@ impl Rows {
         // A GPU needs many invocations.
         let mut all = if self.side_by_side && (cpu || self.rows >= 2048) {
             vec![plain, workgroup, subgroup]
-        } else if cpu {
+        } else if cpu && 2 * once >= self.elems {
             vec![subgroup, plain, workgroup]
+        } else if cpu {
+            // The plain variant goes through a row one time less.
+            vec![plain, subgroup, workgroup]
         } else if kept {
             vec![subgroup, workgroup, plain]
         } else {
@@ -116,9 +144,34 @@ impl Rows {
         wanted.div_ceil(rows.max(1)).min(elems.div_ceil(least_elems)).max(2)
     }
 
-    /// [`Rows::candidates`], and the split variant with so many shares a row, or why it can't run.
-    pub(super) fn candidates_with_split(&self, shares: Result<usize, String>, profile: &Profile) -> Vec<Candidate> {
-        let mut all = self.candidates(profile);
+    /// Shares for the split variant of families that join all shares of a row anew for each of them.
+    pub(super) fn split(&self, profile: &Profile) -> Result<Split, String> {
+        let wanted = Self::shares(self.rows, self.elems, profile);
+        if profile.kind == AdapterKind::Gpu {
+            let share = self.elems.div_ceil(wanted);
+            return match (Rows { elems: share, ..self.clone() }).workgroup(profile)? {
+                Deal::Workgroup { lanes, rows, .. } => Ok(self.in_shares(share.next_multiple_of(lanes), lanes, rows)),
+                deal => Err(format!("a share of {share} can't be dealt as {deal:?}")),
+            };
+        }
+        let mut split = self.in_shares(self.elems.div_ceil(wanted).next_multiple_of(BLOCK), 1, CPU_WG);
+        // A head, the parts, and the elems.
+        let needed = |split: Split| 10 + split.shares + rounds_in_blocks(split.share);
+        while rounds(needed(split), profile).is_err() && split.share > BLOCK {
+            split = self.in_shares((split.share / 2).next_multiple_of(BLOCK), 1, CPU_WG);
+        }
+        rounds(needed(split), profile)?;
+        Ok(split)
+    }
+
+    fn in_shares(&self, share: usize, lanes: usize, rows: usize) -> Split {
+        let share = share.max(1);
+        Split { shares: self.elems.div_ceil(share).max(1), share, lanes, rows }
+    }
+
+    /// The variants in the order that suits the device, given the shares that the split one has, or why it can't run.
+    pub(super) fn candidates(&self, shares: Result<usize, String>, profile: &Profile) -> Vec<Candidate> {
+        let mut all = self.unsplit(profile);
         // The others give a row to an invocation, a subgroup or a workgroup.
         let few = match profile.kind {
             AdapterKind::Cpu => 64,
@@ -140,24 +193,26 @@ impl Rows {
 
     /// The variants of a problem that none can solve.
     pub(super) fn refused(error: &Error) -> Vec<Candidate> {
-        [PLAIN, WORKGROUP, SUBGROUP].map(|variant| Candidate::refused(variant, error.to_string())).into()
+        VARIANTS.map(|variant| Candidate::refused(variant, error.to_string())).into()
     }
 
-    /// The tile shape of a variant that can run.
+    /// The tile shape of a variant that can run, and is not the split one.
     pub(super) fn deal(&self, variant: &str, profile: &Profile) -> Result<Deal> {
         let refused = |reason| Error::NoVariant { family: self.family, reasons: vec![format!("{variant}: {reason}")] };
         match variant {
             PLAIN => self.plain(profile).map_err(refused),
             WORKGROUP => self.workgroup(profile).map_err(refused),
             SUBGROUP => self.subgroup(profile).map_err(refused),
-            _ => Err(unknown(self.family, variant, &[PLAIN, WORKGROUP, SUBGROUP])),
+            _ => Err(Error::op(
+                self.family,
+                format!("there is no variant `{variant}`; there are {}", VARIANTS.join(", ")),
+            )),
         }
     }
 
     pub(super) fn plain(&self, profile: &Profile) -> Result<Deal, String> {
         rounds(self.plain_rounds, profile)?;
-        // A software adapter gives each thread whole workgroups, which cost it little.
-        Ok(Deal::Plain { wg: if profile.kind == AdapterKind::Cpu { 16 } else { 64 } })
+        Ok(Deal::Plain { wg: if profile.kind == AdapterKind::Cpu { CPU_WG } else { 64 } })
     }
 
     pub(super) fn workgroup(&self, profile: &Profile) -> Result<Deal, String> {
@@ -192,7 +247,15 @@ impl Rows {
         }
         // On a software adapter, registers are memory; what counts is how long straight-line code takes to compile.
         let (chunks, turns) = match profile.kind {
-            AdapterKind::Cpu => (if self.pack == 1 { 128 } else { 64 }, (self.rows / 128).clamp(1, 32)),
+            AdapterKind::Cpu => {
+                let accesses = match (self.passes, self.pack) {
+                    // Nothing is kept for another pass.
+                    (1, _) => 0,
+                    (_, 1) => 320,
+                    _ => 192,
+                };
+                (accesses / self.accesses.max(1), (self.rows / 128).clamp(1, 32))
+            }
             AdapterKind::Gpu => (96 / (self.registers * self.pack).max(1), (self.rows / 8192).clamp(1, 8)),
         };
         let chunks = (self.elems / lanes).min(chunks);
@@ -208,9 +271,12 @@ impl Rows {
     }
 }
 
-/// The rounds of a loop over `elems` that takes eight in straight-line code, and of one for the rest.
+/// Elems that loops take in straight-line code.
+const BLOCK: usize = 8;
+
+/// The rounds of a loop over `elems` that takes a block a round, and of one for the rest.
 pub(super) fn rounds_in_blocks(elems: usize) -> usize {
-    elems / 8 + elems % 8 + 2
+    elems / BLOCK + elems % BLOCK + 2
 }
 
 /// Whether the driver lets an invocation's loops take so many rounds.
@@ -220,6 +286,18 @@ pub(super) fn rounds(needed: usize, profile: &Profile) -> Result<(), String> {
             "an invocation's loops would take {needed} rounds (a software adapter leaves them after {most})"
         )),
         _ => Ok(()),
+    }
+}
+
+impl Split {
+    /// The workgroups that take all shares of so many rows.
+    pub(super) fn grid(self, family: &str, rows: usize, profile: &Profile) -> Result<[u32; 3]> {
+        fold_grid((rows * self.shares).div_ceil(self.rows) as u64, profile, family)
+    }
+
+    /// Fills the slots for the tile shape.
+    pub(super) fn slots(self, shader: Specialization) -> Specialization {
+        shader.value("LANES", self.lanes).value("ROWS", self.rows).region("TREE", self.lanes > 1)
     }
 }
 
@@ -261,11 +339,6 @@ impl Deal {
             Deal::Plain { .. } | Deal::Workgroup { .. } => 1,
         }
     }
-}
-
-/// The error of a family for a variant that it doesn't have.
-pub(super) fn unknown(family: &str, variant: &str, known: &[&str]) -> Error {
-    Error::op(family, format!("there is no variant `{variant}`; there are {}", known.join(", ")))
 }
 
 /// The slot `total` for packed elems.

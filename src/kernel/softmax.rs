@@ -3,7 +3,7 @@
 use super::{
     Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
     axes::Axis,
-    rows::{Deal, PACKED_LARGEST, PACKED_TOTAL, Pack, Rows, rounds_in_blocks},
+    rows::{Deal, PACKED_LARGEST, PACKED_TOTAL, Pack, Rows, SPLIT, Split, rounds_in_blocks},
     strided::touched,
 };
 use crate::{Error, Layout, Result};
@@ -112,12 +112,91 @@ impl SoftmaxProblem {
             pack: if pack.is_some() { PACK } else { 1 },
             // The element, and its weight.
             registers: 2,
+            accesses: 2,
             passes: 3,
             plain_rounds: 2 * rounds_in_blocks(elems),
             side_by_side,
         };
         let offset = if pack.is_some() { offset / PACK } else { *offset };
         Ok(Plan { rows, pack, lines, steps, offset })
+    }
+}
+
+/// What a launch does of a softmax.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// All of it.
+    Whole(Deal),
+    /// Maximum and sum of shares.
+    Shares(Split),
+    /// The rest.
+    Apply(Split),
+}
+
+impl SoftmaxProblem {
+    fn launch(&self, plan: &Plan, stage: Stage, label: String, profile: &Profile) -> Result<Launch> {
+        let (name, template) = match stage {
+            Stage::Whole(Deal::Plain { .. }) => ("softmax", include_str!("../../shaders/softmax.wgsl")),
+            Stage::Whole(Deal::Workgroup { .. }) => {
+                ("softmax_workgroup", include_str!("../../shaders/softmax_workgroup.wgsl"))
+            }
+            Stage::Whole(Deal::Subgroup { .. }) => {
+                ("softmax_subgroup", include_str!("../../shaders/softmax_subgroup.wgsl"))
+            }
+            Stage::Shares(_) => ("softmax_shares", include_str!("../../shaders/softmax_shares.wgsl")),
+            Stage::Apply(_) => ("softmax_apply", include_str!("../../shaders/softmax_apply.wgsl")),
+        };
+        let Rows { rows, elems, .. } = plan.rows;
+        let shader =
+            Specialization::new(name, template).value("LINE_AXES", plan.lines.len() - 1).value("LOG", self.log);
+        let (mut shader, grid, [shares, share, turns]) = match stage {
+            Stage::Whole(deal) => {
+                (deal.slots(shader), deal.grid(Self::FAMILY, rows, profile)?, [1, elems, deal.turns()])
+            }
+            Stage::Shares(split) | Stage::Apply(split) => {
+                (split.slots(shader), split.grid(Self::FAMILY, rows, profile)?, [split.shares, split.share, 1])
+            }
+        };
+        if let Some(pack) = plan.pack {
+            shader = shader.ty("elem", "vec4<f32>").ty("bits", "vec4<u32>");
+            shader = match pack {
+                Pack::Along => shader.function("total", PACKED_TOTAL).function("largest", PACKED_LARGEST),
+                Pack::Across => shader.ty("stat", "vec4<f32>"),
+            };
+        }
+        let last = !matches!(stage, Stage::Shares(_));
+        shader = shader.region("X", !self.in_place).region("Y", last || self.in_place);
+        if self.in_place {
+            shader = shader.function("read_x", "fn read_x(i: u32) -> elem { return y[i]; }");
+        }
+        let bindings = [
+            (!self.in_place).then(|| Binding::read(Operand::Input(0))),
+            (last || self.in_place).then(|| Binding::write(Operand::Output(0))),
+            match stage {
+                Stage::Whole(_) => None,
+                Stage::Shares(_) => Some(Binding::write(Operand::Scratch(0))),
+                Stage::Apply(_) => Some(Binding::read(Operand::Scratch(0))),
+            },
+        ];
+
+        let sizes = [rows, elems, shares, share, turns].map(|size| size as u32);
+        let mut params: Vec<u32> = sizes.into_iter().chain([self.scale.to_bits(), plan.offset as u32]).collect();
+        let (outermost, others) = Axis::words(&plan.lines);
+        params.extend(outermost.into_iter().chain(plan.steps.map(|step| step as u32)).chain(others));
+
+        let elements = self.x.shape.iter().product::<usize>() as u64;
+        let read = touched(&self.x);
+        Ok(Launch {
+            label,
+            source: shader.source()?,
+            bindings: bindings.into_iter().flatten().collect(),
+            params,
+            grid: if elements == 0 { [0; 3] } else { grid },
+            // Scale, maximum, difference, exponential, sum, and quotient or difference.
+            flops: if last { 6 * elements } else { 0 },
+            // The second stage reads it all once more.
+            bytes: 4 * if last { read + elements } else { read },
+        })
     }
 }
 
@@ -128,54 +207,32 @@ impl Problem for SoftmaxProblem {
 
     fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
         match self.plan() {
-            Ok(plan) => plan.rows.candidates(profile),
+            Ok(plan) => {
+                let shares = plan.rows.split(profile).map(|split| split.shares);
+                plan.rows.candidates(shares, profile)
+            }
             Err(error) => Rows::refused(&error),
         }
     }
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
         let plan = self.plan()?;
-        let deal = plan.rows.deal(variant, profile)?;
-        let (name, template) = match deal {
-            Deal::Plain { .. } => ("softmax", include_str!("../../shaders/softmax.wgsl")),
-            Deal::Workgroup { .. } => ("softmax_workgroup", include_str!("../../shaders/softmax_workgroup.wgsl")),
-            Deal::Subgroup { .. } => ("softmax_subgroup", include_str!("../../shaders/softmax_subgroup.wgsl")),
-        };
-        let mut shader = deal
-            .slots(Specialization::new(name, template))
-            .value("LINE_AXES", plan.lines.len() - 1)
-            .value("LOG", self.log)
-            .region("X", !self.in_place);
-        if let Some(pack) = plan.pack {
-            shader = shader.ty("elem", "vec4<f32>").ty("bits", "vec4<u32>");
-            shader = match pack {
-                Pack::Along => shader.function("total", PACKED_TOTAL).function("largest", PACKED_LARGEST),
-                Pack::Across => shader.ty("stat", "vec4<f32>"),
-            };
+        if variant != SPLIT {
+            let stage = Stage::Whole(plan.rows.deal(variant, profile)?);
+            let launch = self.launch(&plan, stage, variant.into(), profile)?;
+            return Ok(Kernel { launches: vec![launch], scratch: Vec::new() });
         }
-        if self.in_place {
-            shader = shader.function("read_x", "fn read_x(i: u32) -> elem { return y[i]; }");
-        }
-
-        let Rows { rows, elems, .. } = plan.rows;
-        let mut params = vec![rows as u32, elems as u32, deal.turns() as u32, self.scale.to_bits(), plan.offset as u32];
-        let (outermost, others) = Axis::words(&plan.lines);
-        params.extend(outermost.into_iter().chain(plan.steps.map(|step| step as u32)).chain(others));
-
-        let read = (!self.in_place).then(|| Binding::read(Operand::Input(0)));
-        let elements = self.x.shape.iter().product::<usize>() as u64;
+        let refused = |reason| Error::NoVariant { family: Self::FAMILY, reasons: vec![format!("{SPLIT}: {reason}")] };
+        let split = plan.rows.split(profile).map_err(refused)?;
+        // Maximum and sum.
+        let stats =
+            2 * plan.rows.rows * split.shares * if plan.pack == Some(Pack::Across) { Pack::ELEMENTS } else { 1 };
         Ok(Kernel {
-            launches: vec![Launch {
-                label: variant.into(),
-                source: shader.source()?,
-                bindings: read.into_iter().chain([Binding::write(Operand::Output(0))]).collect(),
-                params,
-                grid: if elements == 0 { [0; 3] } else { deal.grid(Self::FAMILY, plan.rows.rows, profile)? },
-                // Scale, maximum, difference, exponential, sum, and quotient or difference.
-                flops: 6 * elements,
-                bytes: 4 * (touched(&self.x) + elements),
-            }],
-            scratch: Vec::new(),
+            launches: vec![
+                self.launch(&plan, Stage::Shares(split), format!("{SPLIT}: shares"), profile)?,
+                self.launch(&plan, Stage::Apply(split), format!("{SPLIT}: apply"), profile)?,
+            ],
+            scratch: vec![4 * stats as u64],
         })
     }
 
