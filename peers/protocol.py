@@ -1,68 +1,86 @@
-"""What the Python programs share: cases, arguments, timing, the file."""
+"""What the Python workers share: how they are asked and how they answer (see src/worker.rs)."""
 
-import argparse
 import json
+import math
+import os
 import pathlib
-import statistics
 import sys
 import time
 
-SAMPLE = 0.05
-"""Seconds that one sample should take."""
+import numpy as np
+
+EPSILON = 1e-5
+SCALAR = 0.5
 
 
 class Case:
-    """A case of cases.json; its sizes are attributes."""
+    """A case of cases.json; its sizes are attributes, None where it doesn't say."""
 
     def __init__(self, fields):
         self.__dict__.update(fields)
 
-    def shapes(self):
-        if self.op == "matmul":
-            return [[self.batch, self.m, self.k], [self.batch, self.k, self.n]]
-        if self.op == "attention":
-            keys = [self.batch, self.heads, self.keys, self.width]
-            return [[self.batch, self.heads, self.rows, self.width], keys, keys]
-        if self.op == "layer_norm":
-            return [[self.rows, self.width], [self.width], [self.width]]
-        return [[self.rows, self.width]]
+    def __getattr__(self, name):
+        return None
+
+    @property
+    def group(self):
+        """Query heads to a key head."""
+        return self.heads // (self.key_heads or self.heads)
+
+    @property
+    def score_scale(self):
+        return self.scale or 1.0 / math.sqrt(self.width)
 
 
-def arguments(description, device=False):
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", default=pathlib.Path(__file__).with_name("cases.json"))
-    parser.add_argument("--case", action="append", default=[], help="only cases whose name contains this text")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", required=True, help="the JSON file to write")
-    if device:
-        parser.add_argument("--device", help="cuda or cpu")
-    return parser.parse_args()
+def present(lengths, tokens):
+    """Which tokens there are, [batch, tokens]."""
+    return np.arange(tokens)[None, :] < lengths[:, None]
 
 
-def measure(args, peer, device, load, wait):
-    """Times `load(case)()` on every chosen case and writes the file. `wait` returns when the device is done."""
-    rows = []
-    for fields in json.loads(pathlib.Path(args.cases).read_text()):
-        case = Case(fields)
-        if args.case and not any(text in case.name for text in args.case):
-            continue
-        print(case.name, file=sys.stderr)
-        start = time.perf_counter()
-        run = load(case)
-        run()
-        wait()
-        first_call = time.perf_counter() - start
+def answer(kind, **fields):
+    print(json.dumps({kind: fields} if fields else kind), flush=True)
 
-        def sample(times):
-            start = time.perf_counter()
-            for _ in range(times):
-                run()
-            wait()
-            return (time.perf_counter() - start) / times
 
-        times = max(1, min(2000, int(SAMPLE / sample(3))))
-        samples = [sample(times) for _ in range(args.rounds)]
-        quartiles = statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else samples * 3
-        seconds = {"median": quartiles[1], "low": quartiles[0], "high": quartiles[2], "best": min(samples), "samples": len(samples)}
-        rows.append({"case": case.name, "peer": peer, "device": device, "first_call": first_call, "seconds": seconds})
-    pathlib.Path(args.out).write_text(json.dumps({"rows": rows}, indent=2) + "\n")
+def serve(peer, device, load, wait):
+    """Answers requests until there are none.
+
+    `load(case, operands)` gives two functions, which run the case and which give the result of a run as an array, or None if
+    it can't be done. `wait` returns when the device is done.
+    """
+    answer("ready", name=peer, device=device, adapter=None)
+    run = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            if "load" in request:
+                run = None
+                asked = request["load"]
+                folder = pathlib.Path(asked["folder"])
+                values, at, operands = np.fromfile(folder / "operands.f32", np.float32), 0, {}
+                for name, shape in asked["operands"]:
+                    operands[name] = values[at : at + math.prod(shape)].reshape(shape)
+                    at += math.prod(shape)
+                start = time.perf_counter()
+                loaded = load(Case(asked["case"]), operands)
+                if loaded is None:
+                    answer("unsupported")
+                    continue
+                run, result = loaded
+                output = run()
+                wait()
+                first_call = time.perf_counter() - start
+                np.ascontiguousarray(result(output), np.float32).tofile(folder / "output.f32")
+                answer("loaded", first_call=first_call)
+            else:
+                times = request["run"]["times"]
+                start = time.perf_counter()
+                for _ in range(times):
+                    run()
+                wait()
+                answer("ran", seconds=(time.perf_counter() - start) / times)
+        except Exception as error:  # whatever a library raises is told, and ends nothing
+            answer("failed", error=f"{type(error).__name__}: {error}")
+
+
+def cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -6,7 +6,7 @@
 #     scripts/mesa.sh target/release/tilewise info
 #
 # MESA_ROOT is the folder (default: target/mesa; about 700 MB). MESA_SUITE is Debian's distribution (default: sid).
-# Delete the folder to fetch it anew.
+# Delete the folder to fetch it anew. Programs that start others find this script in TILEWISE_RUNNER.
 set -euo pipefail
 
 if [[ $# -eq 0 ]]; then
@@ -47,5 +47,7 @@ libraries=$root/system/usr/lib/x86_64-linux-gnu
 # The loader reads the driver's place from a file, which must name the unpacked one.
 sed "s|\"library_path\": *\"[^\"]*\"|\"library_path\": \"$libraries/libvulkan_lvp.so\"|" \
   "$root/system/usr/share/vulkan/icd.d/lvp_icd.json" >"$root/lvp_icd.json"
-export VK_DRIVER_FILES=$root/lvp_icd.json
+export VK_DRIVER_FILES=$root/lvp_icd.json MESA_ROOT=$root
+TILEWISE_RUNNER=$(realpath "$0")
+export TILEWISE_RUNNER
 exec "$libraries/ld-linux-x86-64.so.2" --library-path "$libraries" "$@"

@@ -1,6 +1,8 @@
 //! What a library has to do to be timed.
 
-use crate::case::Case;
+use std::collections::BTreeMap;
+
+use crate::case::{Case, Operand};
 
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -12,8 +14,13 @@ pub trait Peer {
     /// What it runs on.
     fn device(&self) -> String;
 
-    /// A case with its operands in place; `None` if the library can't do it.
-    fn load(&self, case: &Case, operands: &[Vec<f32>]) -> Result<Option<Box<dyn Runner>>>;
+    /// The adapter's name, if it runs on one.
+    fn adapter(&self) -> Option<String> {
+        None
+    }
+
+    /// A case with its operands in place; `None` if the library can't do it. Weights may be laid out as it likes them.
+    fn load(&self, case: &Case, operands: Operands) -> Result<Option<Box<dyn Runner>>>;
 }
 
 /// A case that is loaded.
@@ -23,6 +30,38 @@ pub trait Runner {
 
     /// The result, to be compared.
     fn output(&mut self) -> Result<Vec<f32>>;
+}
+
+/// The operands of a case by name.
+pub struct Operands(BTreeMap<String, Operand>);
+
+impl Operands {
+    pub fn new(operands: Vec<Operand>) -> Self {
+        Operands(operands.into_iter().map(|operand| (operand.name.clone(), operand)).collect())
+    }
+
+    /// Takes one out.
+    pub fn take(&mut self, name: &str) -> Result<Operand> {
+        self.0.remove(name).ok_or_else(|| format!("there is no operand {name}").into())
+    }
+
+    /// Those that were not taken.
+    pub fn rest(self) -> impl Iterator<Item = Operand> {
+        self.0.into_values()
+    }
+
+    /// Takes the lengths out, and gives the mask that they come to: `[batch, keys]`, whether a key is there.
+    pub fn present(&mut self, keys: usize) -> Result<Vec<bool>> {
+        let lengths = self.take("lengths")?.values;
+        Ok(lengths.iter().flat_map(|&length| (0..keys).map(move |key| (key as f32) < length)).collect())
+    }
+}
+
+/// A matrix on its side: libraries that multiply `x · w` want `[inputs, outputs]`.
+pub fn transposed(matrix: Operand) -> Operand {
+    let [rows, columns] = [matrix.shape[0], matrix.shape[1]];
+    let values = (0..rows * columns).map(|at| matrix.values[at % rows * columns + at / rows]).collect();
+    Operand { shape: vec![columns, rows], values, ..matrix }
 }
 
 /// The version of a dependency, from the lock file.
