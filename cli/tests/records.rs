@@ -99,8 +99,10 @@ fn a_record_is_named_after_adapter_and_driver() {
         ("NVIDIA H200", "NVIDIA 570.86.15", "nvidia-h200-570.86.15"),
         ("Apple M2 Pro", "", "apple-m2-pro"),
     ] {
-        let mut command = script("record-name.sh").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh runs");
-        let report = format!("{{\n  \"adapter\": \"{adapter}\",\n  \"backend\": \"vulkan\",\n  \"driver\": \"{driver}\"\n}}\n");
+        let mut command =
+            script("record-name.sh").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh runs");
+        let report =
+            format!("{{\n  \"adapter\": \"{adapter}\",\n  \"backend\": \"vulkan\",\n  \"driver\": \"{driver}\"\n}}\n");
         command.stdin.take().expect("piped").write_all(report.as_bytes()).expect("written");
         let output = command.wait_with_output().expect("ends");
         assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), expected);

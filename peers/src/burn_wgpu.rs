@@ -180,8 +180,8 @@ impl Loader {
             };
             let options = AttentionModuleOptions { scale: None, softcap: None, is_causal: false };
             layers.iter().fold(x.clone(), |x, layer| {
-                let [q, k, v] = [0, 1, 2]
-                    .map(|i| linear(&x, &layer.qkv[i]).reshape([batch, tokens, heads, width]).swap_dims(1, 2));
+                let [q, k, v] =
+                    [0, 1, 2].map(|i| linear(&x, &layer.qkv[i]).reshape([batch, tokens, heads, width]).swap_dims(1, 2));
                 let seen = module::attention(q, k, v, Some(hidden.clone()), None, options);
                 let seen = seen.swap_dims(1, 2).reshape([batch, tokens, heads * width]);
                 let x = norm(x + linear(&seen, &layer.out), &layer.norm1);
@@ -199,9 +199,9 @@ impl Loader {
         let [width, _] = weight.dims();
         // Matrices of their own, each contiguous.
         let part = |i: usize| {
-            let (from, to) = (i * width, (i + 1) * width);
-            let weight = weight.clone().slice([0..width, from..to]).into_data();
-            let bias = bias.clone().slice([from..to]).into_data();
+            let from = i * width;
+            let weight = weight.clone().narrow(1, from, width).into_data();
+            let bias = bias.clone().narrow(0, from, width).into_data();
             (Tensor::from_data(weight, &self.device), Tensor::from_data(bias, &self.device))
         };
         let qkv = [0, 1, 2].map(part);

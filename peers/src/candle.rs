@@ -158,8 +158,9 @@ fn encoder(e: &Encoder, mut operands: Operands) -> Result<Compute> {
         };
         let (qkv, out) = (linear("self_attn.in_proj")?, linear("self_attn.out_proj")?);
         let (up, down) = (linear("linear1")?, linear("linear2")?);
-        let mut norm =
-            |name: &str| -> Result<[Tensor; 2]> { Ok([take(i, &format!("{name}.weight"))?, take(i, &format!("{name}.bias"))?]) };
+        let mut norm = |name: &str| -> Result<[Tensor; 2]> {
+            Ok([take(i, &format!("{name}.weight"))?, take(i, &format!("{name}.bias"))?])
+        };
         layers.push(Layer { qkv, out, norm1: norm("norm1")?, up, down, norm2: norm("norm2")? });
     }
     let (b, t, heads, width) = (e.batch, e.tokens, e.heads, e.width / e.heads);

@@ -15,7 +15,12 @@ pub struct Case {
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Op {
     /// a `[batch, m, k]` · b `[batch, k, n]`.
-    Matmul { batch: usize, m: usize, n: usize, k: usize },
+    Matmul {
+        batch: usize,
+        m: usize,
+        n: usize,
+        k: usize,
+    },
     /// x `[rows, inputs]` · weight `[outputs, inputs]`ᵀ + bias, with gelu or without.
     Linear {
         rows: usize,
@@ -26,19 +31,40 @@ pub enum Op {
     },
     Attention(Attention),
     /// Over the last axis of x `[rows, width]`, with weight and bias, epsilon 1e-5.
-    LayerNorm { rows: usize, width: usize },
+    LayerNorm {
+        rows: usize,
+        width: usize,
+    },
     /// Over the last axis of x `[rows, width]`, with weight, epsilon 1e-5.
-    RmsNorm { rows: usize, width: usize },
+    RmsNorm {
+        rows: usize,
+        width: usize,
+    },
     /// Over the last axis of x `[rows, width]`.
-    Softmax { rows: usize, width: usize },
+    Softmax {
+        rows: usize,
+        width: usize,
+    },
     /// Of the last axis of x `[rows, width]`.
-    Sum { rows: usize, width: usize },
+    Sum {
+        rows: usize,
+        width: usize,
+    },
     /// x + 0.5.
-    AddScalar { rows: usize, width: usize },
+    AddScalar {
+        rows: usize,
+        width: usize,
+    },
     /// x·Φ(x).
-    Gelu { rows: usize, width: usize },
+    Gelu {
+        rows: usize,
+        width: usize,
+    },
     /// x + bias `[width]` + residual `[rows, width]`.
-    BiasResidual { rows: usize, width: usize },
+    BiasResidual {
+        rows: usize,
+        width: usize,
+    },
     Encoder(Encoder),
 }
 
@@ -161,7 +187,7 @@ impl Op {
                 }
                 if a.mask {
                     // Three in four, and the first: libraries differ in rows that see nothing.
-                    let mut seen = |at: usize| f32::from(at % a.keys == 0 || draw.next() > -0.5);
+                    let mut seen = |at: usize| f32::from(at.is_multiple_of(a.keys) || draw.next() > -0.5);
                     add("mask", &[a.batch, a.rows, a.keys], &mut seen);
                 }
                 if a.padded {

@@ -202,7 +202,9 @@ fn difference(case: &Case, found: &[f32], expected: &[f32]) -> Option<String> {
     }
     let counted = || found.iter().zip(expected).enumerate().filter(|(at, _)| case.op.counts(*at));
     let most = counted().fold(0.0f32, |most, (_, (_, x))| most.max(x.abs()));
-    let mut far = counted().filter(|(_, (a, b))| !((*a - *b).abs() <= TOLERANCE * most));
+    // NaN is near nothing.
+    let is_near = |a: f32, b: f32| (a - b).abs() <= TOLERANCE * most;
+    let mut far = counted().filter(|(_, (a, b))| !is_near(**a, **b));
     let (at, (a, b)) = far.next()?;
     Some(format!("wrong: element {at} is {a} instead of {b}, and {} more are off", far.count()))
 }

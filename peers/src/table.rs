@@ -143,13 +143,7 @@ pub fn markdown(run: &Run) -> String {
     text
 }
 
-fn table(
-    text: &mut String,
-    run: &Run,
-    corner: &str,
-    columns: &[Column],
-    cell: impl Fn(&str, &Column) -> String,
-) {
+fn table(text: &mut String, run: &Run, corner: &str, columns: &[Column], cell: impl Fn(&str, &Column) -> String) {
     line(text, corner, &columns.iter().map(|column| column.peer.clone()).collect::<Vec<_>>());
     line(text, "---", &vec!["---:".to_string(); columns.len()]);
     for case in run.cases() {
