@@ -12,7 +12,7 @@ use crate::{
 
 /// Multiplications of scores and of sums in the shader's text, at most: a driver compiles as long as the text is, 4 to 5 ms
 /// for each with LLVM 15.
-const MOST_PRODUCTS: usize = 512;
+const MOST_PRODUCTS: usize = 600;
 /// Those of one key of each lane, at most; above that, workgroups share the columns of v.
 const MOST_PRODUCTS_OF_KEYS: usize = 400;
 /// Keys of a panel, over the subgroup's size, at most: 8 are 15 % faster for heads up to 32, and compile twice as long.
