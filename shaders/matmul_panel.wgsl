@@ -9,11 +9,15 @@ enable subgroups;
 // A workgroup takes `part` rows and 4·TQ·LANES columns. Each panel adds its part of the sum to `out`, or to `sums` where `out`
 // is of 16 bits.
 //
-// On lavapipe (Mesa 22.3, 2 cores, whose limit in multiplications and additions is 77 GFLOP/s) this reaches 63 GFLOP/s at 512³
-// and 57 at 1024³, and takes 0.8 s to compile. Tried, in CPU time against this: BK = 32 0.75, BK = 128 1.15 but 5 s to compile;
-// 16 columns a lane and BK = 32 0.77; columns and terms loaded one by one 0.68 and 3 s to compile; UNIFORM 0.5 (but Mesa 26
-// loads uniforms once, and is faster that way); `fma` 0.95; the panel in an array that a loop fills 0.35 and 36 s to compile;
-// shorter `part`s (64 rows) 0.8, since filling a panel costs as much as 20 rows.
+// On lavapipe (Mesa 22.3, two threads that reach 148 GFLOP/s on registers alone) this reaches 63 GFLOP/s at 512³ and 57 at
+// 1024³, and takes 0.8 s to compile. Of 250 ns for a row and a panel 130 are multiplications and additions, 95 loads of a and
+// loads and stores of sums, which go element by element (0.45 and 0.57 ns), 15 the filling. Tried, in CPU time against this:
+// - BK = 32 0.75; BK = 96 1.14 at K = 1536, 2.4 s to compile; BK = 128 1.1 to 1.2, 4 s (`panel_deep`; 0.93 with Mesa 26).
+// - b in an array for each column, filled by a loop, 1.0, twice as long to compile; in one array 0.35 and 36 s.
+// - 16 columns a lane and BK = 32 0.77; columns and terms loaded one by one 0.68 and 3 s to compile; `fma` 0.95.
+// - UNIFORM 0.5 (with Mesa 26, which loads uniforms once, 0.9 to 1.07).
+// - buffers of u64, two elements a load: loads 1.05, stores 1.1, copies 0.67 (with Mesa 26 1.15, 1.2, 1.4).
+// - shorter `part`s (64 rows) 0.8, since filling a panel costs as much as 20 rows.
 
 // [block matmul_parameters]
 const BATCH_AXES: u32 = 1u; // @slot BATCH_AXES: batch axes that no common stride covers

@@ -157,7 +157,8 @@ fn may_refuse(variant: &str, reason: &str, profile: &Profile) -> bool {
                 || reason.starts_with("the device has no ") && cooperative(variant, profile).is_none()
         }
         "split_k" => reason.contains("too short a sum"),
-        "panel" => profile.kind == AdapterKind::Gpu || !subgroup,
+        "panel_deep" if reason.starts_with("K = ") => reason.contains("for sums of"),
+        "panel" | "panel_deep" => profile.kind == AdapterKind::Gpu || !subgroup,
         "panel_uniform" => profile.kind == AdapterKind::Gpu,
         _ => false,
     }
@@ -618,7 +619,7 @@ fn checked_and_trusted_shaders_give_the_same_bits() {
     }
 }
 
-const VARIANTS: [&str; 11] = [
+const VARIANTS: [&str; 12] = [
     "coop_16x16",
     "coop_8x8",
     "plain",
@@ -630,6 +631,7 @@ const VARIANTS: [&str; 11] = [
     "vec",
     "panel",
     "panel_uniform",
+    "panel_deep",
 ];
 
 fn order(a: &[usize], b: &[usize], profile: &Profile) -> Vec<&'static str> {

@@ -6,7 +6,7 @@ use super::{
     Axis, MatmulProblem, View,
     coop::Coop,
     slots::Stage,
-    variant::{self, MEDIUM, Share, Variant},
+    variant::{self, MEDIUM, Panel, Share, Variant},
 };
 use crate::{
     DType, Error, Result,
@@ -63,7 +63,7 @@ impl Variant {
                 let strips = problem.n.div_ceil(4 * variant::VEC_QUADS as usize);
                 plan.kernel(source, problem.products() * bands * strips, problem.k)
             }
-            Variant::Panel(share) => plan.panel(share),
+            Variant::Panel(panel) => plan.panel(panel),
         }
     }
 }
@@ -110,13 +110,13 @@ impl Plan<'_> {
         Ok(Kernel { launches: vec![product, sum], scratch: vec![bytes] })
     }
 
-    fn panel(self, share: Share) -> Result<Kernel> {
+    fn panel(self, shape: &Panel) -> Result<Kernel> {
         let Plan { problem, profile, stage, .. } = self;
-        let lanes = match (share, profile.subgroup) {
+        let lanes = match (shape.share, profile.subgroup) {
             (Share::Broadcast, Some((size, _))) => size,
             _ => variant::UNIFORM_LANES,
         };
-        let depth = problem.panel_depth();
+        let depth = problem.panel_depth(shape);
         // Sums that several panels add to are kept in f32.
         let apart = stage == Stage::Result && problem.out != DType::F32;
         let mut panel = problem
@@ -124,15 +124,15 @@ impl Plan<'_> {
             .value("LANES", lanes)
             .value("KQ", (depth / 4 / lanes).max(1))
             .value("TQ", variant::PANEL_QUADS)
-            .region("BROADCAST", share == Share::Broadcast)
-            .region("UNIFORM", share == Share::Uniform)
+            .region("BROADCAST", shape.share == Share::Broadcast)
+            .region("UNIFORM", shape.share == Share::Uniform)
             .region("SUMS", apart);
         if problem.n.is_multiple_of(4) && !apart {
             panel =
                 panel.function("read_out4", "fn read_out4(i: u32, columns: u32) -> vec4<f32> { return out[i / 4u]; }");
         }
         let strips = problem.products() * problem.n.div_ceil((4 * variant::PANEL_QUADS * lanes) as usize);
-        let rows = problem.panel_rows(strips, profile);
+        let rows = problem.panel_rows(shape, strips, profile);
         let mut kernel = self.kernel(panel.source()?, strips * problem.m.div_ceil(rows), rows)?;
         if apart {
             kernel.launches[0].bindings.push(Binding::write(Operand::Scratch(0)));

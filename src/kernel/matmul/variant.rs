@@ -21,8 +21,8 @@ pub(super) enum Variant {
     SplitK,
     /// Up to eight rows: b is read once.
     Vec,
-    /// A panel of b in registers and rows of a broadcast through it; how the elements of a get to all lanes.
-    Panel(Share),
+    /// A panel of b in registers, and rows of a that go through it.
+    Panel(&'static Panel),
 }
 
 /// A tile shape of `matmul_tiled.wgsl`; see there.
@@ -39,6 +39,18 @@ pub(super) struct Tile {
     pub(super) own_quads: u32,
 }
 
+/// A panel shape of `matmul_panel.wgsl`; see there.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Panel {
+    name: &'static str,
+    pub(super) share: Share,
+    /// BK where b is loaded in quads; half of it where its elements are loaded one by one, since it is the loads that take
+    /// time to compile.
+    depth: u32,
+    /// Terms of a sum that the panel is worth compiling for.
+    least: usize,
+}
+
 /// How an element of a gets to all lanes of a panel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Share {
@@ -52,6 +64,12 @@ const LARGE: Tile = Tile { name: "tiled_128x128", rows: 128, columns: 128, quads
 pub(super) const MEDIUM: Tile =
     Tile { name: "tiled_64x64", rows: 64, columns: 64, quads: 4, own_rows: 4, own_quads: 1 };
 const SMALL: Tile = Tile { name: "tiled_32x32", rows: 32, columns: 32, quads: 4, own_rows: 4, own_quads: 1 };
+
+/// As deep as compiles in about a second with LLVM 15.
+const BROADCAST: Panel = Panel { name: "panel", share: Share::Broadcast, depth: 64, least: 1 };
+/// Reads and writes of sums count half as much. Compiles four times as long.
+const DEEP: Panel = Panel { name: "panel_deep", share: Share::Broadcast, depth: 128, least: 512 };
+const UNIFORM: Panel = Panel { name: "panel_uniform", share: Share::Uniform, depth: 64, least: 1 };
 
 /// Rows that [`Variant::Vec`] takes.
 const VEC_ROWS: usize = 8;
@@ -91,7 +109,7 @@ impl Tile {
 }
 
 impl Variant {
-    const ALL: [Variant; 11] = [
+    const ALL: [Variant; 12] = [
         Variant::Vec,
         Variant::Coop(16),
         Variant::Coop(8),
@@ -99,8 +117,9 @@ impl Variant {
         Variant::Tiled(&LARGE),
         Variant::Tiled(&MEDIUM),
         Variant::Tiled(&SMALL),
-        Variant::Panel(Share::Broadcast),
-        Variant::Panel(Share::Uniform),
+        Variant::Panel(&BROADCAST),
+        Variant::Panel(&UNIFORM),
+        Variant::Panel(&DEEP),
         Variant::Register,
         Variant::Plain,
     ];
@@ -121,8 +140,7 @@ impl Variant {
             Variant::Coop(_) => "coop_8x8",
             Variant::SplitK => "split_k",
             Variant::Vec => "vec",
-            Variant::Panel(Share::Broadcast) => "panel",
-            Variant::Panel(Share::Uniform) => "panel_uniform",
+            Variant::Panel(panel) => panel.name,
         }
     }
 
@@ -139,10 +157,13 @@ impl Variant {
             }
             Variant::SplitK => "few tiles and a long sum: its parts are summed side by side",
             Variant::Vec => "few rows: bound by the reading of b, which it reads once",
-            Variant::Panel(Share::Broadcast) => {
+            Variant::Panel(panel) if *panel == DEEP => {
+                "panel with fewer reads and writes of sums; compiles four times as long, for `tune` to find out"
+            }
+            Variant::Panel(Panel { share: Share::Broadcast, .. }) => {
                 "software adapter: no workgroup memory, and few loads, which are slow there"
             }
-            Variant::Panel(Share::Uniform) => {
+            Variant::Panel(_) => {
                 "as panel without subgroups; faster than it where uniform loads are one load (Mesa 26)"
             }
         }
@@ -198,8 +219,11 @@ impl Variant {
             Variant::Panel(_) if profile.kind == AdapterKind::Gpu => {
                 Some("for software adapters: its panel would not fit a GPU's registers".into())
             }
-            Variant::Panel(Share::Uniform) => fits(UNIFORM_LANES, 0),
-            Variant::Panel(Share::Broadcast) => match profile.subgroup {
+            Variant::Panel(panel) if problem.k < panel.least => {
+                Some(format!("K = {}: for sums of {} terms and more", problem.k, panel.least))
+            }
+            Variant::Panel(Panel { share: Share::Uniform, .. }) => fits(UNIFORM_LANES, 0),
+            Variant::Panel(_) => match profile.subgroup {
                 Some((4, 4) | (8, 8) | (16, 16)) => None,
                 Some((least, most)) => {
                     Some(format!("takes subgroups of exactly 4, 8 or 16, and the device has {least} to {most}"))
@@ -233,16 +257,16 @@ impl Variant {
                 part / 4 + k / part.max(1) + REST
             }
             Variant::Coop(size) => k / u64::from(size) + REST,
-            Variant::Panel(_) => k.div_ceil(u64::from(problem.panel_depth())) * (PANEL_ROWS as u64 + PANEL_REST) + REST,
+            Variant::Panel(panel) => {
+                k.div_ceil(u64::from(problem.panel_depth(panel))) * (PANEL_ROWS as u64 + PANEL_REST) + REST
+            }
         }
     }
 }
 
 /// Quads of columns of a workgroup of [`Variant::Vec`].
 pub(super) const VEC_QUADS: u32 = 8;
-/// Rows of b in a panel, and quads of columns a lane: as much as compiles in about a second with LLVM 15. Half of it where
-/// elements are loaded one by one, since it is the loads that take time to compile.
-const PANEL_DEPTH: u32 = 64;
+/// Quads of columns of a lane of a panel.
 pub(super) const PANEL_QUADS: u32 = 2;
 /// Rounds of a panel beside those over its rows: entering its loops, and filling it.
 const PANEL_REST: u64 = 8;
@@ -283,14 +307,15 @@ fn on_cpu(variant: Variant, problem: &MatmulProblem) -> usize {
     let small = problem.elements() * problem.k <= SMALL_ON_CPU;
     match variant {
         Variant::Register if small => 0,
-        Variant::Panel(_) => 1,
-        Variant::Vec => 2,
-        Variant::Register => 3,
-        Variant::Tiled(_) => 4,
-        Variant::Plain => 5,
-        Variant::SplitK => 6,
+        Variant::Panel(panel) if *panel != DEEP => 1,
+        Variant::Panel(_) => 2,
+        Variant::Vec => 3,
+        Variant::Register => 4,
+        Variant::Tiled(_) => 5,
+        Variant::Plain => 6,
+        Variant::SplitK => 7,
         // For tests: see the quirk.
-        Variant::Coop(_) => 7,
+        Variant::Coop(_) => 8,
     }
 }
 
@@ -300,10 +325,10 @@ pub(super) fn per_word(dtype: DType) -> usize {
 }
 
 impl MatmulProblem {
-    /// Rows of b in a panel: half where its elements are loaded one by one.
-    pub(super) fn panel_depth(&self) -> u32 {
+    /// Rows of b in a panel.
+    pub(super) fn panel_depth(&self, panel: &Panel) -> u32 {
         let words = self.quads(B, self.b, self.n) || self.quads(B, self.b.transposed(), self.k);
-        if words { PANEL_DEPTH } else { PANEL_DEPTH / 2 }
+        if words { panel.depth } else { panel.depth / 2 }
     }
 
     /// Elements of the result.
@@ -324,12 +349,12 @@ impl MatmulProblem {
     }
 
     /// Rows that a workgroup of [`Variant::Panel`] takes, with so many strips of columns.
-    pub(super) fn panel_rows(&self, strips: usize, profile: &Profile) -> usize {
+    pub(super) fn panel_rows(&self, panel: &Panel, strips: usize, profile: &Profile) -> usize {
         // As few as occupy the cores: each workgroup fills its panels anew.
         let parts = FULL_CPU.div_ceil(strips.max(1));
         // And no more than the driver's end of loops lets pass.
         let most = profile.loop_rounds().map_or(usize::MAX, |most| {
-            let panels = self.k.div_ceil(self.panel_depth() as usize).max(1) as u64;
+            let panels = self.k.div_ceil(self.panel_depth(panel) as usize).max(1) as u64;
             (most / panels).saturating_sub(PANEL_REST + 1) as usize
         });
         self.m.div_ceil(parts).min(most).max(PANEL_ROWS)
