@@ -12,7 +12,8 @@ enable subgroups;
 // On lavapipe (Mesa 22.3, two threads that reach 148 GFLOP/s on registers alone) this reaches 63 GFLOP/s at 512³ and 57 at
 // 1024³, and takes 0.8 s to compile. Of 250 ns for a row and a panel 130 are multiplications and additions, 95 loads of a and
 // loads and stores of sums, which go element by element (0.45 and 0.57 ns), 15 the filling. Tried, in CPU time against this:
-// - BK = 32 0.75; BK = 96 1.14 at K = 1536, 2.4 s to compile; BK = 128 1.1 to 1.2, 4 s (`panel_deep`; 0.93 with Mesa 26).
+// - BK = 32 0.75; BK = 96 1.14 at K = 1536, 2.4 s to compile; BK = 128 1.2 to 1.26, 3 s (`panel_deep`; 1.1 to 1.18 with
+//   Mesa 26, 0.4 s): so that is for large products.
 // - b in an array for each column, filled by a loop, 1.0, twice as long to compile; in one array 0.35 and 36 s.
 // - 16 columns a lane and BK = 32 0.77; columns and terms loaded one by one 0.68 and 3 s to compile; `fma` 0.95.
 // - UNIFORM 0.5 (with Mesa 26, which loads uniforms once, 0.9 to 1.07).

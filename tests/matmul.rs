@@ -657,7 +657,8 @@ fn preference() {
     assert_eq!(first(&[4, 0], &[0, 4], &gpu), "plain");
 
     let lavapipe = Profile { kind: AdapterKind::Cpu, subgroup: Some((8, 8)), ..Profile::portable() };
-    assert_eq!(first(&[512, 512], &[512, 512], &lavapipe), "panel");
+    assert_eq!(first(&[512, 512], &[512, 512], &lavapipe), "panel_deep");
+    assert_eq!(first(&[256, 512], &[512, 512], &lavapipe), "panel");
     assert_eq!(first(&[9, 100], &[100, 16], &lavapipe), "register");
     let bare = Profile { subgroup: None, ..lavapipe };
     assert_eq!(first(&[512, 512], &[512, 512], &bare), "panel_uniform");
