@@ -18,8 +18,8 @@
 //
 // SwiftShader (4 lanes), the first and the fourth: 65 and 54 ms, tiled 91 and 693 ms. What was tried:
 // - elements loaded one by one: a third slower than in vec4s: a load is a loop over the lanes.
-// - C = 1, 2, 3, 4 at D = 32: 9.7, 5.7, 4.4, 3.5 ms: O is read and written for each panel. C = 8 is 15 % faster, compiles
-//   twice as long, and is slower at D = 64.
+// - C = 1, 2, 3, 4, 8 at D = 32: 9.7, 5.7, 4.4, 3.5, 2.7 ms: O is read and written for each panel. At D = 64, C = 6 and 8 take
+//   0.93 and 0.83 of the time of 4 (0.89 and 0.83 with Mesa 26), and 3.2 and 4.7 s to compile.
 // - compiling takes 3 to 6 ms for each product in the text, C·(D + Dv) of them: 0.6 s at D = 16, 1.8 s at D = 64, 3 s at
 //   D = 128, 3.5 s at D = 256, where COLUMN_PARTS halves the text. One array for the whole panel takes 3 times as long
 //   (each user of an array is compared with each other), m and l in arrays that are indexed between the products twice.

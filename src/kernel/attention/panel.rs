@@ -15,8 +15,10 @@ use crate::{
 const MOST_PRODUCTS: usize = 600;
 /// Those of one key of each lane, at most; above that, workgroups share the columns of v.
 const MOST_PRODUCTS_OF_KEYS: usize = 400;
-/// Keys of a panel, over the subgroup's size, at most: 8 are 15 % faster for heads up to 32, and compile twice as long.
+/// Keys of a panel, over the subgroup's size, at most; and from so many keys on twice as many: O is read and written half as
+/// often, and it takes twice as long to compile.
 const MOST_C: usize = 4;
+const MANY_KEYS: usize = 128;
 /// Most rows of a tile, as in the shader, and how few are taken to give every processor some.
 const MOST_ROWS: usize = 256;
 const LEAST_ROWS: usize = 64;
@@ -61,7 +63,8 @@ impl Shape {
         let fits = |&parts: &usize| products(all.div_ceil(parts)) <= MOST_PRODUCTS_OF_KEYS;
         let column_parts = (1..all).find(fits).unwrap_or(all);
         let dv4 = all.div_ceil(column_parts);
-        let c = (MOST_PRODUCTS / products(dv4)).clamp(1, MOST_C);
+        let most = if setup.sizes.keys < MANY_KEYS { MOST_C } else { 2 * MOST_C };
+        let c = (MOST_PRODUCTS / products(dv4)).clamp(1, most);
         Ok(Shape { lanes, c, d4, q4: d4.div_ceil(lanes), dv4, column_parts })
     }
 
