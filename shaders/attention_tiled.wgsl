@@ -483,6 +483,7 @@ var<workgroup> stage: array<vec4<f32>, STAGE>; // k (KT, BC) or v (VT, 32·NV) f
 var<workgroup> weights: array<vec4<f32>, BR * 8u>; // S, then P (BR, BC); vec4 x of row r lies at x ^ (r & 7)
 var<workgroup> keep: array<f32, BR>; // by what O shrinks; at the end l
 
+// [block attention_tile_rows]
 // A row of the tile: query i of head h, at row `row` of q and out.
 struct Row {
     h: u32,
@@ -497,6 +498,18 @@ fn row_of(place: Place, r: u32) -> Row {
     let i = x / p.span;
     return Row(place.h + x % p.span, i, place.item.q_start + i, i < place.item.rows);
 }
+
+// The first tile of keys from `first` on that the mask does not hide; `at` is the first of this row of tiles.
+fn next_tile(at: u32, first: u32, end: u32) -> u32 {
+    var j0 = first;
+    // @region MASK_TILES
+    while j0 < end && (mask_tiles[at + j0 / BC] & 1u) == 0u {
+        j0 += BC;
+    }
+    // @end
+    return j0;
+}
+// [end]
 
 // Stages columns `d0` to `d0 + KT` of q as columns `to` on; 0 where there are none.
 fn stage_q(t: u32, place: Place, d0: u32, to: u32) {
@@ -535,17 +548,6 @@ fn stage_v(t: u32, pages: u32, v_head: u32, j0: u32, end: u32) {
         let d = vec4<u32>(4u * (x % V_STRIDE)) + vec4<u32>(0u, 1u, 2u, 3u);
         stage[x] = v_four(key_row(pages, v_head, j, p.v_t, p.v_page), min(d, vec4<u32>(p.dv - 1u)), p.v_d);
     }
-}
-
-// The first tile of keys from `first` on that the mask does not hide; `at` is the first of this row of tiles.
-fn next_tile(at: u32, first: u32, end: u32) -> u32 {
-    var j0 = first;
-    // @region MASK_TILES
-    while j0 < end && (mask_tiles[at + j0 / BC] & 1u) == 0u {
-        j0 += BC;
-    }
-    // @end
-    return j0;
 }
 
 @compute @workgroup_size(WG)

@@ -34,8 +34,8 @@ struct Params {
 @group(0) @binding(1) var<storage, read> mask: array<u32>; // broadcasts to (B, Hq, Tq, Tk), four to a word
 @group(0) @binding(2) var<storage, read_write> mask_tiles: array<u32>; // (B, Hq, row tiles, key tiles), 1 for what broadcasts
 
-const BR: u32 = 64u; // rows of a tile
-const BC: u32 = 32u; // keys of a tile
+const BR: u32 = 64u; // @slot BR: rows of a tile
+const BC: u32 = 32u; // @slot BC: keys of a tile
 
 const_assert BC % 4u == 0u && BR <= 256u;
 

@@ -6,6 +6,8 @@ mod common;
 
 #[path = "attention/block_mask.rs"]
 mod block_mask;
+#[path = "attention/coop.rs"]
+mod coop;
 #[path = "attention/faults.rs"]
 mod faults;
 #[path = "attention/functions.rs"]
@@ -60,6 +62,7 @@ fn options_in_pairs_are_exact() {
             for variant in case.variants(gpu()).filter(|&variant| variant != "panel" || (i + n) % 3 == 0) {
                 case.check(variant, gpu(), Check::Exact);
             }
+            case.check_halves(gpu(), Check::Exact);
         }
     }
 }

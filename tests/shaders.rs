@@ -74,7 +74,7 @@ fn is_native(path: &Path) -> bool {
 fn only_kernels_on_cooperative_matrices_are_native() {
     let native = shader_files().into_iter().filter(|path| is_native(path));
     let names: Vec<_> = native.filter_map(|path| path.file_name()?.to_str().map(str::to_string)).collect();
-    assert_eq!(names, ["ceiling_coop.wgsl", "matmul_coop.wgsl"]);
+    assert_eq!(names, ["attention_coop.wgsl", "ceiling_coop.wgsl", "matmul_coop.wgsl"]);
 }
 
 /// Tint is what Chromium compiles WGSL with. Where it isn't installed this test has nothing to ask; `REQUIRE_TINT=1`, as in

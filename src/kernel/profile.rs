@@ -95,6 +95,19 @@ impl Profile {
         self.subgroup.filter(|_| !quirks::VARYING_SUBGROUPS.applies(self)).map(|(size, _)| size)
     }
 
+    /// Invocations of each of the subgroups that multiply f16 matrices of this size with f32 sums; or why none do.
+    pub(crate) fn cooperative_lanes(&self, size: u32) -> Result<u32, String> {
+        let matrix = CooperativeMatrix::square(size, HALVES);
+        if let Some((_, fault)) = self.cooperative_matrix_faults.iter().find(|(wrong, _)| *wrong == matrix) {
+            return Err(format!("failed the test when the device was opened: {fault}"));
+        }
+        if !self.cooperative_matrices.contains(&matrix) {
+            return Err(format!("the device has no {size}×{size}×{size} matrices of f16 with f32 sums"));
+        }
+        let varies = "takes subgroups of one size, which the device does not promise";
+        self.fixed_subgroup().ok_or_else(|| varies.into())
+    }
+
     /// The least that any WebGPU device offers: no optional feature, and every limit at its default.
     pub fn portable() -> Self {
         Profile {

@@ -91,6 +91,7 @@ const U32: f64 = 1.0 / (1u64 << 24) as f64;
 /// | softmax | 16 | exp at its largest result, the sum, a division |
 /// | log_softmax | 24 | and a log |
 /// | attention | 24 + 168·c + 96·f | as softmax, between two sums; c·tanh(…) if there is a softcap of c; f score functions, whose twins don't round |
+/// | (of f16) | 0 | weights rounded to f16 are off by u of themselves: the one rounding, if `magnitude` is at least max \|v\| |
 /// | attention_merge | 24 | as softmax, between two sums |
 /// | layer_norm, rms_norm | 12 | sums, `inverseSqrt`, products |
 /// | rotary | 2 | two products and a sum, fused or not |

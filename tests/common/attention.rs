@@ -5,12 +5,22 @@ use tilewise::{
     DType, Layout, Shape, Tensor,
     gpu::Gpu,
     graph::{Align, Attention, AttentionOperand as A, MaskMod, Op, ScoreMod, Window},
-    kernel::{AttentionDTypes, AttentionProblem, Kernel, Problem, Profile},
+    kernel::{AttentionDTypes, AttentionProblem, CooperativeMatrix, Kernel, Problem, Profile},
     reference::compare::{Check, Expected},
 };
 
 /// Every variant; [`Case::takes`] says which of them a device can run.
-pub(crate) const VARIANTS: [&str; 5] = ["plain", "tiled", "split_kv", "panel", "block_mask"];
+pub(crate) const VARIANTS: [&str; 7] =
+    ["plain", "tiled", "split_kv", "panel", "block_mask", COOPERATIVE[0], COOPERATIVE[1]];
+
+/// The variants on cooperative matrices, which take f16 and only that.
+pub(crate) const COOPERATIVE: [&str; 2] = ["coop_16x16", "coop_8x8"];
+
+/// Whether the device has the matrices of such a variant.
+pub(crate) fn has_matrices(variant: &str, profile: &Profile) -> bool {
+    let size = if variant == COOPERATIVE[0] { 16 } else { 8 };
+    profile.cooperative_matrices.contains(&CooperativeMatrix::square(size, [DType::F16, DType::F32]))
+}
 
 /// Small numbers from a seed (xorshift, Marsaglia 2003).
 #[derive(Clone, Debug)]
@@ -78,6 +88,10 @@ fn as_dtype(tensor: &Tensor, dtype: DType) -> Tensor {
         DType::BF16 => self::tensor(tensor.shape(), values.map(|&x| half::bf16::from_f32(x)).collect::<Vec<_>>()),
         _ => tensor.clone(),
     }
+}
+
+fn widened(tensor: &Tensor) -> Tensor {
+    self::tensor(tensor.shape(), tensor.to_f64().into_iter().map(|x| x as f32).collect::<Vec<_>>())
 }
 
 /// How the elements of an operand lie in its buffer.
@@ -536,20 +550,27 @@ impl Case {
     ///
     /// # Panics
     /// If they differ.
-    pub(crate) fn check(&self, variant: &str, gpu: &Gpu, check: Check) {
+    pub(crate) fn check(&self, variant: &str, gpu: &Gpu, mut check: Check) {
+        if let (Check::Measured { magnitude }, true) = (&mut check, COOPERATIVE.contains(&variant)) {
+            // The weights are rounded as out is, but that by which they are multiplied is v.
+            *magnitude = self.v.to_f64().into_iter().fold(*magnitude, |most, v| most.max(v.abs()));
+        }
         match self.compare(self.run(variant, gpu), check) {
             Ok(ratio) => eprintln!("{variant:>9} {ratio:.3} of the bound: {}", self.name),
             Err(message) => panic!("{variant}: {}\n{:#?}\n{message}", self.name, self.problem().0),
         }
     }
 
-    /// Whether a variant takes the case: a panel needs columns to hold, and subgroups of one known size; a block mask a mask.
+    /// Whether a variant takes the case: a panel needs columns to hold, and subgroups of one known size; a block mask a mask;
+    /// cooperative matrices columns as well, and f16.
     pub(crate) fn takes(&self, variant: &str, profile: &Profile) -> bool {
         let width = |tensor: &Tensor| tensor.shape().last().copied().unwrap_or(0);
+        let columns = width(&self.q) > 0 && width(&self.v) > 0;
+        let fixed = profile.subgroup.is_some_and(|(least, most)| least == most);
         match variant {
-            "panel" => {
-                let fixed = profile.subgroup.is_some_and(|(least, most)| least == most);
-                fixed && width(&self.q) > 0 && width(&self.v) > 0
+            "panel" => fixed && columns,
+            _ if COOPERATIVE.contains(&variant) => {
+                fixed && columns && has_matrices(variant, profile) && self.is_halves()
             }
             "block_mask" => self.options.operands.contains(&A::Mask),
             _ => true,
@@ -561,10 +582,29 @@ impl Case {
         VARIANTS.into_iter().filter(|variant| self.takes(variant, gpu.profile()))
     }
 
-    /// [`Case::check`] for every variant that takes it.
+    /// [`Case::check`] for every variant that takes it; and in f16 for those that take nothing else, where the device has them.
     pub(crate) fn check_all(&self, gpu: &Gpu, check: Check) {
         for variant in self.variants(gpu) {
             self.check(variant, gpu, check);
+        }
+        if !self.is_halves() {
+            self.check_halves(gpu, check);
+        }
+    }
+
+    fn is_halves(&self) -> bool {
+        [&self.q, &self.k, &self.v].iter().all(|tensor| tensor.dtype() == DType::F16)
+    }
+
+    /// The case in f16, by the variants on cooperative matrices that the device has.
+    pub(crate) fn check_halves(&self, gpu: &Gpu, check: Check) {
+        if !COOPERATIVE.iter().any(|variant| has_matrices(variant, gpu.profile())) {
+            return;
+        }
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(|tensor| as_dtype(&widened(tensor), DType::F16));
+        let case = Case { q, k, v, ..self.clone() };
+        for variant in case.variants(gpu).filter(|variant| COOPERATIVE.contains(variant)) {
+            case.check(variant, gpu, check);
         }
     }
 }

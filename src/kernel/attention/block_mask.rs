@@ -8,14 +8,12 @@ use crate::{
     tensor::DType,
 };
 
-/// Rows and keys of a tile, as in the shaders.
-pub(super) const ROWS: usize = 64;
-pub(super) const KEYS: usize = 32;
-
 /// The tiles of a mask; along what it broadcasts there is one.
 #[derive(Clone, Debug)]
 pub(super) struct BlockMask {
     mask: Layout,
+    /// Rows and keys of a tile.
+    tile: [usize; 2],
     batch: usize,
     heads: usize,
     row_tiles: usize,
@@ -25,13 +23,13 @@ pub(super) struct BlockMask {
 
 impl BlockMask {
     /// `None` without a mask.
-    pub(super) fn of(setup: &Setup<'_>) -> Option<Self> {
+    pub(super) fn of(setup: &Setup<'_>, tile: [usize; 2]) -> Option<Self> {
         let sizes = &setup.sizes;
         let mask = sizes.broadcast(setup.problem.operand(AttentionOperand::Mask)?);
         let [batch, heads] = [0, 1].map(|axis| if mask.strides[axis] == 0 { 1 } else { mask.shape[axis] });
         let keys = sizes.key_limit.min(mask.shape[3]);
-        let (row_tiles, key_tiles) = (sizes.rows.div_ceil(ROWS), sizes.keys.div_ceil(KEYS));
-        Some(BlockMask { mask, batch, heads, row_tiles, key_tiles, keys })
+        let (row_tiles, key_tiles) = (sizes.rows.div_ceil(tile[0]), sizes.keys.div_ceil(tile[1]));
+        Some(BlockMask { mask, tile, batch, heads, row_tiles, key_tiles, keys })
     }
 
     fn tiles(&self) -> usize {
@@ -56,12 +54,13 @@ impl BlockMask {
             .then(|| format!("the tiles of the mask take {} bytes, a binding has {limit}", self.bytes()))
     }
 
-    /// How much is saved if the mask hides much, over what looking at the mask costs: operations of attention for each of
-    /// its elements.
-    pub(super) fn operations_each(&self, setup: &Setup<'_>) -> usize {
+    /// Whether looking at the mask first costs next to nothing, and may save much: there are many tiles, each of which takes
+    /// far longer than a look at its mask, by the operations of attention for each of its elements.
+    pub(super) fn pays(&self, setup: &Setup<'_>) -> bool {
         let sizes = &setup.sizes;
         let shared = (sizes.batch / self.batch.max(1)) * (sizes.heads / self.heads.max(1));
-        2 * shared * (sizes.d + sizes.dv)
+        let many = sizes.rows >= 4 * self.tile[0] && sizes.keys >= 8 * self.tile[1];
+        many && 2 * shared * (sizes.d + sizes.dv) >= 64
     }
 
     /// The launch that looks at the mask, and the buffer of what it found.
@@ -69,7 +68,9 @@ impl BlockMask {
         kernel.scratch.push(self.bytes());
         let tiles = Operand::Scratch(kernel.scratch.len() - 1);
         let Some(input) = setup.problem.options.input_of(AttentionOperand::Mask) else { return Ok(tiles) };
-        let mut source = Specialization::new("attention_tiles", include_str!("../../../shaders/attention_tiles.wgsl"));
+        let mut source = Specialization::new("attention_tiles", include_str!("../../../shaders/attention_tiles.wgsl"))
+            .value("BR", self.tile[0])
+            .value("BC", self.tile[1]);
         let strides = setup.strides(&self.mask);
         let whole_words = self.mask.strides[3] == 1
             && self.mask.offset.is_multiple_of(4)

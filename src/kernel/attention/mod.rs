@@ -3,6 +3,7 @@
 //! The formula, the masks and what a row that sees nothing gives stand at [`graph::Attention`](crate::graph::Attention).
 
 mod block_mask;
+mod coop;
 mod panel;
 mod parts;
 mod plain;
@@ -60,6 +61,9 @@ pub struct AttentionProblem {
 
 /// The dtypes of the float operands of attention and of its result: f32, f16 or bf16 each. Scores, their statistics and
 /// sums are f32 whatever they are; out is rounded once.
+///
+/// If q, k, v and out are f16, devices with cooperative matrices of f16 multiply v by weights that are rounded to f16, so that
+/// out may be off by 2⁻¹¹·max|v| more, as much as its own rounding; lse is as for the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AttentionDTypes {
     /// Of q.
@@ -138,6 +142,8 @@ enum Variant {
     SplitKv,
     Panel,
     BlockMask,
+    /// On cooperative matrices of this many rows and columns.
+    Coop(u32),
 }
 
 impl Variant {
@@ -148,17 +154,20 @@ impl Variant {
             Variant::SplitKv => "split_kv",
             Variant::Panel => "panel",
             Variant::BlockMask => "block_mask",
+            Variant::Coop(16) => "coop_16x16",
+            Variant::Coop(_) => "coop_8x8",
         }
     }
 
     /// Every variant with what speaks for it here, best first.
-    fn order(setup: &Setup<'_>) -> [(Variant, &'static str); 5] {
+    fn order(setup: &Setup<'_>) -> Vec<(Variant, &'static str)> {
         let plain = (Variant::Plain, "no workgroup memory, no features: runs everywhere");
         let tiled = (Variant::Tiled, "tiles of queries, keys and values in workgroup memory");
         let split = (Variant::SplitKv, "few query rows: the keys are split over workgroups");
         let panel = (Variant::Panel, "keys and values in the registers of a subgroup, for a CPU");
         let block = (Variant::BlockMask, "as tiled, without the tiles that the mask hides");
-        match setup.profile.kind {
+        let coops = [16, 8].map(|size| (Variant::Coop(size), "f16 on the GPU's units for small matrices"));
+        let others = match setup.profile.kind {
             // Measured on llvmpipe; the panel wins at any size.
             AdapterKind::Cpu if setup.sizes.keys <= 32 => [panel, plain, tiled, block, split],
             AdapterKind::Cpu if tiled::is_flat(setup) => [panel, split, tiled, block, plain],
@@ -167,7 +176,10 @@ impl Variant {
             AdapterKind::Gpu if tiled::prefers_split(setup) => [split, tiled, block, plain, panel],
             AdapterKind::Gpu if tiled::prefers_block_mask(setup) => [block, tiled, split, plain, panel],
             AdapterKind::Gpu => [tiled, block, split, plain, panel],
-        }
+        };
+        // A CPU has no such units, and fewer rows than those of a matrix leave them idle.
+        let coops_first = setup.profile.kind == AdapterKind::Gpu && coop::fills(setup);
+        if coops_first { [&coops[..], &others].concat() } else { [&others[..], &coops].concat() }
     }
 
     /// Why the variant can't run here, if it can't.
@@ -188,6 +200,7 @@ impl Variant {
             Variant::SplitKv => tiled::split_refusal(setup),
             Variant::Panel => panel::refusal(setup),
             Variant::BlockMask => tiled::block_mask_refusal(setup),
+            Variant::Coop(size) => coop::refusal(setup, size),
         }
     }
 
@@ -198,6 +211,7 @@ impl Variant {
             Variant::SplitKv => tiled::split_kernel(setup),
             Variant::Panel => panel::kernel(setup),
             Variant::BlockMask => tiled::block_mask_kernel(setup),
+            Variant::Coop(size) => coop::kernel(setup, size),
         }
     }
 }

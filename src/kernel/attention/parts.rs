@@ -9,6 +9,24 @@ use crate::{
 /// Invocations of a workgroup of the merge, as in the shader.
 const WG: u64 = 64;
 
+/// Workgroups that a GPU needs to be busy.
+const BUSY: u64 = 512;
+/// A part of the keys has at least so many.
+const LEAST_KEYS: usize = 64;
+/// Most parts that are made to keep a GPU busy.
+pub(super) const MOST: usize = 32;
+
+/// Whether this tiling leaves most of a GPU idle, and the keys suffice to share out.
+pub(super) fn pay(setup: &Setup<'_>, tiling: Tiling) -> bool {
+    setup.workgroups(tiling) < BUSY / 4 && setup.sizes.keys >= 4 * LEAST_KEYS
+}
+
+/// The parts that keep a GPU busy with this tiling.
+pub(super) fn wanted(setup: &Setup<'_>, whole: Tiling) -> usize {
+    let wanted = BUSY.div_ceil(setup.workgroups(whole).max(1)) as usize;
+    wanted.min(setup.sizes.keys / LEAST_KEYS).clamp(1, MOST)
+}
+
 /// Of every row and part: O, then m and l.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parts {

@@ -252,6 +252,11 @@ impl<'a> Setup<'a> {
             * (self.sizes.batch * self.sizes.heads / tiling.span * tiling.splits * tiling.column_parts) as u64
     }
 
+    /// Query heads that share a key head share tiles where the rows of one do not fill a tile.
+    pub(super) fn span(&self, rows: usize) -> usize {
+        if self.sizes.rows < rows { self.sizes.group().max(1) } else { 1 }
+    }
+
     /// Query rows of all heads of all items.
     pub(super) fn all_rows(&self) -> usize {
         self.sizes.batch * self.sizes.heads * self.sizes.rows
@@ -263,6 +268,11 @@ impl<'a> Setup<'a> {
 
     /// The block `parameters`.
     pub(super) fn params(&self, tiling: Tiling) -> Vec<u32> {
+        self.params_and(tiling, None)
+    }
+
+    /// The same, with the steps of the tiles of the mask.
+    pub(super) fn params_and(&self, tiling: Tiling, mask: Option<&BlockMask>) -> Vec<u32> {
         let options = &self.problem.options;
         let sizes = &self.sizes;
         let scale = options.scale.unwrap_or_else(|| 1.0 / (sizes.d as f32).sqrt());
@@ -315,7 +325,7 @@ impl<'a> Setup<'a> {
         params.extend(self.table());
         let page = |layout: &Layout| if self.sizes.pages.is_some() { layout.strides[0] as u32 } else { 0 };
         params.extend([&self.problem.k, &self.problem.v].map(page));
-        params.extend(BlockMask::of(self).map_or([0; 3], |tiles| tiles.steps()));
+        params.extend(mask.map_or([0; 3], BlockMask::steps));
         params
     }
 

@@ -105,6 +105,19 @@ impl Setup<'_> {
         source.ty(&format!("{name}_elem"), ty).function(&format!("{name}_four"), definition)
     }
 
+    /// `{name}_four`, which reads four f16 as they are, and `{name}_elem`.
+    pub(super) fn reads_halves(&self, source: Specialization, name: &str, layout: &Layout) -> Specialization {
+        if !is_grouped(layout, 4) {
+            return source;
+        }
+        source.ty(&format!("{name}_elem"), "vec4<f16>").function(
+            &format!("{name}_four"),
+            format!(
+                "fn {name}_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f16> {{ return {name}[(row + d.x) >> 2u]; }}"
+            ),
+        )
+    }
+
     fn dtype(&self, name: &str) -> DType {
         let dtypes = &self.problem.dtypes;
         match name {

@@ -1,8 +1,8 @@
 //! Tiles in workgroup memory; with few query rows, the keys of a tile split over several workgroups.
 
 use super::{
-    block_mask::{self, BlockMask},
-    parts::Parts,
+    block_mask::BlockMask,
+    parts::{self, Parts},
     setup::{Setup, Tiling},
 };
 use crate::{
@@ -13,12 +13,6 @@ use crate::{
 /// Keys at a time, as in the shader.
 const BC: usize = 32;
 const K_STRIDE: usize = BC / 4 + 1;
-
-/// Workgroups that a GPU needs to be busy.
-const BUSY: u64 = 512;
-/// A split of the keys has at least so many.
-const LEAST_KEYS: usize = 64;
-const MOST_SPLITS: usize = 32;
 
 /// The value slots of the shader, and what follows from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,11 +126,6 @@ fn rows_of_v(nv: usize, vec4s: usize) -> usize {
     [32, 16, 8].into_iter().find(|rows| rows * 8 * nv <= vec4s).unwrap_or(4)
 }
 
-/// Query heads that share a key head share tiles where the rows of one do not fill a tile.
-fn span(setup: &Setup<'_>, rows: usize) -> usize {
-    if setup.sizes.rows < rows { setup.sizes.group().max(1) } else { 1 }
-}
-
 fn template(setup: &Setup<'_>, shape: Shape) -> Specialization {
     let source = setup.specialize("attention_tiled", include_str!("../../../shaders/attention_tiled.wgsl"));
     let source = ["k", "bias"].into_iter().fold(shape.fill(source), |source, name| setup.reads_one(source, name));
@@ -167,27 +156,29 @@ pub(super) fn kernel(setup: &Setup<'_>) -> Result<Kernel> {
 
 /// Why the tiles of a mask can't be told apart before.
 pub(super) fn block_mask_refusal(setup: &Setup<'_>) -> Option<String> {
-    let Some(mask) = BlockMask::of(setup) else { return Some("there is no boolean mask".into()) };
+    let Some(mask) = mask(setup) else { return Some("there is no boolean mask".into()) };
     refusal(setup).or_else(|| mask.refusal(setup))
 }
 
 pub(super) fn block_mask_kernel(setup: &Setup<'_>) -> Result<Kernel> {
-    whole(setup, BlockMask::of(setup))
+    whole(setup, mask(setup).as_ref())
 }
 
-/// Whether looking at the mask first costs next to nothing, and may save much: there are many tiles, each of which takes far
-/// longer than a look at its mask.
+fn mask(setup: &Setup<'_>) -> Option<BlockMask> {
+    BlockMask::of(setup, [tall(setup).br, BC])
+}
+
+/// Whether to look at the mask first.
 pub(super) fn prefers_block_mask(setup: &Setup<'_>) -> bool {
-    let many = setup.sizes.rows >= 4 * block_mask::ROWS && setup.sizes.keys >= 8 * block_mask::KEYS;
-    many && BlockMask::of(setup).is_some_and(|mask| mask.operations_each(setup) >= 64)
+    mask(setup).is_some_and(|mask| mask.pays(setup))
 }
 
 /// All keys of a tile of rows in one workgroup.
-fn whole(setup: &Setup<'_>, mask: Option<BlockMask>) -> Result<Kernel> {
+fn whole(setup: &Setup<'_>, mask: Option<&BlockMask>) -> Result<Kernel> {
     let mut kernel = setup.begin()?;
     let shape = tall(setup);
     // A tile of the mask has the rows of one head.
-    let tiling = Tiling::of(shape.br, if mask.is_some() { 1 } else { span(setup, shape.br) });
+    let tiling = Tiling::of(shape.br, if mask.is_some() { 1 } else { setup.span(shape.br) });
     let mask_tiles = mask.map(|mask| mask.place(setup, &mut kernel)).transpose()?;
     let out = setup.out(&mut kernel);
     kernel.launches.push(Launch {
@@ -198,7 +189,7 @@ fn whole(setup: &Setup<'_>, mask: Option<BlockMask>) -> Result<Kernel> {
             .region("MASK_TILES", mask_tiles.is_some())
             .source()?,
         bindings: setup.inputs_and(mask_tiles).into_iter().chain(setup.outputs(out)).collect(),
-        params: setup.params(tiling),
+        params: setup.params_and(tiling, mask),
         grid: setup.grid(tiling)?,
         flops: setup.flops(),
         bytes: setup.bytes(),
@@ -210,25 +201,23 @@ fn whole(setup: &Setup<'_>, mask: Option<BlockMask>) -> Result<Kernel> {
 /// Whether whole tiles of queries leave most of a GPU idle, and the keys suffice to share out.
 pub(super) fn prefers_split(setup: &Setup<'_>) -> bool {
     let shape = tall(setup);
-    let tiling = Tiling::of(shape.br, span(setup, shape.br));
-    setup.workgroups(tiling) < BUSY / 4 && setup.sizes.keys >= 4 * LEAST_KEYS
+    let tiling = Tiling::of(shape.br, setup.span(shape.br));
+    parts::pay(setup, tiling)
 }
 
 /// Whether the rows of a split tile suffice for all that share a key head.
 pub(super) fn is_flat(setup: &Setup<'_>) -> bool {
     let rows = Shape::flat(setup.sizes.dv).br;
-    setup.sizes.rows * span(setup, rows) <= rows
+    setup.sizes.rows * setup.span(rows) <= rows
 }
 
 fn split_tiling(setup: &Setup<'_>) -> Tiling {
     let shape = Shape::flat(setup.sizes.dv);
-    let whole = Tiling::of(shape.br, span(setup, shape.br));
-    let wanted = BUSY.div_ceil(setup.workgroups(whole).max(1)) as usize;
+    let whole = Tiling::of(shape.br, setup.span(shape.br));
     // At least two, so that a problem of any size can take this way, and as many as the driver's end of loops asks for.
     let tiles = setup.sizes.keys.div_ceil(BC) as u64;
     let needed = shape.most_tiles(setup.sizes.d, setup.profile).map_or(0, |most| tiles.div_ceil(most.max(1)) as usize);
-    let splits = wanted.min(setup.sizes.keys / LEAST_KEYS).clamp(2, MOST_SPLITS);
-    Tiling { splits: splits.max(needed.min(MOST_SPLITS)), ..whole }
+    Tiling { splits: parts::wanted(setup, whole).max(2).max(needed.min(parts::MOST)), ..whole }
 }
 
 pub(super) fn split_refusal(setup: &Setup<'_>) -> Option<String> {

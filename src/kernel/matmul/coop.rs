@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{A, B, MatmulProblem, slots::Stage, variant::FULL};
 use crate::{
     DType, Result,
-    kernel::{CooperativeMatrix, Profile, Source, profile::HALVES},
+    kernel::{Profile, Source},
 };
 
 /// A workgroup of `matmul_coop.wgsl` on matrices of one size; see there.
@@ -37,16 +37,7 @@ impl Coop {
                 "takes f16 operands, and these are {a} and {b}; cast them in the graph where their precision is enough"
             ));
         }
-        let matrix = CooperativeMatrix::square(size, HALVES);
-        if let Some((_, fault)) = profile.cooperative_matrix_faults.iter().find(|(wrong, _)| *wrong == matrix) {
-            return Err(format!("failed the test when the device was opened: {fault}"));
-        }
-        if !profile.cooperative_matrices.contains(&matrix) {
-            return Err(format!("the device has no {size}×{size}×{size} matrices of f16 with f32 sums"));
-        }
-        let Some(lanes) = profile.fixed_subgroup() else {
-            return Err("takes subgroups of one size, which the device does not promise".into());
-        };
+        let lanes = profile.cooperative_lanes(size)?;
         let coop = |own: u32| Coop { size, lanes, own };
         let occupies = |coop: &Coop| coop.count(problem) >= FULL;
         let fits = |coop: &Coop| coop.unfit(problem, profile).is_none();

@@ -60,6 +60,24 @@ fn sizes(all: &mut Cases) -> Result<()> {
         let setup = Setup { batch, heads, key_heads, queries, keys, width, value_width, ..Setup::default() };
         add(all, "", &setup)?;
     }
+    // Of f16: many rows and few, in one part and in several, wide and narrow heads.
+    let dtypes = [DType::F16, DType::F16, DType::F16, DType::F32];
+    let halves = all.choose(
+        &[[1, 4, 2, 70, 67, 64, 64], [1, 8, 1, 1, 300, 64, 64], [1, 1, 1, 67, 35, 80, 33], [1, 2, 1, 9, 130, 144, 160]],
+        &[
+            [1, 8, 8, 128, 128, 64, 64],
+            [1, 2, 2, 257, 255, 128, 128],
+            [1, 12, 3, 1, 1031, 128, 128],
+            [2, 32, 2, 1, 513, 64, 64],
+            [1, 1, 1, 15, 1031, 17, 19],
+            [1, 1, 1, 131, 131, 256, 256],
+            [1, 1, 1, 2, 65536, 64, 64],
+        ],
+    );
+    for [batch, heads, key_heads, queries, keys, width, value_width] in halves {
+        let setup = Setup { batch, heads, key_heads, queries, keys, width, value_width, dtypes, ..Setup::default() };
+        add(all, "", &setup)?;
+    }
     for width in all.choose(&[2, 3, 31, 33, 65], &[7, 63, 127, 129, 191, 255]) {
         add(all, "", &Setup { width, value_width: width, queries: 5, keys: 9, ..Setup::default() })?;
     }
@@ -105,17 +123,21 @@ const FEATURES: [Feature; 32] = [
 ];
 
 fn options(all: &mut Cases) -> Result<()> {
-    // More keys than queries, fewer, and one query.
-    let shapes = all.choose(&[(19, 35), (35, 19), (1, 67)], &[]);
+    // More keys than queries, fewer, one query; f16, for variants that take nothing else.
+    let shapes = all.choose(&[(19, 35, DType::F32), (67, 43, DType::F16), (1, 67, DType::F32)], &[]);
     for (i, first) in FEATURES.iter().enumerate() {
-        for &(queries, keys) in &shapes {
-            let mut setup = Setup { batch: 2, heads: 4, key_heads: 2, queries, keys, ..Setup::default() };
+        for &(queries, keys, dtype) in &shapes {
+            let dtypes = [dtype, dtype, dtype, DType::F32];
+            let mut setup = Setup { batch: 2, heads: 4, key_heads: 2, queries, keys, dtypes, ..Setup::default() };
             first(&mut setup);
             add(all, "option", &setup)?;
         }
         if all.is_full() {
-            for second in &FEATURES[i + 1..] {
-                let mut setup = Setup { batch: 2, heads: 2, key_heads: 1, queries: 18, keys: 33, ..Setup::default() };
+            for (n, second) in FEATURES[i + 1..].iter().enumerate() {
+                let dtype = [DType::F32, DType::F16][(i + n) % 2];
+                let dtypes = [dtype, dtype, dtype, DType::F32];
+                let mut setup =
+                    Setup { batch: 2, heads: 2, key_heads: 1, queries: 18, keys: 33, dtypes, ..Setup::default() };
                 first(&mut setup);
                 second(&mut setup);
                 if setup.is_allowed() {
@@ -153,13 +175,15 @@ fn edges(all: &mut Cases) -> Result<()> {
         push(draft, qkv, AttentionOperand::Mask, mask)
     })?;
     // Whole tiles that are hidden, or seen, and the ends of both.
-    all.add(FAMILY, "mask in blocks along the diagonal", check, |draft| {
-        let [q, k, v] = [("q", 150), ("k", 139), ("v", 139)]
-            .map(|(name, t)| draft.reals(name, DType::F32, [1, 2, t, 16], [-1.0, 1.0]));
-        let seen = |i: usize| i / 139 / 70 == i % 139 / 70;
-        let mask = draft.given("mask", Tensor::new([150, 139], (0..150 * 139).map(seen).collect::<Vec<_>>())?)?;
-        push(draft, [q?, k?, v?], AttentionOperand::Mask, mask)
-    })?;
+    for (tq, tk, heads, dtype) in all.choose(&[(150, 139, 2, DType::F32)], &[(520, 515, 16, DType::F16)]) {
+        all.add(FAMILY, format!("mask in blocks along the diagonal, {dtype}"), check, |draft| {
+            let [q, k, v] = [("q", tq), ("k", tk), ("v", tk)]
+                .map(|(name, t)| draft.reals(name, dtype, [1, heads, t, 16], [-1.0, 1.0]));
+            let seen = |i: usize| i / tk / 70 == i % tk / 70;
+            let mask = draft.given("mask", Tensor::new([tq, tk], (0..tq * tk).map(seen).collect::<Vec<_>>())?)?;
+            push(draft, [q?, k?, v?], AttentionOperand::Mask, mask)
+        })?;
+    }
     // The scores are only the bias: with anything beside it, −1e9 would round it away in f32.
     let bias_alone = |draft: &mut Draft, bias: Vec<f32>| {
         let q = draft.wholes("q", DType::F32, [1, 2, 9, 16], [0, 0])?;
@@ -535,33 +559,42 @@ fn functions(all: &mut Cases) -> Result<()> {
             Ok((Mask::function(odd) & Mask::function(even)).into())
         }),
     ];
-    for (name, build) in cases {
-        all.add(FAMILY, format!("a function: {name}"), Check::Measured { magnitude: 1.0 }, |draft| {
-            let q = draft.reals("q", DType::F32, [2, 4, 35, 16], [-1.0, 1.0])?;
-            let k = draft.reals("k", DType::F32, [2, 2, 67, 16], [-1.0, 1.0])?;
-            let v = draft.reals("v", DType::F32, [2, 2, 67, 16], [-1.0, 1.0])?;
-            let args = build(draft)?;
-            let results = draft.graph.attention_results(q, k, v, args)?;
-            Ok(vec![results.out, results.lse, results.status])
-        })?;
+    for dtype in [DType::F32, DType::F16] {
+        for (name, build) in cases {
+            all.add(FAMILY, format!("a function of {dtype}: {name}"), Check::Measured { magnitude: 1.0 }, |draft| {
+                let q = draft.reals("q", dtype, [2, 4, 35, 16], [-1.0, 1.0])?;
+                let k = draft.reals("k", dtype, [2, 2, 67, 16], [-1.0, 1.0])?;
+                let v = draft.reals("v", dtype, [2, 2, 67, 16], [-1.0, 1.0])?;
+                let args = build(draft)?;
+                let results = draft.graph.attention_results(q, k, v, args)?;
+                Ok(vec![results.out, results.lse, results.status])
+            })?;
+        }
     }
     Ok(())
 }
 
 /// Keys and values in pages: `[page size, Tq]`, and whether queries are packed.
 fn paged(all: &mut Cases) -> Result<()> {
-    let sizes =
-        all.choose(&[([16, 1], false), ([4, 35], false), ([1, 3], false), ([8, 5], true)], &[([64, 70], false)]);
-    for ([size, queries], packed) in sizes {
-        let name = format!("pages of {size}, {queries} queries{}", if packed { ", packed" } else { "" });
+    let sizes = all.choose(
+        &[
+            ([16, 1], false, DType::F32),
+            ([4, 35], false, DType::F16),
+            ([1, 3], false, DType::F32),
+            ([8, 5], true, DType::F32),
+        ],
+        &[([64, 70], false, DType::F32), ([4, 35], false, DType::F32), ([8, 20], true, DType::F16)],
+    );
+    for ([size, queries], packed, dtype) in sizes {
+        let name = format!("pages of {size} of {dtype}, {queries} queries{}", if packed { ", packed" } else { "" });
         all.add(FAMILY, name, Check::Measured { magnitude: 1.0 }, |draft| {
             const KEYS: usize = 67;
             let each = KEYS.div_ceil(size);
             let count = 2 * each + 2;
             let q: Shape = if packed { [2 * queries, 4, 16].into() } else { [2, 4, queries, 16].into() };
-            let q = draft.reals("q", DType::F32, q, [-1.0, 1.0])?;
-            let k = draft.reals("k", DType::F32, [count, size, 2, 16], [-1.0, 1.0])?;
-            let v = draft.reals("v", DType::F32, [count, size, 2, 16], [-1.0, 1.0])?;
+            let q = draft.reals("q", dtype, q, [-1.0, 1.0])?;
+            let k = draft.reals("k", dtype, [count, size, 2, 16], [-1.0, 1.0])?;
+            let v = draft.reals("v", dtype, [count, size, 2, 16], [-1.0, 1.0])?;
             let lengths = draft.given("lengths", Tensor::new([2], vec![KEYS as i32, 40])?)?;
             // The first page is shared, and one entry names no page.
             let mut table: Vec<i32> = (0..2 * each).map(|e| (count - 1 - e) as i32).collect();
