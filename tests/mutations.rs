@@ -8,9 +8,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use common::gpu;
 use tilewise::{
-    Tensor,
+    DType, Tensor,
     gpu::LoadOptions,
-    kernel::{AdapterKind, Source},
+    kernel::{AdapterKind, CooperativeMatrix, Source},
     lower::{Options, Program},
     reference::{
         cases::{self, Case, Level},
@@ -275,6 +275,38 @@ const MUTATIONS: &[Mutation] = &[
     mutation("faults of all items on the last", "attention_items", "plain", &[("faults = 0u;", "")]),
 ];
 
+/// In the variant on cooperative matrices, for adapters that have those of 8 by 8.
+const COOPERATIVE: &[Mutation] = &[
+    cooperative("O not shrunk", &[("if any_moved != 0u {", "if any_moved > 99u {")]),
+    cooperative("O shrunk by other rows' maxima", &[("*= keep[m_s + 0u * S +", "*= keep[0u * m_s +")]),
+    cooperative("l not shrunk", &[("l_i *= shrink;", "")]),
+    cooperative("the maximum of a part of the row", &[("most = max(most, subgroupShuffleXor(most, x));", "")]),
+    cooperative("columns past D not zeroed", &[("d < vec4<u32>(p.d))", "vec4<bool>(true))")]),
+    cooperative(
+        "hidden keys weighed",
+        &[("exp(scores_y1.values - m_i), scores_y1.seen)", "exp(scores_y1.values - m_i), vec4<bool>(true))")],
+    ),
+    cooperative(
+        "a quad of k in its neighbour's place",
+        &[("e_l1 % QUADS_K] = next_l1", "(e_l1 ^ 1u) % QUADS_K] = next_l1")],
+    ),
+    cooperative(
+        "one matrix of weights twice",
+        &[("coopMultiplyAdd(p_x3_m0, v_x3_n0,", "coopMultiplyAdd(p_x2_m0, v_x3_n0,")],
+    ),
+    cooperative("k not transposed", &[("coopLoad<mat_b>(", "coopLoadT<mat_b>(")]),
+    cooperative(
+        "rows past the end of a sequence written",
+        &[("place.item.q_start + i, i < place.item.rows)", "place.item.q_start + i, true)")],
+    ),
+    cooperative("divided by another row's sum", &[("let l = keep[r];", "let l = keep[0];")]),
+    cooperative("keys of another part", &[("query.end = min(query.end, i32(keys.end));", "")]),
+];
+
+const fn cooperative(name: &'static str, edits: &'static [(&'static str, &'static str)]) -> Mutation {
+    mutation(name, "attention_coop", "coop_8x8", edits)
+}
+
 /// What a mutated kernel came to.
 enum Fate {
     /// The case that noticed it, and how.
@@ -287,6 +319,21 @@ enum Fate {
 fn every_mutation_is_noticed() {
     let cases = Cases::new("attention");
     every_one_is_noticed(&cases, MUTATIONS);
+}
+
+/// Without an adapter that has 8 by 8 matrices (Mesa 26 does) there is nothing to run; `REQUIRE_COOPERATIVE=1` makes that a
+/// failure.
+#[test]
+fn every_mutation_on_cooperative_matrices_is_noticed() {
+    let profile = gpu().profile();
+    let matrix = CooperativeMatrix::square(8, [DType::F16, DType::F32]);
+    if !profile.cooperative_matrices.contains(&matrix) {
+        let required = std::env::var_os("REQUIRE_COOPERATIVE").is_some();
+        assert!(!required, "REQUIRE_COOPERATIVE is set, but {} has no 8×8×8 matrices of f16", profile.adapter);
+        eprintln!("{} has no 8×8×8 matrices of f16: attention on them is not mutated here", profile.adapter);
+        return;
+    }
+    every_one_is_noticed(&Cases::new("attention"), COOPERATIVE);
 }
 
 #[test]

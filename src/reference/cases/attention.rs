@@ -184,6 +184,16 @@ fn edges(all: &mut Cases) -> Result<()> {
             push(draft, [q?, k?, v?], AttentionOperand::Mask, mask)
         })?;
     }
+    // The maximum moves with every tile of keys.
+    for dtype in [DType::F32, DType::F16] {
+        all.add(FAMILY, format!("scores of {dtype} that rise from key to key"), check, |draft| {
+            let [q, k, v] = [("q", 37), ("k", 140), ("v", 140)]
+                .map(|(name, t)| draft.reals(name, dtype, [1, 2, t, 16], [-1.0, 1.0]));
+            let bias =
+                draft.given("bias", Tensor::new([140], (0..140).map(|j| 0.2 * j as f32).collect::<Vec<_>>())?)?;
+            push(draft, [q?, k?, v?], AttentionOperand::Bias, bias)
+        })?;
+    }
     // The scores are only the bias: with anything beside it, −1e9 would round it away in f32.
     let bias_alone = |draft: &mut Draft, bias: Vec<f32>| {
         let q = draft.wholes("q", DType::F32, [1, 2, 9, 16], [0, 0])?;
