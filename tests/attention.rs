@@ -27,7 +27,7 @@ use cases::{Case, Draw, Kind, Lie, Sizes, VARIANTS, i32s, tensor};
 use common::gpu;
 use tilewise::{
     graph::{Align, AttentionOperand as A},
-    kernel::{AdapterKind, Problem, Profile},
+    kernel::{AdapterKind, Problem, Profile, Verdict},
     reference::compare::Check,
 };
 
@@ -305,6 +305,30 @@ fn tiles_for_little_and_much_workgroup_memory() {
             checked.unwrap_or_else(|message| panic!("{bytes} bytes, {}: {message}", case.name));
         }
     }
+}
+
+#[test]
+fn a_deep_panel_takes_large_problems() {
+    let mut draw = Draw::new(29);
+    let mut case = Case::new("deep", (1, 2, 1, 300, 330, 64, 64), &mut draw).with(A::KeyLengths, i32s(&[317]));
+    case.lse = true;
+    if gpu().profile().kind == AdapterKind::Cpu && gpu().profile().fixed_subgroup().is_some() {
+        case.check("panel_deep", gpu(), Check::measured());
+    }
+    let reason = |case: &Case, profile: &Profile| {
+        let candidates = case.problem().0.candidates(profile);
+        let deep = candidates.into_iter().find(|candidate| candidate.variant == "panel_deep").expect("listed");
+        match deep.verdict {
+            Verdict::Usable(_) => panic!("{} is usable", case.name),
+            Verdict::Refused(reason) => reason,
+        }
+    };
+    let software = Profile { kind: AdapterKind::Cpu, subgroup: Some((8, 8)), ..Profile::portable() };
+    let small = Case::new("small", (1, 2, 1, 30, 33, 64, 64), &mut draw);
+    assert!(reason(&small, &software).contains("not worth its compiling"));
+    let narrow = Case::new("narrow", (1, 4, 4, 512, 512, 16, 16), &mut draw);
+    assert_eq!(reason(&narrow, &software), "panel holds as many keys");
+    assert!(reason(&case, &Profile::portable()).contains("subgroup"));
 }
 
 #[test]

@@ -10,8 +10,8 @@ use tilewise::{
 };
 
 /// Every variant; [`Case::takes`] says which of them a device can run.
-pub(crate) const VARIANTS: [&str; 7] =
-    ["plain", "tiled", "split_kv", "panel", "block_mask", COOPERATIVE[0], COOPERATIVE[1]];
+pub(crate) const VARIANTS: [&str; 8] =
+    ["plain", "tiled", "split_kv", "panel", "panel_deep", "block_mask", COOPERATIVE[0], COOPERATIVE[1]];
 
 /// The variants on cooperative matrices, which take f16 and only that.
 pub(crate) const COOPERATIVE: [&str; 2] = ["coop_16x16", "coop_8x8"];
@@ -569,6 +569,11 @@ impl Case {
         let fixed = profile.subgroup.is_some_and(|(least, most)| least == most);
         match variant {
             "panel" => fixed && columns,
+            // For large problems: it says itself which.
+            "panel_deep" => {
+                let candidates = self.problem().0.candidates(profile);
+                candidates.iter().any(|candidate| candidate.variant == variant && candidate.is_usable())
+            }
             _ if COOPERATIVE.contains(&variant) => {
                 fixed && columns && has_matrices(variant, profile) && self.is_halves()
             }

@@ -10,9 +10,27 @@ use crate::{
     kernel::{Binding, Kernel, Launch, Specialization},
 };
 
-/// Multiplications of scores and of sums in the shader's text, at most: a driver compiles as long as the text is, 4 to 5 ms
-/// for each with LLVM 15.
-const MOST_PRODUCTS: usize = 600;
+/// How many keys a panel may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    Usual,
+    /// Nearly twice as many: O is read and written half as often, and it takes three times as long to compile.
+    Deep,
+}
+
+impl Depth {
+    /// Multiplications of scores and of sums in the shader's text, at most: a driver compiles as long as the text is, 3 to
+    /// 5 ms for each with LLVM 15.
+    fn most_products(self) -> usize {
+        match self {
+            Depth::Usual => 600,
+            Depth::Deep => 1100,
+        }
+    }
+}
+
+/// Operations that are worth compiling a deep panel: some milliseconds of a software adapter.
+const MANY_FLOPS: u64 = 1 << 25;
 /// Those of one key of each lane, at most; above that, workgroups share the columns of v.
 const MOST_PRODUCTS_OF_KEYS: usize = 400;
 /// Keys of a panel, over the subgroup's size, at most; and from so many keys on twice as many: O is read and written half as
@@ -43,7 +61,7 @@ struct Shape {
 }
 
 impl Shape {
-    fn of(setup: &Setup<'_>) -> Result<Self, String> {
+    fn of(setup: &Setup<'_>, depth: Depth) -> Result<Self, String> {
         let lanes = match setup.profile.subgroup {
             Some((least, most)) if least == most => least as usize,
             Some((least, most)) => {
@@ -64,7 +82,7 @@ impl Shape {
         let column_parts = (1..all).find(fits).unwrap_or(all);
         let dv4 = all.div_ceil(column_parts);
         let most = if setup.sizes.keys < MANY_KEYS { MOST_C } else { 2 * MOST_C };
-        let c = (MOST_PRODUCTS / products(dv4)).clamp(1, most);
+        let c = (depth.most_products() / products(dv4)).clamp(1, most);
         Ok(Shape { lanes, c, d4, q4: d4.div_ceil(lanes), dv4, column_parts })
     }
 
@@ -111,17 +129,25 @@ impl Shape {
     }
 }
 
-pub(super) fn refusal(setup: &Setup<'_>) -> Option<String> {
-    let tiling = match Shape::of(setup).and_then(|shape| shape.tiling(setup)) {
+pub(super) fn refusal(setup: &Setup<'_>, depth: Depth) -> Option<String> {
+    if depth == Depth::Deep {
+        if setup.flops() < MANY_FLOPS {
+            return Some(format!("{} operations are not worth its compiling", setup.flops()));
+        }
+        if Shape::of(setup, depth).is_ok_and(|deep| Shape::of(setup, Depth::Usual) == Ok(deep)) {
+            return Some("panel holds as many keys".into());
+        }
+    }
+    let tiling = match Shape::of(setup, depth).and_then(|shape| shape.tiling(setup)) {
         Ok(tiling) => tiling,
         Err(reason) => return Some(reason),
     };
     (tiling.splits > 1).then(|| Parts::new(setup, tiling).refusal(setup)).flatten()
 }
 
-pub(super) fn kernel(setup: &Setup<'_>) -> Result<Kernel> {
+pub(super) fn kernel(setup: &Setup<'_>, depth: Depth) -> Result<Kernel> {
     let refused = |reason| crate::Error::NoVariant { family: "attention", reasons: vec![format!("panel: {reason}")] };
-    let shape = Shape::of(setup).map_err(refused)?;
+    let shape = Shape::of(setup, depth).map_err(refused)?;
     let tiling = shape.tiling(setup).map_err(refused)?;
     let mut kernel = setup.begin()?;
     let source = source(setup, shape).region("SPANS", tiling.span > 1);
