@@ -6,8 +6,8 @@
 //! tilewise-peers --print FILE                                                 print what was written
 //! ```
 //!
-//! A peer is `tilewise`, `burn`, `candle`, `faer`, `torch` or `onnxruntime`. The last two are Python's (`$PYTHON`, or
-//! `python3`). What `$TILEWISE_RUNNER` names runs the Rust workers, as `scripts/mesa.sh` does.
+//! A peer is `tilewise`, `tuned` (tilewise after it has tuned itself for a case), `burn`, `candle`, `faer`, `torch` or
+//! `onnxruntime`. The last two are Python's (`$PYTHON`, or `python3`). What `$TILEWISE_RUNNER` names runs the Rust workers, as `scripts/mesa.sh` does.
 
 mod burn_wgpu;
 mod candle;
@@ -71,7 +71,7 @@ fn main() -> Result<()> {
 /// The library that a worker stands for.
 fn open(name: &str, adapter: Option<&str>) -> Result<Box<dyn Peer>> {
     Ok(match name {
-        "tilewise" => Box::new(ours::Ours::open(adapter)?),
+        "tilewise" | "tuned" => Box::new(ours::Ours::open(adapter, name == "tuned")?),
         "burn" => Box::new(burn_wgpu::BurnWgpu::open()?),
         "candle" => Box::new(candle::Candle),
         "faer" => Box::new(faer::Faer),

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// In the order of the table.
-pub const PEERS: [&str; 6] = ["tilewise", "burn", "candle", "faer", "torch", "onnxruntime"];
+pub const PEERS: [&str; 7] = ["tilewise", "tuned", "burn", "candle", "faer", "torch", "onnxruntime"];
 
 /// How long one sample should take.
 const SAMPLE: f64 = 0.05;
@@ -78,12 +78,12 @@ fn workers(args: &Args, folder: &Path) -> Result<Vec<Worker>> {
     };
     // burn takes the best adapter by itself, and tilewise follows.
     let burn = start("burn", Launch::rust("burn")?);
-    let mut ours = Launch::rust("tilewise")?;
+    let (mut ours, mut tuned) = (Launch::rust("tilewise")?, Launch::rust("tuned")?);
     let adapter = burn.as_ref().and_then(|burn| burn.about.adapter.clone()).or(args.adapter.clone());
     if let Some(adapter) = adapter {
-        ours = ours.argument("--adapter").argument(&adapter);
+        [ours, tuned] = [ours, tuned].map(|launch| launch.argument("--adapter").argument(&adapter));
     }
-    let ours = start("tilewise", ours);
+    let (ours, tuned) = (start("tilewise", ours), start("tuned", tuned));
     if let (Some(ours), Some(burn)) = (&ours, &burn)
         && ours.about.device != burn.about.device
     {
@@ -95,7 +95,7 @@ fn workers(args: &Args, folder: &Path) -> Result<Vec<Worker>> {
         start("torch", Launch::python("torch_bench.py")),
         start("onnxruntime", Launch::python("ort_bench.py")),
     ];
-    let workers: Vec<Worker> = [ours, burn].into_iter().chain(others).flatten().collect();
+    let workers: Vec<Worker> = [ours, tuned, burn].into_iter().chain(others).flatten().collect();
     if workers.is_empty() { Err("there is nothing to time".into()) } else { Ok(workers) }
 }
 

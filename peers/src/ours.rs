@@ -1,12 +1,14 @@
 //! This project.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use tilewise::{
     DType, Data, Graph, Tensor, ValueId,
     gpu::{Executable, Gpu},
     graph::{Align, AttentionArgs, Mask, Reduce},
+    lower::Choices,
     nn, reference,
+    tune::Tuner,
 };
 
 use crate::{
@@ -14,15 +16,22 @@ use crate::{
     peer::{Operands, Peer, Result, Runner, version},
 };
 
-pub struct Ours(Gpu);
+pub struct Ours {
+    gpu: Gpu,
+    /// Whether the variants of each case are timed before, as burn does.
+    tuned: bool,
+}
 
 impl Ours {
     /// On the adapter of this name, or on the best.
-    pub fn open(adapter: Option<&str>) -> Result<Self> {
+    pub fn open(adapter: Option<&str>, tuned: bool) -> Result<Self> {
         let gpu = adapter.map_or_else(Gpu::new, |adapter| Gpu::builder().adapter(adapter).build())?;
-        Ok(Ours(gpu))
+        Ok(Ours { gpu, tuned })
     }
 }
+
+/// Time for tuning a case.
+const BUDGET: Duration = Duration::from_secs(20);
 
 struct Run {
     executable: Executable,
@@ -31,21 +40,28 @@ struct Run {
 
 impl Peer for Ours {
     fn name(&self) -> String {
-        format!("tilewise {}", version("tilewise"))
+        format!("{}tilewise {}", if self.tuned { "tuned " } else { "" }, version("tilewise"))
     }
 
     fn device(&self) -> String {
-        format!("{} ({})", self.0.profile().adapter, self.0.driver())
+        format!("{} ({})", self.gpu.profile().adapter, self.gpu.driver())
     }
 
     fn load(&self, case: &Case, operands: Operands) -> Result<Option<Box<dyn Runner>>> {
         let graph = graph(&case.op)?;
         let values = operands.rest().map(|operand| tensor(&graph, operand)).collect::<Result<Vec<_>>>()?;
+        let mut gpu = self.gpu.clone();
+        if self.tuned {
+            let mut choices = Choices::default();
+            let given: BTreeMap<String, Tensor> = values.iter().cloned().collect();
+            Tuner::new(&gpu).budget(BUDGET).tune(&graph, &given, &mut choices, |_| {})?;
+            gpu = gpu.with_choices(choices);
+        }
         let is_input = |name: &str| graph.inputs().any(|(input, _)| input == name);
         let (inputs, parameters): (Vec<_>, Vec<_>) = values.into_iter().partition(|(name, _)| is_input(name));
         let parameters: Vec<(&str, &Tensor)> =
             parameters.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        let mut executable = self.0.compile(&graph, &parameters[..])?;
+        let mut executable = gpu.compile(&graph, &parameters[..])?;
         executable.set_inputs(&named(&inputs))?;
         Ok(Some(Box::new(Run { executable, inputs })))
     }
