@@ -140,6 +140,8 @@ impl Figure {
 
     /// Holds the time to what the adapter can do at the most.
     pub(crate) fn judge(&mut self, program: &Program, ceilings: &Ceilings) {
+        // What the caches hold may have turned out to be more since the inputs were laid out.
+        self.times.past_cache &= self.times.rotated_bytes >= 2 * ceilings.cache_bytes;
         self.bound = ceilings.bound(program, self.times.past_cache);
         self.fault = self.bound.and_then(|bound| bound.fault(self.times.seconds()));
     }
