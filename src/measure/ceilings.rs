@@ -132,7 +132,7 @@ impl Probe {
             bandwidth.iter().filter(|b| some(b)).map(|b| b.rate).fold(0.0, f64::max)
         };
         // Where a binding can't hold the largest size, the largest copy and the largest read differ.
-        let memory = best(&|b| 2 * b.bytes > largest);
+        let memory = best(&|b| 2 * b.bytes >= largest);
         let is_cached = |b: &&Bandwidth| {
             let far = bandwidth.iter().rfind(|other| other.moving == b.moving).map_or(0.0, |other| other.rate);
             b.rate > DROP * far
