@@ -29,6 +29,8 @@ struct Shape {
 
 /// Heads up to here leave the sums of 16 rows in the registers of one subgroup.
 const NARROW: usize = 128;
+/// Heads up to here leave room for twice the rows, of matrices of 8 by 8.
+const DOUBLED: usize = 160;
 
 impl Shape {
     /// The first shape for the problem that fits the device; or why none does.
@@ -48,8 +50,9 @@ impl Shape {
         if d == 0 || dv == 0 {
             return Err("a head without columns leaves nothing to multiply".into());
         }
-        // A subgroup takes two matrices of rows where each of its rows still has an invocation: the 8 by 8.
-        let tm = |sn: usize| if size == 8 && lanes * sn >= 16 { 2 } else { 1 };
+        // A subgroup takes two matrices of rows where each of its rows still has an invocation, the 8 by 8, and where registers
+        // hold them. (With more, llvmpipe compiles for minutes.)
+        let tm = |sn: usize| if size == 8 && lanes * sn >= 16 && d.max(dv) <= DOUBLED { 2 } else { 1 };
         let shape = |[sm, sn, tm, bc]: [usize; 4]| Shape { size, lanes, sm, sn, tm, bc, d, dv };
         // Few rows: those of one matrix, and all subgroups side by side along the keys.
         let flat = [[1, 4, 1, 64], [1, 4, 1, 32], [1, 2, 1, 32], [1, 1, 1, 32]];
