@@ -4,18 +4,19 @@
 //
 // A part is a strided operand and a box in the output. Elements travel as bits, so that every value of every dtype arrives
 // as it is, and narrow outputs are written in whole words: the owner of a word finds out where each element comes from.
-// Sizes, strides, offsets and boxes are in `p.words`, so that a new shape compiles nothing.
+// Sizes, strides, offsets and boxes are in `p.words`, so that a new shape compiles nothing. UNROLL is as in pointwise.wgsl.
 //
 // Tried: one dispatch an operand; each then needs atomics, or reads the words back that it shares with its neighbour.
 
 const WORKGROUP: u32 = 256u;
+const UNROLL: u32 = 1u; // @slot UNROLL: blocks of an invocation, a workgroup's width apart
 const WORDS: u32 = 1u; // @slot WORDS: vectors of parameters
 
 struct Params {
   blocks: u32, // of four elements, in the output; the last may be part
   last: u32, // the output's last element
-  rounds: u32, // blocks of an invocation, a workgroup's width apart
-  unused: u32,
+  unused0: u32,
+  unused1: u32,
   words: array<vec4<u32>, WORDS>,
 }
 
@@ -93,11 +94,12 @@ fn main(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  var i = (group.x + group.y * groups.x) * WORKGROUP * p.rounds + lane;
-  for (var round = 0u; round < p.rounds; round++) {
-    if i < p.blocks {
-      out[i] = pack(elements(i));
-    }
-    i += WORKGROUP;
+  let i = (group.x + group.y * groups.x) * WORKGROUP * UNROLL + lane;
+  // @unroll k UNROLL
+  let i_k0 = i + /*k*/0u * WORKGROUP;
+  let y_k0 = elements(min(i_k0, p.blocks - 1u));
+  if i_k0 < p.blocks {
+    out[i_k0] = pack(y_k0);
   }
+  // @end
 }

@@ -4,16 +4,17 @@
 //
 // with b over the axes before the picked one, a over those after it, i over those of the indices. Elements travel as bits,
 // and narrow outputs are written in whole words. Where the four elements come from one slice and lie in one block, an
-// index is read once and the block is read whole. Sizes, strides and offsets are in `p.words`.
+// index is read once and the block is read whole. Sizes, strides and offsets are in `p.words`. UNROLL is as in pointwise.wgsl.
 
 const WORKGROUP: u32 = 256u;
+const UNROLL: u32 = 1u; // @slot UNROLL: blocks of an invocation, a workgroup's width apart
 const WORDS: u32 = 1u; // @slot WORDS: vectors of parameters
 
 struct Params {
   blocks: u32, // of four elements, in the output; the last may be part
   last: u32, // the output's last element
-  rounds: u32, // blocks of an invocation, a workgroup's width apart
-  unused: u32,
+  unused0: u32,
+  unused1: u32,
   words: array<vec4<u32>, WORDS>,
 }
 
@@ -55,11 +56,12 @@ fn main(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  var i = (group.x + group.y * groups.x) * WORKGROUP * p.rounds + lane;
-  for (var round = 0u; round < p.rounds; round++) {
-    if i < p.blocks {
-      out[i] = pack(elements(i));
-    }
-    i += WORKGROUP;
+  let i = (group.x + group.y * groups.x) * WORKGROUP * UNROLL + lane;
+  // @unroll k UNROLL
+  let i_k0 = i + /*k*/0u * WORKGROUP;
+  let y_k0 = elements(min(i_k0, p.blocks - 1u));
+  if i_k0 < p.blocks {
+    out[i_k0] = pack(y_k0);
   }
+  // @end
 }

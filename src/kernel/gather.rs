@@ -55,8 +55,8 @@ struct Walk {
 }
 
 impl Walk {
-    /// `fn elements(i: u32) -> vec4<u32>`, and the type of the data's buffer.
-    fn elements(&self, dtype: DType, size: usize, words: &mut Words) -> (String, &'static str) {
+    /// `fn elements(i: u32) -> vec4<u32>`, and how the data are read.
+    fn elements(&self, dtype: DType, size: usize, words: &mut Words) -> (String, How) {
         let lanes = LANES as isize;
         // One slice for all four elements, and a whole block of it.
         let blocks = self.data.how() == How::Blocks && self.indices.how() == How::Same && self.picked % lanes == 0;
@@ -81,7 +81,7 @@ impl Walk {
                 strided::fetch("data", "k", dtype)
             )
         };
-        (text, data_how.block(dtype))
+        (text, data_how)
     }
 }
 
@@ -98,9 +98,9 @@ impl Problem for GatherProblem {
         let walk = self.check()?;
         strided::check_variant("gather", &self.candidates(profile), variant)?;
         let mut words = Words::default();
-        let (elements, block) = walk.elements(self.dtype, self.data.shape[self.axis], &mut words);
+        let (elements, data_how) = walk.elements(self.dtype, self.data.shape[self.axis], &mut words);
         let source = Specialization::new("gather", include_str!("../../shaders/gather.wgsl"))
-            .ty("data_block", block)
+            .ty("data_block", data_how.block(self.dtype))
             .ty("block", strided::block(self.dtype))
             .function("pack", strided::pack(self.dtype))
             .function("elements", elements);
@@ -111,7 +111,15 @@ impl Problem for GatherProblem {
         ];
         let indices = strided::touched(&self.indices) * DType::I32.bytes() as u64;
         let bytes = indices + (2 * walk.elements * self.dtype.bytes()) as u64;
-        let launch = strided::launch("gather", variant, source, bindings, words, walk.elements, profile)?;
+        let launch = strided::launch(
+            "gather",
+            variant,
+            source,
+            bindings,
+            words,
+            (walk.elements, 2 * data_how.loads()),
+            profile,
+        )?;
         Ok(Kernel { launches: vec![Launch { bytes, ..launch }], scratch: Vec::new() })
     }
 

@@ -93,6 +93,14 @@ impl How {
     pub(super) fn block(self, dtype: DType) -> &'static str {
         if self == How::Blocks { block(dtype) } else { "u32" }
     }
+
+    /// Loads from the buffer for the four elements.
+    pub(super) fn loads(self) -> usize {
+        match self {
+            How::Blocks | How::Same => 1,
+            How::Steps | How::Elements => LANES,
+        }
+    }
 }
 
 /// WGSL that reads an operand.
@@ -103,6 +111,8 @@ pub(super) struct Reader {
     /// `fn read(i: u32) -> vec4<u32> { … }`, the bits of the output's elements 4i … 4i + 3, perhaps with a helper after it.
     /// A part is read by `fn read(i: u32, y: vec4<u32>) -> vec4<u32>`, which keeps the elements of `y` outside of it.
     pub(super) definition: String,
+    /// Loads from the buffer for the four elements.
+    pub(super) loads: usize,
 }
 
 impl View {
@@ -210,7 +220,7 @@ impl View {
                 format!("{head} {{ {} }}\nfn {read}_element(e: u32{y}) -> u32 {{ {lets}{value} }}", each_element(call))
             }
         };
-        Reader { block: how.block(dtype), definition }
+        Reader { block: how.block(dtype), definition, loads: how.loads() }
     }
 }
 
@@ -339,31 +349,41 @@ pub(super) fn check_variant(family: &'static str, candidates: &[Candidate], name
     }
 }
 
-/// A launch of a shader that writes block by block.
+/// Blocks that an invocation of the shaders that write block by block writes.
+///
+/// A software adapter takes as long to begin eight invocations as to load and store a block in each, and compiles for some
+/// milliseconds a load.
+fn unroll(blocks: u64, loads: usize, profile: &Profile) -> usize {
+    const MOST: usize = 8;
+    const LOADS: usize = 32;
+    match profile.kind {
+        AdapterKind::Cpu if blocks >= 8 * MOST as u64 * WORKGROUP => (LOADS / loads.max(1)).clamp(1, MOST),
+        // Coalesced, and as many invocations as there can be; or too few to go round on a software adapter.
+        _ => 1,
+    }
+}
+
+/// A launch of a shader that writes block by block, each from so many `loads`.
 pub(super) fn launch(
     family: &str,
     label: &str,
     source: Specialization,
     bindings: Vec<Binding>,
     words: Words,
-    elements: usize,
+    (elements, loads): (usize, usize),
     profile: &Profile,
 ) -> Result<Launch> {
     let blocks = elements.div_ceil(LANES) as u64;
-    // A software adapter spends less on few long invocations, as long as every core has some.
-    let rounds = match profile.kind {
-        AdapterKind::Gpu => 1,
-        AdapterKind::Cpu => (blocks / (64 * WORKGROUP)).clamp(1, 8),
-    };
-    let source = source.value("WORDS", words.vectors()).source()?;
-    let mut params = vec![blocks as u32, elements.saturating_sub(1) as u32, rounds as u32, 0];
+    let unroll = unroll(blocks, loads, profile);
+    let source = source.value("WORDS", words.vectors()).value("UNROLL", unroll).source()?;
+    let mut params = vec![blocks as u32, elements.saturating_sub(1) as u32, 0, 0];
     params.extend(words.padded());
     Ok(Launch {
         label: label.into(),
         source,
         bindings,
         params,
-        grid: fold_grid(blocks.div_ceil(WORKGROUP * rounds), profile, family)?,
+        grid: fold_grid(blocks.div_ceil(WORKGROUP * unroll as u64), profile, family)?,
         flops: 0,
         bytes: 0,
     })

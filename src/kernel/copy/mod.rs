@@ -269,10 +269,11 @@ impl Assembly<'_> {
             .function("pack", strided::pack(self.dtype))
             .function("before", format!("fn before(i: u32) -> vec4<u32> {{ {before} }}"));
         let mut value = "before(i)".to_string();
-        let (mut bindings, mut moved) = (Vec::with_capacity(parts.len() + 1), 0);
+        let (mut bindings, mut moved, mut loads) = (Vec::with_capacity(parts.len() + 1), 0, 0);
         for (n, part) in parts.iter().enumerate() {
             let view = View::part(&self.shape, part.layout, &part.start);
             let reader = view.reader(&format!("read{n}"), &format!("x{n}"), self.dtype, &mut words);
+            loads += reader.loads;
             value = if view.is_whole() { format!("read{n}(i)") } else { format!("read{n}(i, {value})") };
             source = source
                 .region(&format!("X{n}"), true)
@@ -288,7 +289,7 @@ impl Assembly<'_> {
         }
         let source = source.function("elements", format!("fn elements(i: u32) -> vec4<u32> {{ return {value}; }}"));
         let label = if group == 0 { "plain" } else { "plain: further parts" };
-        let launch = strided::launch(self.family, label, source, bindings, words, elements, profile)?;
+        let launch = strided::launch(self.family, label, source, bindings, words, (elements, loads), profile)?;
         Ok(Launch { bytes: (2 * moved * self.dtype.bytes()) as u64, ..launch })
     }
 }

@@ -139,8 +139,10 @@ impl Problem for PointwiseProblem {
             .function("value", value);
         let mut bindings = Vec::with_capacity(self.operands.len() + 1);
         let mut bytes = (elements * self.dtype.bytes()) as u64;
+        let mut loads = 0;
         for (n, (dtype, layout)) in self.operands.iter().enumerate() {
             let reader = View::whole(layout).reader(&format!("read{n}"), &self.buffer(n), *dtype, &mut words);
+            loads += reader.loads;
             source = source.function(&format!("read{n}"), reader.definition).region(&format!("READ{n}"), true);
             if self.in_place != Some(n) {
                 source = source.ty(&format!("block{n}"), reader.block).region(&format!("X{n}"), true);
@@ -161,7 +163,7 @@ impl Problem for PointwiseProblem {
                 strided::COMPONENTS.map(one).join(", ")
             ),
         );
-        let launch = strided::launch("pointwise", variant, source, bindings, words, elements, profile)?;
+        let launch = strided::launch("pointwise", variant, source, bindings, words, (elements, loads), profile)?;
         let launch = Launch { flops: (self.body.len() * elements) as u64, bytes, ..launch };
         Ok(Kernel { launches: vec![launch], scratch: Vec::new() })
     }

@@ -38,6 +38,7 @@ pub(super) fn copy_cases(mut all: Cases) -> Result<Cases> {
         &[
             ("turned, large", &[257, 1031], |d, x| d.graph.permute(x, &[1, 0])),
             ("turned by whole words, large", &[3, 64, 136], |d, x| d.graph.permute(x, &[0, 2, 1])),
+            ("a middle part, large", &[301, 307], |d, x| d.graph.slice(x, 1, 3, 300)),
             ("six axes", &[2, 3, 2, 3, 2, 3], |d, x| d.graph.permute(x, &[5, 3, 1, 4, 2, 0])),
         ],
     );
@@ -65,7 +66,7 @@ pub(super) fn concat_cases(mut all: Cases) -> Result<Cases> {
             (&[3, 0], 0, &[2, 2]),
             (&[2, 3], 1, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
         ],
-        &[(&[65, 3, 33], 1, &[31, 33]), (&[7, 129], 0, &[64, 65, 1])],
+        &[(&[65, 3, 33], 1, &[31, 33]), (&[7, 129], 0, &[64, 65, 1]), (&[2, 3], 0, &[12_001, 500, 10_003])],
     );
     for (shape, axis, sizes) in lists {
         let shape = Shape::from(shape);

@@ -17,7 +17,13 @@ pub(super) fn cases(mut all: Cases) -> Result<Cases> {
             (&[0, 4], &[0], 0),
             (&[2, 3, 4, 5], &[2, 2], 2),
         ],
-        &[(&[1000, 67], &[3, 129], 0), (&[31, 257], &[300], 1)],
+        &[
+            (&[1000, 67], &[3, 129], 0),
+            (&[31, 257], &[300], 1),
+            // Several blocks for an invocation, whole and element by element.
+            (&[100, 64], &[2, 551], 0),
+            (&[50, 33], &[2203], 0),
+        ],
     );
     for (data, indices, axis) in shapes {
         let (data, indices) = (Shape::from(data), Shape::from(indices));

@@ -226,6 +226,16 @@ fn chains(all: &mut Cases) -> Result<()> {
             Ok(vec![draft.graph.add(x, z)?])
         })?;
     }
+    // Large enough for several blocks an invocation on a software adapter, the last workgroup in part.
+    for dtype in [DType::F32, DType::F16] {
+        all.add(FAMILY, format!("{dtype} a bias and a residual, large"), Check::Exact, |draft| {
+            let x = draft.wholes("x", dtype, [263, 260], [-50, 50])?;
+            let bias = draft.wholes("bias", dtype, [260], [-50, 50])?;
+            let residual = draft.wholes("residual", dtype, [263, 260], [-50, 50])?;
+            let x = draft.graph.add(x, bias)?;
+            Ok(vec![draft.graph.add(x, residual)?])
+        })?;
+    }
     all.add(FAMILY, "a value used twice, and kept", check, |draft| {
         let [x, y, _] = three(draft, DType::F32)?;
         let sum = draft.graph.add(x, y)?;
