@@ -35,7 +35,7 @@ fn vector(values: impl Iterator<Item = f32>) -> Tensor {
 fn a_copy_has_every_word_once() {
     for bytes in [1, 1 << 20, 3 << 20].map(CeilingProblem::whole) {
         let found = run(CeilingProblem::Copy { bytes });
-        assert_eq!(found.len(), 3);
+        assert_eq!(found.len(), if gpu().profile().shader_int64 { 5 } else { 4 });
         for (variant, kernel, y) in found {
             let n = bytes as usize / 4;
             assert_eq!((y.len(), kernel.launches[0].bytes), (n, 2 * bytes), "{variant}");
@@ -47,7 +47,9 @@ fn a_copy_has_every_word_once() {
 #[test]
 fn a_read_sums_every_word_once() {
     for bytes in [1, 1 << 20, 3 << 20].map(CeilingProblem::whole) {
-        for (variant, kernel, sums) in run(CeilingProblem::Read { bytes }) {
+        let found = run(CeilingProblem::Read { bytes });
+        assert_eq!(found.len(), if gpu().profile().shader_int64 { 4 } else { 3 });
+        for (variant, kernel, sums) in found {
             let n = bytes as usize / 4;
             assert_eq!(kernel.launches[0].bytes, bytes);
             // Small integers: sums of f32 are exact in any order.
@@ -114,6 +116,9 @@ fn what_a_device_cannot_do_is_refused_with_the_reason() {
         problem.kernel(problem.candidates(&portable)[0].variant, &portable).expect_err("refused").to_string()
     };
     assert!(reason(CeilingProblem::Multiply(Arithmetic::F16)).contains("SHADER_F16"));
+    let copy = CeilingProblem::Copy { bytes: CeilingProblem::whole(1 << 20) };
+    let error = copy.kernel("u64 x8 in line", &portable).expect_err("no u64").to_string();
+    assert!(error.contains("SHADER_INT64"), "{error}");
     assert!(reason(CeilingProblem::Multiply(Arithmetic::Cooperative)).contains("no cooperative matrices"));
     assert!(reason(CeilingProblem::Copy { bytes: CeilingProblem::whole(1 << 30) }).contains("binding_bytes"));
     assert!(reason(CeilingProblem::Read { bytes: 100 }).contains("a multiple of"));

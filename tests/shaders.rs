@@ -129,6 +129,7 @@ fn profiles() -> [Profile; 3] {
         kind: AdapterKind::Cpu,
         subgroup: Some((8, 8)),
         shader_f16: true,
+        shader_int64: true,
         ..portable.clone()
     };
     let matrices = |size: u32| vec![CooperativeMatrix::square(size, [DType::F16, DType::F32])];
@@ -138,6 +139,7 @@ fn profiles() -> [Profile; 3] {
         adapter: "a large GPU".into(),
         subgroup: Some((32, 32)),
         shader_f16: true,
+        shader_int64: true,
         ..portable.clone()
     };
     gpu.limits.workgroup_bytes = 48 << 10;

@@ -108,6 +108,7 @@ fn cooperative(profile: &Profile) -> String {
 fn features(adapter: &Adapter) -> Vec<String> {
     [
         ("f16 in shaders", wgpu::Features::SHADER_F16),
+        ("u64 in shaders", wgpu::Features::SHADER_INT64),
         ("subgroups", wgpu::Features::SUBGROUP),
         ("timestamps", wgpu::Features::TIMESTAMP_QUERY),
         ("timestamps in passes", wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),

@@ -57,6 +57,7 @@ pub struct Builder {
 
 /// Features that kernels or timing make use of where they are offered.
 const OPTIONAL_FEATURES: wgpu::Features = wgpu::Features::SHADER_F16
+    .union(wgpu::Features::SHADER_INT64)
     .union(wgpu::Features::SUBGROUP)
     .union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
     .union(wgpu::Features::TIMESTAMP_QUERY)
@@ -184,7 +185,7 @@ impl Gpu {
 
     /// Uses a device that the caller owns.
     ///
-    /// Kernels then use what the device was opened with: `SHADER_F16` and `SUBGROUP` if its features have them, its
+    /// Kernels then use what the device was opened with: `SHADER_F16`, `SHADER_INT64` and `SUBGROUP` if its features have them, its
     /// limits, and `TIMESTAMP_QUERY` (with `TIMESTAMP_QUERY_INSIDE_PASSES`) for times.
     ///
     /// The device's callbacks stay as they are. Errors of tilewise's own commands are caught by error scopes and do not

@@ -68,13 +68,42 @@ struct Shape {
     wide: u32,
     /// A multiplication and an addition as two operations.
     split: bool,
+    /// How memory is moved.
+    moves: Moves,
+}
+
+/// What software adapters move fastest with is not what GPUs do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moves {
+    /// Vectors of 16 bytes in the turns of a loop.
+    Turns,
+    /// A copy without a loop, each vector stored before the next is loaded.
+    Line,
+    /// Words of 64 bits, four a vector: a copy without a loop, a read with one sum.
+    Wide,
 }
 
 const fn shape(name: &'static str, wide: u32, split: bool) -> Shape {
-    Shape { name, wide, split }
+    Shape { name, wide, split, moves: Moves::Turns }
 }
 
-const MOVING: [Shape; 3] = [shape("vec4 x1", 1, false), shape("vec4 x4", 4, false), shape("vec4 x8", 8, false)];
+const fn moving(name: &'static str, wide: u32, moves: Moves) -> Shape {
+    Shape { name, wide, split: false, moves }
+}
+
+const COPYING: [Shape; 5] = [
+    moving("vec4 x1", 1, Moves::Turns),
+    moving("vec4 x4", 4, Moves::Turns),
+    moving("vec4 x8", 8, Moves::Turns),
+    moving("vec4 x8 in line", 8, Moves::Line),
+    moving("u64 x8 in line", 8, Moves::Wide),
+];
+const READING: [Shape; 4] = [
+    moving("vec4 x1", 1, Moves::Turns),
+    moving("vec4 x4", 4, Moves::Turns),
+    moving("vec4 x8", 8, Moves::Turns),
+    moving("u64 x8", 8, Moves::Wide),
+];
 const MULTIPLYING: [Shape; 3] =
     [shape("fma x8", 8, false), shape("fma x16", 16, false), shape("multiply, add x12", 12, true)];
 const MATRICES: [Shape; 3] =
@@ -82,12 +111,24 @@ const MATRICES: [Shape; 3] =
 const DISPATCHING: [Shape; 1] = [shape("one word", 1, false)];
 
 const LANES: u32 = 64;
-/// Bytes of a vector.
-const VECTOR: u64 = 16;
+/// Invocations of a workgroup that copies without a loop.
+const LINE_LANES: u32 = 256;
 /// Sizes of [`CeilingProblem::Copy`] and [`CeilingProblem::Read`] are multiples of this: what a workgroup of the widest
 /// variant moves in all its turns.
-const GRAIN: u64 = VECTOR * LANES as u64 * 8 * MOST_TURNS as u64;
+const GRAIN: u64 = 32 * LANES as u64 * 8 * MOST_TURNS as u64;
 const MOST_TURNS: u32 = 16;
+
+/// The four 64-bit words of the vector `w` as two vectors of f32.
+const HALVES_OF_WIDE: &str = "let a = bitcast<vec4<f32>>(vec4<u32>(u32(w.x), u32(w.x >> 32u), u32(w.y), u32(w.y >> 32u))); \
+                              let b = bitcast<vec4<f32>>(vec4<u32>(u32(w.z), u32(w.z >> 32u), u32(w.w), u32(w.w >> 32u)));";
+
+impl Shape {
+    /// Why it can't run here.
+    fn fault(&self, profile: &Profile) -> Option<String> {
+        (self.moves == Moves::Wide && !profile.shader_int64)
+            .then(|| "the device has no u64 in shaders (SHADER_INT64)".into())
+    }
+}
 
 impl CeilingProblem {
     const FAMILY: &str = "ceiling";
@@ -110,7 +151,8 @@ impl CeilingProblem {
 
     fn shapes(self) -> &'static [Shape] {
         match self {
-            CeilingProblem::Copy { .. } | CeilingProblem::Read { .. } => &MOVING,
+            CeilingProblem::Copy { .. } => &COPYING,
+            CeilingProblem::Read { .. } => &READING,
             CeilingProblem::Multiply(Arithmetic::Cooperative) => &MATRICES,
             CeilingProblem::Multiply(_) => &MULTIPLYING,
             CeilingProblem::Dispatch => &DISPATCHING,
@@ -162,8 +204,8 @@ impl Problem for CeilingProblem {
 
     fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
         let fault = self.fault(profile);
-        let candidate = |shape: &Shape| match &fault {
-            Some(fault) => Candidate::refused(shape.name, fault.clone()),
+        let candidate = |shape: &Shape| match fault.clone().or_else(|| shape.fault(profile)) {
+            Some(fault) => Candidate::refused(shape.name, fault),
             None => Candidate::usable(shape.name, "measured against the others"),
         };
         self.shapes().iter().map(candidate).collect()
@@ -173,30 +215,65 @@ impl Problem for CeilingProblem {
         if let Some(fault) = self.fault(profile) {
             return Err(Error::op(Self::FAMILY, fault));
         }
-        let Some(&Shape { wide, split, .. }) = self.shapes().iter().find(|shape| shape.name == variant) else {
+        let Some(shape) = self.shapes().iter().find(|shape| shape.name == variant) else {
             return Err(Error::op(Self::FAMILY, format!("there is no variant `{variant}`")));
         };
+        if let Some(fault) = shape.fault(profile) {
+            return Err(Error::op(Self::FAMILY, fault));
+        }
+        let &Shape { wide, split, moves, .. } = shape;
         let cpu = profile.kind == AdapterKind::Cpu;
+        // Bytes of a vector.
+        let vector = if moves == Moves::Wide { 32 } else { 16 };
         // Enough workgroups to fill any GPU; few on a CPU, where each costs.
         let turns_of = |bytes: u64| {
-            let rounds = bytes / (VECTOR * u64::from(LANES * wide));
+            let rounds = bytes / (vector * u64::from(LANES * wide));
             let workgroups = if cpu { 16 } else { 4096 };
             let most = (rounds / workgroups).clamp(1, u64::from(MOST_TURNS)) as u32;
             // A power of two divides the grain.
             1 << most.ilog2()
         };
-        let moving = |name, template, bytes: u64, moved| {
-            let turns = turns_of(bytes);
-            let shader = Specialization::new(name, template).value("UNROLL", wide).value("LANES", LANES).trusted();
-            let workgroups = bytes / (VECTOR * u64::from(LANES * wide * turns));
-            (shader, vec![turns], workgroups, 0, moved)
+        let moving = |name, template, bytes: u64, moved, lanes: u32, turns: u32| {
+            let mut shader = Specialization::new(name, template).value("UNROLL", wide).value("LANES", lanes).trusted();
+            if moves == Moves::Wide {
+                shader = shader.ty("word", "vec4<u64>");
+            }
+            let workgroups = bytes / (vector * u64::from(lanes * wide * turns));
+            (shader, vec![turns, 0], workgroups, 0, moved)
         };
         let (shader, params, workgroups, flops, bytes) = match *self {
             CeilingProblem::Copy { bytes } => {
-                moving("ceiling_copy", include_str!("../../shaders/ceiling_copy.wgsl"), bytes, 2 * bytes)
+                let (lanes, turns) = match moves {
+                    Moves::Turns => (LANES, turns_of(bytes)),
+                    Moves::Line | Moves::Wide => (LINE_LANES, 1),
+                };
+                let template = include_str!("../../shaders/ceiling_copy.wgsl");
+                let (mut shader, params, workgroups, flops, bytes) =
+                    moving("ceiling_copy", template, bytes, 2 * bytes, lanes, turns);
+                shader = shader.region("TURNS", moves == Moves::Turns);
+                if moves == Moves::Wide {
+                    shader = shader.function(
+                        "carry",
+                        format!(
+                            "fn carry(w: word) -> word {{ {HALVES_OF_WIDE} \
+                             let c = bitcast<vec4<u32>>(a) | vec4<u32>(p.zero); let d = bitcast<vec4<u32>>(b) | vec4<u32>(p.zero); \
+                             return word(u64(c.x) | (u64(c.y) << 32u), u64(c.z) | (u64(c.w) << 32u), \
+                             u64(d.x) | (u64(d.y) << 32u), u64(d.z) | (u64(d.w) << 32u)); }}"
+                        ),
+                    );
+                }
+                (shader, params, workgroups, flops, bytes)
             }
             CeilingProblem::Read { bytes } => {
-                moving("ceiling_read", include_str!("../../shaders/ceiling_read.wgsl"), bytes, bytes)
+                let template = include_str!("../../shaders/ceiling_read.wgsl");
+                let (mut shader, params, workgroups, flops, bytes) =
+                    moving("ceiling_read", template, bytes, bytes, LANES, turns_of(bytes));
+                shader = shader.region("APART", moves != Moves::Wide);
+                if moves == Moves::Wide {
+                    let floats = format!("fn floats(w: word) -> vec4<f32> {{ {HALVES_OF_WIDE} return a + b; }}");
+                    shader = shader.function("floats", floats);
+                }
+                (shader, params, workgroups, flops, bytes)
             }
             CeilingProblem::Multiply(Arithmetic::Cooperative) => {
                 let (size, lanes) = Self::matrix(profile).map_err(|fault| Error::op(Self::FAMILY, fault))?;

@@ -15,6 +15,9 @@ pub struct Profile {
     pub limits: Limits,
     /// `f16` in shaders (`SHADER_F16`).
     pub shader_f16: bool,
+    /// `u64` in shaders (`SHADER_INT64`).
+    #[serde(default)]
+    pub shader_int64: bool,
     /// Subgroup operations, with the smallest and largest subgroup size; `None` without the feature.
     pub subgroup: Option<(u32, u32)>,
     /// The small products that subgroups of this device do on units made for them.
@@ -123,6 +126,7 @@ impl Profile {
                 buffer_bytes: 256 << 20,
             },
             shader_f16: false,
+            shader_int64: false,
             subgroup: None,
             cooperative_matrices: Vec::new(),
             cooperative_matrix_faults: Vec::new(),

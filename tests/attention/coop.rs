@@ -148,6 +148,7 @@ fn large_gpu(size: u32) -> Profile {
     let mut profile = Profile {
         subgroup: Some((32, 32)),
         shader_f16: true,
+        shader_int64: true,
         cooperative_matrices: vec![matrix],
         ..Profile::portable()
     };
