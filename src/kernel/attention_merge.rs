@@ -1,7 +1,9 @@
-//! Attention over parts of the keys, joined. Twins: `shaders/attention_merge.wgsl`, `src/reference/attention_merge.rs`,
+//! Attention over parts of the keys, joined. Twins: `shaders/attention_merge*.wgsl`, `src/reference/attention_merge.rs`,
 //! `tests/attention_merge.rs`.
 
-use super::{Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization, fold_grid};
+use super::{
+    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization, Verdict, fold_grid,
+};
 use crate::{Error, Result, Shape};
 
 /// Results of attention over parts of the keys as the result over all; see
@@ -16,6 +18,15 @@ pub struct AttentionMergeProblem {
 }
 
 const WORKGROUP: u64 = 64;
+
+/// Vectors of a row of so many that an invocation takes. On a software adapter the statistics of the parts cost as much to load as
+/// vectors, and more vectors share them.
+fn vectors(columns: usize, profile: &Profile) -> usize {
+    match profile.kind {
+        AdapterKind::Cpu => [8, 4, 3, 2].into_iter().find(|&vectors| columns.is_multiple_of(vectors)).unwrap_or(1),
+        AdapterKind::Gpu => 1,
+    }
+}
 
 impl AttentionMergeProblem {
     /// Parts, rows of each, and Dv.
@@ -38,42 +49,76 @@ impl AttentionMergeProblem {
     }
 }
 
+impl AttentionMergeProblem {
+    /// Why rows can't be taken in vectors.
+    fn refuses_vectors(&self) -> Option<String> {
+        let [parts, _, width] = self.sizes().ok()?;
+        if width == 0 || !width.is_multiple_of(4) {
+            return Some(format!("rows of {width}, which are no whole vectors of 4"));
+        }
+        (parts == 0).then(|| "there is no part".into())
+    }
+}
+
 impl Problem for AttentionMergeProblem {
     fn family(&self) -> &'static str {
         "attention_merge"
     }
 
     fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
-        vec![match self.refusal(profile) {
-            None => Candidate::usable("plain", "an element of out an invocation; the kernel is bound by memory"),
-            Some(reason) => Candidate::refused("plain", reason),
-        }]
+        let candidate = |variant: &'static str, reason: &'static str, refusal: Option<String>| match refusal {
+            None => Candidate::usable(variant, reason),
+            Some(refusal) => Candidate::refused(variant, refusal),
+        };
+        let fault = self.refusal(profile);
+        vec![
+            candidate(
+                "vec",
+                "whole vectors; the kernel is bound by memory",
+                fault.clone().or_else(|| self.refuses_vectors()),
+            ),
+            candidate("plain", "an element of out an invocation", fault),
+        ]
     }
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
-        if variant != "plain" {
-            return Err(Error::op("attention_merge", format!("there is no variant `{variant}`; there is `plain`")));
-        }
-        if let Some(reason) = self.refusal(profile) {
-            return Err(Error::NoVariant { family: "attention_merge", reasons: vec![reason] });
+        let candidates = self.candidates(profile);
+        let Some(candidate) = candidates.iter().find(|candidate| candidate.variant == variant) else {
+            let text = format!("there is no variant `{variant}`; there are `vec` and `plain`");
+            return Err(Error::op("attention_merge", text));
+        };
+        if let Verdict::Refused(reason) = &candidate.verdict {
+            let reasons = vec![format!("{variant}: {reason}")];
+            return Err(Error::NoVariant { family: "attention_merge", reasons });
         }
         let [parts, rows, width] = self.sizes()?;
-        // A row without elements still has an lse.
-        let workgroups = ((rows * width.max(1)) as u64).div_ceil(WORKGROUP);
-        let source = Specialization::new("attention_merge", include_str!("../../shaders/attention_merge.wgsl"))
-            .region("LSES", true)
-            .region("LSE", self.lse)
-            .source()?;
-        // All rows are those of one head of one item.
-        let params = [workgroups as usize, parts, 1, rows, rows, width, 0, 0, 0, width, 1, 0, 0, 1];
+        let (source, params, workgroups) = if variant == "vec" {
+            let columns = width / 4;
+            let vectors = vectors(columns, profile);
+            let source =
+                Specialization::new("attention_merge_vec", include_str!("../../shaders/attention_merge_vec.wgsl"))
+                    .value("VECTORS", vectors)
+                    .region("LSE", self.lse)
+                    .trusted();
+            let workgroups = ((rows * columns / vectors) as u64).div_ceil(WORKGROUP);
+            (source, vec![parts, rows, columns, 0], workgroups)
+        } else {
+            let source = Specialization::new("attention_merge", include_str!("../../shaders/attention_merge.wgsl"))
+                .region("LSES", true)
+                .region("LSE", self.lse);
+            // A row without elements still has an lse.
+            let workgroups = ((rows * width.max(1)) as u64).div_ceil(WORKGROUP);
+            // All rows are those of one head of one item.
+            (source, vec![workgroups as usize, parts, 1, rows, rows, width, 0, 0, 0, width, 1, 0, 0, 1], workgroups)
+        };
         let outputs = [Operand::Output(0)].into_iter().chain(self.lse.then_some(Operand::Output(1)));
         let inputs = [Operand::Input(0), Operand::Input(1)].map(Binding::read);
         Ok(Kernel {
             launches: vec![Launch {
-                label: "plain".into(),
-                source,
+                label: variant.into(),
+                source: source.source()?,
                 bindings: inputs.into_iter().chain(outputs.map(Binding::write)).collect(),
-                params: params.map(|n| n as u32).to_vec(),
+                params: params.into_iter().map(|n| n as u32).collect(),
                 grid: fold_grid(workgroups, profile, "attention_merge")?,
                 flops: (2 * parts * rows * width) as u64,
                 bytes: (4 * (parts + 1) * rows * (width + 1)) as u64,
