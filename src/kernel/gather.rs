@@ -2,7 +2,7 @@
 
 use super::{
     Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
-    strided::{self, How, LANES, Scan, View, Words, each_element},
+    strided::{self, How, LANES, Scan, View, Word, Words, each_element},
 };
 use crate::{DType, Error, Layout, Result, Shape};
 
@@ -70,7 +70,7 @@ impl Walk {
             format!(
                 "fn elements(i: u32) -> vec4<u32> {{ {lets}let w = data[{index} + slice(i)]; return {}; }}\n\
                  fn slice(i: u32) -> u32 {{ {row} }}",
-                strided::unpack(dtype)
+                strided::unpack(dtype, Word::Bits32)
             )
         } else {
             format!(
@@ -100,9 +100,9 @@ impl Problem for GatherProblem {
         let mut words = Words::default();
         let (elements, data_how) = walk.elements(self.dtype, self.data.shape[self.axis], &mut words);
         let source = Specialization::new("gather", include_str!("../../shaders/gather.wgsl"))
-            .ty("data_block", data_how.block(self.dtype))
-            .ty("block", strided::block(self.dtype))
-            .function("pack", strided::pack(self.dtype))
+            .ty("data_block", data_how.block(self.dtype, Word::Bits32))
+            .ty("block", strided::block(self.dtype, Word::Bits32))
+            .function("pack", strided::pack(self.dtype, Word::Bits32))
             .function("elements", elements);
         let bindings = vec![
             Binding::read(Operand::Input(0)),

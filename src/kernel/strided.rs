@@ -75,6 +75,14 @@ pub(super) struct View {
     pub(super) offset: isize,
 }
 
+/// The words in which whole blocks of four 32-bit elements are loaded and stored; narrower ones have few enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    Bits32,
+    /// `SHADER_INT64`. lavapipe takes as long for one as for 32 bits.
+    Bits64,
+}
+
 /// How four consecutive elements of the output are found in an operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {
@@ -90,8 +98,8 @@ pub(super) enum How {
 
 impl How {
     /// The type of the buffer's elements.
-    pub(super) fn block(self, dtype: DType) -> &'static str {
-        if self == How::Blocks { block(dtype) } else { "u32" }
+    pub(super) fn block(self, dtype: DType, word: Word) -> &'static str {
+        if self == How::Blocks { block(dtype, word) } else { "u32" }
     }
 
     /// Loads from the buffer for the four elements.
@@ -182,7 +190,7 @@ impl View {
     }
 
     /// The function `read` on a buffer `x` of `dtype`.
-    pub(super) fn reader(&self, read: &str, x: &str, dtype: DType, words: &mut Words) -> Reader {
+    pub(super) fn reader(&self, read: &str, x: &str, dtype: DType, word: Word, words: &mut Words) -> Reader {
         let how = self.how();
         let Scan { lets, index, inside } = self.scan(how, words);
         let keep = |value: String| match &inside {
@@ -194,7 +202,7 @@ impl View {
         let head = format!("fn {read}(i: u32{y}) -> vec4<u32>");
         let definition = match how {
             How::Blocks => {
-                let value = keep(format!("let w = {x}[{index}]; return {};", unpack(dtype)));
+                let value = keep(format!("let w = {x}[{index}]; return {};", unpack(dtype, word)));
                 format!("{head} {{ {lets}{value} }}")
             }
             How::Same => {
@@ -220,7 +228,7 @@ impl View {
                 format!("{head} {{ {} }}\nfn {read}_element(e: u32{y}) -> u32 {{ {lets}{value} }}", each_element(call))
             }
         };
-        Reader { block: how.block(dtype), definition, loads: how.loads() }
+        Reader { block: how.block(dtype, word), definition, loads: how.loads() }
     }
 }
 
@@ -282,29 +290,32 @@ impl Scan {
 pub(super) const COMPONENTS: [&str; LANES] = ["x", "y", "z", "w"];
 
 /// The type of four elements of a buffer.
-pub(super) fn block(dtype: DType) -> &'static str {
-    match dtype.bytes() {
-        1 => "u32",
-        2 => "vec2<u32>",
-        _ => "vec4<u32>",
+pub(super) fn block(dtype: DType, word: Word) -> &'static str {
+    match (dtype.bytes(), word) {
+        (1, _) => "u32",
+        (2, _) => "vec2<u32>",
+        (_, Word::Bits32) => "vec4<u32>",
+        (_, Word::Bits64) => "vec2<u64>",
     }
 }
 
 /// The bits of the four elements in the block `w`.
-pub(super) fn unpack(dtype: DType) -> &'static str {
-    match dtype.bytes() {
-        1 => "vec4<u32>(w & 0xffu, (w >> 8u) & 0xffu, (w >> 16u) & 0xffu, w >> 24u)",
-        2 => "vec4<u32>(w.x & 0xffffu, w.x >> 16u, w.y & 0xffffu, w.y >> 16u)",
-        _ => "w",
+pub(super) fn unpack(dtype: DType, word: Word) -> &'static str {
+    match (dtype.bytes(), word) {
+        (1, _) => "vec4<u32>(w & 0xffu, (w >> 8u) & 0xffu, (w >> 16u) & 0xffu, w >> 24u)",
+        (2, _) => "vec4<u32>(w.x & 0xffffu, w.x >> 16u, w.y & 0xffffu, w.y >> 16u)",
+        (_, Word::Bits32) => "w",
+        (_, Word::Bits64) => "vec4<u32>(u32(w.x), u32(w.x >> 32u), u32(w.y), u32(w.y >> 32u))",
     }
 }
 
 /// `fn pack(y: vec4<u32>) -> block { … }`: four elements given by their bits as a block of the output.
-pub(super) fn pack(dtype: DType) -> String {
-    let value = match dtype.bytes() {
-        1 => "y.x | (y.y << 8u) | (y.z << 16u) | (y.w << 24u)",
-        2 => "vec2<u32>(y.x | (y.y << 16u), y.z | (y.w << 16u))",
-        _ => "y",
+pub(super) fn pack(dtype: DType, word: Word) -> String {
+    let value = match (dtype.bytes(), word) {
+        (1, _) => "y.x | (y.y << 8u) | (y.z << 16u) | (y.w << 24u)",
+        (2, _) => "vec2<u32>(y.x | (y.y << 16u), y.z | (y.w << 16u))",
+        (_, Word::Bits32) => "y",
+        (_, Word::Bits64) => "vec2<u64>(u64(y.x) | (u64(y.y) << 32u), u64(y.z) | (u64(y.w) << 32u))",
     };
     format!("fn pack(y: vec4<u32>) -> block {{ return {value}; }}")
 }
@@ -349,17 +360,25 @@ pub(super) fn check_variant(family: &'static str, candidates: &[Candidate], name
     }
 }
 
+/// Whether an output is so large that the invocations of a software adapter take several blocks.
+pub(super) fn is_long(elements: usize, profile: &Profile) -> bool {
+    profile.kind == AdapterKind::Cpu && elements as u64 >= LANES as u64 * MOST_BLOCKS as u64 * 8 * WORKGROUP
+}
+
+/// Blocks of an invocation, the most.
+const MOST_BLOCKS: usize = 8;
+
 /// Blocks that an invocation of the shaders that write block by block writes.
 ///
 /// A software adapter takes as long to begin eight invocations as to load and store a block in each, and compiles for some
 /// milliseconds a load.
-fn unroll(blocks: u64, loads: usize, profile: &Profile) -> usize {
-    const MOST: usize = 8;
+fn unroll(elements: usize, loads: usize, profile: &Profile) -> usize {
     const LOADS: usize = 32;
-    match profile.kind {
-        AdapterKind::Cpu if blocks >= 8 * MOST as u64 * WORKGROUP => (LOADS / loads.max(1)).clamp(1, MOST),
+    if is_long(elements, profile) {
+        (LOADS / loads.max(1)).clamp(1, MOST_BLOCKS)
+    } else {
         // Coalesced, and as many invocations as there can be; or too few to go round on a software adapter.
-        _ => 1,
+        1
     }
 }
 
@@ -374,7 +393,7 @@ pub(super) fn launch(
     profile: &Profile,
 ) -> Result<Launch> {
     let blocks = elements.div_ceil(LANES) as u64;
-    let unroll = unroll(blocks, loads, profile);
+    let unroll = unroll(elements, loads, profile);
     let source = source.value("WORDS", words.vectors()).value("UNROLL", unroll).source()?;
     let mut params = vec![blocks as u32, elements.saturating_sub(1) as u32, 0, 0];
     params.extend(words.padded());

@@ -225,6 +225,10 @@ pub(crate) fn translates(source: &Source) {
     if cooperative {
         capabilities |= naga::valid::Capabilities::SHADER_FLOAT16 | naga::valid::Capabilities::COOPERATIVE_MATRIX;
     }
+    // Chosen only where the device has it.
+    if source.wgsl.contains("u64") {
+        capabilities |= naga::valid::Capabilities::SHADER_INT64;
+    }
     let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities);
     if source.wgsl.contains("subgroup") {
         validator = naga::valid::Validator::new(

@@ -7,7 +7,7 @@ use transposed::Transposed;
 
 use super::{
     AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
-    strided::{self, View, Words},
+    strided::{self, View, Word, Words},
 };
 use crate::{DType, Error, Layout, Result, Shape};
 
@@ -262,17 +262,17 @@ impl Assembly<'_> {
         let before = if group == 0 {
             format!("return vec4<u32>({});", words.add(self.fill))
         } else {
-            format!("let w = out[i]; return {};", strided::unpack(self.dtype))
+            format!("let w = out[i]; return {};", strided::unpack(self.dtype, Word::Bits32))
         };
         let mut source = Specialization::new("copy", include_str!("../../../shaders/copy.wgsl"))
-            .ty("block", strided::block(self.dtype))
-            .function("pack", strided::pack(self.dtype))
+            .ty("block", strided::block(self.dtype, Word::Bits32))
+            .function("pack", strided::pack(self.dtype, Word::Bits32))
             .function("before", format!("fn before(i: u32) -> vec4<u32> {{ {before} }}"));
         let mut value = "before(i)".to_string();
         let (mut bindings, mut moved, mut loads) = (Vec::with_capacity(parts.len() + 1), 0, 0);
         for (n, part) in parts.iter().enumerate() {
             let view = View::part(&self.shape, part.layout, &part.start);
-            let reader = view.reader(&format!("read{n}"), &format!("x{n}"), self.dtype, &mut words);
+            let reader = view.reader(&format!("read{n}"), &format!("x{n}"), self.dtype, Word::Bits32, &mut words);
             loads += reader.loads;
             value = if view.is_whole() { format!("read{n}(i)") } else { format!("read{n}(i, {value})") };
             source = source

@@ -5,7 +5,7 @@ use crate::{
     DType, Result,
     kernel::{
         Binding, Kernel, Launch, Operand, Profile, Specialization, fold_grid,
-        strided::{self, Axis, LANES, Scan, View, Words},
+        strided::{self, Axis, LANES, Scan, View, Word, Words},
     },
 };
 
@@ -120,11 +120,11 @@ impl Transposed {
         let mut words = Words::default();
         let source = Specialization::new("copy_square", include_str!("../../../shaders/copy_square.wgsl"))
             .value("WORKGROUP", WORKGROUP)
-            .ty("block", strided::block(self.dtype))
-            .function("pack", strided::pack(self.dtype))
+            .ty("block", strided::block(self.dtype, Word::Bits32))
+            .function("pack", strided::pack(self.dtype, Word::Bits32))
             .function(
                 "unpack",
-                format!("fn unpack(w: block) -> vec4<u32> {{ return {}; }}", strided::unpack(self.dtype)),
+                format!("fn unpack(w: block) -> vec4<u32> {{ return {}; }}", strided::unpack(self.dtype, Word::Bits32)),
             )
             .function("read_base", base("read_base", &read_axes, self.offset / lanes, &mut words))
             .function("write_base", base("write_base", &write_axes, 0, &mut words));
