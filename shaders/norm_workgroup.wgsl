@@ -53,25 +53,32 @@ struct Params {
 }
 
 alias elem = f32; // @slot elem: f32 | vec4<f32>
+// As it lies in memory. Two narrow elements share a word; single ones are never written.
+alias x_word = elem; // @slot x_word: elem | u32 | vec2<u32>
+alias residual_word = elem; // @slot residual_word: likewise
+alias weight_word = elem; // @slot weight_word: likewise
+alias bias_word = elem; // @slot bias_word: likewise
+alias y_word = elem; // @slot y_word: elem | vec2<u32>
+alias sum_word = elem; // @slot sum_word: likewise
 
 @group(0) @binding(0) var<uniform> p: Params;
 // @region X
-@group(0) @binding(1) var<storage, read> x: array<elem>; // (rows, width) strided
+@group(0) @binding(1) var<storage, read> x: array<x_word>; // (rows, width) strided
 // @end
 // @region RESIDUAL
-@group(0) @binding(2) var<storage, read> residual: array<elem>; // (rows, width) strided
+@group(0) @binding(2) var<storage, read> residual: array<residual_word>; // (rows, width) strided
 // @end
 // @region WEIGHT
-@group(0) @binding(3) var<storage, read> weight: array<elem>; // (width) strided
+@group(0) @binding(3) var<storage, read> weight: array<weight_word>; // (width) strided
 // @end
 // @region BIAS
-@group(0) @binding(4) var<storage, read> bias: array<elem>; // (width) strided
+@group(0) @binding(4) var<storage, read> bias: array<bias_word>; // (width) strided
 // @end
 // @region Y
-@group(0) @binding(5) var<storage, read_write> y: array<elem>; // (rows, width)
+@group(0) @binding(5) var<storage, read_write> y: array<y_word>; // (rows, width)
 // @end
 // @region SUM
-@group(0) @binding(6) var<storage, read_write> sum: array<elem>; // (rows, width)
+@group(0) @binding(6) var<storage, read_write> sum: array<sum_word>; // (rows, width)
 // @end
 // @region MEAN
 @group(0) @binding(7) var<storage, read_write> mean: array<f32>; // (rows)
@@ -80,7 +87,7 @@ alias elem = f32; // @slot elem: f32 | vec4<f32>
 @group(0) @binding(8) var<storage, read_write> rstd: array<f32>; // (rows)
 // @end
 
-// @slot read_x: from y where they share a buffer
+// @slot read_x: as f32; from y where they share a buffer
 fn read_x(i: u32) -> elem { return x[i]; }
 // @slot read_residual: likewise, or 0 without one
 fn read_residual(i: u32) -> elem { return residual[i]; }
@@ -88,6 +95,14 @@ fn read_residual(i: u32) -> elem { return residual[i]; }
 fn read_weight(i: u32) -> elem { return weight[i]; }
 // @slot read_bias: 0 without one
 fn read_bias(i: u32) -> elem { return bias[i]; }
+// @region Y
+// @slot write_y: rounded once if y is narrow
+fn write_y(i: u32, v: elem) { y[i] = v; }
+// @end
+// @region SUM
+// @slot write_sum: likewise
+fn write_sum(i: u32, v: elem) { sum[i] = v; }
+// @end
 // @slot total: the elements of an elem added up
 fn total(v: elem) -> f32 { return v; }
 
@@ -129,7 +144,7 @@ fn load_bias(j: u32) -> elem {
 
 fn store_sum(i: u32, s: elem) {
   // @region SUM
-  sum[i] = s;
+  write_sum(i, s);
   // @end
 }
 
@@ -142,6 +157,26 @@ fn store_statistics(row: u32, average: f32, inverse: f32) {
   // @end
 }
 // [end]
+
+// @region NARROW
+// [block narrow: f32 to the bits of narrower floats]
+// The bits of the nearest f16, halves to even: drivers may truncate in pack2x16float.
+fn f16_bits(x: f32) -> u32 {
+  let bits = bitcast<u32>(x);
+  let a = bits & 0x7fffffffu;
+  let subnormal = bitcast<u32>(abs(x) + 0.5) - 0x3f000000u;
+  let normal = (a - 0x38000000u + 0xfffu + ((a >> 13u) & 1u)) >> 13u;
+  let large = select(0x7c00u, 0x7e00u, a > 0x7f800000u);
+  return ((bits >> 16u) & 0x8000u) | select(select(normal, subnormal, a < 0x38800000u), large, a >= 0x47800000u);
+}
+
+// The bits of the nearest bf16, halves to even.
+fn bf16_bits(x: f32) -> u32 {
+  let bits = bitcast<u32>(x);
+  return select((bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u, (bits >> 16u) | 0x40u, (bits & 0x7fffffffu) > 0x7f800000u);
+}
+// [end]
+// @end
 
 const LANES: u32 = 64u; // @slot LANES: invocations of a row, a power of two
 const ROWS: u32 = 4u; // @slot ROWS: rows of a workgroup
@@ -222,12 +257,12 @@ fn main(
 
   // @unroll k CHUNKS
   store_sum(out + lane + /*k*/0u * LANES, s_k0);
-  y[out + lane + /*k*/0u * LANES] =
-    (d_k0 - rest) * inverse * load_weight(lane + /*k*/0u * LANES) + load_bias(lane + /*k*/0u * LANES);
+  let y_k0 = (d_k0 - rest) * inverse * load_weight(lane + /*k*/0u * LANES) + load_bias(lane + /*k*/0u * LANES);
+  write_y(out + lane + /*k*/0u * LANES, y_k0);
   // @end
   for (var i = CHUNKS * LANES + lane; i < p.elems; i += LANES) {
     let s = load(at, i);
     store_sum(out + i, s);
-    y[out + i] = (s - about - rest) * inverse * load_weight(i) + load_bias(i);
+    write_y(out + i, (s - about - rest) * inverse * load_weight(i) + load_bias(i));
   }
 }

@@ -47,17 +47,24 @@ struct Params {
 alias elem = f32; // @slot elem: f32 | vec4<f32>
 alias stat = f32; // @slot stat: f32 | vec4<f32>
 alias bits = u32; // @slot bits: u32 | vec4<u32>
+// As it lies in memory. Two narrow elements share a word; single ones are never written.
+alias x_word = elem; // @slot x_word: elem | u32 | vec2<u32>
+alias y_word = elem; // @slot y_word: elem | vec2<u32>
 
 @group(0) @binding(0) var<uniform> p: Params;
 // @region X
-@group(0) @binding(1) var<storage, read> x: array<elem>; // (lines, elems) strided
+@group(0) @binding(1) var<storage, read> x: array<x_word>; // (lines, elems) strided
 // @end
 // @region Y
-@group(0) @binding(2) var<storage, read_write> y: array<elem>; // (lines, elems) strided, dense as a whole
+@group(0) @binding(2) var<storage, read_write> y: array<y_word>; // (lines, elems) strided, dense as a whole
 // @end
 
-// @slot read_x: from y where they share a buffer
+// @slot read_x: as f32; from y where they share a buffer
 fn read_x(i: u32) -> elem { return x[i]; }
+// @region Y
+// @slot write_y: rounded once if y is narrow
+fn write_y(i: u32, v: elem) { y[i] = v; }
+// @end
 // @slot total: of the elements of an elem along the line
 fn total(v: elem) -> stat { return v; }
 // @slot largest: likewise
@@ -96,6 +103,26 @@ fn result(v: elem, w: elem, most: stat, sum: stat) -> elem {
 }
 // [end]
 
+// @region NARROW
+// [block narrow: f32 to the bits of narrower floats]
+// The bits of the nearest f16, halves to even: drivers may truncate in pack2x16float.
+fn f16_bits(x: f32) -> u32 {
+  let bits = bitcast<u32>(x);
+  let a = bits & 0x7fffffffu;
+  let subnormal = bitcast<u32>(abs(x) + 0.5) - 0x3f000000u;
+  let normal = (a - 0x38000000u + 0xfffu + ((a >> 13u) & 1u)) >> 13u;
+  let large = select(0x7c00u, 0x7e00u, a > 0x7f800000u);
+  return ((bits >> 16u) & 0x8000u) | select(select(normal, subnormal, a < 0x38800000u), large, a >= 0x47800000u);
+}
+
+// The bits of the nearest bf16, halves to even.
+fn bf16_bits(x: f32) -> u32 {
+  let bits = bitcast<u32>(x);
+  return select((bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u, (bits >> 16u) | 0x40u, (bits & 0x7fffffffu) > 0x7f800000u);
+}
+// [end]
+// @end
+
 const LANES: u32 = 8u; // @slot LANES: the subgroup size
 const CHUNKS: u32 = 4u; // @slot CHUNKS: elems of a line that a lane keeps in registers; the line has at least LANES * CHUNKS
 
@@ -133,11 +160,11 @@ fn main(
     let sum = subgroupAdd(total(sums));
 
     // @unroll k CHUNKS
-    y[at.y + (lane + /*k*/0u * LANES) * p.y_axis] = result(v_k0, w_k0, m, sum);
+    write_y(at.y + (lane + /*k*/0u * LANES) * p.y_axis, result(v_k0, w_k0, m, sum));
     // @end
     for (var i = CHUNKS * LANES + lane; i < p.elems; i += LANES) {
       let v = read_x(at.x + i * p.x_axis);
-      y[at.y + i * p.y_axis] = result(v, weight(v, elem(m)), m, sum);
+      write_y(at.y + i * p.y_axis, result(v, weight(v, elem(m)), m, sum));
     }
   }
 }

@@ -1,5 +1,5 @@
 //! Do the cases of `tilewise verify` notice a kernel that is wrong? Each mutation breaks the shaders of attention, or those of
-//! split rows, in one way that people get wrong, and some case has to fail for it. `cargo test --test mutations -- --nocapture`
+//! split or narrow rows, in one way that people get wrong, and some case has to fail for it. `cargo test --test mutations -- --nocapture`
 //! prints the table.
 
 mod common;
@@ -127,6 +127,21 @@ const SPLITS: &[Mutation] = &[
     split("columns taken for one", "norm", "norm_shares", &[(" + total(apart * apart) * count", "")]),
     split("a share counted in elems", "norm", "norm_shares", &[("Part(count * f32(PACK),", "Part(count,")]),
     split("the sum not kept", "norm", "norm_shares", &[("store_sum(i, s);", "store_sum(i, elem());")]),
+];
+
+/// Likewise, in the plain variant, where rows are read and written in f16 or bf16.
+const fn row(name: &'static str, family: &'static str, edits: &'static [(&'static str, &'static str)]) -> Mutation {
+    Mutation { name, family, shader: family, variant: "plain", edits }
+}
+
+/// What goes wrong in narrow rows.
+const NARROW_ROWS: &[Mutation] = &[
+    row("halves of a word swapped", "norm", &[("(16u * (i & 1u))", "(16u * (~i & 1u))")]),
+    row("halves of a word swapped", "softmax", &[("(16u * (i & 1u))", "(16u * (~i & 1u))")]),
+    row("f16 truncated", "norm", &[("+ 0xfffu + ((a >> 13u) & 1u)", "")]),
+    row("bf16 truncated", "softmax", &[("+ 0x7fffu + ((bits >> 16u) & 1u)", "")]),
+    row("every fourth element lost", "norm", &[("| (bf16_bits(v.w) << 16u)", "")]),
+    row("every fourth element lost", "softmax", &[("| (f16_bits(v.w) << 16u)", "")]),
 ];
 
 /// What stands in the block that all variants share is broken in one of them.
@@ -337,10 +352,11 @@ fn every_mutation_on_cooperative_matrices_is_noticed() {
 }
 
 #[test]
-fn every_mutation_of_a_split_row_is_noticed() {
+fn every_mutation_of_a_row_is_noticed() {
     for family in ["norm", "softmax"] {
         let cases = Cases::new(family);
-        every_one_is_noticed(&cases, SPLITS.iter().filter(|mutation| mutation.family == family));
+        let of_rows = SPLITS.iter().chain(NARROW_ROWS);
+        every_one_is_noticed(&cases, of_rows.filter(|mutation| mutation.family == family));
     }
 }
 

@@ -12,7 +12,7 @@ use rows::{Draw, Lie, View, after_copy, profiles, run_all};
 use tilewise::{
     DType, Data, Graph, Layout, Shape, Tensor,
     graph::Op,
-    kernel::{Candidate, NormKind, NormProblem, Problem, Profile},
+    kernel::{Candidate, NormDTypes, NormKind, NormProblem, Operand, Problem, Profile},
     reference::compare::{Check, Expected, compare},
 };
 
@@ -60,28 +60,43 @@ impl Case {
         self
     }
 
+    /// Operands and results in these dtypes.
+    fn stored(mut self, dtypes: NormDTypes) -> Self {
+        self.x = self.x.stored(dtypes.x);
+        self.residual = self.residual.map(|view| view.stored(dtypes.residual));
+        self.weight = self.weight.map(|view| view.stored(dtypes.weight));
+        self.bias = self.bias.map(|view| view.stored(dtypes.bias));
+        self.problem.dtypes = dtypes;
+        self
+    }
+
     fn inputs(&self) -> Vec<&Tensor> {
         let options = [&self.residual, &self.weight, &self.bias].into_iter().flatten();
         [&self.x].into_iter().chain(options).map(|view| &view.buffer).collect()
     }
 
     fn outputs(&self) -> Vec<(DType, Shape)> {
-        let NormProblem { ref x, axes, sum, mean, rstd, .. } = self.problem;
+        let NormProblem { ref x, axes, sum, mean, rstd, dtypes, .. } = self.problem;
         let leading: Shape = x.shape[..x.shape.rank() - axes].into();
-        let all = [(true, x.shape.clone()), (sum, x.shape.clone()), (mean, leading.clone()), (rstd, leading)];
-        all.into_iter().filter(|(wanted, _)| *wanted).map(|(_, shape)| (DType::F32, shape)).collect()
+        let all = [
+            (true, dtypes.y, x.shape.clone()),
+            (sum, dtypes.sum, x.shape.clone()),
+            (mean, DType::F32, leading.clone()),
+            (rstd, DType::F32, leading),
+        ];
+        all.into_iter().filter(|(wanted, ..)| *wanted).map(|(_, dtype, shape)| (dtype, shape)).collect()
     }
 
     /// The same as a graph.
     fn expected(&self, check: Check) -> Expected {
-        let NormProblem { kind, axes, epsilon, sum, mean, rstd, .. } = self.problem;
+        let NormProblem { kind, axes, epsilon, sum, mean, rstd, dtypes, .. } = self.problem;
         let mut g = Graph::new();
         let mut inputs = BTreeMap::new();
         let mut input = |g: &mut Graph, name: &str, view: &View| {
             let tensor = view.read();
-            let value = g.input(name, DType::F32, tensor.shape()).expect("an input");
+            let value = g.input(name, tensor.dtype(), tensor.shape()).expect("an input");
             inputs.insert(name.to_string(), tensor);
-            value
+            g.cast(value, DType::F32).expect("a conversion")
         };
         let x = input(&mut g, "x", &self.x);
         let residual = self.residual.as_ref().map(|view| input(&mut g, "residual", view));
@@ -91,6 +106,7 @@ impl Case {
             Some(residual) => g.add(x, residual).expect("equal shapes"),
             None => g.reshape(x, &self.problem.x.shape).expect("its own shape"),
         };
+        let rounded = g.cast(s, dtypes.sum).expect("a conversion");
         let operands: Vec<_> = [Some(s), weight].into_iter().flatten().collect();
         let (y, averages, inverses) = match kind {
             NormKind::Layer => {
@@ -105,9 +121,10 @@ impl Case {
                 (bias.map_or(results[0], |bias| g.add(results[0], bias).expect("it broadcasts")), None, results[1])
             }
         };
+        let y = g.cast(y, dtypes.y).expect("a conversion");
         g.output("y", y).expect("an output");
         if sum {
-            g.output("sum", s).expect("an output");
+            g.output("sum", rounded).expect("an output");
         }
         if let Some(averages) = averages.filter(|_| mean) {
             g.output("mean", averages).expect("an output");
@@ -327,6 +344,125 @@ fn empty() {
     }
 }
 
+const F32: DType = DType::F32;
+const F16: DType = DType::F16;
+const BF16: DType = DType::BF16;
+
+/// Of x, residual, weight, bias, sum and y.
+const STORED: [[DType; 6]; 7] = [
+    [F16; 6],
+    [BF16; 6],
+    [F16, F16, F32, F32, F32, F16],
+    [F32, BF16, F16, F32, F16, BF16],
+    [BF16, F32, BF16, F16, F32, F32],
+    [F32, F32, F32, F32, F32, F16],
+    [F16, BF16, F32, BF16, BF16, F32],
+];
+
+fn dtypes([x, residual, weight, bias, sum, y]: [DType; 6]) -> NormDTypes {
+    NormDTypes { x, residual, weight, bias, sum, y }
+}
+
+#[test]
+fn narrow_operands_are_exact_in_any_mixture() {
+    let mut draw = Draw::new(21);
+    for (n, stored) in STORED.into_iter().enumerate() {
+        // Words of one row, and words that rows share.
+        for width in [64, 62].into_iter().take(if n < 2 { 2 } else { 1 }) {
+            let x = balanced(&mut draw, 5, width);
+            let weight = integers(&mut draw, &[width], if n % 2 == 0 { Lie::Dense } else { Lie::Rows });
+            let bias = integers(&mut draw, &[width], Lie::Dense);
+            let zeros = View::new(&[5, width], Lie::Dense, |n| vec![0.0f32; n].into());
+            Case::new(NormKind::Layer, 1, 0.0, x)
+                .residual(zeros)
+                .weight(weight)
+                .bias(bias)
+                .all_outputs()
+                .stored(dtypes(stored))
+                .check(Check::Exact);
+        }
+    }
+}
+
+#[test]
+fn narrow_operands_may_lie_in_any_way() {
+    let mut draw = Draw::new(22);
+    for (n, stored) in STORED.into_iter().enumerate() {
+        let shapes = [(5, 36), (2, 259), (3, 264), (130, 64), (3, 13), (2, 6)];
+        for (m, (rows, width)) in shapes.into_iter().enumerate().skip(n % 3).step_by(3) {
+            let lie = |i: usize| Lie::ALL[(n + m + i) % 6];
+            let mut case = Case::new(KINDS[(n + m) % 2], 1, 1e-5, floats(&mut draw, &[rows, width], lie(0)));
+            if m != 4 {
+                case = case.residual(floats(&mut draw, &[rows, width], lie(1)));
+            }
+            case = case.weight(floats(&mut draw, &[width], lie(2))).bias(floats(&mut draw, &[width], lie(3)));
+            let dtypes = dtypes(stored);
+            (case.problem.sum, case.problem.rstd) = (m % 4 != 1, n % 2 == 0);
+            let roughest = if [dtypes.sum, dtypes.y].contains(&BF16) { BF16 } else { F16 };
+            case.stored(dtypes).check(Check::one_apart(roughest));
+        }
+    }
+}
+
+/// Only rows that share words cost another pass, for the outputs that are narrow.
+#[test]
+fn a_launch_of_its_own_rounds_where_rows_share_words() {
+    let launches = |width: usize, stored: [DType; 6], sum: bool| {
+        let mut problem = NormProblem::new(NormKind::Rms, 1, 1e-5, Layout::contiguous([4, width]));
+        (problem.dtypes, problem.sum) = (dtypes(stored), sum);
+        problem.residual = sum.then(|| Layout::contiguous([4, width]));
+        let kernel = problem.kernel("plain", &Profile::portable()).expect("it takes all");
+        let labels: Vec<String> = kernel.launches.iter().map(|launch| launch.label.clone()).collect();
+        (labels.join(", "), kernel.scratch)
+    };
+    assert_eq!(launches(64, [F16; 6], true), ("plain".into(), vec![]));
+    assert_eq!(launches(63, [F16, F16, F16, F16, F32, F32], true), ("plain".into(), vec![]));
+    assert_eq!(launches(63, [F16; 6], false), ("plain, round to f16".into(), vec![1008]));
+    assert_eq!(
+        launches(63, [F16, F16, F16, F16, BF16, F16], true),
+        ("plain, round to f16, round to bf16".into(), vec![1008; 2])
+    );
+}
+
+#[test]
+fn narrow_results_go_in_place_of_operands_as_wide() {
+    let of = |width: usize, x: DType, y: DType| {
+        let mut problem = NormProblem::new(NormKind::Layer, 1, 1e-5, Layout::contiguous([9, width]));
+        (problem.dtypes.x, problem.dtypes.sum, problem.dtypes.y) = (x, x, y);
+        problem
+    };
+    for (width, x, y, fits) in [
+        (96, F16, F16, true),
+        (96, BF16, F16, true),
+        (96, F32, F16, false),
+        (96, F16, F32, false),
+        (95, F16, F16, false),
+        (95, F32, F32, true),
+    ] {
+        assert_eq!(of(width, x, y).allows_in_place(0), fits, "{width} {x} {y}");
+    }
+    let mut draw = Draw::new(23);
+    for (x, y) in [(F16, F16), (BF16, F16)] {
+        let case = Case::new(NormKind::Layer, 1, 1e-5, floats(&mut draw, &[9, 96], Lie::Dense));
+        let case = case.stored(of(96, x, y).dtypes);
+        let mut shared = case.problem.clone();
+        shared.set_in_place(0);
+        for profile in profiles(gpu()) {
+            for candidate in shared.candidates(&profile).into_iter().filter(Candidate::is_usable) {
+                let run = |problem: &NormProblem, copies: bool| {
+                    let kernel = problem.kernel(candidate.variant, &profile).expect("usable");
+                    assert!(kernel.launches.iter().all(|launch| {
+                        launch.bindings.iter().all(|binding| !copies || binding.operand != Operand::Input(0))
+                    }));
+                    let kernel = if copies { after_copy(kernel, 0, 9 * 96 / 2) } else { kernel };
+                    gpu().run_kernel(&kernel, &case.inputs(), &case.outputs()).expect("it runs")
+                };
+                assert_eq!(run(&case.problem, false), run(&shared, true), "{} {x} {y}", candidate.variant);
+            }
+        }
+    }
+}
+
 #[test]
 fn in_place_gives_the_same_bits() {
     let mut draw = Draw::new(11);
@@ -375,8 +511,9 @@ fn what_cannot_be_is_refused() {
     );
     assert_eq!(
         message(&|p| p.in_place = Some(1)),
-        "norm: y can't share the buffer of input 1: it has to be x or residual, and dense"
+        "norm: y can't share the buffer of input 1: it has to be x or residual, dense, and stored in the width of y"
     );
+    assert_eq!(message(&|p| p.dtypes.y = DType::I32), "norm: `y` is i32, expected f32, f16 or bf16");
 
     let problem = NormProblem::new(NormKind::Rms, 1, 1e-5, x);
     let message = |variant: &str, profile: &Profile| problem.kernel(variant, profile).expect_err("refused").to_string();

@@ -8,22 +8,34 @@ use common::gpu;
 use proptest::prelude::*;
 use rows::{Draw, Lie, View, after_copy, profiles, run_all};
 use tilewise::{
-    DType, Data, Layout, Shape, Tensor,
+    DType, Data, Graph, Layout, Shape, Tensor,
     graph::Op,
-    kernel::{Candidate, Problem, Profile, SoftmaxProblem},
+    kernel::{Candidate, Problem, Profile, SoftmaxDTypes, SoftmaxProblem},
     reference::compare::{Check, Expected},
 };
 
 /// Compares both functions of a view along an axis with the reference.
 fn check(x: &View, axis: usize, scale: f32, check: Check) {
+    check_to(DType::F32, x, axis, scale, check);
+}
+
+/// Likewise, with the result in a dtype.
+fn check_to(y: DType, x: &View, axis: usize, scale: f32, check: Check) {
     for log in [false, true] {
-        let problem = SoftmaxProblem { log, scale, ..SoftmaxProblem::new(axis, x.layout.clone()) };
+        let dtypes = SoftmaxDTypes { x: x.buffer.dtype(), y };
+        let problem = SoftmaxProblem { log, scale, dtypes, ..SoftmaxProblem::new(axis, x.layout.clone()) };
         let op = if log { Op::LogSoftmax { axis } } else { Op::Softmax { axis } };
         let scaled = x.read();
-        let data = scaled.as_f32().expect("f32").iter().map(|&x| scale * x).collect::<Vec<_>>();
+        let data = scaled.to_f64().iter().map(|&x| scale * x as f32).collect::<Vec<_>>();
         let scaled = Tensor::new(scaled.shape(), data).expect("as many");
-        let expected = Expected::of_op(&op, &[&scaled], check).expect("the reference takes it");
-        let output = (DType::F32, x.layout.shape.clone());
+        let mut g = Graph::new();
+        let value = g.input("x", DType::F32, scaled.shape()).expect("an input");
+        let result = g.push(op, &[value]).expect("one operand")[0];
+        let result = g.cast(result, y).expect("a conversion");
+        g.output("y", result).expect("an output");
+        let inputs = [("x".to_string(), scaled)].into();
+        let expected = Expected::of_graph(&g, &inputs, check).expect("the reference takes it");
+        let output = (y, x.layout.shape.clone());
         run_all(gpu(), &problem, &[&x.buffer], &[output], |name, outputs| match expected.compare(outputs) {
             Ok(close) => eprintln!("{name}: {}", close[0]),
             Err(wrong) => panic!("{name}: {wrong}\n{problem:?}"),
@@ -212,6 +224,70 @@ fn empty() {
     }
 }
 
+/// From, and to.
+const STORED: [[DType; 2]; 6] = [
+    [DType::F16, DType::F16],
+    [DType::BF16, DType::BF16],
+    [DType::F16, DType::F32],
+    [DType::F32, DType::F16],
+    [DType::BF16, DType::F16],
+    [DType::F32, DType::BF16],
+];
+
+#[test]
+fn narrow_operands_along_every_axis() {
+    let mut draw = Draw::new(11);
+    for (n, [from, to]) in STORED.into_iter().enumerate() {
+        // Vectors along lines, vectors across them, and words that lines share: each dtype meets each of the three.
+        let shapes = [([9, 96], 1), ([40, 24], 0), ([7, 33], 1), ([3, 300], 1), ([300, 8], 0), ([33, 7], 0)];
+        for (m, (shape, axis)) in shapes.into_iter().enumerate().skip(n % 2 * 3).take(3) {
+            let lie = if n < 2 { Lie::Dense } else { Lie::ALL[(n + m) % 6] };
+            let x = View::new(&shape, lie, |n| {
+                let element = |draw: &mut Draw| if draw.below(7) == 0 { f32::NEG_INFINITY } else { 4.0 * draw.float() };
+                Data::F32((0..n).map(|_| element(&mut draw)).collect())
+            });
+            let check = if to == DType::F32 { Check::measured() } else { Check::one_apart(to) };
+            check_to(to, &x.stored(from), axis, 1.0, check);
+        }
+    }
+}
+
+#[test]
+fn a_launch_of_its_own_rounds_where_lines_share_words() {
+    let launches = |shape: [usize; 2], [x, y]: [DType; 2]| {
+        let dtypes = SoftmaxDTypes { x, y };
+        let problem = SoftmaxProblem { dtypes, ..SoftmaxProblem::new(1, Layout::contiguous(shape)) };
+        let kernel = problem.kernel("plain", &Profile::portable()).expect("it takes all");
+        assert_eq!(problem.allows_in_place(0), kernel.scratch.is_empty() && x.bytes() == y.bytes());
+        kernel.launches.iter().map(|launch| launch.label.clone()).collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(launches([4, 64], [DType::F16; 2]), "plain");
+    assert_eq!(launches([4, 63], [DType::F16, DType::F32]), "plain");
+    assert_eq!(launches([4, 63], [DType::F16, DType::BF16]), "plain, round to bf16");
+}
+
+#[test]
+fn narrow_in_place_gives_the_same_bits() {
+    let mut draw = Draw::new(12);
+    for (shape, axis) in [([9, 96], 1), ([40, 24], 0)] {
+        let elements = shape[0] * shape[1];
+        let x = View::new(&shape, Lie::Dense, |n| Data::F32(draw.floats(n))).stored(DType::F16);
+        let dtypes = SoftmaxDTypes { x: DType::F16, y: DType::BF16 };
+        let apart = SoftmaxProblem { dtypes, ..SoftmaxProblem::new(axis, Layout::contiguous(shape)) };
+        let shared = SoftmaxProblem { in_place: true, ..apart.clone() };
+        for profile in profiles(gpu()) {
+            for candidate in shared.candidates(&profile).into_iter().filter(Candidate::is_usable) {
+                let run = |problem: &SoftmaxProblem| {
+                    let kernel = problem.kernel(candidate.variant, &profile).expect("usable");
+                    let kernel = if problem.in_place { after_copy(kernel, 0, elements / 2) } else { kernel };
+                    gpu().run_kernel(&kernel, &[&x.buffer], &[(DType::BF16, shape.into())]).expect("it runs")
+                };
+                assert_eq!(run(&apart), run(&shared), "{}", candidate.variant);
+            }
+        }
+    }
+}
+
 #[test]
 fn in_place_gives_the_same_bits() {
     let mut draw = Draw::new(10);
@@ -245,7 +321,11 @@ fn what_cannot_be_is_refused() {
     };
     assert_eq!(message(&|p| p.axis = 2), "softmax: axis 2 is out of range for [8, 4] (rank 2)");
     assert_eq!(message(&|p| p.scale = f32::NAN), "softmax: the scale is NaN, expected a finite number");
-    assert_eq!(message(&|p| p.in_place = true), "softmax: y can't share the buffer of x, which is not dense");
+    assert_eq!(message(&|p| p.dtypes.x = DType::I32), "softmax: `x` is i32, expected f32, f16 or bf16");
+    assert_eq!(
+        message(&|p| p.in_place = true),
+        "softmax: y can't share the buffer of x, which is not dense, or stored in another width than y"
+    );
 }
 
 proptest! {

@@ -3,10 +3,11 @@
 use super::{
     Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
     axes::Axis,
+    narrow::{Elems, Store, check_floats, narrow_ones},
     rows::{Deal, PACKED_TOTAL, Pack, Rows, SPLIT, Split, rounds_in_blocks},
     strided::touched,
 };
-use crate::{Error, Layout, Result, Shape};
+use crate::{DType, Error, Layout, Result, Shape};
 
 /// What a [`NormProblem`] takes off and divides by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,7 +18,7 @@ pub enum NormKind {
     Rms,
 }
 
-/// Layer norm or RMS norm over the trailing axes of f32 tensors.
+/// Layer norm or RMS norm over the trailing axes, of operands in f32, f16 or bf16 each.
 ///
 /// ```text
 /// s = x + residual                                 R rows (leading axes) of W elements (trailing axes)
@@ -26,8 +27,9 @@ pub enum NormKind {
 /// ```
 ///
 /// - Inputs, in order: `x`, \[`residual`\], \[`weight`\], \[`bias`\].
-/// - Outputs, in order: `y`, \[`sum`\], \[`mean`\], \[`rstd`\]; all dense and f32. `y` and `sum` have the shape of `x`,
-///   `mean` and `rstd` that of its leading axes.
+/// - Outputs, in order: `y`, \[`sum`\], \[`mean`\], \[`rstd`\]; all dense. `y` and `sum` have the shape of `x`, `mean` and
+///   `rstd` (in f32) that of its leading axes.
+/// - All is computed in f32, and rounded once, where it is written. What is normalised is the sum as it was in f32.
 /// - Rows of no elements have mean 0 and variance 0.
 ///
 /// Every layout may have any strides. Fastest are rows whose elements lie side by side, aligned to four.
@@ -35,6 +37,8 @@ pub enum NormKind {
 pub struct NormProblem {
     /// Layer norm or RMS norm.
     pub kind: NormKind,
+    /// How the operands and results lie in memory.
+    pub dtypes: NormDTypes,
     /// How many trailing axes are normalised together.
     pub axes: usize,
     /// ε, inside the root.
@@ -57,11 +61,54 @@ pub struct NormProblem {
     pub in_place: Option<usize>,
 }
 
+/// The dtypes of a norm's float operands and results: f32, f16 or bf16 each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NormDTypes {
+    /// Of x.
+    pub x: DType,
+    /// Of the residual, if there is one.
+    pub residual: DType,
+    /// Of the weight, if there is one.
+    pub weight: DType,
+    /// Of the bias, if there is one.
+    pub bias: DType,
+    /// Of the sum, if it is an output. What is normalised is not rounded to it.
+    pub sum: DType,
+    /// Of y.
+    pub y: DType,
+}
+
+impl Default for NormDTypes {
+    /// f32 for all.
+    fn default() -> Self {
+        NormDTypes::all(DType::F32)
+    }
+}
+
+impl NormDTypes {
+    /// The same for all.
+    pub fn all(dtype: DType) -> Self {
+        NormDTypes { x: dtype, residual: dtype, weight: dtype, bias: dtype, sum: dtype, y: dtype }
+    }
+
+    /// With names.
+    fn named(self) -> [(&'static str, DType); 6] {
+        let NormDTypes { x, residual, weight, bias, sum, y } = self;
+        [("x", x), ("residual", residual), ("weight", weight), ("bias", bias), ("sum", sum), ("y", y)]
+    }
+
+    /// Of the inputs, in the order of the places that they have in a problem with all of them.
+    fn inputs(self) -> [DType; 4] {
+        [self.x, self.residual, self.weight, self.bias]
+    }
+}
+
 impl NormProblem {
-    /// `y` alone, of `x` alone; set the fields for more.
+    /// `y` alone, of `x` alone, in f32; set the fields for more.
     pub fn new(kind: NormKind, axes: usize, epsilon: f32, x: Layout) -> Self {
         NormProblem {
             kind,
+            dtypes: NormDTypes::default(),
             axes,
             epsilon,
             x,
@@ -96,6 +143,12 @@ struct Plan {
 /// Shift, count, mean and squares of a share.
 const PART_BYTES: u64 = 16;
 
+/// Where the results of a norm are written that have the shape of x.
+struct Stores {
+    y: Store,
+    sum: Option<Store>,
+}
+
 /// What a launch does of a norm.
 #[derive(Clone, Copy)]
 enum Stage {
@@ -111,6 +164,32 @@ impl NormProblem {
     const FAMILY: &str = "norm";
 
     fn plan(&self) -> Result<Plan> {
+        let plan = self.merged()?;
+        match self.in_place {
+            Some(input) if !self.fits_in_place(input, &plan) => {
+                let message = format!(
+                    "y can't share the buffer of input {input}: it has to be x or residual, dense, \
+                                       and stored in the width of y"
+                );
+                Err(Error::op(Self::FAMILY, message))
+            }
+            _ => Ok(plan),
+        }
+    }
+
+    /// Whether each elem of the input lies where the elem of y does.
+    fn fits_in_place(&self, input: usize, plan: &Plan) -> bool {
+        let (layout, dtype) = match input {
+            0 => (Some(&self.x), self.dtypes.x),
+            1 => (self.residual.as_ref(), self.dtypes.residual),
+            _ => return false,
+        };
+        let y = Elems { dtype: self.dtypes.y, packed: plan.rows.pack > 1 };
+        layout.is_some_and(Layout::is_contiguous) && dtype.bytes() == y.dtype.bytes() && y.own_words()
+    }
+
+    /// The plan, but for what is computed in place.
+    fn merged(&self) -> Result<Plan> {
         let fault = |message: String| Err(Error::op(Self::FAMILY, message));
         let shape = &self.x.shape;
         let rank = shape.rank();
@@ -135,11 +214,7 @@ impl NormProblem {
                 return Err(Error::shape(Self::FAMILY, name, &layout.shape, format!("{expected}: broadcast it first")));
             }
         }
-        if let Some(input) = self.in_place
-            && !self.allows_in_place(input)
-        {
-            return fault(format!("y can't share the buffer of input {input}: it has to be x or residual, and dense"));
-        }
+        check_floats(Self::FAMILY, self.dtypes.named())?;
         shape.checked_elements(Self::FAMILY)?;
 
         let first = rank - self.axes;
@@ -183,8 +258,16 @@ impl NormProblem {
         Ok(Plan { rows, width, leading, trailing, offsets })
     }
 
+    /// Where y and the sum go.
+    fn stores(&self, plan: &Plan, scratch: &mut Vec<u64>) -> Stores {
+        let elements = plan.rows.rows * plan.width;
+        let mut store = |output, dtype| Store::new(output, dtype, plan.rows.pack > 1, elements, scratch);
+        let y = store(0, self.dtypes.y);
+        Stores { y, sum: self.sum.then(|| store(1, self.dtypes.sum)) }
+    }
+
     /// The launch of a stage: the shader with the operands that the stage reads and writes.
-    fn launch(&self, plan: &Plan, stage: Stage, label: String, profile: &Profile) -> Result<Launch> {
+    fn launch(&self, plan: &Plan, stores: &Stores, stage: Stage, label: String, profile: &Profile) -> Result<Launch> {
         let (name, template) = match stage {
             Stage::Whole(Deal::Plain { .. }) => ("norm", include_str!("../../shaders/norm.wgsl")),
             Stage::Whole(Deal::Workgroup { .. }) => {
@@ -209,41 +292,56 @@ impl NormProblem {
             shader = shader.ty("elem", "vec4<f32>").function("total", PACKED_TOTAL);
         }
 
-        // Of the two stages the first adds x and residual, and the second does the rest.
+        // Of the two stages the first adds x and residual, and the second does the rest: from the sum, if that was not rounded.
         let (first, last) = (!matches!(stage, Stage::Apply(_)), !matches!(stage, Stage::Shares(_)));
-        let adds = first || !self.sum;
+        let adds = first || !self.sum || self.dtypes.sum.is_narrow();
         let mut bindings = Vec::new();
         let mut input = 0;
         // Where an operand is read: from its own binding, from that of y, or not at all.
-        for (region, read, given, used, absent) in [
-            ("X", "read_x", true, adds, "elem()"),
-            ("RESIDUAL", "read_residual", self.residual.is_some(), adds, "elem()"),
-            ("WEIGHT", "read_weight", self.weight.is_some(), last, "elem(1.0)"),
-            ("BIAS", "read_bias", self.bias.is_some(), last, "elem()"),
-        ] {
+        let packed = plan.rows.pack > 1;
+        for ((region, name, given, used, absent), dtype) in [
+            ("X", "x", true, adds, "elem()"),
+            ("RESIDUAL", "residual", self.residual.is_some(), adds, "elem()"),
+            ("WEIGHT", "weight", self.weight.is_some(), last, "elem(1.0)"),
+            ("BIAS", "bias", self.bias.is_some(), last, "elem()"),
+        ]
+        .into_iter()
+        .zip(self.dtypes.inputs())
+        {
+            let elems = Elems { dtype, packed };
             let shared = given && self.in_place == Some(input);
-            if given && used && !shared {
-                shader = shader.region(region, true);
-                bindings.push(Binding::read(Operand::Input(input)));
-            } else {
-                let value = if shared && used { "y[i]" } else { absent };
-                shader = shader.function(read, format!("fn {read}(i: u32) -> elem {{ return {value}; }}"));
-            }
+            let body = match (given && used, shared) {
+                (true, true) => elems.read("y"),
+                (true, false) => {
+                    shader = elems.slots(shader.region(region, true), &format!("{name}_word"));
+                    bindings.push(Binding::read(Operand::Input(input)));
+                    elems.read(name)
+                }
+                (false, _) => format!("return {absent};"),
+            };
+            shader = shader.function(&format!("read_{name}"), format!("fn read_{name}(i: u32) -> elem {{ {body} }}"));
             input += usize::from(given);
         }
-        let mut output = 0;
-        for (region, wanted, used) in [
-            ("Y", true, last || self.in_place.is_some()),
-            ("SUM", self.sum, true),
-            ("MEAN", self.mean, last),
-            ("RSTD", self.rstd, last),
-        ] {
-            if wanted && used {
+        let mut narrow = false;
+        for (name, region, store, used) in
+            [("y", "Y", Some(stores.y), last || self.in_place.is_some()), ("sum", "SUM", stores.sum, first || !adds)]
+        {
+            let Some(store) = store.filter(|_| used) else { continue };
+            let write = format!("fn write_{name}(i: u32, v: elem) {{ {} }}", store.elems.write(name));
+            shader = store.elems.slots(shader.region(region, true), &format!("{name}_word"));
+            shader = shader.function(&format!("write_{name}"), write);
+            bindings.push(Binding::write(store.operand));
+            narrow |= store.elems.dtype.is_narrow();
+        }
+        let mut output = 1 + usize::from(self.sum);
+        for (region, wanted) in [("MEAN", self.mean), ("RSTD", self.rstd)] {
+            if wanted && last {
                 shader = shader.region(region, true);
                 bindings.push(Binding::write(Operand::Output(output)));
             }
             output += usize::from(wanted);
         }
+        shader = shader.region("NARROW", narrow);
         match stage {
             Stage::Whole(_) => {}
             Stage::Shares(_) => bindings.push(Binding::write(Operand::Scratch(0))),
@@ -274,7 +372,7 @@ impl NormProblem {
             params,
             grid: if nothing { [0; 3] } else { grid },
             flops: if last { self.flops((plan.rows.rows * plan.width) as u64) } else { 0 },
-            bytes: if last { self.bytes(plan) } else { self.bytes_of_shares(plan) },
+            bytes: if last { self.bytes(plan, stores) } else { self.bytes_of_shares(plan, stores) },
         })
     }
 
@@ -285,18 +383,25 @@ impl NormProblem {
         elements * (norm + options as u64)
     }
 
-    fn bytes(&self, plan: &Plan) -> u64 {
+    /// What reading the first `count` of x, residual, weight and bias takes.
+    fn bytes_read(&self, count: usize) -> u64 {
         let inputs = [Some(&self.x), self.residual.as_ref(), self.weight.as_ref(), self.bias.as_ref()];
-        let read: u64 = inputs.into_iter().flatten().map(touched).sum();
-        let rows = plan.rows.rows as u64;
-        let per_row = plan.width as u64 * (1 + u64::from(self.sum)) + u64::from(self.mean) + u64::from(self.rstd);
-        4 * (read + rows * per_row)
+        let read = inputs.into_iter().zip(self.dtypes.inputs()).take(count);
+        read.filter_map(|(layout, dtype)| Some(touched(layout?) * dtype.bytes() as u64)).sum()
+    }
+
+    /// Of the results; those that are rounded by a launch of their own are f32 here.
+    fn bytes(&self, plan: &Plan, stores: &Stores) -> u64 {
+        let row = |store: Store| (plan.width * store.elems.dtype.bytes()) as u64;
+        let statistics = 4 * (u64::from(self.mean) + u64::from(self.rstd));
+        let of_row = row(stores.y) + stores.sum.map_or(0, row) + statistics;
+        self.bytes_read(4) + plan.rows.rows as u64 * of_row
     }
 
     /// What the first stage of the split variant reads for the sums: it all comes once more.
-    fn bytes_of_shares(&self, plan: &Plan) -> u64 {
-        let read: u64 = [Some(&self.x), self.residual.as_ref()].into_iter().flatten().map(touched).sum();
-        4 * (read + if self.sum { (plan.rows.rows * plan.width) as u64 } else { 0 })
+    fn bytes_of_shares(&self, plan: &Plan, stores: &Stores) -> u64 {
+        let sum = |store: Store| (plan.rows.rows * plan.width * store.elems.dtype.bytes()) as u64;
+        self.bytes_read(2) + stores.sum.map_or(0, sum)
     }
 }
 
@@ -317,21 +422,24 @@ impl Problem for NormProblem {
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
         let plan = self.plan()?;
-        if variant != SPLIT {
-            let stage = Stage::Whole(plan.rows.deal(variant, profile)?);
-            let launch = self.launch(&plan, stage, variant.into(), profile)?;
-            return Ok(Kernel { launches: vec![launch], scratch: Vec::new() });
+        let mut kernel = Kernel { launches: Vec::new(), scratch: Vec::new() };
+        let stages = if variant == SPLIT {
+            let refused =
+                |reason| Error::NoVariant { family: Self::FAMILY, reasons: vec![format!("{SPLIT}: {reason}")] };
+            let split = plan.rows.split(profile).map_err(refused)?;
+            kernel.scratch.push((plan.rows.rows * split.shares) as u64 * PART_BYTES);
+            vec![(Stage::Shares(split), format!("{SPLIT}: shares")), (Stage::Apply(split), format!("{SPLIT}: apply"))]
+        } else {
+            vec![(Stage::Whole(plan.rows.deal(variant, profile)?), variant.to_string())]
+        };
+        let stores = self.stores(&plan, &mut kernel.scratch);
+        for (stage, label) in stages {
+            kernel.launches.push(self.launch(&plan, &stores, stage, label, profile)?);
         }
-        let refused = |reason| Error::NoVariant { family: Self::FAMILY, reasons: vec![format!("{SPLIT}: {reason}")] };
-        let split = plan.rows.split(profile).map_err(refused)?;
-        let parts = (plan.rows.rows * split.shares) as u64;
-        Ok(Kernel {
-            launches: vec![
-                self.launch(&plan, Stage::Shares(split), format!("{SPLIT}: shares"), profile)?,
-                self.launch(&plan, Stage::Apply(split), format!("{SPLIT}: apply"), profile)?,
-            ],
-            scratch: vec![parts * PART_BYTES],
-        })
+        for store in [Some(stores.y), stores.sum].into_iter().flatten() {
+            kernel.launches.extend(store.finish(profile)?);
+        }
+        Ok(kernel)
     }
 
     fn summary(&self) -> String {
@@ -347,16 +455,16 @@ impl Problem for NormProblem {
             ("→mean", self.mean),
             ("→rstd", self.rstd),
         ];
-        let options = options.into_iter().filter(|(_, on)| *on).map(|(name, _)| format!(" {name}"));
-        format!("{kind} rows={rows} width={width}{}", options.collect::<String>())
+        let options = options.into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_string());
+        let there = [true, self.residual.is_some(), self.weight.is_some(), self.bias.is_some(), self.sum, true];
+        let stored = self.dtypes.named().into_iter().zip(there).filter(|(_, there)| *there);
+        let narrow = narrow_ones(stored.map(|(operand, _)| operand));
+        let words: String = options.chain(narrow).map(|word| format!(" {word}")).collect();
+        format!("{kind} rows={rows} width={width}{words}")
     }
 
     fn allows_in_place(&self, input: usize) -> bool {
-        match input {
-            0 => self.x.is_contiguous(),
-            1 => self.residual.as_ref().is_some_and(Layout::is_contiguous),
-            _ => false,
-        }
+        self.merged().is_ok_and(|plan| self.fits_in_place(input, &plan))
     }
 
     fn set_in_place(&mut self, input: usize) {

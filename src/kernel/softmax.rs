@@ -3,19 +3,21 @@
 use super::{
     Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
     axes::Axis,
+    narrow::{Elems, Store, check_floats, narrow_ones},
     rows::{Deal, PACKED_LARGEST, PACKED_TOTAL, Pack, Rows, SPLIT, Split, rounds_in_blocks},
     strided::touched,
 };
-use crate::{Error, Layout, Result};
+use crate::{DType, Error, Layout, Result};
 
-/// Softmax or log-softmax along one axis of an f32 tensor.
+/// Softmax or log-softmax along one axis, from f32, f16 or bf16 to one of them.
 ///
 /// ```text
 /// y_j = exp(s_j − m)/l        log: y_j = (s_j − m) − log l        s = scale·x, m = max s, l = Σ exp(s − m)
 /// ```
 ///
 /// An element of −inf (tested by its bits, before the scale) gives exactly 0, or −inf for the log; so does each element
-/// of a line that has no other. One input, one output: dense, in the shape of `x`.
+/// of a line that has no other. One input, one output: dense, in the shape of `x`. All is computed in f32, and rounded
+/// once, where it is written.
 ///
 /// `x` may have any strides. Fastest are lines whose elements lie side by side, aligned to four, then lines that
 /// themselves lie side by side.
@@ -27,16 +29,41 @@ pub struct SoftmaxProblem {
     pub axis: usize,
     /// A finite factor on `x`, usually 1.
     pub scale: f32,
+    /// How `x` and `y` lie in memory.
+    pub dtypes: SoftmaxDTypes,
     /// Where `x` lies.
     pub x: Layout,
     /// Whether `y` shares the buffer of `x`.
     pub in_place: bool,
 }
 
+/// The dtypes of a softmax: f32, f16 or bf16 each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SoftmaxDTypes {
+    /// Of x.
+    pub x: DType,
+    /// Of y.
+    pub y: DType,
+}
+
+impl Default for SoftmaxDTypes {
+    /// f32 for both.
+    fn default() -> Self {
+        SoftmaxDTypes { x: DType::F32, y: DType::F32 }
+    }
+}
+
+impl SoftmaxDTypes {
+    /// With names.
+    fn named(self) -> [(&'static str, DType); 2] {
+        [("x", self.x), ("y", self.y)]
+    }
+}
+
 impl SoftmaxProblem {
-    /// The softmax of `x` along `axis`; set the fields for more.
+    /// The softmax of `x` along `axis` in f32; set the fields for more.
     pub fn new(axis: usize, x: Layout) -> Self {
-        SoftmaxProblem { log: false, axis, scale: 1.0, x, in_place: false }
+        SoftmaxProblem { log: false, axis, scale: 1.0, dtypes: SoftmaxDTypes::default(), x, in_place: false }
     }
 }
 
@@ -56,14 +83,28 @@ impl SoftmaxProblem {
     const FAMILY: &str = "softmax";
 
     fn plan(&self) -> Result<Plan> {
+        let plan = self.merged()?;
+        if self.in_place && !self.fits_in_place(&plan) {
+            let message = "y can't share the buffer of x, which is not dense, or stored in another width than y";
+            return Err(Error::op(Self::FAMILY, message));
+        }
+        Ok(plan)
+    }
+
+    /// Whether each elem of x lies where the elem of y does.
+    fn fits_in_place(&self, plan: &Plan) -> bool {
+        let y = Elems { dtype: self.dtypes.y, packed: plan.pack.is_some() };
+        self.x.is_contiguous() && self.dtypes.x.bytes() == y.dtype.bytes() && y.own_words()
+    }
+
+    /// The plan, but for what is computed in place.
+    fn merged(&self) -> Result<Plan> {
         let Layout { shape, strides, offset } = &self.x;
         let axis = shape.axis(Self::FAMILY, self.axis as isize)?;
         if !self.scale.is_finite() {
             return Err(Error::op(Self::FAMILY, format!("the scale is {}, expected a finite number", self.scale)));
         }
-        if self.in_place && !self.allows_in_place(0) {
-            return Err(Error::op(Self::FAMILY, "y can't share the buffer of x, which is not dense"));
-        }
+        check_floats(Self::FAMILY, self.dtypes.named())?;
         shape.checked_elements(Self::FAMILY)?;
 
         let dense = shape.strides();
@@ -134,7 +175,7 @@ enum Stage {
 }
 
 impl SoftmaxProblem {
-    fn launch(&self, plan: &Plan, stage: Stage, label: String, profile: &Profile) -> Result<Launch> {
+    fn launch(&self, plan: &Plan, store: Store, stage: Stage, label: String, profile: &Profile) -> Result<Launch> {
         let (name, template) = match stage {
             Stage::Whole(Deal::Plain { .. }) => ("softmax", include_str!("../../shaders/softmax.wgsl")),
             Stage::Whole(Deal::Workgroup { .. }) => {
@@ -146,12 +187,12 @@ impl SoftmaxProblem {
             Stage::Shares(_) => ("softmax_shares", include_str!("../../shaders/softmax_shares.wgsl")),
             Stage::Apply(_) => ("softmax_apply", include_str!("../../shaders/softmax_apply.wgsl")),
         };
-        let Rows { rows, elems, .. } = plan.rows;
+        let Rows { rows, elems: length, .. } = plan.rows;
         let shader =
             Specialization::new(name, template).value("LINE_AXES", plan.lines.len() - 1).value("LOG", self.log);
         let (mut shader, grid, [shares, share, turns]) = match stage {
             Stage::Whole(deal) => {
-                (deal.slots(shader), deal.grid(Self::FAMILY, rows, profile)?, [1, elems, deal.turns()])
+                (deal.slots(shader), deal.grid(Self::FAMILY, rows, profile)?, [1, length, deal.turns()])
             }
             Stage::Shares(split) | Stage::Apply(split) => {
                 (split.slots(shader), split.grid(Self::FAMILY, rows, profile)?, [split.shares, split.share, 1])
@@ -165,13 +206,20 @@ impl SoftmaxProblem {
             };
         }
         let last = !matches!(stage, Stage::Shares(_));
-        shader = shader.region("X", !self.in_place).region("Y", last || self.in_place);
-        if self.in_place {
-            shader = shader.function("read_x", "fn read_x(i: u32) -> elem { return y[i]; }");
+        let elems = Elems { dtype: self.dtypes.x, packed: plan.pack.is_some() };
+        let read = elems.read_infinities(if self.in_place { "y" } else { "x" });
+        shader = shader.function("read_x", format!("fn read_x(i: u32) -> elem {{ {read} }}"));
+        if !self.in_place {
+            shader = elems.slots(shader.region("X", true), "x_word");
+        }
+        if last || self.in_place {
+            let write = format!("fn write_y(i: u32, v: elem) {{ {} }}", store.elems.write("y"));
+            shader = store.elems.slots(shader.region("Y", true), "y_word").function("write_y", write);
+            shader = shader.region("NARROW", store.elems.dtype.is_narrow());
         }
         let bindings = [
             (!self.in_place).then(|| Binding::read(Operand::Input(0))),
-            (last || self.in_place).then(|| Binding::write(Operand::Output(0))),
+            (last || self.in_place).then(|| Binding::write(store.operand)),
             match stage {
                 Stage::Whole(_) => None,
                 Stage::Shares(_) => Some(Binding::write(Operand::Scratch(0))),
@@ -179,13 +227,14 @@ impl SoftmaxProblem {
             },
         ];
 
-        let sizes = [rows, elems, shares, share, turns].map(|size| size as u32);
+        let sizes = [rows, length, shares, share, turns].map(|size| size as u32);
         let mut params: Vec<u32> = sizes.into_iter().chain([self.scale.to_bits(), plan.offset as u32]).collect();
         let (outermost, others) = Axis::words(&plan.lines);
         params.extend(outermost.into_iter().chain(plan.steps.map(|step| step as u32)).chain(others));
 
         let elements = self.x.shape.iter().product::<usize>() as u64;
-        let read = touched(&self.x);
+        let read = touched(&self.x) * self.dtypes.x.bytes() as u64;
+        let written = elements * store.elems.dtype.bytes() as u64;
         Ok(Launch {
             label,
             source: shader.source()?,
@@ -195,7 +244,7 @@ impl SoftmaxProblem {
             // Scale, maximum, difference, exponential, sum, and quotient or difference.
             flops: if last { 6 * elements } else { 0 },
             // The second stage reads it all once more.
-            bytes: 4 * if last { read + elements } else { read },
+            bytes: if last { read + written } else { read },
         })
     }
 }
@@ -217,33 +266,36 @@ impl Problem for SoftmaxProblem {
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
         let plan = self.plan()?;
-        if variant != SPLIT {
-            let stage = Stage::Whole(plan.rows.deal(variant, profile)?);
-            let launch = self.launch(&plan, stage, variant.into(), profile)?;
-            return Ok(Kernel { launches: vec![launch], scratch: Vec::new() });
+        let mut kernel = Kernel { launches: Vec::new(), scratch: Vec::new() };
+        let stages = if variant == SPLIT {
+            let refused =
+                |reason| Error::NoVariant { family: Self::FAMILY, reasons: vec![format!("{SPLIT}: {reason}")] };
+            let split = plan.rows.split(profile).map_err(refused)?;
+            // Maximum and sum.
+            let of_elem = if plan.pack == Some(Pack::Across) { Pack::ELEMENTS } else { 1 };
+            kernel.scratch.push(4 * (2 * plan.rows.rows * split.shares * of_elem) as u64);
+            vec![(Stage::Shares(split), format!("{SPLIT}: shares")), (Stage::Apply(split), format!("{SPLIT}: apply"))]
+        } else {
+            vec![(Stage::Whole(plan.rows.deal(variant, profile)?), variant.to_string())]
+        };
+        let elements = self.x.shape.iter().product();
+        let store = Store::new(0, self.dtypes.y, plan.pack.is_some(), elements, &mut kernel.scratch);
+        for (stage, label) in stages {
+            kernel.launches.push(self.launch(&plan, store, stage, label, profile)?);
         }
-        let refused = |reason| Error::NoVariant { family: Self::FAMILY, reasons: vec![format!("{SPLIT}: {reason}")] };
-        let split = plan.rows.split(profile).map_err(refused)?;
-        // Maximum and sum.
-        let stats =
-            2 * plan.rows.rows * split.shares * if plan.pack == Some(Pack::Across) { Pack::ELEMENTS } else { 1 };
-        Ok(Kernel {
-            launches: vec![
-                self.launch(&plan, Stage::Shares(split), format!("{SPLIT}: shares"), profile)?,
-                self.launch(&plan, Stage::Apply(split), format!("{SPLIT}: apply"), profile)?,
-            ],
-            scratch: vec![4 * stats as u64],
-        })
+        kernel.launches.extend(store.finish(profile)?);
+        Ok(kernel)
     }
 
     fn summary(&self) -> String {
         let log = if self.log { "log " } else { "" };
         let scale = if self.scale == 1.0 { String::new() } else { format!(" scale={}", self.scale) };
-        format!("{log}{} axis={}{scale}", self.x.shape, self.axis)
+        let narrow: String = narrow_ones(self.dtypes.named()).map(|stored| format!(" {stored}")).collect();
+        format!("{log}{} axis={}{scale}{narrow}", self.x.shape, self.axis)
     }
 
     fn allows_in_place(&self, input: usize) -> bool {
-        input == 0 && self.x.is_contiguous()
+        input == 0 && self.merged().is_ok_and(|plan| self.fits_in_place(&plan))
     }
 
     fn set_in_place(&mut self, input: usize) {

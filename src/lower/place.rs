@@ -11,8 +11,9 @@ use crate::{
     graph::{AttentionOperand, Op},
     kernel::{
         AppendProblem, ArgmaxProblem, AttentionDTypes, AttentionMergeProblem, AttentionProblem, ConcatProblem,
-        CopyProblem, DequantizeProblem, Epilogue, GatherProblem, MatmulDTypes, MatmulProblem, NormProblem, PadProblem,
-        PointwiseProblem, Problem, Profile, ReduceProblem, RotaryProblem, SoftmaxProblem, buffer_bytes,
+        CopyProblem, DequantizeProblem, Epilogue, GatherProblem, MatmulDTypes, MatmulProblem, NormDTypes, NormProblem,
+        PadProblem, PointwiseProblem, Problem, Profile, ReduceProblem, RotaryProblem, SoftmaxDTypes, SoftmaxProblem,
+        buffer_bytes,
     },
 };
 
@@ -399,15 +400,29 @@ fn problem(survey: &Survey<'_>, unit: &Unit, inputs: &[Layout], out: &Layout) ->
             let Norm { kind, axes, epsilon, sum, mean, rstd, .. } = *norm;
             let mut problem = NormProblem::new(kind, axes, epsilon, x());
             let row = problem.row_shape();
-            let mut others = inputs[1..].iter();
-            problem.residual = norm.residual.then(|| others.next()).flatten().map(|r| r.broadcast(&out.shape));
-            problem.weight = norm.weight.then(|| others.next()).flatten().map(|w| w.broadcast(&row));
-            problem.bias = norm.bias.then(|| others.next()).flatten().map(|b| b.broadcast(&row));
+            let mut others = inputs[1..].iter().zip((1..).map(dtype));
+            let [residual, weight, bias] =
+                [(norm.residual, &out.shape), (norm.weight, &row), (norm.bias, &row)].map(|(there, shape)| {
+                    let (layout, dtype) = there.then(|| others.next()).flatten()?;
+                    Some((layout.broadcast(shape), dtype))
+                });
+            let stored = |operand: &Option<(Layout, DType)>| operand.as_ref().map_or(DType::F32, |&(_, dtype)| dtype);
+            problem.dtypes = NormDTypes {
+                x: dtype(0),
+                residual: stored(&residual),
+                weight: stored(&weight),
+                bias: stored(&bias),
+                sum: if sum { graph.dtype(unit.outputs[1]) } else { DType::F32 },
+                y: graph.dtype(unit.outputs[0]),
+            };
+            [problem.residual, problem.weight, problem.bias] =
+                [residual, weight, bias].map(|operand| operand.map(|(layout, _)| layout));
             (problem.sum, problem.mean, problem.rstd) = (sum, mean, rstd);
             Box::new(problem)
         }
         &Kind::Softmax { log, axis, scale } => {
-            Box::new(SoftmaxProblem { log, scale, ..SoftmaxProblem::new(axis, x()) })
+            let dtypes = SoftmaxDTypes { x: dtype(0), y: graph.dtype(unit.outputs[0]) };
+            Box::new(SoftmaxProblem { log, scale, dtypes, ..SoftmaxProblem::new(axis, x()) })
         }
         Kind::Reduce { function, axes } => Box::new(ReduceProblem::new(*function, dtype(0), x(), axes.clone())),
         &Kind::Argmax { axis, last } => Box::new(ArgmaxProblem { last, ..ArgmaxProblem::new(dtype(0), x(), axis) }),

@@ -207,6 +207,18 @@ impl Check {
         Check::Measured { magnitude: 0.0 }
     }
 
+    /// For results that the graph itself rounds to `dtype` at the end: where they are near the middle between two of its
+    /// numbers, a device may take the other one.
+    pub fn one_apart(dtype: DType) -> Self {
+        let relative = match dtype {
+            DType::BF16 => 2f64.powi(-7),
+            DType::F16 => 2f64.powi(-10),
+            DType::F32 => 2f64.powi(-23),
+            DType::I32 | DType::U32 | DType::Bool => return Check::Exact,
+        };
+        Check::Within { relative, absolute: 1e-5 }
+    }
+
     fn bound(self, expected: &Value<f64>, plain: Option<&Value<f32>>, extra: f64) -> Bound {
         match (self, plain) {
             (Check::Measured { magnitude }, Some(plain)) => Bound::measured(expected, plain, extra, magnitude),

@@ -41,6 +41,11 @@ impl DType {
         matches!(self, DType::F32 | DType::F16 | DType::BF16)
     }
 
+    /// Whether this is a float that is stored narrower than kernels compute.
+    pub(crate) const fn is_narrow(self) -> bool {
+        matches!(self, DType::F16 | DType::BF16)
+    }
+
     /// Whether this is one of the two integer types.
     pub const fn is_integer(self) -> bool {
         matches!(self, DType::I32 | DType::U32)

@@ -109,6 +109,18 @@ impl View {
         View { buffer: Tensor::new([buffer], data(buffer)).expect("as many as asked for"), layout }
     }
 
+    /// The same operand with its f32 rounded to another float.
+    pub(crate) fn stored(mut self, dtype: DType) -> Self {
+        let all = self.buffer.as_f32().expect("f32").iter();
+        let data = match dtype {
+            DType::F16 => Data::F16(all.map(|&x| half::f16::from_f32(x)).collect()),
+            DType::BF16 => Data::BF16(all.map(|&x| half::bf16::from_f32(x)).collect()),
+            _ => return self,
+        };
+        self.buffer = Tensor::new(self.buffer.shape(), data).expect("as many");
+        self
+    }
+
     /// The elements, dense.
     pub(crate) fn read(&self) -> Tensor {
         let mut places = vec![self.layout.offset as isize];

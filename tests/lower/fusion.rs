@@ -174,18 +174,20 @@ fn statistics_are_results_only_if_someone_reads_them() {
 
 #[test]
 fn a_softmax_takes_a_positive_factor() {
-    let scaled = |factor: f64| {
+    let scaled = |dtype: DType, factor: f64| {
         program(|g| {
-            let x = input(g, "x", &[4, 8])?;
+            let x = g.input("x", dtype, [4, 8])?;
             let factor = g.scalar(factor, x)?;
             let x = g.mul(x, factor)?;
             g.softmax(x, -1)
         })
     };
-    assert_eq!(families(&scaled(0.25)), ["softmax"]);
-    applied(&scaled(0.25), "fuse into softmax", "multiplies by 0.25 itself");
-    // −inf, which hides an element, would become +inf.
-    assert_eq!(families(&scaled(-0.25)), ["pointwise", "softmax"]);
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        assert_eq!(families(&scaled(dtype, 0.25)), ["softmax"], "{dtype}");
+        applied(&scaled(dtype, 0.25), "fuse into softmax", "multiplies by 0.25 itself");
+        // −inf, which hides an element, would become +inf.
+        assert_eq!(families(&scaled(dtype, -0.25)), ["pointwise", "softmax"], "{dtype}");
+    }
 }
 
 #[test]

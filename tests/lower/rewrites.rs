@@ -202,35 +202,104 @@ const WIDEN: &str = "widen";
 fn narrow_operands_are_converted_once() {
     let narrow = program(|g| {
         let x = g.input("x", DType::F16, [4, 8])?;
-        let (a, b) = (g.softmax(x, 0)?, g.softmax(x, 1)?);
+        let (a, b) = (g.reduce(Reduce::Sum, x, &[0], false)?, g.reduce(Reduce::Max, x, &[0], false)?);
         g.add(a, b)
     });
     // x in f32 once; the results back to f16 and added in one kernel.
-    assert_eq!(families(&narrow), ["pointwise", "softmax", "softmax", "pointwise"], "{narrow}");
+    assert_eq!(families(&narrow), ["pointwise", "reduce", "reduce", "pointwise"], "{narrow}");
     let reasons: Vec<&str> = narrow.notes.iter().filter(|n| n.rule == WIDEN).map(|n| n.reason.as_str()).collect();
-    assert_eq!(reasons, ["the kernels of softmax take f32: its f16 operands are converted, and its result back"; 2]);
+    let of =
+        |name: &str| format!("the kernels of {name} take f32: its f16 operands are converted, and its result back");
+    assert_eq!(reasons, [of("sum"), of("max")]);
     assert_eq!(narrow.buffers[narrow.named()["y"].0].dtype, DType::F16);
 }
 
+/// The dtypes that the steps of a family read and write.
+fn stored(program: &Program, family: &str) -> Vec<Vec<DType>> {
+    let steps = program.steps.iter().filter(|step| step.family == family);
+    steps.map(|step| step.inputs.iter().chain(&step.outputs).map(|id| program.buffers[id.0].dtype).collect()).collect()
+}
+
 #[test]
-fn every_kernel_that_computes_in_f32_gets_it() {
+fn norms_and_softmax_take_narrow_operands_as_they_are() {
     for dtype in [DType::F16, DType::BF16] {
-        let wide = program(|g| {
+        let narrow = program(|g| {
             let x = g.input("x", dtype, [4, 8])?;
             let w = g.parameter("w", dtype, [8])?;
             let y = g.layer_norm(x, Some(w), None, 1e-5)?;
             let y = g.rms_norm(y, None, 1e-5)?;
             let y = g.softmax(y, -1)?;
-            let y = g.log_softmax(y, -1)?;
-            g.reduce(Reduce::Mean, y, &[1], false)
+            g.log_softmax(y, -1)
         });
-        assert_eq!(wide.notes.iter().filter(|note| note.rule == WIDEN).count(), 5, "{wide}");
-        for step in wide.steps.iter().filter(|step| step.family != "pointwise") {
-            for id in step.inputs.iter().chain(&step.outputs) {
-                assert_eq!(wide.buffers[id.0].dtype, DType::F32, "{wide}");
-            }
-        }
+        assert_eq!(families(&narrow), ["norm", "norm", "softmax", "softmax"], "{narrow}");
+        assert!(narrow.notes.iter().all(|note| note.rule != WIDEN), "{narrow}");
+        assert_eq!(stored(&narrow, "norm"), [vec![dtype; 3], vec![dtype; 2]], "{narrow}");
+        assert!(
+            narrow.to_string().contains(&format!("layer rows=4 width=8 +weight x:{dtype} weight:{dtype} y:{dtype}"))
+        );
     }
+}
+
+/// As models do that compute norms and softmax in f32 between operations in f16.
+#[test]
+fn norms_and_softmax_absorb_conversions() {
+    let narrow = program(|g| {
+        let (x, r) = (g.input("x", DType::F16, [4, 8])?, g.input("r", DType::BF16, [4, 8])?);
+        let w = g.parameter("w", DType::F16, [8])?;
+        let (x, r, w) = (g.cast(x, DType::F32)?, g.cast(r, DType::F32)?, g.cast(w, DType::F32)?);
+        let sum = g.add(x, r)?;
+        let y = g.rms_norm(sum, Some(w), 1e-5)?;
+        let y = g.cast(y, DType::F16)?;
+        let y = g.cast(y, DType::F32)?;
+        let y = g.softmax(y, -1)?;
+        g.cast(y, DType::BF16)
+    });
+    assert_eq!(families(&narrow), ["norm", "softmax"], "{narrow}");
+    assert_eq!(stored(&narrow, "norm"), [[DType::F16, DType::BF16, DType::F16, DType::F16]], "{narrow}");
+    assert_eq!(stored(&narrow, "softmax"), [[DType::F16, DType::BF16]], "{narrow}");
+    let notes = |rule: &str, start: &str| {
+        narrow.notes.iter().filter(|note| note.rule == rule && note.reason.starts_with(start)).count()
+    };
+    assert_eq!((notes("fuse into norm", "reads `"), notes("fuse into norm", "writes `")), (3, 1), "{narrow}");
+    assert_eq!((notes("fuse into softmax", "reads `"), notes("fuse into softmax", "writes `")), (1, 1), "{narrow}");
+
+    // A result that others want in f32 is not rounded.
+    let both = program(|g| {
+        let x = g.input("x", DType::F16, [4, 8])?;
+        let x = g.cast(x, DType::F32)?;
+        let y = g.softmax(x, -1)?;
+        let rounded = g.cast(y, DType::F16)?;
+        g.output("rounded", rounded)?;
+        Ok(y)
+    });
+    assert_eq!(families(&both), ["softmax", "pointwise"], "{both}");
+    assert_eq!(stored(&both, "softmax"), [[DType::F16, DType::F32]], "{both}");
+}
+
+/// A sum in f16 is added in the norm as one in f32 is, also where it is converted in between.
+#[test]
+fn a_narrow_sum_is_added_in_the_norm() {
+    let added = |keep: bool, converted: bool| {
+        program(|g| {
+            let (x, r) = (g.input("x", DType::F16, [4, 8])?, g.input("r", DType::F16, [4, 8])?);
+            let sum = g.add(x, r)?;
+            let wide = if converted { g.cast(sum, DType::F32)? } else { sum };
+            if keep {
+                g.output("sum", if converted { wide } else { sum })?;
+            }
+            g.layer_norm(wide, None, None, 1e-5)
+        })
+    };
+    const F16: DType = DType::F16;
+    assert_eq!(stored(&added(false, false), "norm"), [[F16; 3]]);
+    assert_eq!(stored(&added(true, false), "norm"), [[F16; 4]]);
+    let converted = added(false, true);
+    assert_eq!(families(&converted), ["norm"], "{converted}");
+    assert_eq!(stored(&converted, "norm"), [[F16, F16, DType::F32]]);
+    // The conversion is an output: it reads the sum, which the norm has to write then.
+    let kept = added(true, true);
+    assert_eq!(families(&kept), ["norm", "pointwise"], "{kept}");
+    assert_eq!(stored(&kept, "norm"), [[F16, F16, DType::F32, F16]]);
 }
 
 /// Attention reads narrow operands where they are: one step instead of five, and half the bytes.
@@ -265,12 +334,11 @@ fn attention_takes_narrow_operands_as_they_are() {
 #[test]
 fn narrow_constants_are_converted_by_the_host() {
     let constant = program(|g| {
-        let x = g.input("x", DType::BF16, [4, 8])?;
         let w: Vec<half::bf16> = (0..8).map(|i| half::bf16::from_f32(i as f32)).collect();
         let w = g.constant(Tensor::new([8], w)?)?;
-        g.layer_norm(x, Some(w), None, 1e-5)
+        g.reduce(Reduce::Sum, w, &[0], false)
     });
-    assert_eq!(families(&constant), ["pointwise", "norm", "pointwise"], "{constant}");
+    assert_eq!(families(&constant), ["reduce", "pointwise"], "{constant}");
     applied(&constant, SIMPLIFY, "a constant is converted once, exactly");
 }
 

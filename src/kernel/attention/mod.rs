@@ -15,7 +15,7 @@ mod tiled;
 use panel::Depth;
 use setup::Setup;
 
-use super::{AdapterKind, Candidate, Kernel, Problem, Profile};
+use super::{AdapterKind, Candidate, Kernel, Problem, Profile, narrow::narrow_ones};
 use crate::{
     DType, Error, Layout, Result, Shape,
     graph::{Attention, AttentionOperand},
@@ -255,11 +255,8 @@ impl Problem for AttentionProblem {
     fn summary(&self) -> String {
         let options = &self.options;
         let mut words = vec![format!("q{} k{} v{}", self.q.shape, self.k.shape, self.v.shape)];
-        let mut narrow = self.dtypes.named().to_vec();
-        narrow.retain(|&(name, dtype)| {
-            dtype != DType::F32 && (name != "bias" || self.operand(AttentionOperand::Bias).is_some())
-        });
-        words.extend(narrow.into_iter().map(|(name, dtype)| format!("{name}:{dtype}")));
+        let there = |name| name != "bias" || self.operand(AttentionOperand::Bias).is_some();
+        words.extend(narrow_ones(self.dtypes.named().into_iter().filter(|&(name, _)| there(name))));
         if options.causal {
             words.push("+causal".into());
         }

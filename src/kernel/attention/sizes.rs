@@ -4,6 +4,7 @@ use super::AttentionProblem;
 use crate::{
     Error, Layout, Result, Shape,
     graph::{Align, AttentionOperand},
+    kernel::narrow::check_floats,
 };
 
 const OP: &str = "attention";
@@ -73,9 +74,7 @@ impl Sizes {
             }
             in_reach(name, layout)?;
         }
-        if let Some((name, dtype)) = problem.dtypes.named().into_iter().find(|(_, dtype)| !dtype.is_float()) {
-            return Err(Error::dtype(OP, name, dtype, "f32, f16 or bf16"));
-        }
+        check_floats(OP, problem.dtypes.named())?;
         let [batch, heads, rows, d] = axes(&problem.q.shape);
         let items = match problem.operand(A::QueryOffsets) {
             Some(offsets) => offsets

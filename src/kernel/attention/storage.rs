@@ -5,7 +5,10 @@
 use super::{AttentionOperand as A, setup::Setup};
 use crate::{
     DType, Layout, Result,
-    kernel::{Arg, Candidate, Instr, Kernel, Operand, PointwiseProblem, Problem, Specialization, buffer_bytes},
+    kernel::{
+        Kernel, Operand, Specialization, buffer_bytes,
+        narrow::{Elems, element, four, round, word, words},
+    },
 };
 
 /// Where a variant writes f32 or whole words of narrow elements.
@@ -28,7 +31,7 @@ impl Out {
 
     /// Elements that an invocation has to write together.
     pub(super) fn elements_at_once(self, setup: &Setup<'_>) -> usize {
-        if self == Out::Direct && is_narrow(setup.problem.dtypes.out) { 2 } else { 1 }
+        if self == Out::Direct && setup.problem.dtypes.out.is_narrow() { 2 } else { 1 }
     }
 }
 
@@ -42,41 +45,15 @@ fn is_grouped(layout: &Layout, elements: usize) -> bool {
         && outer.iter().zip(steps).all(|(&size, &step)| size <= 1 || step % elements as isize == 0)
 }
 
-/// The element at index `i`, as f32.
-fn element(name: &str, dtype: DType, i: &str) -> String {
-    match dtype {
-        DType::F16 => format!("unpack2x16float({name}[{i} >> 1u] >> (16u * ({i} & 1u))).x"),
-        DType::BF16 => format!("bitcast<f32>(({name}[{i} >> 1u] >> (16u * ({i} & 1u))) << 16u)"),
-        _ => format!("{name}[{i}]"),
-    }
-}
-
-/// Two bits patterns of `dtype` as a word.
-fn word(dtype: DType, low: &str, high: &str) -> String {
-    let bits = if dtype == DType::F16 { "f16_bits" } else { "bf16_bits" };
-    format!("{bits}({low}) | ({bits}({high}) << 16u)")
-}
-
-fn is_narrow(dtype: DType) -> bool {
-    dtype != DType::F32
-}
-
 impl Setup<'_> {
     /// `{name}_at`, which reads one element, and `{name}_elem`.
     pub(super) fn reads_one(&self, source: Specialization, name: &str) -> Specialization {
         let dtype = self.dtype(name);
-        if !is_narrow(dtype) {
+        if !dtype.is_narrow() {
             return source;
         }
-        let value = element(name, dtype, "i");
-        let body = if (name, dtype) == ("bias", DType::F16) {
-            // By its bits: a driver need not keep infinities in arithmetic.
-            format!(
-                "let hidden = ((bias[i >> 1u] >> (16u * (i & 1u))) & 0xffffu) == 0xfc00u; return bitcast<f32>(select(bitcast<u32>({value}), 0xff800000u, hidden));"
-            )
-        } else {
-            format!("return {value};")
-        };
+        let one = Elems { dtype, packed: false };
+        let body = if name == "bias" { one.read_infinities(name) } else { one.read(name) };
         source
             .ty(&format!("{name}_elem"), "u32")
             .function(&format!("{name}_at"), format!("fn {name}_at(i: u32) -> f32 {{ {body} }}"))
@@ -85,14 +62,10 @@ impl Setup<'_> {
     /// `{name}_four`, which reads four elements of a row, and `{name}_elem`.
     pub(super) fn reads_four(&self, source: Specialization, name: &str, layout: &Layout) -> Specialization {
         let dtype = self.dtype(name);
-        let (ty, body) = match (is_grouped(layout, 4), is_narrow(dtype)) {
+        let (ty, body) = match (is_grouped(layout, 4), dtype.is_narrow()) {
             (true, false) => ("vec4<f32>", format!("return {name}[(row + d.x) >> 2u];")),
             (true, true) => {
-                let [low, high] = ["x", "y"].map(|half| match dtype {
-                    DType::F16 => format!("unpack2x16float(two.{half})"),
-                    _ => format!("bitcast<vec2<f32>>(vec2<u32>(two.{half} << 16u, two.{half} & 0xffff0000u))"),
-                });
-                let body = format!("let two = {name}[(row + d.x) >> 2u]; return vec4<f32>({low}, {high});");
+                let body = format!("let two = {name}[(row + d.x) >> 2u]; return {};", four(dtype, "two"));
                 ("vec2<u32>", body)
             }
             (false, true) => {
@@ -132,7 +105,7 @@ impl Setup<'_> {
     /// Where out is written: an invocation that writes narrow elements must own whole words.
     pub(super) fn out(&self, kernel: &mut Kernel) -> Out {
         let problem = self.problem;
-        if !is_narrow(problem.dtypes.out) || is_grouped(&problem.out, 2) {
+        if !problem.dtypes.out.is_narrow() || is_grouped(&problem.out, 2) {
             return Out::Direct;
         }
         self.rounded(kernel)
@@ -140,7 +113,7 @@ impl Setup<'_> {
 
     /// Where out is written if sums lie in it for a while, and so f32.
     pub(super) fn wide_out(&self, kernel: &mut Kernel) -> Out {
-        if is_narrow(self.problem.dtypes.out) { self.rounded(kernel) } else { Out::Direct }
+        if self.problem.dtypes.out.is_narrow() { self.rounded(kernel) } else { Out::Direct }
     }
 
     /// A scratch buffer in place of out.
@@ -163,7 +136,7 @@ impl Setup<'_> {
     /// `write_two`, or as it is called, with `two` in its parameters: columns d and d + 1 of a row of out.
     pub(super) fn writes_two(&self, source: Specialization, out: Out, slot: &str) -> Specialization {
         let dtype = self.problem.dtypes.out;
-        if out != Out::Direct || !is_narrow(dtype) {
+        if out != Out::Direct || !dtype.is_narrow() {
             return source;
         }
         let word = word(dtype, "two.x", "two.y");
@@ -175,13 +148,13 @@ impl Setup<'_> {
 
     /// `write_four`: columns d to d + 4 of a row of out, as far as there are.
     pub(super) fn writes_four(&self, source: Specialization, out: Out) -> Specialization {
-        let narrow = out == Out::Direct && is_narrow(self.problem.dtypes.out);
+        let narrow = out == Out::Direct && self.problem.dtypes.out.is_narrow();
         let dtype = self.problem.dtypes.out;
         let [low, high] = [word(dtype, "four.x", "four.y"), word(dtype, "four.z", "four.w")];
         let (ty, body) = match (is_grouped(&self.problem.out, 4), narrow) {
             (true, false) => ("vec4<f32>", "if d < width { out[(row + d) >> 2u] = four; }".into()),
             (true, true) => {
-                ("vec2<u32>", format!("if d < width {{ out[(row + d) >> 2u] = vec2<u32>({low}, {high}); }}"))
+                ("vec2<u32>", format!("if d < width {{ out[(row + d) >> 2u] = {}; }}", words(dtype, "four")))
             }
             (false, true) => {
                 let at = "let at = (row + d) >> 1u;";
@@ -211,17 +184,7 @@ impl Setup<'_> {
     /// The launch that rounds what was written in f32, if it was.
     pub(super) fn finish(&self, kernel: &mut Kernel, out: Out) -> Result<()> {
         let Out::Rounded(scratch) = out else { return Ok(()) };
-        let dense = Layout::contiguous([self.elements()]);
-        let dtype = self.problem.dtypes.out;
-        let cast = Instr::Cast(dtype, Arg::Operand(0));
-        let round = PointwiseProblem::new(dense.shape.clone(), dtype, vec![(DType::F32, dense)], vec![cast]);
-        let variant = round.candidates(self.profile).into_iter().find(Candidate::is_usable);
-        let launches = round.kernel(variant.map_or("", |candidate| candidate.variant), self.profile)?.launches;
-        kernel.launches.extend(launches.into_iter().map(|mut launch| {
-            launch.label = format!("round to {dtype}");
-            launch.bindings.iter_mut().filter(|b| b.operand == Operand::Input(0)).for_each(|b| b.operand = scratch);
-            launch
-        }));
+        kernel.launches.extend(round(self.problem.dtypes.out, self.elements(), scratch, 0, self.profile)?);
         Ok(())
     }
 }

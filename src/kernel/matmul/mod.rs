@@ -10,7 +10,7 @@ mod variant;
 use crate::{
     DType, Error, Layout, Result, Shape,
     graph::Unary,
-    kernel::{Candidate, Kernel, Problem, Profile},
+    kernel::{Candidate, Kernel, Problem, Profile, narrow::check_floats},
     quantize::Packing,
 };
 
@@ -243,11 +243,7 @@ impl MatmulProblem {
     /// The problem with operands and a result that lie in memory like this.
     pub fn stored_as(mut self, dtypes: MatmulDTypes) -> Result<Self> {
         let MatmulDTypes { a, b, bias, residual, out } = dtypes;
-        for (name, dtype) in [("a", a), ("b", b), ("bias", bias), ("residual", residual), ("out", out)] {
-            if !dtype.is_float() {
-                return Err(Error::dtype("matmul", name, dtype, "f32, f16 or bf16"));
-            }
-        }
+        check_floats("matmul", [("a", a), ("b", b), ("bias", bias), ("residual", residual), ("out", out)])?;
         let [first, second] = if self.factors == [0, 1] { [a, b] } else { [b, a] };
         (self.dtypes, self.out) = ([first, second, bias, residual], out);
         Ok(self)

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use super::{A, B, BIAS, MatmulProblem, Quantized, RESIDUAL, View, variant::Tile};
 use crate::{
     DType, Result,
-    kernel::{Source, Specialization, unary_wgsl},
+    kernel::{
+        Source, Specialization,
+        narrow::{four, low, word},
+        unary_wgsl,
+    },
     quantize::Packing,
 };
 
@@ -53,12 +57,10 @@ impl MatmulProblem {
         if let Some(function) = self.activation {
             slots = slots.function("activation", unary_wgsl(function, "activation"));
         }
-        let bits = match self.out {
-            DType::F16 => "f16_bits",
-            DType::BF16 => "bf16_bits",
-            _ => return slots,
-        };
-        let pack = format!("fn pack(x: vec2<f32>) -> u32 {{ return {bits}(x.x) | ({bits}(x.y) << 16u); }}");
+        if !self.out.is_narrow() {
+            return slots;
+        }
+        let pack = format!("fn pack(x: vec2<f32>) -> u32 {{ return {}; }}", word(self.out, "x.x", "x.y"));
         let pairs = "if columns > 0u { out[i / 2u] = pack(x.xy); } if columns > 2u { out[i / 2u + 1u] = pack(x.zw); }";
         let slots = slots.region("NARROW", true).ty("out_word", "u32").function("pack", pack);
         slots.function("write_out4", write_out4(pairs))
@@ -186,42 +188,32 @@ impl Quantized {
 
 /// Sets the slots of an operand that is read by single elements, if its dtype is narrow.
 pub(in crate::kernel) fn half_loads(slots: Specialization, x: &str, dtype: DType) -> Specialization {
-    let half = match dtype {
-        DType::F16 => "unpack2x16float(w).x",
-        DType::BF16 => "bitcast<f32>(w << 16u)",
-        _ => return slots,
-    };
+    if !dtype.is_narrow() {
+        return slots;
+    }
+    let half = low(dtype, "w");
     let load = format!("fn load_{x}(i: u32) -> f32 {{ let w = {x}[i / 2u] >> (i % 2u * 16u); return {half}; }}");
     slots.ty(&format!("{x}_word"), "u32").function(&format!("load_{x}"), load)
 }
 
 /// Sets the slots of an operand of this dtype, whose quads are words or not.
 fn loads(slots: Specialization, x: &str, dtype: DType, quads: bool) -> Specialization {
-    let (word, one, four) = match (dtype, quads) {
-        (DType::F16 | DType::BF16, _) => {
-            // The lower half of w, and the four of a quad.
-            let (half, all) = if dtype == DType::F16 {
-                ("unpack2x16float(w).x", "vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y))")
-            } else {
-                (
-                    "bitcast<f32>(w << 16u)",
-                    "bitcast<vec4<f32>>(vec4<u32>(w.x << 16u, w.x & 0xffff0000u, w.y << 16u, w.y & 0xffff0000u))",
-                )
-            };
-            let one = |word: &str| format!("let w = {x}[{word}] >> (i % 2u * 16u); return {half};");
+    let (word, one, all) = match (dtype.is_narrow(), quads) {
+        (true, _) => {
+            let one = |word: &str| format!("let w = {x}[{word}] >> (i % 2u * 16u); return {};", low(dtype, "w"));
             if quads {
-                let four = format!("let w = {x}[i.x / 4u]; return {all};");
-                ("vec2<u32>", one("i / 4u][i / 2u % 2u"), four)
+                let all = format!("let w = {x}[i.x / 4u]; return {};", four(dtype, "w"));
+                ("vec2<u32>", one("i / 4u][i / 2u % 2u"), all)
             } else {
                 let each = ["x", "y", "z", "w"].map(|c| format!("load_{x}(i.{c})")).join(", ");
                 ("u32", one("i / 2u"), format!("return vec4<f32>({each});"))
             }
         }
-        (_, true) => ("vec4<f32>", format!("return {x}[i / 4u][i % 4u];"), format!("return {x}[i.x / 4u];")),
-        (_, false) => return slots,
+        (false, true) => ("vec4<f32>", format!("return {x}[i / 4u][i % 4u];"), format!("return {x}[i.x / 4u];")),
+        (false, false) => return slots,
     };
     slots
         .ty(&format!("{x}_word"), word)
         .function(&format!("load_{x}"), format!("fn load_{x}(i: u32) -> f32 {{ {one} }}"))
-        .function(&format!("load_{x}4"), format!("fn load_{x}4(i: vec4<u32>) -> vec4<f32> {{ {four} }}"))
+        .function(&format!("load_{x}4"), format!("fn load_{x}4(i: vec4<u32>) -> vec4<f32> {{ {all} }}"))
 }

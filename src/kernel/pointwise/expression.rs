@@ -6,7 +6,7 @@ use super::{Arg, Instr};
 use crate::{
     DType, Error, Result,
     graph::{Binary, Unary},
-    kernel::{activation::unary_wgsl, strided::Words},
+    kernel::{activation::unary_wgsl, narrow, strided::Words},
 };
 
 /// A value in the shader: the name of a variable or an expression that needs no parentheses.
@@ -37,8 +37,7 @@ pub(super) fn value_functions(operands: &[DType], body: &[Instr], dtype: DType, 
         ));
     }
     let bits = match dtype {
-        DType::F16 => format!("f16_bits({})", last.text),
-        DType::BF16 => format!("bf16_bits({})", last.text),
+        DType::F16 | DType::BF16 => narrow::bits(dtype, &last.text),
         DType::Bool => format!("u32({})", last.text),
         DType::F32 | DType::I32 | DType::U32 => format!("bitcast<u32>({})", last.text),
     };
@@ -102,8 +101,7 @@ impl Chain<'_> {
                 };
                 let text = match dtype {
                     DType::F32 => format!("bitcast<f32>(r{i})"),
-                    DType::F16 => format!("unpack2x16float(r{i}).x"),
-                    DType::BF16 => format!("bitcast<f32>(r{i} << 16u)"),
+                    DType::F16 | DType::BF16 => narrow::low(dtype, &format!("r{i}")),
                     DType::I32 => format!("bitcast<i32>(r{i})"),
                     DType::U32 => format!("r{i}"),
                     DType::Bool => format!("(r{i} != 0u)"),
@@ -234,9 +232,8 @@ fn cast(x: &Term, dtype: DType, is_stored: bool) -> String {
         (DType::U32, DType::Bool) => format!("{text} != 0u"),
         (_, DType::Bool) => format!("{text} != 0.0"),
     };
-    match dtype {
-        DType::F16 if x.dtype != DType::F16 && !is_stored => format!("unpack2x16float(f16_bits({number})).x"),
-        DType::BF16 if x.dtype != DType::BF16 && !is_stored => format!("bitcast<f32>(bf16_bits({number}) << 16u)"),
-        _ => number,
+    if dtype.is_narrow() && dtype != x.dtype && !is_stored {
+        return narrow::low(dtype, &narrow::bits(dtype, &number));
     }
+    number
 }

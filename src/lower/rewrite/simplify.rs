@@ -51,7 +51,7 @@ fn simpler(graph: &Graph, op: &Op, inputs: &[ValueId]) -> Option<(Simpler, &'sta
                 return Some((Value(x), "it has that dtype already"));
             }
             match &definition.op {
-                Op::Cast { dtype: DType::F32 } if is_half(graph.dtype(before())) => {
+                Op::Cast { dtype: DType::F32 } if graph.dtype(before()).is_narrow() => {
                     const EXACT: &str = "f32 holds every number of the narrow dtype";
                     let same = graph.dtype(before()) == *dtype;
                     Some((if same { Value(before()) } else { then(op.clone()) }, EXACT))
@@ -122,10 +122,6 @@ fn simpler(graph: &Graph, op: &Op, inputs: &[ValueId]) -> Option<(Simpler, &'sta
         }
         _ => None,
     }
-}
-
-fn is_half(dtype: DType) -> bool {
-    matches!(dtype, DType::F16 | DType::BF16)
 }
 
 /// A constant of a narrow float dtype in f32.

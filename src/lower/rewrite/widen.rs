@@ -15,26 +15,16 @@ const RULE: &str = "widen";
 #[derive(Default)]
 pub(super) struct Widened(HashMap<ValueId, ValueId>);
 
-/// Whether a dtype is a float narrower than what kernels compute in.
-pub(super) fn is_narrow(dtype: DType) -> bool {
-    matches!(dtype, DType::F16 | DType::BF16)
-}
-
 impl Widened {
     /// Puts conversions to f32 around an operation with narrow operands that no kernel reads as they are.
     pub(super) fn widen(&mut self, rebuild: &mut Rebuild<'_>, id: NodeId) -> Result<bool> {
         let graph = rebuild.old;
         let node = graph.node(id);
-        let narrow = |i: usize| node.inputs.get(i).is_some_and(|&v| is_narrow(graph.dtype(v)));
+        let narrow = |i: usize| node.inputs.get(i).is_some_and(|&v| graph.dtype(v).is_narrow());
         let inputs: Vec<bool> = match &node.op {
-            Op::LayerNorm { .. }
-            | Op::RmsNorm { .. }
-            | Op::Softmax { .. }
-            | Op::LogSoftmax { .. }
-            | Op::Rotary { .. }
-            | Op::AttentionMerge
-            | Op::Reduce { .. }
-            | Op::Argmax { .. } => (0..node.inputs.len()).map(narrow).collect(),
+            Op::Rotary { .. } | Op::AttentionMerge | Op::Reduce { .. } | Op::Argmax { .. } => {
+                (0..node.inputs.len()).map(narrow).collect()
+            }
             Op::Append { axis, .. } => {
                 let update = Layout::contiguous(graph.shape(node.inputs[1]));
                 let wide = !AppendProblem::takes(graph.dtype(node.inputs[0]), &update, *axis);

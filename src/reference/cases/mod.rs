@@ -30,7 +30,10 @@ use std::{collections::BTreeMap, fmt};
 
 pub use random::Random;
 
-use super::compare::{Check, Expected};
+use super::{
+    Value,
+    compare::{Check, Expected},
+};
 use crate::{DType, Error, Graph, Result, Shape, Tensor, ValueId};
 
 /// A graph with inputs, and how its outputs are to be compared with the reference.
@@ -172,6 +175,11 @@ impl Draft {
         let value = self.graph.input(name, tensor.dtype(), tensor.shape())?;
         self.inputs.insert(name.into(), tensor);
         Ok(value)
+    }
+
+    /// An input with these numbers, rounded to the dtype.
+    fn numbers(&mut self, name: &str, dtype: DType, shape: impl Into<Shape>, numbers: &[f64]) -> Result<ValueId> {
+        self.given(name, Value::<f64>::from_f64(dtype, shape.into(), numbers).to_tensor()?)
     }
 
     /// A parameter with numbers from −1 to 1.

@@ -35,9 +35,44 @@ pub(super) fn cases(mut all: Cases) -> Result<Cases> {
     for rms in [false, true] {
         let kind = kind(rms);
         for dtype in [DType::F16, DType::BF16] {
-            all.add(FAMILY, format!("{kind} {dtype}"), Check::Measured { magnitude: 1.0 }, |draft| {
-                let x = draft.reals("x", dtype, [5, 66], [-2.0, 2.0])?;
-                norm(draft, x, 1, rms, true, !rms)
+            // Rows that share words, whole words, few long rows, and many.
+            for shape in all.choose(&[[5, 67], [5, 66], [3, 68]], &[[2, 4100], [3, 4099], [130, 256], [1, 300_008]]) {
+                let shape = Shape::from(shape);
+                let name = format!("{kind} {dtype} {shape}");
+                all.add(FAMILY, name, Check::Measured { magnitude: 1.0 }, |draft| {
+                    let x = draft.reals("x", dtype, &shape, [-2.0, 2.0])?;
+                    norm(draft, x, 1, rms, true, !rms)
+                })?;
+                let name = format!("{kind} {dtype} {shape} after a residual, the sum kept");
+                all.add(FAMILY, name, Check::Measured { magnitude: 1.0 }, |draft| {
+                    let x = draft.reals("x", dtype, &shape, [-2.0, 2.0])?;
+                    let residual = draft.reals("residual", dtype, &shape, [-2.0, 2.0])?;
+                    let sum = draft.graph.add(x, residual)?;
+                    let mut outputs = norm(draft, sum, 1, rms, true, !rms)?;
+                    outputs.truncate(1);
+                    outputs.push(sum);
+                    Ok(outputs)
+                })?;
+            }
+            // As where the graph computes norms in f32 between operations in f16.
+            all.add(FAMILY, format!("{kind} in f32 of {dtype}"), Check::one_apart(dtype), |draft| {
+                let x = draft.reals("x", dtype, [6, 40], [-2.0, 2.0])?;
+                let residual = draft.reals("residual", DType::F16, [6, 40], [-2.0, 2.0])?;
+                let w = draft.weight("w", DType::BF16, [40])?;
+                let wide = [x, residual, w].map(|value| draft.graph.cast(value, DType::F32));
+                let [x, residual, w] = wide;
+                let sum = draft.graph.add(x?, residual?)?;
+                let outputs = draft.graph.push(op(1, rms, true, false), &[sum, w?])?;
+                Ok(vec![draft.graph.cast(outputs[0], dtype)?])
+            })?;
+            // ±1, times what is nearer to the next larger number, and far from the middle, in both dtypes.
+            all.add(FAMILY, format!("{kind}, rounded to the nearest {dtype}"), Check::Exact, |draft| {
+                let signs: Vec<f64> = (0..3 * 36).map(|i| f64::from(1 - i % 2 * 2)).collect();
+                let x = draft.numbers("x", dtype, [3, 36], &signs)?;
+                let w = draft.numbers("w", DType::F32, [36], &[1.0 + 0.75 / 128.0 + 0.75 / 1024.0; 36])?;
+                let x = draft.graph.cast(x, DType::F32)?;
+                let outputs = draft.graph.push(op(1, rms, true, false), &[x, w])?;
+                Ok(vec![draft.graph.cast(outputs[0], dtype)?])
             })?;
         }
         all.add(

@@ -63,9 +63,29 @@ pub(super) fn cases(mut all: Cases) -> Result<Cases> {
             })?;
         }
         for dtype in [DType::F16, DType::BF16] {
-            all.add(FAMILY, format!("{name}{dtype}"), Check::measured(), |draft| {
-                let x = draft.reals("x", dtype, [5, 67], [-4.0, 4.0])?;
+            // Lines that share words, whole words along lines and across them; on the full level few long ones, and many.
+            for (shape, axis) in all.choose(
+                &[([5, 67], 1), ([5, 68], 1), ([9, 8], 0)],
+                &[([2, 5003], 1), ([2, 5004], 1), ([1028, 8], 0), ([130, 128], 1), ([1, 300_008], 1)],
+            ) {
+                let shape = Shape::from(shape);
+                all.add(FAMILY, format!("{name}{dtype} {shape} axis {axis}"), Check::measured(), |draft| {
+                    let x = draft.reals("x", dtype, &shape, [-4.0, 4.0])?;
+                    both(draft, x, axis, log)
+                })?;
+            }
+            all.add(FAMILY, format!("{name}{dtype} with −inf in some places"), Check::measured(), |draft| {
+                let x: Vec<f64> = (0..3 * 36)
+                    .map(|i| if i / 36 == 1 || i % 5 == 2 { f64::NEG_INFINITY } else { f64::from(i % 7) })
+                    .collect();
+                let x = draft.numbers("x", dtype, [3, 36], &x)?;
                 both(draft, x, 1, log)
+            })?;
+            all.add(FAMILY, format!("{name}in f32 of {dtype}"), Check::one_apart(dtype), |draft| {
+                let x = draft.reals("x", dtype, [5, 36], [-4.0, 4.0])?;
+                let x = draft.graph.cast(x, DType::F32)?;
+                let y = both(draft, x, 1, log)?[0];
+                Ok(vec![draft.graph.cast(y, dtype)?])
             })?;
         }
         all.add(FAMILY, format!("{name}of a turned view"), Check::measured(), |draft| {
@@ -74,17 +94,26 @@ pub(super) fn cases(mut all: Cases) -> Result<Cases> {
             both(draft, x, 2, log)
         })?;
     }
-    all.add(FAMILY, "of scaled scores", Check::measured(), |draft| {
-        let x = draft.reals("x", DType::F32, [6, 50], [-20.0, 20.0])?;
-        let scale = draft.graph.scalar(0.125, x)?;
-        let x = draft.graph.mul(x, scale)?;
-        both(draft, x, 1, false)
-    })?;
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        all.add(FAMILY, format!("of scaled scores in {dtype}"), Check::measured(), |draft| {
+            let x = draft.reals("x", dtype, [6, 50], [-20.0, 20.0])?;
+            let scale = draft.graph.scalar(0.15, x)?;
+            let x = draft.graph.mul(x, scale)?;
+            both(draft, x, 1, false)
+        })?;
+    }
     // Every weight is 1/n, a power of two.
     all.add(FAMILY, "equal scores", Check::Exact, |draft| {
         let x = draft.given("x", Tensor::new([3, 64], vec![-1e9f32; 3 * 64])?)?;
         both(draft, x, 1, false)
     })?;
+    // 1/68 is nearer to the next larger number, and far from the middle, in both dtypes.
+    for dtype in [DType::F16, DType::BF16] {
+        all.add(FAMILY, format!("equal scores, rounded to the nearest {dtype}"), Check::Exact, |draft| {
+            let x = draft.numbers("x", dtype, [3, 68], &[2.0; 3 * 68])?;
+            both(draft, x, 1, false)
+        })?;
+    }
     Ok(all)
 }
 

@@ -3,7 +3,11 @@
 //! A value inside a unit is never in memory, so it has one reader and is no output; all that a unit reads is computed by
 //! units before it.
 
+mod rows;
+
 use std::collections::BTreeSet;
+
+pub(super) use rows::Norm;
 
 use super::{
     Note, Options,
@@ -115,20 +119,6 @@ pub(super) struct Epilogue {
     rounded: bool,
 }
 
-/// Inputs: x, \[residual\], \[weight\], \[bias\]. Outputs: y, \[sum\], \[mean\], \[rstd\].
-#[derive(Debug)]
-pub(super) struct Norm {
-    pub(super) kind: NormKind,
-    pub(super) axes: usize,
-    pub(super) epsilon: f32,
-    pub(super) residual: bool,
-    pub(super) weight: bool,
-    pub(super) bias: bool,
-    pub(super) sum: bool,
-    pub(super) mean: bool,
-    pub(super) rstd: bool,
-}
-
 /// Every computing node in exactly one unit, in an order of execution.
 pub(super) fn fuse(survey: &Survey<'_>, profile: &Profile, options: &Options, notes: &mut Vec<Note>) -> Vec<Unit> {
     let nodes = survey.graph.nodes().len();
@@ -217,26 +207,41 @@ impl Fusion<'_> {
         inputs.extend([epilogue.bias, epilogue.residual].into_iter().flatten());
         let mut packing = None;
         if self.fuse {
-            inputs.iter_mut().for_each(|input| self.read_narrow(input, result));
+            inputs.iter_mut().for_each(|input| self.read_narrow(RULE, input, result));
             packing = self.read_packed(&mut inputs, transpose_b, result);
         }
         let kind = Kind::Matmul { transpose_a, transpose_b, packing, epilogue };
         self.units.push(Unit { kind, inputs, outputs: vec![result], computes, at });
     }
 
-    /// Lets the matmul that computes `result` read f16 or bf16 where the graph converts them to f32 for it.
-    fn read_narrow(&mut self, input: &mut ValueId, result: ValueId) {
+    /// Lets the unit that computes `result` read f16 or bf16 where the graph converts them to f32 for it.
+    fn read_narrow(&mut self, rule: &'static str, input: &mut ValueId, result: ValueId) {
         let graph = self.survey.graph;
         let cast = graph.value(*input).node;
         let node = graph.node(cast);
         let (Op::Cast { dtype: DType::F32 }, &[narrow]) = (&node.op, &node.inputs[..]) else { return };
         let dtype = graph.dtype(narrow);
-        if matches!(dtype, DType::F16 | DType::BF16) {
+        if self.fuse && dtype.is_narrow() && !self.taken[cast.index()] {
             *input = narrow;
             self.bypassed[cast.index()] += 1;
             let reason = format!("reads {} as {dtype} and widens it itself", self.survey.quote(narrow));
-            self.note(RULE_MATMUL, result, true, reason);
+            self.note(rule, result, true, reason);
         }
+    }
+
+    /// Lets the unit that computes `result` write it in f16 or bf16, if all that the graph does with it is to round it to
+    /// that: what it writes.
+    fn write_narrow(&mut self, rule: &'static str, result: ValueId) -> ValueId {
+        let graph = self.survey.graph;
+        let Ok(reader) = self.survey.sole_reader(result) else { return result };
+        let Op::Cast { dtype } = graph.node(reader).op else { return result };
+        if !self.fuse || !dtype.is_narrow() || graph.dtype(result) != DType::F32 || self.taken[reader.index()] {
+            return result;
+        }
+        self.taken[reader.index()] = true;
+        let rounded = graph.node(reader).outputs[0];
+        self.note(rule, rounded, true, format!("writes {} as {dtype}", self.survey.quote(result)));
+        rounded
     }
 
     /// Lets the matmul that computes `result` read a transposed b in few bits.
@@ -318,107 +323,6 @@ impl Fusion<'_> {
         }
         let unit = Unit { kind, inputs: node.inputs.clone(), outputs, computes: vec![node.outputs[0]], at: id };
         self.units.push(unit);
-    }
-
-    /// A norm, with the addition that gives its operand.
-    fn norm(&mut self, id: NodeId, kind: NormKind, (axes, epsilon): (usize, f32), weight: bool, bias: bool) {
-        const RULE: &str = "fuse into norm";
-        let graph = self.survey.graph;
-        let node = graph.node(id);
-        let x = node.inputs[0];
-        let y = node.outputs[0];
-        self.taken[id.index()] = true;
-        let (mean, rstd) = match kind {
-            NormKind::Layer => (Some(node.outputs[1]), node.outputs[2]),
-            NormKind::Rms => (None, node.outputs[1]),
-        };
-        let mean = mean.filter(|&mean| self.survey.is_used(mean));
-        let rstd = Some(rstd).filter(|&rstd| self.survey.is_used(rstd));
-        let mut unit =
-            Unit { kind: Kind::Pointwise(Vec::new()), inputs: vec![x], outputs: vec![y], computes: vec![y], at: id };
-        let mut sum = false;
-        let addition = self.addition(x, &node.inputs[1..]);
-        if let Some((add, operands)) = addition {
-            self.taken[add.index()] = true;
-            unit.inputs = operands.to_vec();
-            unit.computes.insert(0, x);
-            sum = self.survey.sole_reader(x).is_err();
-            let others = if sum {
-                // The sum must be there for its first other reader.
-                unit.at = add;
-                unit.outputs.push(x);
-                format!("the sum {} is a second result", self.survey.quote(x))
-            } else {
-                format!("the sum {} is never in memory", self.survey.quote(x))
-            };
-            self.note(RULE, y, true, format!("adds its operands itself; {others}"));
-        }
-        unit.inputs.extend(&node.inputs[1..]);
-        unit.outputs.extend(mean.into_iter().chain(rstd));
-        unit.kind = Kind::Norm(Norm {
-            kind,
-            axes,
-            epsilon,
-            residual: addition.is_some(),
-            weight,
-            bias,
-            sum,
-            mean: mean.is_some(),
-            rstd: rstd.is_some(),
-        });
-        self.units.push(unit);
-    }
-
-    /// The node that adds two tensors of full size to `x`, and the two, if it is free and the `others` that the unit
-    /// reads are computed before it.
-    fn addition(&self, x: ValueId, others: &[ValueId]) -> Option<(NodeId, [ValueId; 2])> {
-        let graph = self.survey.graph;
-        let add = graph.value(x).node;
-        let node = graph.node(add);
-        let (Op::Binary { function: Binary::Add }, &[a, b]) = (&node.op, &node.inputs[..]) else { return None };
-        let before = |mut value: ValueId| {
-            while graph.definition(value).op.is_view() {
-                value = graph.definition(value).inputs[0];
-            }
-            graph.definition(value).op.is_source() || graph.value(value).node < add
-        };
-        let fits = self.fuse
-            && !self.taken[add.index()]
-            && graph.dtype(x) == DType::F32
-            && others.iter().all(|&other| before(other));
-        match (graph.shape(a) == graph.shape(x), graph.shape(b) == graph.shape(x)) {
-            (true, _) if fits => Some((add, [a, b])),
-            (_, true) if fits => Some((add, [b, a])),
-            _ => None,
-        }
-    }
-
-    /// A softmax, with the factor on its operand.
-    fn softmax(&mut self, id: NodeId, axis: usize, log: bool) {
-        const RULE: &str = "fuse into softmax";
-        let graph = self.survey.graph;
-        let (mut x, y) = (graph.node(id).inputs[0], graph.node(id).outputs[0]);
-        let mut computes = vec![y];
-        let mut scale = 1.0;
-        self.taken[id.index()] = true;
-        let before = graph.value(x).node;
-        // A factor below 0 would turn −inf, which the softmax leaves out, into +inf.
-        if let Some((inner, factor)) = scaled(graph, graph.node(before)).filter(|&(_, factor)| factor > 0.0)
-            && self.fuse
-            && !self.taken[before.index()]
-        {
-            match self.survey.sole_reader(x) {
-                Ok(_) => {
-                    self.taken[before.index()] = true;
-                    self.note(RULE, y, true, format!("multiplies by {} itself", factor as f32));
-                    computes.insert(0, x);
-                    (x, scale) = (inner, factor as f32);
-                }
-                Err(reason) => self.note(RULE, y, false, reason),
-            }
-        }
-        let kind = Kind::Softmax { log, axis, scale };
-        self.units.push(Unit { kind, inputs: vec![x], outputs: vec![y], computes, at: id });
     }
 
     /// The pointwise functions that are left, from the last to the first: each joins the chain that alone reads it.
