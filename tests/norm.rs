@@ -404,6 +404,18 @@ fn narrow_operands_may_lie_in_any_way() {
     }
 }
 
+/// Differences of such numbers from the mean share their last digits, and a sum of many rounds them to the same side.
+#[test]
+fn sums_of_many_numbers_of_few_digits_lose_none() {
+    let mut draw = Draw::new(24);
+    for stored in [F32, BF16] {
+        let case = Case::new(NormKind::Layer, 1, 1e-5, integers(&mut draw, &[1, 300_008], Lie::Dense));
+        let mut case = case.stored(NormDTypes { x: stored, ..NormDTypes::default() });
+        case.problem.mean = true;
+        case.check(Check::Measured { magnitude: 1.0 });
+    }
+}
+
 /// Only rows that share words cost another pass, for the outputs that are narrow.
 #[test]
 fn a_launch_of_its_own_rounds_where_rows_share_words() {
