@@ -68,6 +68,7 @@ pub(super) fn profile(
     let usable = features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
     Profile {
         adapter: info.name.clone(),
+        driver: driver(info),
         kind: match info.device_type {
             wgpu::DeviceType::Cpu => AdapterKind::Cpu,
             _ => AdapterKind::Gpu,

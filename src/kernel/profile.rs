@@ -9,6 +9,9 @@ use crate::DType;
 pub struct Profile {
     /// The adapter's name, for messages.
     pub adapter: String,
+    /// The driver's name and version, by which [quirks](quirks::QUIRKS) are known.
+    #[serde(default)]
+    pub driver: String,
     /// What kind of processor runs the kernels.
     pub kind: AdapterKind,
     /// The limits that kernels have to respect.
@@ -93,6 +96,12 @@ impl Profile {
         quirks::LOOPS_END.applies(self).then_some(65_535)
     }
 
+    /// Whether a load that all invocations of a subgroup share is one load, and compiling quick, on an adapter that has to do the
+    /// work of a GPU in software.
+    pub(crate) fn shares_loads(&self) -> bool {
+        quirks::SHARED_LOADS.applies(self)
+    }
+
     /// The size of every subgroup of every dispatch, if there is only one.
     pub fn fixed_subgroup(&self) -> Option<u32> {
         self.subgroup.filter(|_| !quirks::VARYING_SUBGROUPS.applies(self)).map(|(size, _)| size)
@@ -115,6 +124,7 @@ impl Profile {
     pub fn portable() -> Self {
         Profile {
             adapter: "portable WebGPU minimum".into(),
+            driver: String::new(),
             kind: AdapterKind::Gpu,
             limits: Limits {
                 workgroup_bytes: 16 << 10,
