@@ -1,24 +1,29 @@
 enable subgroups;
 
-// Batched matrix product for software adapters (lavapipe, SwiftShader): a panel of b, BK rows by 4·TQ columns a lane,
+// Batched matrix product for software adapters (lavapipe, SwiftShader): a panel of b, BK rows by eight columns a lane,
 // stands in `let`s, which the driver keeps on its stack as memory operands of multiplications, and the rows of a pass by
 // it, one element at a time broadcast to all lanes. No workgroup memory, no barriers.
 //
 //     out[i, m, n] = activation(scale · Σ_k a[i, m, k] · b[i, k, n] + bias[i, m, n]) + residual[i, m, n]
 //
-// A workgroup takes `part` rows and 4·TQ·LANES columns. Each panel adds its part of the sum to `out`, or to `sums` where `out`
-// is of 16 bits.
+// A workgroup takes `part` rows and 8·LANES columns. Each panel adds its part of the sum to `out`, or to `sums` where `out`
+// is of 16 bits. Eight elements are a word wherever they lie together (vec4<u64>, or vec4<u32> of halves): a load is a loop
+// over the lanes, and it is the loads in the text that take the time to compile.
 //
-// On lavapipe (Mesa 22.3, two threads that reach 148 GFLOP/s on registers alone) this reaches 63 GFLOP/s at 512³ and 57 at
-// 1024³, and takes 0.8 s to compile. Of 250 ns for a row and a panel 130 are multiplications and additions, 95 loads of a and
-// loads and stores of sums, which go element by element (0.45 and 0.57 ns), 15 the filling. Tried, in CPU time against this:
-// - BK = 32 0.75; BK = 96 1.14 at K = 1536, 2.4 s to compile; BK = 128 1.2 to 1.26, 3 s (`panel_deep`; 1.1 to 1.18 with
-//   Mesa 26, 0.4 s): so that is for large products.
-// - b in an array for each column, filled by a loop, 1.0, twice as long to compile; in one array 0.35 and 36 s.
+// Trusted: m < M; terms and columns are clamped by `four` to the last there is, and so are the reads of sums; writes ask for
+// n < N. The loops are over K in steps of BK, and over the rows of a part.
+//
+// Measured at 512³, in CPU time; lavapipe of Mesa 22.3 (LLVM 15), two threads that reach 148 GFLOP/s on registers alone:
+// - words of eight, BK = 128: 80 GFLOP/s, 1.2 s to compile. BK = 64 0.8; BK = 192, 256 1.0 and 1.08, 2.5 and 6 s.
+// - words of four: 0.68 of that with BK = 64 (0.8 s to compile), 0.82 with BK = 128 (3 s, `panel_deep`), which is for large
+//   products only where there are no words of eight. Of 250 ns for a row and a panel of 64, 130 are multiplications and
+//   additions, 95 loads of a and loads and stores of sums.
+// - checked in place of trusted: 0.93. An epilogue that only multiplies by 1: 0.97. All loads of a row of a at its begin: 0.8.
+// - b in an array for each column, filled by a loop, 1.0, and 20 s to compile; in one array 0.35 and 36 s.
 // - 16 columns a lane and BK = 32 0.77; columns and terms loaded one by one 0.68 and 3 s to compile; `fma` 0.95.
-// - UNIFORM 0.5 (with Mesa 26, which loads uniforms once, 0.9 to 1.07).
-// - buffers of u64, two elements a load: loads 1.05, stores 1.1, copies 0.67 (with Mesa 26 1.15, 1.2, 1.4).
 // - shorter `part`s (64 rows) 0.8, since filling a panel costs as much as 20 rows.
+// Mesa 26 (LLVM 22), which loads once what is uniform, and compiles any of these in 0.6 s: UNIFORM with `fma` and BK = 128 114
+// GFLOP/s (BK = 64 0.9, without `fma` 0.78, BK = 256 0.75), BROADCAST 0.93 of that (0.62 with words of eight, or with `fma`).
 
 // [block matmul_parameters]
 const BATCH_AXES: u32 = 1u; // @slot BATCH_AXES: batch axes that no common stride covers
@@ -209,15 +214,52 @@ fn write_out4(i: u32, columns: u32, x: vec4<f32>) { if columns > 0u { out[i] = x
 // @end
 
 const LANES: u32 = 8u; // @slot LANES: invocations of a workgroup; with BROADCAST the subgroup size
-const KQ: u32 = 2u; // @slot KQ: quads of a row of a that a lane holds
-const TQ: u32 = 2u; // @slot TQ: quads of columns a lane
-const BK: u32 = KQ * LANES * 4u;
-const BN: u32 = TQ * LANES * 4u;
+const OWN: u32 = 1u; // @slot OWN: eights of a row of a that a lane holds
+const SLICES: u32 = 8u; // @slot SLICES: lanes whose eights are in the panel
+const BK: u32 = OWN * SLICES * 8u;
+const BN: u32 = LANES * 8u;
+
+const_assert SLICES <= LANES && (OWN == 1u || SLICES == LANES);
+
+// Eight elements, or where they are.
+struct Eight {
+  low: vec4<f32>,
+  high: vec4<f32>,
+}
+struct Places {
+  low: vec4<u32>,
+  high: vec4<u32>,
+}
+// Eight rows of b, the lower four and the higher, by the left four columns and the right.
+struct Square {
+  low_left: mat4x4<f32>,
+  high_left: mat4x4<f32>,
+  low_right: mat4x4<f32>,
+  high_right: mat4x4<f32>,
+}
+
+// Eight indices from `i` on, as `four`.
+fn eight(i: u32, size: u32, stride: u32) -> Places {
+  return Places(four(i, size) * stride, four(i + 4u, size) * stride);
+}
+
+// @slot load_a8: eight elements of one word
+fn load_a8(i: u32) -> Eight { return Eight(load_a4(i + vec4<u32>(0u, 1u, 2u, 3u)), load_a4(i + vec4<u32>(4u, 5u, 6u, 7u))); }
+// @slot load_b8: eight elements of one word
+fn load_b8(i: u32) -> Eight { return Eight(load_b4(i + vec4<u32>(0u, 1u, 2u, 3u)), load_b4(i + vec4<u32>(4u, 5u, 6u, 7u))); }
+// @slot row_a: eight elements of a row, of one word where a_word is as long
+fn row_a(i: Places) -> Eight { return Eight(load_a4(i.low), load_a4(i.high)); }
+// @slot load_b8x8: eight rows of eight columns from element `i` on; `k` and `n` step to rows and columns
+fn load_b8x8(i: u32, k: Places, n: Places) -> Square { return Square(load_b4x4(i, k.low, n.low), load_b4x4(i, k.high, n.low), load_b4x4(i, k.low, n.high), load_b4x4(i, k.high, n.high)); }
 
 // @region !SUMS
 // @slot read_out4: four columns, of which the first `columns` are there
 fn read_out4(i: u32, columns: u32) -> vec4<f32> { let last = columns - 1u; return vec4<f32>(out[i], out[i + min(1u, last)], out[i + min(2u, last)], out[i + min(3u, last)]); }
+// @slot read_out8: columns from `n` on of a row that begins at `row`; the last stands for those past it
+fn read_out8(row: u32, n: u32) -> Eight { let low = min(n, p.N - 1u); let high = min(n + 4u, p.N - 1u); return Eight(read_out4(row + low, p.N - low), read_out4(row + high, p.N - high)); }
 // @end
+// @slot write_out8: columns from `n` on, as far as there are some
+fn write_out8(row: u32, n: u32, x: Eight) { write_out4(row + n, p.N - min(n, p.N), x.low); write_out4(row + n + 4u, p.N - min(n + 4u, p.N), x.high); }
 
 // Rows from `k` on, with 0 for those past the end.
 fn ended(x: mat4x4<f32>, k: u32) -> mat4x4<f32> {
@@ -229,6 +271,9 @@ fn ended(x: mat4x4<f32>, k: u32) -> mat4x4<f32> {
     select(none, x[3], k + 3u < p.K),
   );
 }
+
+// @slot sum: the sum so far, and an element of a times four of b
+fn sum(acc: vec4<f32>, x: f32, y: vec4<f32>) -> vec4<f32> { return acc + x * y; }
 
 @compute @workgroup_size(LANES)
 fn main(
@@ -253,24 +298,22 @@ fn main(
   let first = w / strips % parts * p.part;
   let end = min(first + p.part, p.M);
   let at = starts(product);
-  // @unroll c TQ
-  let n_c0 = ((w % strips * TQ + /*c*/0u) * LANES + lane) * 4u;
-  let nearest_c0 = min(n_c0, p.N - 1u);
-  let columns_c0 = four(n_c0, p.N) * p.b_n;
-  // @end
+  let n = (w % strips * LANES + lane) * 8u;
+  let columns = eight(n, p.N, p.b_n);
 
   let depth = bound(p.K, groups);
   for (var k0 = 0u; k0 < depth; k0 += BK) {
-    // @unroll q KQ
-    // @unroll s LANES
-    let k_q0_s0 = k0 + (/*q*/0u * LANES + /*s*/0u) * 4u;
-    let rows_q0_s0 = four(k_q0_s0, p.K) * p.b_k;
-    // @unroll c TQ
-    let b_q0_s0_c0 = ended(load_b4x4(at.y, rows_q0_s0, columns_c0), k_q0_s0);
-    // @end
+    // @unroll q OWN
+    // @unroll s SLICES
+    let k_q0_s0 = k0 + (/*q*/0u * LANES + /*s*/0u) * 8u;
+    let b_q0_s0 = load_b8x8(at.y, eight(k_q0_s0, p.K, p.b_k), columns);
+    let low_left_q0_s0 = ended(b_q0_s0.low_left, k_q0_s0);
+    let high_left_q0_s0 = ended(b_q0_s0.high_left, k_q0_s0 + 4u);
+    let low_right_q0_s0 = ended(b_q0_s0.low_right, k_q0_s0);
+    let high_right_q0_s0 = ended(b_q0_s0.high_right, k_q0_s0 + 4u);
     // @end
     // @region BROADCAST
-    let own_k_q0 = four(k0 + (/*q*/0u * LANES + lane) * 4u, p.K) * p.a_k;
+    let own_k_q0 = eight(k0 + (/*q*/0u * LANES + lane) * 8u, p.K, p.a_k);
     // @end
     // @end
 
@@ -278,58 +321,70 @@ fn main(
       let row = at.x + m * p.a_m;
       let result = (product * p.M + m) * p.N;
       // @region SUMS
-      let sum = (product * p.M + m) * ((p.N + 3u) / 4u);
+      let sums_row = (product * p.M + m) * ((p.N + 3u) / 4u);
       // @end
-      // @unroll c TQ
-      var acc_c0 = vec4<f32>();
-      // @end
+      var acc: Eight;
       if k0 > 0u {
-        // @unroll c TQ
         // @region !SUMS
-        acc_c0 = read_out4(result + nearest_c0, p.N - nearest_c0);
+        acc = read_out8(result, n);
         // @end
         // @region SUMS
-        acc_c0 = sums[sum + nearest_c0 / 4u];
-        // @end
+        acc.low = sums[sums_row + min(n / 4u, (p.N - 1u) / 4u)];
+        acc.high = sums[sums_row + min(n / 4u + 1u, (p.N - 1u) / 4u)];
         // @end
       }
-      // @unroll q KQ
+      // @unroll q OWN
       // @region BROADCAST
-      let own_a_q0 = load_a4(row + own_k_q0);
+      let own_a_q0 = row_a(Places(row + own_k_q0.low, row + own_k_q0.high));
       // @end
-      // @unroll s LANES
-      var a_q0_s0 = vec4<f32>();
+      // @unroll s SLICES
+      var a_q0_s0: Eight;
       // @region BROADCAST
-      a_q0_s0 = subgroupBroadcast(own_a_q0, /*s*/0u);
+      a_q0_s0.low = subgroupBroadcast(own_a_q0.low, /*s*/0u);
+      a_q0_s0.high = subgroupBroadcast(own_a_q0.high, /*s*/0u);
       // @end
       // @region UNIFORM
-      a_q0_s0 = load_a4(row + four(k_q0_s0, p.K) * p.a_k);
+      a_q0_s0.low = load_a4(row + four(k_q0_s0, p.K) * p.a_k);
+      a_q0_s0.high = load_a4(row + four(k_q0_s0 + 4u, p.K) * p.a_k);
       // @end
-      // @unroll c TQ
-      acc_c0 += a_q0_s0.x * b_q0_s0_c0[0];
-      acc_c0 += a_q0_s0.y * b_q0_s0_c0[1];
-      acc_c0 += a_q0_s0.z * b_q0_s0_c0[2];
-      acc_c0 += a_q0_s0.w * b_q0_s0_c0[3];
-      // @end
+      acc.low = sum(acc.low, a_q0_s0.low.x, low_left_q0_s0[0]);
+      acc.low = sum(acc.low, a_q0_s0.low.y, low_left_q0_s0[1]);
+      acc.low = sum(acc.low, a_q0_s0.low.z, low_left_q0_s0[2]);
+      acc.low = sum(acc.low, a_q0_s0.low.w, low_left_q0_s0[3]);
+      acc.high = sum(acc.high, a_q0_s0.low.x, low_right_q0_s0[0]);
+      acc.high = sum(acc.high, a_q0_s0.low.y, low_right_q0_s0[1]);
+      acc.high = sum(acc.high, a_q0_s0.low.z, low_right_q0_s0[2]);
+      acc.high = sum(acc.high, a_q0_s0.low.w, low_right_q0_s0[3]);
+      acc.low = sum(acc.low, a_q0_s0.high.x, high_left_q0_s0[0]);
+      acc.low = sum(acc.low, a_q0_s0.high.y, high_left_q0_s0[1]);
+      acc.low = sum(acc.low, a_q0_s0.high.z, high_left_q0_s0[2]);
+      acc.low = sum(acc.low, a_q0_s0.high.w, high_left_q0_s0[3]);
+      acc.high = sum(acc.high, a_q0_s0.high.x, high_right_q0_s0[0]);
+      acc.high = sum(acc.high, a_q0_s0.high.y, high_right_q0_s0[1]);
+      acc.high = sum(acc.high, a_q0_s0.high.z, high_right_q0_s0[2]);
+      acc.high = sum(acc.high, a_q0_s0.high.w, high_right_q0_s0[3]);
       // @end
       // @end
       let last = k0 + BK >= p.K;
+      // @region EPILOGUE
       if last {
-        // @unroll c TQ
-        acc_c0 = epilogue4(acc_c0, at, m, n_c0);
-        // @end
+        acc = Eight(epilogue4(acc.low, at, m, n), epilogue4(acc.high, at, m, n + 4u));
       }
-      // @unroll c TQ
+      // @end
       // @region !SUMS
-      write_out4(result + n_c0, p.N - min(n_c0, p.N), acc_c0);
+      write_out8(result, n, acc);
       // @end
       // @region SUMS
       if last {
-        write_out4(result + n_c0, p.N - min(n_c0, p.N), acc_c0);
-      } else if n_c0 < p.N {
-        sums[sum + n_c0 / 4u] = acc_c0;
+        write_out8(result, n, acc);
+      } else {
+        if n < p.N {
+          sums[sums_row + n / 4u] = acc.low;
+        }
+        if n + 4u < p.N {
+          sums[sums_row + n / 4u + 1u] = acc.high;
+        }
       }
-      // @end
       // @end
     }
   }

@@ -176,6 +176,7 @@ fn may_refuse(variant: &str, reason: &str, profile: &Profile) -> bool {
         }
         "split_k" => reason.contains("too short a sum"),
         "panel_deep" if reason.starts_with("K = ") => reason.contains("for sums of"),
+        "panel_deep" if reason == "panel is as deep" => true,
         "panel" | "panel_deep" => profile.kind == AdapterKind::Gpu || !subgroup,
         "panel_uniform" => profile.kind == AdapterKind::Gpu,
         _ => false,
@@ -409,6 +410,45 @@ fn narrow_floats_are_within_bounds() {
             case.check(Check::measured());
         }
     }
+}
+
+/// Words of eight elements are another way to read the same, and the sums are taken in the same order.
+#[test]
+fn words_of_eight_change_no_bits() {
+    let mut draw = Draw::new(26);
+    let software = Profile { kind: AdapterKind::Cpu, ..gpu().profile().clone() };
+    let eights = Profile { driver: String::new(), ..software.clone() };
+    let fours = Profile { driver: "llvmpipe Mesa 26.0.0".into(), ..software };
+    let mut compared = 0;
+    for (turn, [m, n, k]) in [[9, 72, 136], [33, 8, 72], [10, 120, 48]].into_iter().enumerate() {
+        for (place, dtype) in [DType::F32, DType::F16, DType::BF16].into_iter().enumerate() {
+            let transposed = (turn + place) % 2 == 1;
+            let b = if transposed { [n, k] } else { [k, n] };
+            let a = stored(floats(&mut draw, &[m, k], Lie::Dense), dtype);
+            let mut case = Case::new(a, stored(floats(&mut draw, &b, Lie::Dense), dtype));
+            if transposed {
+                case.b.layout = Layout::contiguous([n, k]).permute(&[1, 0]);
+            }
+            case.bias = Some(floats(&mut draw, &[n], Lie::Dense));
+            let problem = case.problem();
+            if !problem.candidates(&eights).iter().any(|c| c.variant == "panel" && c.is_usable()) {
+                eprintln!("no panel without subgroups of one size");
+                return;
+            }
+            let mut texts = Vec::new();
+            let results = [&eights, &fours].map(|profile| {
+                let kernel = problem.kernel("panel", profile).expect("usable");
+                texts.push(kernel.launches[0].source.wgsl.clone());
+                let outputs = [(DType::F32, problem.output_shape().clone())];
+                gpu().run_kernel(&kernel, &case.inputs(), &outputs).expect("runs").remove(0)
+            });
+            let has_words = dtype != DType::F32 || eights.shader_int64;
+            assert_eq!(texts[0] != texts[1], has_words, "{}", problem.summary());
+            assert_eq!(results[0].as_bytes(), results[1].as_bytes(), "{}", problem.summary());
+            compared += usize::from(has_words);
+        }
+    }
+    assert!(compared >= 6);
 }
 
 /// f16 operands of small integers for the variants on cooperative matrices.
@@ -681,6 +721,12 @@ fn preference() {
     let lavapipe = Profile { kind: AdapterKind::Cpu, subgroup: Some((8, 8)), ..Profile::portable() };
     assert_eq!(first(&[512, 512], &[512, 512], &lavapipe), "panel_deep");
     assert_eq!(first(&[256, 512], &[512, 512], &lavapipe), "panel");
+    let long = Profile { shader_int64: true, ..lavapipe.clone() };
+    assert_eq!(first(&[512, 512], &[512, 512], &long), "panel");
+    assert_eq!(first(&[512, 516], &[516, 516], &long), "panel_deep");
+    let sharing = Profile { driver: "llvmpipe Mesa 26.2.6 (LLVM 22.1.8)".into(), ..long };
+    assert_eq!(first(&[512, 512], &[512, 512], &sharing), "panel_uniform");
+    assert_eq!(first(&[8, 512], &[512, 512], &sharing), "panel");
     assert_eq!(first(&[9, 100], &[100, 16], &lavapipe), "register");
     let bare = Profile { subgroup: None, ..lavapipe };
     assert_eq!(first(&[512, 512], &[512, 512], &bare), "panel_uniform");

@@ -116,22 +116,25 @@ impl Plan<'_> {
             (Share::Broadcast, Some((size, _))) => size,
             _ => variant::UNIFORM_LANES,
         };
-        let depth = problem.panel_depth(shape);
+        let eights = shape.depth(problem, profile) / 8;
         // Sums that several panels add to are kept in f32.
         let apart = stage == Stage::Result && problem.out != DType::F32;
-        let mut panel = problem
-            .squares("matmul_panel", include_str!("../../../shaders/matmul_panel.wgsl"))
+        let mut panel = problem.panel(shape, profile);
+        if shape.share == Share::Uniform {
+            let fused =
+                "fn sum(acc: vec4<f32>, x: f32, y: vec4<f32>) -> vec4<f32> { return fma(vec4<f32>(x), y, acc); }";
+            panel = panel.function("sum", fused);
+        }
+        let panel = panel
             .value("LANES", lanes)
-            .value("KQ", (depth / 4 / lanes).max(1))
-            .value("TQ", variant::PANEL_QUADS)
+            .value("OWN", (eights / lanes).max(1))
+            .value("SLICES", eights.min(lanes))
             .region("BROADCAST", shape.share == Share::Broadcast)
             .region("UNIFORM", shape.share == Share::Uniform)
-            .region("SUMS", apart);
-        if problem.n.is_multiple_of(4) && !apart {
-            panel =
-                panel.function("read_out4", "fn read_out4(i: u32, columns: u32) -> vec4<f32> { return out[i / 4u]; }");
-        }
-        let strips = problem.products() * problem.n.div_ceil((4 * variant::PANEL_QUADS * lanes) as usize);
+            .region("EPILOGUE", problem.has_epilogue())
+            .region("SUMS", apart)
+            .trusted();
+        let strips = problem.products() * problem.n.div_ceil((8 * lanes) as usize);
         let rows = problem.panel_rows(shape, strips, profile);
         let mut kernel = self.kernel(panel.source()?, strips * problem.m.div_ceil(rows), rows)?;
         if apart {

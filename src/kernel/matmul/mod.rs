@@ -300,6 +300,13 @@ impl MatmulProblem {
         self.batch.iter_mut().for_each(|axis| axis.strides.swap(A, B));
     }
 
+    /// Whether anything is done to a sum before it is the result.
+    fn has_epilogue(&self) -> bool {
+        let by_column = self.quantized.is_some_and(|b| b.packing.group.is_none());
+        let options = self.bias.is_some() || self.residual.is_some() || self.activation.is_some();
+        self.scale != 1.0 || by_column || options
+    }
+
     /// The number of separate products.
     fn products(&self) -> usize {
         self.batch.iter().map(|axis| axis.size).product()

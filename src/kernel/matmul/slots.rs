@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{A, B, BIAS, MatmulProblem, Quantized, RESIDUAL, View, variant::Tile};
+use super::{
+    A, B, BIAS, MatmulProblem, Quantized, RESIDUAL, View,
+    variant::{Panel, Tile},
+};
 use crate::{
     DType, Result,
     kernel::{
-        Source, Specialization,
+        Profile, Source, Specialization,
         narrow::{four, low, word},
         unary_wgsl,
     },
@@ -25,10 +28,19 @@ pub(super) enum Stage {
 impl MatmulProblem {
     /// Whether each four of a matrix's `columns` columns lie in one word (16 bytes, or 8 of 16-bit elements).
     pub(super) fn quads(&self, operand: usize, view: View, columns: usize) -> bool {
-        let whole = |stride: isize| stride % 4 == 0;
+        self.words(4, operand, view, columns)
+    }
+
+    /// Whether each eight of a matrix's `columns` columns lie in one word (32 bytes, or 16 of 16-bit elements).
+    pub(super) fn octs(&self, operand: usize, view: View, columns: usize) -> bool {
+        self.words(8, operand, view, columns)
+    }
+
+    fn words(&self, elements: usize, operand: usize, view: View, columns: usize) -> bool {
+        let whole = |stride: isize| stride % elements as isize == 0;
         view.column == 1
-            && columns.is_multiple_of(4)
-            && view.offset.is_multiple_of(4)
+            && columns.is_multiple_of(elements)
+            && view.offset.is_multiple_of(elements)
             && whole(view.row)
             && self.batch.iter().all(|axis| whole(axis.strides[operand]))
     }
@@ -125,6 +137,45 @@ impl MatmulProblem {
         )
     }
 
+    /// The slots of `matmul_panel.wgsl`: [`Self::squares`], and words of eight elements where the panel reads them.
+    pub(super) fn panel(&self, panel: &Panel, profile: &Profile) -> Specialization {
+        let slots = self.squares("matmul_panel", include_str!("../../../shaders/matmul_panel.wgsl"));
+        let slots = match panel.octs_of_b(self, profile) {
+            Some(Along::N) => octs(slots, "b", self.dtypes[B]).function("load_b8x8", load_b8x8(Along::N)),
+            Some(Along::K) => octs(slots, "b", self.dtypes[B]).function("load_b8x8", load_b8x8(Along::K)),
+            None => slots,
+        };
+        let slots = if panel.has_octs(self.dtypes[A], profile) && self.octs(A, self.a, self.k) {
+            octs(slots, "a", self.dtypes[A])
+                .function("row_a", "fn row_a(i: Places) -> Eight { return load_a8(i.low.x); }")
+        } else {
+            slots
+        };
+        if self.out != DType::F32 || !self.n.is_multiple_of(4) {
+            return slots;
+        }
+        if !self.n.is_multiple_of(8) || !panel.has_octs(self.out, profile) {
+            return slots
+                .function("read_out4", "fn read_out4(i: u32, columns: u32) -> vec4<f32> { return out[i / 4u]; }");
+        }
+        let words = |x: &str| ["xy", "zw"].map(|two| word_of(&format!("bitcast<vec4<u32>>({x}).{two}")));
+        let ([a, b], [c, d]) = (words("x.low"), words("x.high"));
+        let [low, high] = words("x");
+        let read = eight_of("out[(row + min(n, p.N - 1u)) / 8u]");
+        let half = "let x = read_out8(i, 0u); return select(x.low, x.high, i % 8u > 3u);";
+        let write_half = format!(
+            "if columns > 0u {{ let j = i / 8u; if i % 8u > 3u {{ out[j].z = {low}; out[j].w = {high}; }} \
+             else {{ out[j].x = {low}; out[j].y = {high}; }} }}"
+        );
+        let write = format!("if n < p.N {{ out[(row + n) / 8u] = vec4<u64>({a}, {b}, {c}, {d}); }}");
+        slots
+            .ty("out_word", "vec4<u64>")
+            .function("read_out8", format!("fn read_out8(row: u32, n: u32) -> Eight {{ {read} }}"))
+            .function("read_out4", format!("fn read_out4(i: u32, columns: u32) -> vec4<f32> {{ {half} }}"))
+            .function("write_out8", format!("fn write_out8(row: u32, n: u32, x: Eight) {{ {write} }}"))
+            .function("write_out4", write_out4(&write_half))
+    }
+
     pub(super) fn tiled(&self, tile: &Tile, stage: Stage) -> Result<Arc<Source>> {
         let invocations = tile.invocations();
         self.quad_slots("matmul_tiled", include_str!("../../../shaders/matmul_tiled.wgsl"), stage)
@@ -194,6 +245,69 @@ pub(in crate::kernel) fn half_loads(slots: Specialization, x: &str, dtype: DType
     let half = low(dtype, "w");
     let load = format!("fn load_{x}(i: u32) -> f32 {{ let w = {x}[i / 2u] >> (i % 2u * 16u); return {half}; }}");
     slots.ty(&format!("{x}_word"), "u32").function(&format!("load_{x}"), load)
+}
+
+/// Two words of 32 bits as one of 64.
+fn word_of(two: &str) -> String {
+    format!("(u64({two}.x) | (u64({two}.y) << 32u))")
+}
+
+/// The function body that takes four words of 64 bits apart.
+fn eight_of(word: &str) -> String {
+    let four = |c: [&str; 2]| {
+        let each = c.map(|c| format!("u32(w.{c}), u32(w.{c} >> 32u)")).join(", ");
+        format!("bitcast<vec4<f32>>(vec4<u32>({each}))")
+    };
+    format!("let w = {word}; return Eight({}, {});", four(["x", "y"]), four(["z", "w"]))
+}
+
+/// Sets the slots of an operand that has eight elements in a word.
+fn octs(slots: Specialization, x: &str, dtype: DType) -> Specialization {
+    let (word, eight) = if dtype.is_narrow() {
+        let [low, high] = ["w.xy", "w.zw"].map(|two| four(dtype, two));
+        ("vec4<u32>", format!("let w = {x}[i / 8u]; return Eight({low}, {high});"))
+    } else {
+        ("vec4<u64>", eight_of(&format!("{x}[i / 8u]")))
+    };
+    let half = format!("let x = load_{x}8(i.x); return select(x.low, x.high, i.x % 8u > 3u);");
+    slots
+        .ty(&format!("{x}_word"), word)
+        .function(&format!("load_{x}8"), format!("fn load_{x}8(i: u32) -> Eight {{ {eight} }}"))
+        .function(&format!("load_{x}4"), format!("fn load_{x}4(i: vec4<u32>) -> vec4<f32> {{ {half} }}"))
+        .function(
+            &format!("load_{x}"),
+            format!("fn load_{x}(i: u32) -> f32 {{ return load_{x}4(vec4<u32>(i))[i % 4u]; }}"),
+        )
+}
+
+/// The axis of b that words lie along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Along {
+    K,
+    N,
+}
+
+/// Eight words of b as squares.
+fn load_b8x8(along: Along) -> String {
+    let (from, to) = match along {
+        Along::N => ("k", "n"),
+        Along::K => ("n", "k"),
+    };
+    let steps = ["low.x", "low.y", "low.z", "low.w", "high.x", "high.y", "high.z", "high.w"];
+    let words =
+        steps.iter().enumerate().map(|(w, step)| format!("let w{w} = load_b8(i + {from}.{step} + {to}.low.x); "));
+    let square = |first: usize, half: &str| {
+        let lines: Vec<String> = (first..first + 4).map(|w| format!("w{w}.{half}")).collect();
+        let square = format!("mat4x4<f32>({})", lines.join(", "));
+        if along == Along::K { format!("transpose({square})") } else { square }
+    };
+    // Lower and higher rows of the left columns, then of the right ones.
+    let squares = match along {
+        Along::N => [square(0, "low"), square(4, "low"), square(0, "high"), square(4, "high")],
+        Along::K => [square(0, "low"), square(0, "high"), square(4, "low"), square(4, "high")],
+    };
+    let (words, squares) = (words.collect::<String>(), squares.join(", "));
+    format!("fn load_b8x8(i: u32, k: Places, n: Places) -> Square {{ {words}return Square({squares}); }}")
 }
 
 /// Sets the slots of an operand of this dtype, whose quads are words or not.

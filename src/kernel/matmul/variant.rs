@@ -1,6 +1,10 @@
 //! The variants: shaders, tile shapes, and which of them suits a problem on a device.
 
-use super::{B, MatmulProblem, coop::Coop, slots::Stage};
+use super::{
+    B, MatmulProblem,
+    coop::Coop,
+    slots::{Along, Stage},
+};
 use crate::{
     DType, Error, Result,
     kernel::{AdapterKind, Candidate, Profile},
@@ -44,11 +48,39 @@ pub(super) struct Tile {
 pub(super) struct Panel {
     name: &'static str,
     pub(super) share: Share,
-    /// BK where b is loaded in quads; half of it where its elements are loaded one by one, since it is the loads that take
-    /// time to compile.
+    /// BK where b is loaded in quads, for sums that are as long; half of it where its elements are loaded one by one, since it
+    /// is the loads that take time to compile.
     depth: u32,
     /// Terms of a sum that the panel is worth compiling for.
     least: usize,
+}
+
+impl Panel {
+    /// Whether it reads eight elements of this dtype as a word, which pays where every load goes lane by lane.
+    pub(super) fn has_octs(&self, dtype: DType, profile: &Profile) -> bool {
+        let words = dtype != DType::F32 || profile.shader_int64;
+        words && self.share == Share::Broadcast && !profile.shares_loads()
+    }
+
+    /// The axis along which it reads eight elements of b as a word, if it does.
+    pub(super) fn octs_of_b(&self, problem: &MatmulProblem, profile: &Profile) -> Option<Along> {
+        if problem.quantized.is_some() || !self.has_octs(problem.dtypes[B], profile) {
+            None
+        } else if problem.octs(B, problem.b, problem.n) {
+            Some(Along::N)
+        } else {
+            problem.octs(B, problem.b.transposed(), problem.k).then_some(Along::K)
+        }
+    }
+
+    /// Rows of b that it holds.
+    pub(super) fn depth(&self, problem: &MatmulProblem, profile: &Profile) -> u32 {
+        let octs = self.octs_of_b(problem, profile).is_some();
+        let quads = problem.quads(B, problem.b, problem.n) || problem.quads(B, problem.b.transposed(), problem.k);
+        let depth = if octs { DEEP.depth } else { self.depth };
+        let depth = if problem.k <= BROADCAST.depth as usize { BROADCAST.depth } else { depth };
+        if octs || quads { depth } else { depth / 2 }
+    }
 }
 
 /// How an element of a gets to all lanes of a panel.
@@ -69,7 +101,7 @@ const SMALL: Tile = Tile { name: "tiled_32x32", rows: 32, columns: 32, quads: 4,
 const BROADCAST: Panel = Panel { name: "panel", share: Share::Broadcast, depth: 64, least: 1 };
 /// Reads and writes of sums count half as much: 1.1 to 1.25 times as fast. Compiles three times as long.
 const DEEP: Panel = Panel { name: "panel_deep", share: Share::Broadcast, depth: 128, least: 384 };
-const UNIFORM: Panel = Panel { name: "panel_uniform", share: Share::Uniform, depth: 64, least: 1 };
+const UNIFORM: Panel = Panel { name: "panel_uniform", share: Share::Uniform, depth: 128, least: 1 };
 
 /// Rows that [`Variant::Vec`] takes.
 const VEC_ROWS: usize = 8;
@@ -190,7 +222,7 @@ impl Variant {
             }
         };
         if let Some(most) = profile.loop_rounds() {
-            let rounds = self.rounds(problem);
+            let rounds = self.rounds(problem, profile);
             if rounds > most {
                 return Some(format!("K = {}: takes {rounds} rounds of loops, the driver stops at {most}", problem.k));
             }
@@ -224,6 +256,11 @@ impl Variant {
             Variant::Panel(panel) if problem.k < panel.least => {
                 Some(format!("K = {}: for sums of {} terms and more", problem.k, panel.least))
             }
+            Variant::Panel(panel)
+                if *panel == DEEP && BROADCAST.depth(problem, profile) == DEEP.depth(problem, profile) =>
+            {
+                Some("panel is as deep".into())
+            }
             Variant::Panel(Panel { share: Share::Uniform, .. }) => fits(UNIFORM_LANES, 0),
             Variant::Panel(_) => match profile.subgroup {
                 Some((4, 4) | (8, 8) | (16, 16)) => None,
@@ -247,7 +284,7 @@ impl Variant {
     }
 
     /// Rounds of all loops of an invocation together, at the most; see [`Profile::loop_rounds`].
-    fn rounds(self, problem: &MatmulProblem) -> u64 {
+    fn rounds(self, problem: &MatmulProblem, profile: &Profile) -> u64 {
         let k = problem.k as u64;
         // Beside the loops over K: entering and leaving, sums over slices.
         const REST: u64 = 128;
@@ -260,7 +297,7 @@ impl Variant {
             }
             Variant::Coop(size) => k / u64::from(size) + REST,
             Variant::Panel(panel) => {
-                k.div_ceil(u64::from(problem.panel_depth(panel))) * (PANEL_ROWS as u64 + PANEL_REST) + REST
+                k.div_ceil(u64::from(panel.depth(problem, profile))) * (PANEL_ROWS as u64 + PANEL_REST) + REST
             }
         }
     }
@@ -268,8 +305,6 @@ impl Variant {
 
 /// Quads of columns of a workgroup of [`Variant::Vec`].
 pub(super) const VEC_QUADS: u32 = 8;
-/// Quads of columns of a lane of a panel.
-pub(super) const PANEL_QUADS: u32 = 2;
 /// Rounds of a panel beside those over its rows: entering its loops, and filling it.
 const PANEL_REST: u64 = 8;
 /// Lanes of a panel without subgroups.
@@ -281,7 +316,7 @@ pub(super) fn candidates(problem: &MatmulProblem, profile: &Profile) -> Vec<Cand
     // Less is better; the order of ALL, from large to small, breaks ties.
     order.sort_by_key(|&variant| match profile.kind {
         AdapterKind::Gpu => on_gpu(variant, problem),
-        AdapterKind::Cpu => on_cpu(variant, problem),
+        AdapterKind::Cpu => on_cpu(variant, problem, profile),
     });
     let verdict = |variant: Variant| match variant.refusal(problem, profile) {
         None => Candidate::usable(variant.name(), variant.reason()),
@@ -305,21 +340,22 @@ fn on_gpu(variant: Variant, problem: &MatmulProblem) -> usize {
 }
 
 /// Panels, for a single row too, unless the product is too small to be worth their compilation.
-fn on_cpu(variant: Variant, problem: &MatmulProblem) -> usize {
+fn on_cpu(variant: Variant, problem: &MatmulProblem, profile: &Profile) -> usize {
     let multiplications = problem.elements() * problem.k;
     let (small, large) = (multiplications <= SMALL_ON_CPU, multiplications >= LARGE_ON_CPU);
     match variant {
         Variant::Register if small => 0,
-        Variant::Panel(panel) if *panel == DEEP && large => 0,
-        Variant::Panel(panel) if *panel != DEEP => 1,
-        Variant::Panel(_) => 2,
-        Variant::Vec => 3,
-        Variant::Register => 4,
-        Variant::Tiled(_) => 5,
-        Variant::Plain => 6,
-        Variant::SplitK => 7,
+        Variant::Panel(&UNIFORM) if profile.shares_loads() && problem.m > VEC_ROWS => 0,
+        Variant::Panel(&DEEP) if large => 1,
+        Variant::Panel(&BROADCAST) => 2,
+        Variant::Panel(_) => 3,
+        Variant::Vec => 4,
+        Variant::Register => 5,
+        Variant::Tiled(_) => 6,
+        Variant::Plain => 7,
+        Variant::SplitK => 8,
         // For tests: see the quirk.
-        Variant::Coop(_) => 8,
+        Variant::Coop(_) => 9,
     }
 }
 
@@ -329,12 +365,6 @@ pub(super) fn per_word(dtype: DType) -> usize {
 }
 
 impl MatmulProblem {
-    /// Rows of b in a panel.
-    pub(super) fn panel_depth(&self, panel: &Panel) -> u32 {
-        let words = self.quads(B, self.b, self.n) || self.quads(B, self.b.transposed(), self.k);
-        if words { panel.depth } else { panel.depth / 2 }
-    }
-
     /// Elements of the result.
     pub(super) fn elements(&self) -> usize {
         self.products() * self.m * self.n
@@ -358,7 +388,7 @@ impl MatmulProblem {
         let parts = FULL_CPU.div_ceil(strips.max(1));
         // And no more than the driver's end of loops lets pass.
         let most = profile.loop_rounds().map_or(usize::MAX, |most| {
-            let panels = self.k.div_ceil(self.panel_depth(panel) as usize).max(1) as u64;
+            let panels = self.k.div_ceil(panel.depth(self, profile) as usize).max(1) as u64;
             (most / panels).saturating_sub(PANEL_REST + 1) as usize
         });
         self.m.div_ceil(parts).min(most).max(PANEL_ROWS)
