@@ -7,22 +7,29 @@
 // instructions whatever its address, and a broadcast within the subgroup one. So what is used most, keys and values, is
 // loaded once and stays, and q and p are broadcast. O of a row lies in `out` between two panels.
 //
-// Measured on llvmpipe (Mesa 22.3, LLVM 15, two threads of a Xeon), CPU time, all threads together:
+// Measured on llvmpipe (two threads of a Xeon), CPU time, all threads together:
 //
-//     b1 h8 256×256 d64       6.2 ms, 22 GFLOP/s of a thread     tiled 33.5 ms, split_kv 82 ms, plain 112 ms
-//       causal, bias, softcap 3.4, 7.6, 6.6 ms                   tiled 21.8, 36.4, 33.2 ms
-//     b2 h8 512×512 d64       43 ms, 25 GFLOP/s of a thread      tiled 252 ms
-//     b4 h8 1×2048 d64        14.7 ms                            tiled 254 ms, split_kv 137 ms
-//     1×1 2048×2048 d16       16 ms                              tiled 105 ms, split_kv 317 ms
-//     b64 h4 8×8 d16          1.1 ms                             tiled 17 ms, plain 1.9 ms
+//                             Mesa 22.3, LLVM 15                 Mesa 26.2, LLVM 22     Mesa 22.3, others
+//     b1 h8 256×256 d64       4.1 ms, 33 GFLOP/s of a thread     3.1 ms                 tiled 33.5 ms, split_kv 82 ms
+//       causal, bias, softcap 2.6, 4.8, 4.3 ms                   2.1, 4.2, 3.7 ms       tiled 21.8, 36.4, 33.2 ms
+//     b2 h8 512×512 d64       33 ms                              27 ms                  tiled 252 ms
+//     b4 h8 1×2048 d64        9.9 ms                             8.4 ms                 tiled 254 ms, split_kv 137 ms
+//     1×1 2048×2048 d16       15 ms                              13.5 ms                tiled 105 ms, split_kv 317 ms
+//     b64 h4 8×8 d16          0.6 ms                             0.4 ms                 tiled 17 ms, plain 1.9 ms
 //
-// SwiftShader (4 lanes), the first and the fourth: 65 and 54 ms, tiled 91 and 693 ms. What was tried:
-// - elements loaded one by one: a third slower than in vec4s: a load is a loop over the lanes.
-// - C = 1, 2, 3, 4, 8 at D = 32: 9.7, 5.7, 4.4, 3.5, 2.7 ms: O is read and written for each panel. At D = 64, C = 6 and 8 take
-//   0.93 and 0.83 of the time of 4 (0.89 and 0.83 with Mesa 26), and 3.2 and 4.7 s to compile.
-// - compiling takes 3 to 6 ms for each product in the text, C·(D + Dv) of them: 0.6 s at D = 16, 1.8 s at D = 64, 3 s at
-//   D = 128, 3.5 s at D = 256, where COLUMN_PARTS halves the text. One array for the whole panel takes 3 times as long
-//   (each user of an array is compared with each other), m and l in arrays that are indexed between the products twice.
+// SwiftShader (4 lanes), the first and the fourth: 70 and 52 ms (49 and 45 with arrays that loops fill), tiled 91 and 693 ms.
+//
+// What was tried:
+// - with LLVM 15 compiling takes as long as there are loads in the text, C·(D + Dv)/8 of eight elements: 0.5 s for 64, 1.4 s
+//   for 128, 3 s for 192, 4.7 s for 256; products cost nothing. Eight elements at once, as four words of 64 bits, take a third
+//   of the time to compile that twice four take, and as long to run; elements one by one run 1.4 times as long. LLVM 22 compiles
+//   in 0.4 s, but takes the words apart again for each row: 1.3 times as long as fours.
+// - C = 2, 4, 8, 16: at D = 16 1.9, 1.3, 1.0, 0.8 ms, at D = 64 4.3, 2.8, 2.2, 2.3 ms (b1 h4 256×256), and likewise with LLVM
+//   22: O is read and written for each panel.
+// - the panel in arrays that loops fill: 3 times as long to compile, one array for all of it 9 times; m and l in arrays that
+//   are indexed between the products twice.
+// - at D = 256 one workgroup for all columns: 0.9 of the time of two that share them (0.7 with LLVM 22).
+// - `fma`: no difference with LLVM 15, slower with 22.
 // - a parameter that is read within a loop is loaded within the loop, for each lane: so all of them are read before.
 // - subgroupMax and subgroupAdd are loops over the lanes, 21 and 17 ns; three shuffles and what they join take 5: 6 % of all.
 // - scores in two chains of sums, elements of `out` not read again, exp left out: 1 % each. What remains is multiplications,
@@ -37,21 +44,27 @@ enable subgroups;
 const LANES: u32 = 8u; // @slot LANES: invocations of a subgroup, and of a workgroup
 const HALVINGS: u32 = 3u; // @slot HALVINGS: log2 of LANES
 const C: u32 = 4u; // @slot C: keys of a panel, over LANES
-const D4: u32 = 16u; // @slot D4: vec4s of a row of q; 4·D4 ≥ D
-const DN: u32 = 8u; // @slot DN: columns of v of a lane, 4·DV4; LANES·DN·COLUMN_PARTS ≥ Dv
-const Q4: u32 = 2u; // @slot Q4: vec4s of a row of q of a lane
-const DV4: u32 = 2u; // @slot DV4: vec4s of a row of v of a lane, in one of the parts
+const D4: u32 = 3u; // @slot D4: vec4s of a row of q; 4·D4 ≥ D
+const D8: u32 = 1u; // @slot D8: D4 / 2
+const DT: u32 = 1u; // @slot DT: D4 % 2
+const Q_RUN: u32 = 2u; // @slot Q_RUN: vec4s of a row of q that lie side by side in a lane, 1 or 2
+const Q4: u32 = 3u; // @slot Q4: vec4s of a row of q of a lane
+const Q8: u32 = 1u; // @slot Q8: Q4 / 2
+const QT: u32 = 1u; // @slot QT: Q4 % 2
+const DV4: u32 = 3u; // @slot DV4: vec4s of a row of v of a lane, in one of the parts
+const DV8: u32 = 1u; // @slot DV8: DV4 / 2
+const DVT: u32 = 1u; // @slot DVT: DV4 % 2
 const COLUMN_PARTS: u32 = 1u; // @slot COLUMN_PARTS: workgroups that share the columns of v, so that the text stays short
 const ROWS: u32 = 256u; // most rows of a tile
 const BLOCK: u32 = LANES * C;
 
-const_assert DN == 4u * DV4 && Q4 * LANES >= D4 && ROWS % LANES == 0u;
+const_assert D4 == 2u * D8 + DT && Q4 == 2u * Q8 + QT && DV4 == 2u * DV8 + DVT && Q4 * LANES >= D4 && ROWS % LANES == 0u;
 
-alias q_elem = f32; // @slot q_elem: f32 or vec4<f32>; u32 for two narrow elements, vec2<u32> for four
+alias q_elem = f32; // @slot q_elem: f32, vec4<f32>, or vec4<u64> for eight; u32 for two narrow elements, vec2<u32>, vec4<u32>
 alias k_elem = f32; // @slot k_elem: likewise
 alias v_elem = f32; // @slot v_elem: likewise
 alias bias_elem = f32; // @slot bias_elem: f32, or u32 for two narrow elements
-alias out_elem = f32; // @slot out_elem: f32 or vec4<f32>; SPLIT: f32
+alias out_elem = f32; // @slot out_elem: f32, vec4<f32>, or vec4<u64> for eight; SPLIT: f32
 
 // [block attention_parameters]
 struct Params {
@@ -167,20 +180,41 @@ struct Params {
 @group(0) @binding(11) var<storage, read_write> lse: array<f32>; // (B, Hq, Tq); packed (ΣTq, Hq)
 // @end
 
+// Eight elements of a row: side by side, which may take one load, or two times four.
+struct Pair {
+    a: vec4<f32>,
+    b: vec4<f32>,
+}
+
 // @slot q_four: four elements of a row of q, from column d.x on; d is held below D
 fn q_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f32> { let at = row + d * step; return vec4<f32>(q[at.x], q[at.y], q[at.z], q[at.w]); }
+
+// @slot q_pair: twice four, from columns d.x and e.x on
+fn q_pair(row: u32, d: vec4<u32>, e: vec4<u32>, step: u32) -> Pair { return Pair(q_four(row, d, step), q_four(row, e, step)); }
 
 // @slot k_four: four elements of a row of k
 fn k_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f32> { let at = row + d * step; return vec4<f32>(k[at.x], k[at.y], k[at.z], k[at.w]); }
 
+// @slot k_pair: twice four, from columns d.x and e.x on
+fn k_pair(row: u32, d: vec4<u32>, e: vec4<u32>, step: u32) -> Pair { return Pair(k_four(row, d, step), k_four(row, e, step)); }
+
 // @slot v_four: four elements of a row of v
 fn v_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f32> { let at = row + d * step; return vec4<f32>(v[at.x], v[at.y], v[at.z], v[at.w]); }
+
+// @slot v_pair: twice four, from columns d.x and e.x on
+fn v_pair(row: u32, d: vec4<u32>, e: vec4<u32>, step: u32) -> Pair { return Pair(v_four(row, d, step), v_four(row, e, step)); }
 
 // @slot out_four: columns d to d + 4 of a row of out, as far as there are
 fn out_four(row: u32, d: u32, step: u32, width: u32) -> vec4<f32> { let at = row + d * step; var four = vec4<f32>(); if d < width { four.x = out[at]; } if d + 1u < width { four.y = out[at + step]; } if d + 2u < width { four.z = out[at + 2u * step]; } if d + 3u < width { four.w = out[at + 3u * step]; } return four; }
 
+// @slot out_pair: columns d to d + 8
+fn out_pair(row: u32, d: u32, step: u32, width: u32) -> Pair { return Pair(out_four(row, d, step, width), out_four(row, d + 4u, step, width)); }
+
 // @slot write_four: writes columns d to d + 4 of a row of out, as far as there are
 fn write_four(row: u32, d: u32, step: u32, width: u32, four: vec4<f32>) { let at = row + d * step; if d < width { out[at] = four.x; } if d + 1u < width { out[at + step] = four.y; } if d + 2u < width { out[at + 2u * step] = four.z; } if d + 3u < width { out[at + 3u * step] = four.w; } }
+
+// @slot write_pair: columns d to d + 8
+fn write_pair(row: u32, d: u32, step: u32, width: u32, pair: Pair) { write_four(row, d, step, width, pair.a); write_four(row, d + 4u, step, width, pair.b); }
 
 // @region BIAS
 // @slot bias_at: an element of the bias
@@ -464,9 +498,19 @@ fn keys_of(place: Place) -> Keys {
 }
 // [end]
 
-// Columns of q, k or v of which this lane loads four, vec4 number x of a row; all are below `width`.
-fn columns(x: u32, width: u32) -> vec4<u32> {
-    return min(vec4<u32>(4u * x) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(width - 1u));
+// The first column of vec4 number x of a lane, of which `run` lie side by side.
+fn column(x: u32, run: u32, lane: u32) -> u32 {
+    return 4u * (x / run * run * LANES + run * lane + x % run);
+}
+
+// Four columns from `first` on; all are below `width`.
+fn columns(first: u32, width: u32) -> vec4<u32> {
+    return min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(width - 1u));
+}
+
+// What of four columns is below `width`, and zeros.
+fn real(four: vec4<f32>, first: u32, width: u32) -> vec4<f32> {
+    return select(vec4<f32>(), four, vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(width));
 }
 
 // The largest of all lanes, and their sum, on every lane.
@@ -497,8 +541,8 @@ fn main(
         return;
     }
     let place = place_of(w / COLUMN_PARTS);
-    // The first vec4 of v and out of this part; the first part writes what rows have once.
-    let v_first = w % COLUMN_PARTS * DV4 * LANES;
+    // The first column of v and out of this part; the first part writes what rows have once.
+    let v_first = w % COLUMN_PARTS * 4u * DV4 * LANES;
     let writes_row = lane == 0u && v_first == 0u;
     let item = place.item;
     let b = place.b;
@@ -543,13 +587,6 @@ fn main(
     // @end
     let head = head_of(b, place.h);
 
-    // Column d of the keys c·LANES + lane, and columns n of all values.
-    // @unroll c C
-    var k_c0: array<f32, 4u * D4>;
-    // @end
-    // @unroll n DN
-    var v_n0: array<f32, BLOCK>;
-    // @end
     // Statistics of LANES rows together.
     var m_rows: array<f32, ROWS / LANES>;
     var l_rows: array<f32, ROWS / LANES>;
@@ -558,32 +595,41 @@ fn main(
     }
 
     for (var j0 = keys.first; j0 < keys.end; j0 += BLOCK) {
+        // The panel: C keys of each lane, the last one in place of those that follow it. Values of all lanes are read by columns.
         // @unroll c C
-        let k_row_c0 = key_row(pages, k_head, min(j0 + /*c*/0u * LANES + lane, keys.end - 1u), k_t, k_page);
+        let j_c0 = min(j0 + lane * C + /*c*/0u, keys.end - 1u);
+        let k_row_c0 = key_row(pages, k_head, j_c0, k_t, k_page);
+        // @unroll y D8
+        let k_c0_y0 = k_pair(k_row_c0, columns(8u * /*y*/0u, width), columns(8u * /*y*/0u + 4u, width), k_d);
         // @end
-        for (var d = 0u; d < width; d += 4u) {
-            let d_four = min(vec4<u32>(d) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(width - 1u));
-            // @unroll c C
-            let four_c0 = k_four(k_row_c0, d_four, k_d);
+        let k_c0 = array<vec4<f32>, D4>(
+            // @unroll y D8
+            k_c0_y0.a,
+            real(k_c0_y0.b, 8u * /*y*/0u + 4u, width),
             // @end
-            // Not a constant, or else the driver unrolls the loop. What lies past D stays 0.
-            let real = min(4u, width - d);
-            for (var e = 0u; e < real; e++) {
-                // @unroll c C
-                k_c0[d + e] = four_c0[e];
-                // @end
-            }
-        }
-        for (var j = 0u; j < min(BLOCK, keys.end - j0); j++) {
-            let row = key_row(pages, v_head, j0 + j, v_t, v_page);
-            var four: array<vec4<f32>, DV4>;
-            // @unroll g DV4
-            four[/*g*/0u] = v_four(row, columns(v_first + /*g*/0u * LANES + lane, v_width), v_d);
+            // @unroll t DT
+            real(k_four(k_row_c0, columns(8u * D8, width), k_d), 8u * D8, width),
             // @end
-            // @unroll n DN
-            v_n0[j] = four[/*n*/0u / 4u][/*n*/0u % 4u];
+        );
+        // @end
+        // @unroll c C
+        let v_row_c0 = key_row(pages, v_head, j_c0, v_t, v_page);
+        // @unroll l LANES
+        let v_row_c0_l0 = subgroupBroadcast(v_row_c0, /*l*/0u);
+        // @unroll g DV8
+        let v_c0_l0_g0 = v_pair(v_row_c0_l0, columns(v_first + column(2u * /*g*/0u, 2u, lane), v_width), columns(v_first + column(2u * /*g*/0u + 1u, 2u, lane), v_width), v_d);
+        // @end
+        let v_c0_l0 = array<vec4<f32>, DV4>(
+            // @unroll g DV8
+            v_c0_l0_g0.a,
+            v_c0_l0_g0.b,
             // @end
-        }
+            // @unroll t DVT
+            v_four(v_row_c0_l0, columns(v_first + column(2u * DV8, 1u, lane), v_width), v_d),
+            // @end
+        );
+        // @end
+        // @end
 
         // The rows that see any of these keys: i + hi ≥ j0 and i + lo < j0 + BLOCK.
         let i_first = min(u32(max(0, i32(j0) - item.hi)), item.rows);
@@ -606,18 +652,26 @@ fn main(
                 query.end = min(query.end, i32(keys.end));
                 // @end
                 let q_row = q_head + h * q_h + i * q_t;
-                var q_i: array<vec4<f32>, Q4>;
-                // @unroll g Q4
-                q_i[/*g*/0u] = q_four(q_row, columns(/*g*/0u * LANES + lane, width), q_d);
+                // @unroll g Q8
+                let q_g0 = q_pair(q_row, columns(column(2u * /*g*/0u, Q_RUN, lane), width), columns(column(2u * /*g*/0u + 1u, Q_RUN, lane), width), q_d);
                 // @end
+                let q_i = array<vec4<f32>, Q4>(
+                    // @unroll g Q8
+                    q_g0.a,
+                    q_g0.b,
+                    // @end
+                    // @unroll t QT
+                    q_four(q_row, columns(column(2u * Q8, Q_RUN, lane), width), q_d),
+                    // @end
+                );
                 // @unroll c C
                 var s_c0 = 0.0;
                 // @end
                 // @unroll y D4
                 // @unroll e 4
-                let q_y0_e0 = subgroupBroadcast(q_i[/*y*/0u / LANES][/*e*/0u], /*y*/0u % LANES);
+                let q_y0_e0 = subgroupBroadcast(q_i[/*y*/0u / (Q_RUN * LANES) * Q_RUN + /*y*/0u % Q_RUN][/*e*/0u], /*y*/0u / Q_RUN % LANES);
                 // @unroll c C
-                s_c0 += q_y0_e0 * k_c0[4u * /*y*/0u + /*e*/0u];
+                s_c0 += q_y0_e0 * k_c0[/*y*/0u][/*e*/0u];
                 // @end
                 // @end
                 // @end
@@ -625,7 +679,7 @@ fn main(
                 let m_old = subgroupShuffle(m_lanes, x - x0);
                 var m_lane = m_old;
                 // @unroll c C
-                let score_c0 = score_of(head, query, i32(j0 + /*c*/0u * LANES + lane), s_c0);
+                let score_c0 = score_of(head, query, i32(j0 + lane * C + /*c*/0u), s_c0);
                 m_lane = max(m_lane, select(LOWEST, score_c0.value, score_c0.seen));
                 // @end
                 let m_new = across_max(m_lane);
@@ -641,27 +695,70 @@ fn main(
 
                 // The first panel that a row sees here finds nothing in out, the last one divides.
                 let out_row = out_head + h * out_h + i * out_t;
-                var acc: array<f32, DN>;
+                // @unroll g DV8
+                var o_g0 = Pair();
+                // @end
+                // @unroll t DVT
+                var o_t0 = vec4<f32>();
+                // @end
                 if j0 > keys.first && query.first < i32(j0) {
-                    // @unroll g DV4
-                    let o_g0 = out_four(out_row, 4u * (v_first + /*g*/0u * LANES + lane), out_d, v_width);
-                    // @unroll e 4
-                    acc[4u * /*g*/0u + /*e*/0u] = o_g0[/*e*/0u] * keep;
+                    // @unroll g DV8
+                    o_g0 = out_pair(out_row, v_first + column(2u * /*g*/0u, 2u, lane), out_d, v_width);
                     // @end
+                    // @unroll t DVT
+                    o_t0 = out_four(out_row, v_first + column(2u * DV8, 1u, lane), out_d, v_width);
                     // @end
                 }
+                let o = array<vec4<f32>, DV4>(
+                    // @unroll g DV8
+                    o_g0.a,
+                    o_g0.b,
+                    // @end
+                    // @unroll t DVT
+                    o_t0,
+                    // @end
+                );
+                // The same sums in vectors or one by one: LLVM 15 is 1.1 times as fast with vectors, LLVM 22 without.
+                var acc: array<vec4<f32>, DV4>;
+                // @region !SCALARS
+                // @unroll n DV4
+                acc[/*n*/0u] = o[/*n*/0u] * keep;
+                // @end
+                // @end
+                // @region SCALARS
+                // @unroll n DV4
+                // @unroll e 4
+                var acc_n0_e0 = o[/*n*/0u][/*e*/0u] * keep;
+                // @end
+                // @end
+                // @end
                 // @unroll c C
                 // @unroll l LANES
                 let p_c0_l0 = subgroupBroadcast(p_c0, /*l*/0u);
-                // @unroll n DN
-                acc[/*n*/0u] += p_c0_l0 * v_n0[/*c*/0u * LANES + /*l*/0u];
+                // @unroll n DV4
+                // @region !SCALARS
+                acc[/*n*/0u] += p_c0_l0 * v_c0_l0[/*n*/0u];
+                // @end
+                // @region SCALARS
+                // @unroll e 4
+                acc_n0_e0 += p_c0_l0 * v_c0_l0[/*n*/0u][/*e*/0u];
+                // @end
+                // @end
                 // @end
                 // @end
                 // @end
                 // @region !SPLIT
                 if i32(j0 + BLOCK) >= query.end {
-                    // @unroll n DN
-                    acc[/*n*/0u] = select(0.0, acc[/*n*/0u] / l_new, l_new > 0.0);
+                    let part = select(0.0, 1.0 / l_new, l_new > 0.0);
+                    // @unroll n DV4
+                    // @region !SCALARS
+                    acc[/*n*/0u] *= part;
+                    // @end
+                    // @region SCALARS
+                    // @unroll e 4
+                    acc_n0_e0 *= part;
+                    // @end
+                    // @end
                     // @end
                     // @region LSE
                     if writes_row {
@@ -670,8 +767,18 @@ fn main(
                     // @end
                 }
                 // @end
-                // @unroll g DV4
-                write_four(out_row, 4u * (v_first + /*g*/0u * LANES + lane), out_d, v_width, vec4<f32>(acc[4u * /*g*/0u], acc[4u * /*g*/0u + 1u], acc[4u * /*g*/0u + 2u], acc[4u * /*g*/0u + 3u]));
+                // @region SCALARS
+                // @unroll n DV4
+                // @unroll e 4
+                acc[/*n*/0u][/*e*/0u] = acc_n0_e0;
+                // @end
+                // @end
+                // @end
+                // @unroll g DV8
+                write_pair(out_row, v_first + column(2u * /*g*/0u, 2u, lane), out_d, v_width, Pair(acc[2u * /*g*/0u], acc[2u * /*g*/0u + 1u]));
+                // @end
+                // @unroll t DVT
+                write_four(out_row, v_first + column(2u * DV8, 1u, lane), out_d, v_width, acc[2u * DV8]);
                 // @end
                 let last = h + 1u == place.h + span;
                 i += u32(last);
@@ -700,8 +807,12 @@ fn main(
         let h = place.h + x % span;
         let query = query_of(item, head, i);
         if query.first >= query.end {
-            // @unroll g DV4
-            write_four(out_head + h * out_h + i * out_t, 4u * (v_first + /*g*/0u * LANES + lane), out_d, v_width, vec4<f32>());
+            let out_row = out_head + h * out_h + i * out_t;
+            // @unroll g DV8
+            write_pair(out_row, v_first + column(2u * /*g*/0u, 2u, lane), out_d, v_width, Pair());
+            // @end
+            // @unroll t DVT
+            write_four(out_row, v_first + column(2u * DV8, 1u, lane), out_d, v_width, vec4<f32>());
             // @end
             // @region LSE
             if writes_row {

@@ -26,6 +26,7 @@ mod storage;
 use cases::{Case, Draw, Kind, Lie, Sizes, VARIANTS, i32s, tensor};
 use common::gpu;
 use tilewise::{
+    DType,
     graph::{Align, AttentionOperand as A},
     kernel::{AdapterKind, Problem, Profile, Verdict},
     reference::compare::Check,
@@ -310,7 +311,7 @@ fn tiles_for_little_and_much_workgroup_memory() {
 #[test]
 fn a_deep_panel_takes_large_problems() {
     let mut draw = Draw::new(29);
-    let mut case = Case::new("deep", (1, 2, 1, 300, 330, 64, 64), &mut draw).with(A::KeyLengths, i32s(&[317]));
+    let mut case = Case::new("deep", (1, 8, 4, 300, 330, 24, 32), &mut draw).with(A::KeyLengths, i32s(&[317]));
     case.lse = true;
     if gpu().profile().kind == AdapterKind::Cpu && gpu().profile().fixed_subgroup().is_some() {
         case.check("panel_deep", gpu(), Check::measured());
@@ -326,9 +327,39 @@ fn a_deep_panel_takes_large_problems() {
     let software = Profile { kind: AdapterKind::Cpu, subgroup: Some((8, 8)), ..Profile::portable() };
     let small = Case::new("small", (1, 2, 1, 30, 33, 64, 64), &mut draw);
     assert!(reason(&small, &software).contains("not worth its compiling"));
-    let narrow = Case::new("narrow", (1, 4, 4, 512, 512, 16, 16), &mut draw);
-    assert_eq!(reason(&narrow, &software), "panel holds as many keys");
+    let software = Profile { shader_int64: true, ..software };
+    let usual = Case::new("usual", (1, 4, 4, 512, 512, 64, 64), &mut draw);
+    assert_eq!(reason(&usual, &software), "panel holds as many keys");
     assert!(reason(&case, &Profile::portable()).contains("subgroup"));
+}
+
+/// Elements are loaded one by one, by four and by eight, side by side in a lane or not; sums are vectors or not.
+#[test]
+fn panels_for_other_adapters() {
+    let own = gpu().profile().clone();
+    if own.kind != AdapterKind::Cpu || own.fixed_subgroup().is_none() {
+        return;
+    }
+    let older = Profile { driver: String::new(), ..own.clone() };
+    let narrow = Profile { shader_int64: false, ..older.clone() };
+    let newer = Profile { driver: "llvmpipe Mesa 26.2.6 (LLVM 22.1.8)".into(), ..own.clone() };
+    let mut draw = Draw::new(31);
+    let case = |(d, dv), dtype, draw: &mut Draw| {
+        let name = format!("D={d} Dv={dv} {dtype}");
+        Case::new(name, (1, 2, 1, 21, 75, d, dv), draw).causal(Align::BottomRight).stored([dtype; 4])
+    };
+    for (widths, dtype) in
+        [((64, 64), DType::F32), ((80, 96), DType::F32), ((30, 45), DType::F32), ((72, 88), DType::F16)]
+    {
+        let case = case(widths, dtype, &mut draw);
+        let words = older.shader_int64 && dtype == DType::F32 && widths.0 % 8 == 0;
+        for (profile, words) in [(&older, words), (&narrow, false), (&newer, false)] {
+            let kernel = case.problem().0.kernel("panel", profile).expect("fits");
+            assert_eq!(kernel.launches[0].source.wgsl.contains("= vec4<u64>;"), words, "{} for {profile:?}", case.name);
+            let checked = case.check_kernel(&kernel, gpu(), Check::measured());
+            checked.unwrap_or_else(|message| panic!("{}: {message}", case.name));
+        }
+    }
 }
 
 #[test]

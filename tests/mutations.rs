@@ -250,6 +250,21 @@ const MUTATIONS: &[Mutation] = &[
         "panel",
         &[("if i32(j0 + BLOCK) >= query.end {", "if i32(j0 + BLOCK) >= 0 {")],
     ),
+    mutation(
+        "the values of another lane's key",
+        "attention_panel",
+        "panel",
+        &[("let v_row_c0_l1 = subgroupBroadcast(v_row_c0, 1u);", "let v_row_c0_l1 = subgroupBroadcast(v_row_c0, 0u);")],
+    ),
+    mutation(
+        "a column of q for another",
+        "attention_panel",
+        "panel",
+        &[(
+            "let q_y0_e1 = subgroupBroadcast(q_i[0u / (Q_RUN * LANES) * Q_RUN + 0u % Q_RUN][1u]",
+            "let q_y0_e1 = subgroupBroadcast(q_i[0u / (Q_RUN * LANES) * Q_RUN + 0u % Q_RUN][0u]",
+        )],
+    ),
     mutation("whole tiles of a mask skipped", "attention_tiled", "block_mask", &[("& 1u) == 0u {", "& 2u) == 0u {")]),
     mutation("mixed tiles taken for whole", "attention_tiled", "block_mask", &[("j0 / BC] == 1u;", "j0 / BC] != 2u;")]),
     mutation("a mask looked at in its first row", "attention_tiles", "block_mask", &[("+ i * p.mask_i;", ";")]),

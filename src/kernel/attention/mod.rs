@@ -170,7 +170,7 @@ impl Variant {
         let block = (Variant::BlockMask, "as tiled, without the tiles that the mask hides");
         let deep = (
             Variant::Panel(Depth::Deep),
-            "panel with more keys, up to a fifth faster; compiles three times as long, for `tune` to find",
+            "panel with more keys, up to a fifth faster; compiles up to three times as long, for `tune` to find",
         );
         let coops = [16, 8].map(|size| (Variant::Coop(size), "f16 on the GPU's units for small matrices"));
         let others = match setup.profile.kind {

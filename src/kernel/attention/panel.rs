@@ -14,29 +14,73 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Depth {
     Usual,
-    /// Nearly twice as many: O is read and written half as often, and it takes three times as long to compile.
+    /// More: O is read and written less often, and it takes up to 5 s to compile.
     Deep,
 }
 
 impl Depth {
-    /// Multiplications of scores and of sums in the shader's text, at most: a driver compiles as long as the text is, 3 to
-    /// 5 ms for each with LLVM 15.
-    fn most_products(self) -> usize {
+    /// What the panel's loads may take to compile, in [`Read::weight`]s: 2 s with LLVM 15 for 850. It takes as long as there
+    /// are loads in the text, and more than in proportion to them.
+    fn most_loads(self) -> usize {
         match self {
-            Depth::Usual => 600,
-            Depth::Deep => 1100,
+            Depth::Usual => 850,
+            Depth::Deep => 1200,
+        }
+    }
+
+    /// Keys of a panel, over the subgroup's size, at most.
+    fn most(self) -> usize {
+        match self {
+            Depth::Usual => 8,
+            Depth::Deep => 16,
+        }
+    }
+}
+
+/// Elements of a row that one load reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    One,
+    Four,
+    Eight,
+}
+
+impl Read {
+    /// The widest one that an operand allows.
+    fn of(setup: &Setup<'_>, name: &str) -> Self {
+        // Where compiling is quick, drivers unpack words of 64 bits again for each row of q.
+        let widths = if setup.profile.shares_loads() { &[Read::Four][..] } else { &[Read::Eight, Read::Four] };
+        widths.iter().copied().find(|&width| setup.has_groups(name, width.elements())).unwrap_or(Read::One)
+    }
+
+    fn elements(self) -> usize {
+        match self {
+            Read::One => 1,
+            Read::Four => 4,
+            Read::Eight => 8,
+        }
+    }
+
+    /// What `fours` times four elements take to compile.
+    fn weight(self, fours: usize) -> usize {
+        match self {
+            Read::One => 2 * 4 * fours,
+            Read::Four => 5 * fours,
+            Read::Eight => 5 * fours.div_ceil(2),
         }
     }
 }
 
 /// Operations that are worth compiling a deep panel: some milliseconds of a software adapter.
 const MANY_FLOPS: u64 = 1 << 25;
-/// Those of one key of each lane, at most; above that, workgroups share the columns of v.
-const MOST_PRODUCTS_OF_KEYS: usize = 400;
-/// Keys of a panel, over the subgroup's size, at most; and from so many keys on twice as many: O is read and written half as
-/// often, and it takes twice as long to compile.
-const MOST_C: usize = 4;
+/// What the loads of one key of each lane may take; above that, workgroups share the columns of v.
+const MOST_LOADS_OF_KEYS: usize = 425;
+/// How many keys a lane may have, most first.
+const STEPS: [usize; 7] = [16, 8, 6, 4, 3, 2, 1];
+/// From so many keys on a lane may have more than four. There are few such steps, since each is another text to compile.
 const MANY_KEYS: usize = 128;
+/// Bytes of a panel, at most, which is read once for each row of q: what a processor's first cache holds.
+const MOST_BYTES: usize = 64 << 10;
 /// Most rows of a tile, as in the shader, and how few are taken to give every processor some.
 const MOST_ROWS: usize = 256;
 const LEAST_ROWS: usize = 64;
@@ -55,6 +99,8 @@ struct Shape {
     /// vec4s of a row of q, and of those of a lane.
     d4: usize,
     q4: usize,
+    /// vec4s of q side by side in a lane.
+    q_run: usize,
     /// vec4s of a row of v of a lane, and workgroups that share the columns.
     dv4: usize,
     column_parts: usize,
@@ -76,14 +122,42 @@ impl Shape {
             return Err("a head without columns leaves nothing to hold".into());
         }
         let d4 = setup.sizes.d.div_ceil(4);
-        let products = |dv4: usize| 4 * d4 + 4 * dv4 * lanes;
+        // Where a lane would have four columns of q or fewer, a load of eight is none the less.
+        let q_run = if d4 > lanes && Read::of(setup, "q") == Read::Eight { 2 } else { 1 };
+        let q4 = d4.div_ceil(q_run * lanes) * q_run;
         let all = setup.sizes.dv.div_ceil(4 * lanes);
-        let fits = |&parts: &usize| products(all.div_ceil(parts)) <= MOST_PRODUCTS_OF_KEYS;
-        let column_parts = (1..all).find(fits).unwrap_or(all);
-        let dv4 = all.div_ceil(column_parts);
-        let most = if setup.sizes.keys < MANY_KEYS { MOST_C } else { 2 * MOST_C };
-        let c = (depth.most_products() / products(dv4)).clamp(1, most);
-        Ok(Shape { lanes, c, d4, q4: d4.div_ceil(lanes), dv4, column_parts })
+        let shape =
+            |column_parts: usize| Shape { lanes, c: 1, d4, q_run, q4, dv4: all.div_ceil(column_parts), column_parts };
+        let loads = |shape: Shape| {
+            let [k, v] = ["k", "v"].map(|name| shape.read(setup, name));
+            k.weight(d4) + lanes * v.weight(shape.dv4)
+        };
+        let quick = setup.profile.shares_loads();
+        let one = (1..all).map(shape).find(|&shape| quick || loads(shape) <= MOST_LOADS_OF_KEYS).unwrap_or(shape(all));
+        let bytes = 16 * lanes * (d4 + lanes * one.dv4);
+        let most_loads = if quick { usize::MAX } else { depth.most_loads() };
+        let most = match setup.sizes.keys {
+            few if few <= 2 * lanes => 2,
+            some if some < MANY_KEYS => 4,
+            _ => depth.most(),
+        };
+        let fits = |&c: &usize| c <= most && c * loads(one) <= most_loads && c * bytes <= MOST_BYTES;
+        let c = STEPS.into_iter().find(fits).unwrap_or(1);
+        Ok(Shape { c, ..one })
+    }
+
+    /// How much of q, k, v or `out` a load reads.
+    fn read(self, setup: &Setup<'_>, name: &str) -> Read {
+        let pays = match name {
+            "q" => self.q_run == 2,
+            "k" => true,
+            "v" => self.dv4 > 1,
+            _ => self.dv4.is_multiple_of(2),
+        };
+        match Read::of(setup, name) {
+            Read::Eight if !pays => Read::Four,
+            read => read,
+        }
     }
 
     /// Keys of a panel.
@@ -94,8 +168,8 @@ impl Shape {
     /// Rounds of loops that a tile of so many rows takes for each panel, and once; see
     /// [`Profile::loop_rounds`](crate::kernel::Profile::loop_rounds).
     fn rounds(self, rows: usize) -> [usize; 2] {
-        // Columns of k four by four, and their copy; rows of v; rows of q in groups, which need not begin with a panel.
-        let panel = 1 + (1 + 6 * self.d4) + (1 + self.block()) + 1 + 2 * (rows / self.lanes + 2) + rows;
+        // Rows of q in groups, which need not begin with a panel.
+        let panel = 2 + 2 * (rows / self.lanes + 2) + rows;
         [panel, rows + 2 * (rows / self.lanes) + 64]
     }
 
@@ -170,7 +244,11 @@ pub(super) fn kernel(setup: &Setup<'_>, depth: Depth) -> Result<Kernel> {
         parts.merge(setup, &mut kernel, to)?;
     } else {
         let out = setup.wide_out(&mut kernel);
-        let source = setup.reads_out(setup.writes_four(source, out)).region("LSE", setup.problem.lse);
+        let source = match shape.read(setup, "out") {
+            Read::Eight => setup.keeps_eight(source),
+            _ => setup.reads_out(setup.writes_four(source, out)),
+        };
+        let source = source.region("LSE", setup.problem.lse);
         kernel.launches.push(launch("panel".into(), source, setup.outputs(out), 0)?);
         setup.finish(&mut kernel, out)?;
     }
@@ -184,13 +262,23 @@ fn source(setup: &Setup<'_>, shape: Shape) -> Specialization {
         .value("HALVINGS", shape.lanes.ilog2())
         .value("C", shape.c)
         .value("D4", shape.d4)
-        .value("DN", 4 * shape.dv4)
+        .value("D8", shape.d4 / 2)
+        .value("DT", shape.d4 % 2)
+        .value("Q_RUN", shape.q_run)
         .value("Q4", shape.q4)
+        .value("Q8", shape.q4 / 2)
+        .value("QT", shape.q4 % 2)
         .value("DV4", shape.dv4)
-        .value("COLUMN_PARTS", shape.column_parts);
+        .value("DV8", shape.dv4 / 2)
+        .value("DVT", shape.dv4 % 2)
+        .value("COLUMN_PARTS", shape.column_parts)
+        .region("SCALARS", setup.profile.shares_loads());
     let source = setup.reads_one(source, "bias");
     let problem = setup.problem;
-    [("q", &problem.q), ("k", &problem.k), ("v", &problem.v)]
-        .into_iter()
-        .fold(source, |source, (name, layout)| setup.reads_four(source, name, layout))
+    [("q", &problem.q), ("k", &problem.k), ("v", &problem.v)].into_iter().fold(source, |source, (name, layout)| {
+        match shape.read(setup, name) {
+            Read::Eight => setup.reads_eight(source, name),
+            _ => setup.reads_four(source, name, layout),
+        }
+    })
 }

@@ -45,6 +45,11 @@ fn is_grouped(layout: &Layout, elements: usize) -> bool {
         && outer.iter().zip(steps).all(|(&size, &step)| size <= 1 || step % elements as isize == 0)
 }
 
+/// Components x and y of `w`, of 64 bits, as four f32.
+fn floats(x: &str, y: &str) -> String {
+    format!("bitcast<vec4<f32>>(vec4<u32>(u32(w.{x}), u32(w.{x} >> 32u), u32(w.{y}), u32(w.{y} >> 32u)))")
+}
+
 impl Setup<'_> {
     /// `{name}_at`, which reads one element, and `{name}_elem`.
     pub(super) fn reads_one(&self, source: Specialization, name: &str) -> Specialization {
@@ -76,6 +81,64 @@ impl Setup<'_> {
         };
         let definition = format!("fn {name}_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f32> {{ {body} }}");
         source.ty(&format!("{name}_elem"), ty).function(&format!("{name}_four"), definition)
+    }
+
+    /// Whether q, k, v, or `out` as sums in f32, lies so that four or eight elements of a row are one element of a binding.
+    pub(super) fn has_groups(&self, name: &str, elements: usize) -> bool {
+        let narrow = name != "out" && self.dtype(name).is_narrow();
+        let layout = match name {
+            "q" => &self.problem.q,
+            "k" => &self.problem.k,
+            "v" => &self.problem.v,
+            _ => &self.problem.out,
+        };
+        // A buffer without elements has room for 16 bytes.
+        let fits = elements == 4 || narrow || self.profile.shader_int64 && !layout.shape.contains(&0);
+        fits && is_grouped(layout, elements)
+    }
+
+    /// `{name}_pair` and `{name}_four`, which read eight elements of a row at once, and `{name}_elem`; see
+    /// [`Setup::has_groups`].
+    pub(super) fn reads_eight(&self, source: Specialization, name: &str) -> Specialization {
+        let dtype = self.dtype(name);
+        let (ty, low, high) = if dtype.is_narrow() {
+            ("vec4<u32>", four(dtype, "w.xy"), four(dtype, "w.zw"))
+        } else {
+            ("vec4<u64>", floats("x", "y"), floats("z", "w"))
+        };
+        let load = format!("let w = {name}[(row + d.x) >> 3u];");
+        source
+            .ty(&format!("{name}_elem"), ty)
+            .function(
+                &format!("{name}_four"),
+                format!("fn {name}_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f32> {{ {load} return select({low}, {high}, ((row + d.x) & 4u) != 0u); }}"),
+            )
+            .function(
+                &format!("{name}_pair"),
+                format!("fn {name}_pair(row: u32, d: vec4<u32>, e: vec4<u32>, step: u32) -> Pair {{ {load} return Pair({low}, {high}); }}"),
+            )
+    }
+
+    /// `out_pair` and `write_pair`, which read and write eight sums at once; see [`Setup::has_groups`].
+    pub(super) fn keeps_eight(&self, source: Specialization) -> Specialization {
+        let (low, high) = (floats("x", "y"), floats("z", "w"));
+        let long = |four: &str, x: &str, y: &str| {
+            format!("u64(bitcast<u32>(pair.{four}.{x})) | (u64(bitcast<u32>(pair.{four}.{y})) << 32u)")
+        };
+        let longs = [long("a", "x", "y"), long("a", "z", "w"), long("b", "x", "y"), long("b", "z", "w")].join(", ");
+        // Whoever has eights alone calls no fours.
+        source
+            .ty("out_elem", "vec4<u64>")
+            .function("out_four", "fn out_four(row: u32, d: u32, step: u32, width: u32) -> vec4<f32> { return vec4<f32>(); }")
+            .function("write_four", "fn write_four(row: u32, d: u32, step: u32, width: u32, four: vec4<f32>) { }")
+            .function(
+                "out_pair",
+                format!("fn out_pair(row: u32, d: u32, step: u32, width: u32) -> Pair {{ var pair = Pair(); if d < width {{ let w = out[(row + d) >> 3u]; pair = Pair({low}, {high}); }} return pair; }}"),
+            )
+            .function(
+                "write_pair",
+                format!("fn write_pair(row: u32, d: u32, step: u32, width: u32, pair: Pair) {{ if d < width {{ out[(row + d) >> 3u] = vec4<u64>({longs}); }} }}"),
+            )
     }
 
     /// `{name}_four`, which reads four f16 as they are, and `{name}_elem`.
