@@ -23,7 +23,7 @@ pub const PEERS: [&str; 7] = ["tilewise", "tuned", "burn", "candle", "faer", "to
 
 /// How long one sample should take.
 const SAMPLE: f64 = 0.05;
-/// Before each sample: some libraries' threads wait for more work by spinning, for some milliseconds.
+/// Before each sample, for what the sample before it leaves behind.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How far results may be apart, as a part of the largest element.
 const TOLERANCE: f32 = 1e-4;

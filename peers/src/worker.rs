@@ -245,17 +245,30 @@ impl Process {
         };
         let mut process = Process { child, requests, responses: BufReader::new(responses) };
         match process.response()? {
-            Response::Ready(about) => Ok((process, about)),
+            Response::Ready(about) => {
+                process.signal("STOP");
+                Ok((process, about))
+            }
             Response::Failed { error } => Err(error.into()),
             other => Err(format!("an odd answer: {other:?}").into()),
         }
     }
 
+    /// Stops it, or lets it go on (`CONT`): what its threads do while nothing is asked of it would take time from the one that
+    /// is timed. Where there are no signals, it is left alone.
+    fn signal(&self, name: &str) {
+        if cfg!(unix) {
+            let _ = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        }
+    }
+
     fn ask(&mut self, request: &Request) -> Result<Response> {
+        self.signal("CONT");
         // A process that has ended says so when it is asked for its answer.
         let sent = writeln!(self.requests, "{}", serde_json::to_string(request)?);
         let response = self.response()?;
         sent?;
+        self.signal("STOP");
         Ok(response)
     }
 
