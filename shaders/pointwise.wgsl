@@ -23,8 +23,6 @@ const WORDS: u32 = 1u; // @slot WORDS: vectors of parameters
 struct Params {
   blocks: u32, // of four elements, in the output; the last may be part
   last: u32, // the output's last element
-  unused0: u32,
-  unused1: u32,
   words: array<vec4<u32>, WORDS>,
 }
 

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AdapterKind, Binding, Candidate, CooperativeMatrix, Kernel, Launch, Operand, Problem, Profile, Specialization,
-    fold_grid, profile::HALVES,
+    fold_grid, long, profile::HALVES,
 };
-use crate::{Error, Result};
+use crate::{DType, Error, Result};
 
 /// A limit of a device, as a kernel that runs into it and does nothing else.
 ///
@@ -117,10 +117,6 @@ const LINE_LANES: u32 = 256;
 /// variant moves in all its turns.
 const GRAIN: u64 = 32 * LANES as u64 * 8 * MOST_TURNS as u64;
 const MOST_TURNS: u32 = 16;
-
-/// The four 64-bit words of the vector `w` as two vectors of f32.
-const HALVES_OF_WIDE: &str = "let a = bitcast<vec4<f32>>(vec4<u32>(u32(w.x), u32(w.x >> 32u), u32(w.y), u32(w.y >> 32u))); \
-                              let b = bitcast<vec4<f32>>(vec4<u32>(u32(w.z), u32(w.z >> 32u), u32(w.w), u32(w.w >> 32u)));";
 
 impl Shape {
     /// Why it can't run here.
@@ -252,15 +248,11 @@ impl Problem for CeilingProblem {
                     moving("ceiling_copy", template, bytes, 2 * bytes, lanes, turns);
                 shader = shader.region("TURNS", moves == Moves::Turns);
                 if moves == Moves::Wide {
-                    shader = shader.function(
-                        "carry",
-                        format!(
-                            "fn carry(w: word) -> word {{ {HALVES_OF_WIDE} \
-                             let c = bitcast<vec4<u32>>(a) | vec4<u32>(p.zero); let d = bitcast<vec4<u32>>(b) | vec4<u32>(p.zero); \
-                             return word(u64(c.x) | (u64(c.y) << 32u), u64(c.z) | (u64(c.w) << 32u), \
-                             u64(d.x) | (u64(d.y) << 32u), u64(d.z) | (u64(d.w) << 32u)); }}"
-                        ),
-                    );
+                    let (low, high) = (long::apart("w.xy"), long::apart("w.zw"));
+                    let whole = ["low", "high"].map(long::joined).join(", ");
+                    let zero = "vec4<u32>(p.zero)";
+                    let carry = format!("let low = {low} | {zero}; let high = {high} | {zero}; return word({whole});");
+                    shader = shader.function("carry", format!("fn carry(w: word) -> word {{ {carry} }}"));
                 }
                 (shader, params, workgroups, flops, bytes)
             }
@@ -270,7 +262,8 @@ impl Problem for CeilingProblem {
                     moving("ceiling_read", template, bytes, bytes, LANES, turns_of(bytes));
                 shader = shader.region("APART", moves != Moves::Wide);
                 if moves == Moves::Wide {
-                    let floats = format!("fn floats(w: word) -> vec4<f32> {{ {HALVES_OF_WIDE} return a + b; }}");
+                    let [low, high] = long::eight(DType::F32).1;
+                    let floats = format!("fn floats(w: word) -> vec4<f32> {{ return {low} + {high}; }}");
                     shader = shader.function("floats", floats);
                 }
                 (shader, params, workgroups, flops, bytes)

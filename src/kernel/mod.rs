@@ -14,6 +14,7 @@ mod ceiling;
 mod copy;
 mod dequantize;
 mod gather;
+mod long;
 mod matmul;
 mod narrow;
 mod norm;

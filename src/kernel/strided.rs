@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use super::{AdapterKind, Binding, Candidate, Launch, Profile, Specialization, Verdict, fold_grid};
+use super::{AdapterKind, Binding, Candidate, Launch, Profile, Specialization, Verdict, fold_grid, long};
 use crate::{DType, Error, Layout, Result};
 
 /// Elements that one invocation writes together.
@@ -79,7 +79,6 @@ pub(super) struct View {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Word {
     Bits32,
-    /// `SHADER_INT64`. lavapipe takes as long for one as for 32 bits.
     Bits64,
 }
 
@@ -300,22 +299,22 @@ pub(super) fn block(dtype: DType, word: Word) -> &'static str {
 }
 
 /// The bits of the four elements in the block `w`.
-pub(super) fn unpack(dtype: DType, word: Word) -> &'static str {
+pub(super) fn unpack(dtype: DType, word: Word) -> String {
     match (dtype.bytes(), word) {
-        (1, _) => "vec4<u32>(w & 0xffu, (w >> 8u) & 0xffu, (w >> 16u) & 0xffu, w >> 24u)",
-        (2, _) => "vec4<u32>(w.x & 0xffffu, w.x >> 16u, w.y & 0xffffu, w.y >> 16u)",
-        (_, Word::Bits32) => "w",
-        (_, Word::Bits64) => "vec4<u32>(u32(w.x), u32(w.x >> 32u), u32(w.y), u32(w.y >> 32u))",
+        (1, _) => "vec4<u32>(w & 0xffu, (w >> 8u) & 0xffu, (w >> 16u) & 0xffu, w >> 24u)".into(),
+        (2, _) => "vec4<u32>(w.x & 0xffffu, w.x >> 16u, w.y & 0xffffu, w.y >> 16u)".into(),
+        (_, Word::Bits32) => "w".into(),
+        (_, Word::Bits64) => long::apart("w"),
     }
 }
 
 /// `fn pack(y: vec4<u32>) -> block { … }`: four elements given by their bits as a block of the output.
 pub(super) fn pack(dtype: DType, word: Word) -> String {
     let value = match (dtype.bytes(), word) {
-        (1, _) => "y.x | (y.y << 8u) | (y.z << 16u) | (y.w << 24u)",
-        (2, _) => "vec2<u32>(y.x | (y.y << 16u), y.z | (y.w << 16u))",
-        (_, Word::Bits32) => "y",
-        (_, Word::Bits64) => "vec2<u64>(u64(y.x) | (u64(y.y) << 32u), u64(y.z) | (u64(y.w) << 32u))",
+        (1, _) => "y.x | (y.y << 8u) | (y.z << 16u) | (y.w << 24u)".into(),
+        (2, _) => "vec2<u32>(y.x | (y.y << 16u), y.z | (y.w << 16u))".into(),
+        (_, Word::Bits32) => "y".into(),
+        (_, Word::Bits64) => format!("vec2<u64>({})", long::joined("y")),
     };
     format!("fn pack(y: vec4<u32>) -> block {{ return {value}; }}")
 }
@@ -395,7 +394,9 @@ pub(super) fn launch(
     let blocks = elements.div_ceil(LANES) as u64;
     let unroll = unroll(elements, loads, profile);
     let source = source.value("WORDS", words.vectors()).value("UNROLL", unroll).source()?;
-    let mut params = vec![blocks as u32, elements.saturating_sub(1) as u32, 0, 0];
+    let mut params = vec![blocks as u32, elements.saturating_sub(1) as u32];
+    // A vector, as the words, begins at 16 bytes.
+    params.resize(4, 0);
     params.extend(words.padded());
     Ok(Launch {
         label: label.into(),

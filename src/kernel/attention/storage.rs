@@ -7,6 +7,7 @@ use crate::{
     DType, Layout, Result,
     kernel::{
         Kernel, Operand, Specialization, buffer_bytes,
+        long::{eight, of_eight},
         narrow::{Elems, element, four, round, word, words},
     },
 };
@@ -43,11 +44,6 @@ fn is_grouped(layout: &Layout, elements: usize) -> bool {
         && layout.offset.is_multiple_of(elements)
         && (step == 1 || width == 0)
         && outer.iter().zip(steps).all(|(&size, &step)| size <= 1 || step % elements as isize == 0)
-}
-
-/// Components x and y of `w`, of 64 bits, as four f32.
-fn floats(x: &str, y: &str) -> String {
-    format!("bitcast<vec4<f32>>(vec4<u32>(u32(w.{x}), u32(w.{x} >> 32u), u32(w.{y}), u32(w.{y} >> 32u)))")
 }
 
 impl Setup<'_> {
@@ -101,11 +97,7 @@ impl Setup<'_> {
     /// [`Setup::has_groups`].
     pub(super) fn reads_eight(&self, source: Specialization, name: &str) -> Specialization {
         let dtype = self.dtype(name);
-        let (ty, low, high) = if dtype.is_narrow() {
-            ("vec4<u32>", four(dtype, "w.xy"), four(dtype, "w.zw"))
-        } else {
-            ("vec4<u64>", floats("x", "y"), floats("z", "w"))
-        };
+        let (ty, [low, high]) = eight(dtype);
         let load = format!("let w = {name}[(row + d.x) >> 3u];");
         source
             .ty(&format!("{name}_elem"), ty)
@@ -121,14 +113,11 @@ impl Setup<'_> {
 
     /// `out_pair` and `write_pair`, which read and write eight sums at once; see [`Setup::has_groups`].
     pub(super) fn keeps_eight(&self, source: Specialization) -> Specialization {
-        let (low, high) = (floats("x", "y"), floats("z", "w"));
-        let long = |four: &str, x: &str, y: &str| {
-            format!("u64(bitcast<u32>(pair.{four}.{x})) | (u64(bitcast<u32>(pair.{four}.{y})) << 32u)")
-        };
-        let longs = [long("a", "x", "y"), long("a", "z", "w"), long("b", "x", "y"), long("b", "z", "w")].join(", ");
+        let (ty, [low, high]) = eight(DType::F32);
+        let word = of_eight(["pair.a", "pair.b"]);
         // Whoever has eights alone calls no fours.
         source
-            .ty("out_elem", "vec4<u64>")
+            .ty("out_elem", ty)
             .function("out_four", "fn out_four(row: u32, d: u32, step: u32, width: u32) -> vec4<f32> { return vec4<f32>(); }")
             .function("write_four", "fn write_four(row: u32, d: u32, step: u32, width: u32, four: vec4<f32>) { }")
             .function(
@@ -137,7 +126,7 @@ impl Setup<'_> {
             )
             .function(
                 "write_pair",
-                format!("fn write_pair(row: u32, d: u32, step: u32, width: u32, pair: Pair) {{ if d < width {{ out[(row + d) >> 3u] = vec4<u64>({longs}); }} }}"),
+                format!("fn write_pair(row: u32, d: u32, step: u32, width: u32, pair: Pair) {{ if d < width {{ out[(row + d) >> 3u] = {word}; }} }}"),
             )
     }
 

@@ -10,6 +10,7 @@ use crate::{
     DType, Result,
     kernel::{
         Profile, Source, Specialization,
+        long::{eight, of_eight},
         narrow::{four, low, word},
         unary_wgsl,
     },
@@ -158,22 +159,16 @@ impl MatmulProblem {
             return slots
                 .function("read_out4", "fn read_out4(i: u32, columns: u32) -> vec4<f32> { return out[i / 4u]; }");
         }
-        let words = |x: &str| ["xy", "zw"].map(|two| word_of(&format!("bitcast<vec4<u32>>({x}).{two}")));
-        let ([a, b], [c, d]) = (words("x.low"), words("x.high"));
-        let [low, high] = words("x");
-        let read = eight_of("out[(row + min(n, p.N - 1u)) / 8u]");
-        let half = "let x = read_out8(i, 0u); return select(x.low, x.high, i % 8u > 3u);";
-        let write_half = format!(
-            "if columns > 0u {{ let j = i / 8u; if i % 8u > 3u {{ out[j].z = {low}; out[j].w = {high}; }} \
-             else {{ out[j].x = {low}; out[j].y = {high}; }} }}"
-        );
-        let write = format!("if n < p.N {{ out[(row + n) / 8u] = vec4<u64>({a}, {b}, {c}, {d}); }}");
+        let (word, [low, high]) = eight(DType::F32);
+        let read = format!("let w = out[(row + min(n, p.N - 1u)) / 8u]; return Eight({low}, {high});");
+        let write = format!("if n < p.N {{ out[(row + n) / 8u] = {}; }}", of_eight(["x.low", "x.high"]));
+        // Whoever has eights alone calls no fours.
         slots
-            .ty("out_word", "vec4<u64>")
+            .ty("out_word", word)
             .function("read_out8", format!("fn read_out8(row: u32, n: u32) -> Eight {{ {read} }}"))
-            .function("read_out4", format!("fn read_out4(i: u32, columns: u32) -> vec4<f32> {{ {half} }}"))
+            .function("read_out4", "fn read_out4(i: u32, columns: u32) -> vec4<f32> { return vec4<f32>(); }")
             .function("write_out8", format!("fn write_out8(row: u32, n: u32, x: Eight) {{ {write} }}"))
-            .function("write_out4", write_out4(&write_half))
+            .function("write_out4", write_out4(""))
     }
 
     pub(super) fn tiled(&self, tile: &Tile, stage: Stage) -> Result<Arc<Source>> {
@@ -247,28 +242,10 @@ pub(in crate::kernel) fn half_loads(slots: Specialization, x: &str, dtype: DType
     slots.ty(&format!("{x}_word"), "u32").function(&format!("load_{x}"), load)
 }
 
-/// Two words of 32 bits as one of 64.
-fn word_of(two: &str) -> String {
-    format!("(u64({two}.x) | (u64({two}.y) << 32u))")
-}
-
-/// The function body that takes four words of 64 bits apart.
-fn eight_of(word: &str) -> String {
-    let four = |c: [&str; 2]| {
-        let each = c.map(|c| format!("u32(w.{c}), u32(w.{c} >> 32u)")).join(", ");
-        format!("bitcast<vec4<f32>>(vec4<u32>({each}))")
-    };
-    format!("let w = {word}; return Eight({}, {});", four(["x", "y"]), four(["z", "w"]))
-}
-
 /// Sets the slots of an operand that has eight elements in a word.
 fn octs(slots: Specialization, x: &str, dtype: DType) -> Specialization {
-    let (word, eight) = if dtype.is_narrow() {
-        let [low, high] = ["w.xy", "w.zw"].map(|two| four(dtype, two));
-        ("vec4<u32>", format!("let w = {x}[i / 8u]; return Eight({low}, {high});"))
-    } else {
-        ("vec4<u64>", eight_of(&format!("{x}[i / 8u]")))
-    };
+    let (word, [low, high]) = eight(dtype);
+    let eight = format!("let w = {x}[i / 8u]; return Eight({low}, {high});");
     let half = format!("let x = load_{x}8(i.x); return select(x.low, x.high, i.x % 8u > 3u);");
     slots
         .ty(&format!("{x}_word"), word)

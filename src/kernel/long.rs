@@ -1,0 +1,33 @@
+//! Words of 64 bits (`SHADER_INT64`), as WGSL text: lavapipe loads one in the time of 32 bits, and what takes time to compile is
+//! the number of loads. Two elements of 32 bits are a word, the first in its lower half; narrow ones are as many to two words.
+
+use super::narrow::four;
+use crate::DType;
+
+/// The two words of the vector `two` as four u32.
+pub(super) fn apart(two: &str) -> String {
+    let halves = ["x", "y"].map(|c| format!("u32({two}.{c}), u32({two}.{c} >> 32u)"));
+    format!("vec4<u32>({})", halves.join(", "))
+}
+
+/// Four u32 as two words: the inside of a vector's parentheses.
+pub(super) fn joined(four: &str) -> String {
+    let words = [["x", "y"], ["z", "w"]].map(|[low, high]| format!("u64({four}.{low}) | (u64({four}.{high}) << 32u)"));
+    words.join(", ")
+}
+
+/// What eight elements side by side are an element of in a buffer, and the lower and the higher four of one, `w`, as f32.
+pub(super) fn eight(dtype: DType) -> (&'static str, [String; 2]) {
+    let halves = ["w.xy", "w.zw"];
+    if dtype.is_narrow() {
+        ("vec4<u32>", halves.map(|half| four(dtype, half)))
+    } else {
+        ("vec4<u64>", halves.map(|half| format!("bitcast<vec4<f32>>({})", apart(half))))
+    }
+}
+
+/// Two vectors of four f32 as an element of eight.
+pub(super) fn of_eight([low, high]: [&str; 2]) -> String {
+    let words = [low, high].map(|half| joined(&format!("bitcast<vec4<u32>>({half})")));
+    format!("vec4<u64>({})", words.join(", "))
+}
