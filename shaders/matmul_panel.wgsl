@@ -10,6 +10,8 @@ enable subgroups;
 // is of 16 bits. Eight elements are a word wherever they lie together (vec4<u64>, or vec4<u32> of halves): a load is a loop
 // over the lanes, and it is the loads in the text that take the time to compile.
 //
+// Rows go through in pairs where there are many, so that b is loaded once for two products.
+//
 // Trusted: m < M; terms and columns are clamped by `four` to the last there is, and so are the reads of sums; writes ask for
 // n < N. The loops are over K in steps of BK, and over the rows of a part.
 //
@@ -22,8 +24,13 @@ enable subgroups;
 // - b in an array for each column, filled by a loop, 1.0, and 20 s to compile; in one array 0.35 and 36 s.
 // - 16 columns a lane and BK = 32 0.77; columns and terms loaded one by one 0.68 and 3 s to compile; `fma` 0.95.
 // - shorter `part`s (64 rows) 0.8, since filling a panel costs as much as 20 rows.
-// Mesa 26 (LLVM 22), which loads once what is uniform, and compiles any of these in 0.6 s: UNIFORM with `fma` and BK = 128 114
-// GFLOP/s (BK = 64 0.9, without `fma` 0.78, BK = 256 0.75), BROADCAST 0.93 of that (0.62 with words of eight, or with `fma`).
+// - pairs of rows 1.03, at 1024³ 1.1; three 1.0. Below 128 rows 0.9 to 1.
+// Mesa 26 (LLVM 22), which loads once what is uniform, and compiles any of these in 0.9 s: UNIFORM with `fma`, words of eight for
+// a alone, pairs of rows and BK = 128: 137 GFLOP/s. It reads the components of a word one by one and asks each for its bounds, so
+// words of four 0.86 (one row at once 0.8), of eight for `out` as well 0.4; one row at once 0.9, three 0.77; BK = 64 0.92, 192 and
+// 256 0.8 and 0.88. Without `fma` 0.78 of that. BROADCAST (with words of four, a row at once) 0.77. What remains: 19 % of
+// the samples are reads and writes of sums, 12 % reads of a, the rest is multiplications and the loads of b for them.
+// SwiftShader: pairs of rows 0.5.
 
 // [block matmul_parameters]
 const BATCH_AXES: u32 = 1u; // @slot BATCH_AXES: batch axes that no common stride covers
@@ -216,6 +223,7 @@ fn write_out4(i: u32, columns: u32, x: vec4<f32>) { if columns > 0u { out[i] = x
 const LANES: u32 = 8u; // @slot LANES: invocations of a workgroup; with BROADCAST the subgroup size
 const OWN: u32 = 1u; // @slot OWN: eights of a row of a that a lane holds
 const SLICES: u32 = 8u; // @slot SLICES: lanes whose eights are in the panel
+const ROWS: u32 = 1u; // @slot ROWS: rows of a at once
 const BK: u32 = OWN * SLICES * 8u;
 const BN: u32 = LANES * 8u;
 
@@ -317,74 +325,101 @@ fn main(
     // @end
     // @end
 
-    for (var m = first; m < end; m++) {
-      let row = at.x + m * p.a_m;
-      let result = (product * p.M + m) * p.N;
+    for (var m0 = first; m0 < end; m0 += ROWS) {
+      // @unroll r ROWS
+      // The last row once more in place of those that follow it.
+      let m_r0 = min(m0 + /*r*/0u, end - 1u);
+      let row_r0 = at.x + m_r0 * p.a_m;
+      let result_r0 = (product * p.M + m_r0) * p.N;
       // @region SUMS
-      let sums_row = (product * p.M + m) * ((p.N + 3u) / 4u);
+      let sums_row_r0 = (product * p.M + m_r0) * ((p.N + 3u) / 4u);
       // @end
-      var acc: Eight;
+      var acc_r0: Eight;
+      // @end
       if k0 > 0u {
+        // @unroll r ROWS
         // @region !SUMS
-        acc = read_out8(result, n);
+        acc_r0 = read_out8(result_r0, n);
         // @end
         // @region SUMS
-        acc.low = sums[sums_row + min(n / 4u, (p.N - 1u) / 4u)];
-        acc.high = sums[sums_row + min(n / 4u + 1u, (p.N - 1u) / 4u)];
+        acc_r0.low = sums[sums_row_r0 + min(n / 4u, (p.N - 1u) / 4u)];
+        acc_r0.high = sums[sums_row_r0 + min(n / 4u + 1u, (p.N - 1u) / 4u)];
+        // @end
         // @end
       }
       // @unroll q OWN
       // @region BROADCAST
-      let own_a_q0 = row_a(Places(row + own_k_q0.low, row + own_k_q0.high));
+      // @unroll r ROWS
+      let own_a_q0_r0 = row_a(Places(row_r0 + own_k_q0.low, row_r0 + own_k_q0.high));
+      // @end
       // @end
       // @unroll s SLICES
-      var a_q0_s0: Eight;
+      // @unroll r ROWS
+      var a_q0_s0_r0: Eight;
       // @region BROADCAST
-      a_q0_s0.low = subgroupBroadcast(own_a_q0.low, /*s*/0u);
-      a_q0_s0.high = subgroupBroadcast(own_a_q0.high, /*s*/0u);
+      a_q0_s0_r0.low = subgroupBroadcast(own_a_q0_r0.low, /*s*/0u);
+      a_q0_s0_r0.high = subgroupBroadcast(own_a_q0_r0.high, /*s*/0u);
       // @end
       // @region UNIFORM
-      a_q0_s0.low = load_a4(row + four(k_q0_s0, p.K) * p.a_k);
-      a_q0_s0.high = load_a4(row + four(k_q0_s0 + 4u, p.K) * p.a_k);
+      a_q0_s0_r0 = row_a(Places(row_r0 + four(k_q0_s0, p.K) * p.a_k, row_r0 + four(k_q0_s0 + 4u, p.K) * p.a_k));
       // @end
-      acc.low = sum(acc.low, a_q0_s0.low.x, low_left_q0_s0[0]);
-      acc.low = sum(acc.low, a_q0_s0.low.y, low_left_q0_s0[1]);
-      acc.low = sum(acc.low, a_q0_s0.low.z, low_left_q0_s0[2]);
-      acc.low = sum(acc.low, a_q0_s0.low.w, low_left_q0_s0[3]);
-      acc.high = sum(acc.high, a_q0_s0.low.x, low_right_q0_s0[0]);
-      acc.high = sum(acc.high, a_q0_s0.low.y, low_right_q0_s0[1]);
-      acc.high = sum(acc.high, a_q0_s0.low.z, low_right_q0_s0[2]);
-      acc.high = sum(acc.high, a_q0_s0.low.w, low_right_q0_s0[3]);
-      acc.low = sum(acc.low, a_q0_s0.high.x, high_left_q0_s0[0]);
-      acc.low = sum(acc.low, a_q0_s0.high.y, high_left_q0_s0[1]);
-      acc.low = sum(acc.low, a_q0_s0.high.z, high_left_q0_s0[2]);
-      acc.low = sum(acc.low, a_q0_s0.high.w, high_left_q0_s0[3]);
-      acc.high = sum(acc.high, a_q0_s0.high.x, high_right_q0_s0[0]);
-      acc.high = sum(acc.high, a_q0_s0.high.y, high_right_q0_s0[1]);
-      acc.high = sum(acc.high, a_q0_s0.high.z, high_right_q0_s0[2]);
-      acc.high = sum(acc.high, a_q0_s0.high.w, high_right_q0_s0[3]);
+      // @end
+      // @unroll r ROWS
+      acc_r0.low = sum(acc_r0.low, a_q0_s0_r0.low.x, low_left_q0_s0[0]);
+      acc_r0.high = sum(acc_r0.high, a_q0_s0_r0.low.x, low_right_q0_s0[0]);
+      // @end
+      // @unroll r ROWS
+      acc_r0.low = sum(acc_r0.low, a_q0_s0_r0.low.y, low_left_q0_s0[1]);
+      acc_r0.high = sum(acc_r0.high, a_q0_s0_r0.low.y, low_right_q0_s0[1]);
+      // @end
+      // @unroll r ROWS
+      acc_r0.low = sum(acc_r0.low, a_q0_s0_r0.low.z, low_left_q0_s0[2]);
+      acc_r0.high = sum(acc_r0.high, a_q0_s0_r0.low.z, low_right_q0_s0[2]);
+      // @end
+      // @unroll r ROWS
+      acc_r0.low = sum(acc_r0.low, a_q0_s0_r0.low.w, low_left_q0_s0[3]);
+      acc_r0.high = sum(acc_r0.high, a_q0_s0_r0.low.w, low_right_q0_s0[3]);
+      // @end
+      // @unroll r ROWS
+      acc_r0.low = sum(acc_r0.low, a_q0_s0_r0.high.x, high_left_q0_s0[0]);
+      acc_r0.high = sum(acc_r0.high, a_q0_s0_r0.high.x, high_right_q0_s0[0]);
+      // @end
+      // @unroll r ROWS
+      acc_r0.low = sum(acc_r0.low, a_q0_s0_r0.high.y, high_left_q0_s0[1]);
+      acc_r0.high = sum(acc_r0.high, a_q0_s0_r0.high.y, high_right_q0_s0[1]);
+      // @end
+      // @unroll r ROWS
+      acc_r0.low = sum(acc_r0.low, a_q0_s0_r0.high.z, high_left_q0_s0[2]);
+      acc_r0.high = sum(acc_r0.high, a_q0_s0_r0.high.z, high_right_q0_s0[2]);
+      // @end
+      // @unroll r ROWS
+      acc_r0.low = sum(acc_r0.low, a_q0_s0_r0.high.w, high_left_q0_s0[3]);
+      acc_r0.high = sum(acc_r0.high, a_q0_s0_r0.high.w, high_right_q0_s0[3]);
+      // @end
       // @end
       // @end
       let last = k0 + BK >= p.K;
+      // @unroll r ROWS
       // @region EPILOGUE
       if last {
-        acc = Eight(epilogue4(acc.low, at, m, n), epilogue4(acc.high, at, m, n + 4u));
+        acc_r0 = Eight(epilogue4(acc_r0.low, at, m_r0, n), epilogue4(acc_r0.high, at, m_r0, n + 4u));
       }
       // @end
       // @region !SUMS
-      write_out8(result, n, acc);
+      write_out8(result_r0, n, acc_r0);
       // @end
       // @region SUMS
       if last {
-        write_out8(result, n, acc);
+        write_out8(result_r0, n, acc_r0);
       } else {
         if n < p.N {
-          sums[sums_row + n / 4u] = acc.low;
+          sums[sums_row_r0 + n / 4u] = acc_r0.low;
         }
         if n + 4u < p.N {
-          sums[sums_row + n / 4u + 1u] = acc.high;
+          sums[sums_row_r0 + n / 4u + 1u] = acc_r0.high;
         }
       }
+      // @end
       // @end
     }
   }

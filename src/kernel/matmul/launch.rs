@@ -129,6 +129,7 @@ impl Plan<'_> {
             .value("LANES", lanes)
             .value("OWN", (eights / lanes).max(1))
             .value("SLICES", eights.min(lanes))
+            .value("ROWS", Panel::rows(problem, profile))
             .region("BROADCAST", shape.share == Share::Broadcast)
             .region("UNIFORM", shape.share == Share::Uniform)
             .region("EPILOGUE", problem.has_epilogue())

@@ -146,7 +146,7 @@ impl MatmulProblem {
             Some(Along::K) => octs(slots, "b", self.dtypes[B]).function("load_b8x8", load_b8x8(Along::K)),
             None => slots,
         };
-        let slots = if panel.has_octs(self.dtypes[A], profile) && self.octs(A, self.a, self.k) {
+        let slots = if panel.octs_of_a(self, profile) {
             octs(slots, "a", self.dtypes[A])
                 .function("row_a", "fn row_a(i: Places) -> Eight { return load_a8(i.low.x); }")
         } else {

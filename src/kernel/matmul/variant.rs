@@ -1,7 +1,7 @@
 //! The variants: shaders, tile shapes, and which of them suits a problem on a device.
 
 use super::{
-    B, MatmulProblem,
+    A, B, MatmulProblem,
     coop::Coop,
     slots::{Along, Stage},
 };
@@ -58,8 +58,14 @@ pub(super) struct Panel {
 impl Panel {
     /// Whether it reads eight elements of this dtype as a word, which pays where every load goes lane by lane.
     pub(super) fn has_octs(&self, dtype: DType, profile: &Profile) -> bool {
-        let words = dtype != DType::F32 || profile.shader_int64;
-        words && self.share == Share::Broadcast && !profile.shares_loads()
+        self.share == Share::Broadcast && !profile.shares_loads() && has_octs(dtype, profile)
+    }
+
+    /// Whether it reads eight elements of a as a word: also where all lanes read the same, since then each component of a
+    /// word is asked for its bounds alone.
+    pub(super) fn octs_of_a(&self, problem: &MatmulProblem, profile: &Profile) -> bool {
+        let pays = self.share == Share::Uniform || !profile.shares_loads();
+        pays && has_octs(problem.dtypes[A], profile) && problem.octs(A, problem.a, problem.k)
     }
 
     /// The axis along which it reads eight elements of b as a word, if it does.
@@ -81,6 +87,17 @@ impl Panel {
         let depth = if problem.k <= BROADCAST.depth as usize { BROADCAST.depth } else { depth };
         if octs || quads { depth } else { depth / 2 }
     }
+
+    /// Rows of a that go through it together. With subgroups of four (SwiftShader) two take twice as long as one after the other.
+    pub(super) fn rows(problem: &MatmulProblem, profile: &Profile) -> u32 {
+        let wide = profile.subgroup.is_some_and(|(least, _)| least >= 8);
+        if wide && problem.m >= PAIRS { 2 } else { 1 }
+    }
+}
+
+/// Whether there are words of eight elements.
+fn has_octs(dtype: DType, profile: &Profile) -> bool {
+    dtype != DType::F32 || profile.shader_int64
 }
 
 /// How an element of a gets to all lanes of a panel.
@@ -103,6 +120,8 @@ const BROADCAST: Panel = Panel { name: "panel", share: Share::Broadcast, depth: 
 const DEEP: Panel = Panel { name: "panel_deep", share: Share::Broadcast, depth: 128, least: 384 };
 const UNIFORM: Panel = Panel { name: "panel_uniform", share: Share::Uniform, depth: 128, least: 1 };
 
+/// Rows from which on two of them at once pay for the longer text.
+const PAIRS: usize = 128;
 /// Rows that [`Variant::Vec`] takes.
 const VEC_ROWS: usize = 8;
 /// Workgroups that occupy a large GPU; with fewer, smaller tiles or cut sums do better.
