@@ -413,19 +413,15 @@ fn tanh_of(x: f32) -> f32 {
 var<private> tile_is_full: bool;
 // @end
 
-// A score, and whether its key is seen. The value of a key that is not seen means nothing.
-struct Score {
-    value: f32,
+// Whether a key is seen, as far as mask and bias tell, and its bias.
+struct Key {
     seen: bool,
+    bias: f32,
 }
 
-// The score of key j, from dot = q_i · k_j.
-fn score_of(head: Head, query: Query, j: i32, dot: f32) -> Score {
+fn key_of(head: Head, query: Query, j: i32) -> Key {
     var seen = j >= query.first && j < query.end;
-    var value = dot * head.scale;
-    // @region SOFTCAP
-    value = head.cap * tanh_of(value);
-    // @end
+    var added = 0.0;
     // @region MASK
     var asks_mask = seen;
     // @region MASK_TILES
@@ -438,10 +434,28 @@ fn score_of(head: Head, query: Query, j: i32, dot: f32) -> Score {
     // @end
     // @region BIAS
     if seen {
-        let added = bias_at(query.bias + u32(j) * head.bias_j);
+        added = bias_at(query.bias + u32(j) * head.bias_j);
         seen = bitcast<u32>(added) != 0xff800000u;
-        value += select(0.0, added, seen);
     }
+    // @end
+    return Key(seen, added);
+}
+
+// A score, and whether its key is seen. The value of a key that is not seen means nothing.
+struct Score {
+    value: f32,
+    seen: bool,
+}
+
+// The score of key j, from dot = q_i · k_j.
+fn score_of(head: Head, query: Query, j: i32, key: Key, dot: f32) -> Score {
+    var seen = key.seen;
+    var value = dot * head.scale;
+    // @region SOFTCAP
+    value = head.cap * tanh_of(value);
+    // @end
+    // @region BIAS
+    value += select(0.0, key.bias, seen);
     // @end
     // @region SLOPES
     value += head.slope * f32(j - query.position);
@@ -583,7 +597,8 @@ struct Scores {
 fn scores_of(head: Head, query: Query, j: u32, dots: vec4<f32>) -> Scores {
     var scores: Scores;
     // @unroll e 4
-    let score_e0 = score_of(head, query, i32(j + /*e*/0u), dots[/*e*/0u]);
+    let j_e0 = i32(j + /*e*/0u);
+    let score_e0 = score_of(head, query, j_e0, key_of(head, query, j_e0), dots[/*e*/0u]);
     scores.values[/*e*/0u] = score_e0.value;
     scores.seen[/*e*/0u] = score_e0.seen;
     // @end

@@ -396,19 +396,15 @@ fn tanh_of(x: f32) -> f32 {
 var<private> tile_is_full: bool;
 // @end
 
-// A score, and whether its key is seen. The value of a key that is not seen means nothing.
-struct Score {
-    value: f32,
+// Whether a key is seen, as far as mask and bias tell, and its bias.
+struct Key {
     seen: bool,
+    bias: f32,
 }
 
-// The score of key j, from dot = q_i · k_j.
-fn score_of(head: Head, query: Query, j: i32, dot: f32) -> Score {
+fn key_of(head: Head, query: Query, j: i32) -> Key {
     var seen = j >= query.first && j < query.end;
-    var value = dot * head.scale;
-    // @region SOFTCAP
-    value = head.cap * tanh_of(value);
-    // @end
+    var added = 0.0;
     // @region MASK
     var asks_mask = seen;
     // @region MASK_TILES
@@ -421,10 +417,28 @@ fn score_of(head: Head, query: Query, j: i32, dot: f32) -> Score {
     // @end
     // @region BIAS
     if seen {
-        let added = bias_at(query.bias + u32(j) * head.bias_j);
+        added = bias_at(query.bias + u32(j) * head.bias_j);
         seen = bitcast<u32>(added) != 0xff800000u;
-        value += select(0.0, added, seen);
     }
+    // @end
+    return Key(seen, added);
+}
+
+// A score, and whether its key is seen. The value of a key that is not seen means nothing.
+struct Score {
+    value: f32,
+    seen: bool,
+}
+
+// The score of key j, from dot = q_i · k_j.
+fn score_of(head: Head, query: Query, j: i32, key: Key, dot: f32) -> Score {
+    var seen = key.seen;
+    var value = dot * head.scale;
+    // @region SOFTCAP
+    value = head.cap * tanh_of(value);
+    // @end
+    // @region BIAS
+    value += select(0.0, key.bias, seen);
     // @end
     // @region SLOPES
     value += head.slope * f32(j - query.position);
@@ -664,6 +678,10 @@ fn main(
                     q_four(q_row, columns(column(2u * Q8, Q_RUN, lane), width), q_d),
                     // @end
                 );
+                // What mask and bias say is read before the products: LLVM would take those of one key after the other.
+                // @unroll c C
+                let key_c0 = key_of(head, query, i32(j0 + lane * C + /*c*/0u));
+                // @end
                 // @unroll c C
                 var s_c0 = 0.0;
                 // @end
@@ -671,7 +689,12 @@ fn main(
                 // @unroll e 4
                 let q_y0_e0 = subgroupBroadcast(q_i[/*y*/0u / (Q_RUN * LANES) * Q_RUN + /*y*/0u % Q_RUN][/*e*/0u], /*y*/0u / Q_RUN % LANES);
                 // @unroll c C
+                // @region !FUSED
                 s_c0 += q_y0_e0 * k_c0[/*y*/0u][/*e*/0u];
+                // @end
+                // @region FUSED
+                s_c0 = fma(q_y0_e0, k_c0[/*y*/0u][/*e*/0u], s_c0);
+                // @end
                 // @end
                 // @end
                 // @end
@@ -679,7 +702,7 @@ fn main(
                 let m_old = subgroupShuffle(m_lanes, x - x0);
                 var m_lane = m_old;
                 // @unroll c C
-                let score_c0 = score_of(head, query, i32(j0 + lane * C + /*c*/0u), s_c0);
+                let score_c0 = score_of(head, query, i32(j0 + lane * C + /*c*/0u), key_c0, s_c0);
                 m_lane = max(m_lane, select(LOWEST, score_c0.value, score_c0.seen));
                 // @end
                 let m_new = across_max(m_lane);
@@ -693,7 +716,37 @@ fn main(
                 m_lanes = select(m_lanes, m_new, lane == x - x0);
                 l_lanes = select(l_lanes, l_new, lane == x - x0);
 
-                // The first panel that a row sees here finds nothing in out, the last one divides.
+                // The same sums in vectors or fused: LLVM 15 is 1.1 times as fast with vectors, LLVM 22 without.
+                var acc: array<vec4<f32>, DV4>;
+                // @region !FUSED
+                // @unroll n DV4
+                acc[/*n*/0u] = vec4<f32>();
+                // @end
+                // @end
+                // @region FUSED
+                // @unroll n DV4
+                // @unroll e 4
+                var acc_n0_e0 = 0.0;
+                // @end
+                // @end
+                // @end
+                // @unroll c C
+                // @unroll l LANES
+                let p_c0_l0 = subgroupBroadcast(p_c0, /*l*/0u);
+                // @unroll n DV4
+                // @region !FUSED
+                acc[/*n*/0u] += p_c0_l0 * v_c0_l0[/*n*/0u];
+                // @end
+                // @region FUSED
+                // @unroll e 4
+                acc_n0_e0 = fma(p_c0_l0, v_c0_l0[/*n*/0u][/*e*/0u], acc_n0_e0);
+                // @end
+                // @end
+                // @end
+                // @end
+                // @end
+                // The first panel that a row sees here finds nothing in out, the last one divides. Read here, out keeps LLVM
+                // from taking the products of one column after the other.
                 let out_row = out_head + h * out_h + i * out_t;
                 // @unroll g DV8
                 var o_g0 = Pair();
@@ -718,32 +771,15 @@ fn main(
                     o_t0,
                     // @end
                 );
-                // The same sums in vectors or one by one: LLVM 15 is 1.1 times as fast with vectors, LLVM 22 without.
-                var acc: array<vec4<f32>, DV4>;
-                // @region !SCALARS
+                // @region !FUSED
                 // @unroll n DV4
-                acc[/*n*/0u] = o[/*n*/0u] * keep;
+                acc[/*n*/0u] += o[/*n*/0u] * keep;
                 // @end
                 // @end
-                // @region SCALARS
+                // @region FUSED
                 // @unroll n DV4
                 // @unroll e 4
-                var acc_n0_e0 = o[/*n*/0u][/*e*/0u] * keep;
-                // @end
-                // @end
-                // @end
-                // @unroll c C
-                // @unroll l LANES
-                let p_c0_l0 = subgroupBroadcast(p_c0, /*l*/0u);
-                // @unroll n DV4
-                // @region !SCALARS
-                acc[/*n*/0u] += p_c0_l0 * v_c0_l0[/*n*/0u];
-                // @end
-                // @region SCALARS
-                // @unroll e 4
-                acc_n0_e0 += p_c0_l0 * v_c0_l0[/*n*/0u][/*e*/0u];
-                // @end
-                // @end
+                acc_n0_e0 = fma(o[/*n*/0u][/*e*/0u], keep, acc_n0_e0);
                 // @end
                 // @end
                 // @end
@@ -751,10 +787,10 @@ fn main(
                 if i32(j0 + BLOCK) >= query.end {
                     let part = select(0.0, 1.0 / l_new, l_new > 0.0);
                     // @unroll n DV4
-                    // @region !SCALARS
+                    // @region !FUSED
                     acc[/*n*/0u] *= part;
                     // @end
-                    // @region SCALARS
+                    // @region FUSED
                     // @unroll e 4
                     acc_n0_e0 *= part;
                     // @end
@@ -767,7 +803,7 @@ fn main(
                     // @end
                 }
                 // @end
-                // @region SCALARS
+                // @region FUSED
                 // @unroll n DV4
                 // @unroll e 4
                 acc[/*n*/0u][/*e*/0u] = acc_n0_e0;

@@ -272,7 +272,7 @@ fn source(setup: &Setup<'_>, shape: Shape) -> Specialization {
         .value("DV8", shape.dv4 / 2)
         .value("DVT", shape.dv4 % 2)
         .value("COLUMN_PARTS", shape.column_parts)
-        .region("SCALARS", setup.profile.shares_loads());
+        .region("FUSED", setup.profile.shares_loads());
     let source = setup.reads_one(source, "bias");
     let problem = setup.problem;
     [("q", &problem.q), ("k", &problem.k), ("v", &problem.v)].into_iter().fold(source, |source, (name, layout)| {
