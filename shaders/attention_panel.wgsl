@@ -10,8 +10,8 @@
 // Measured on llvmpipe (two threads of a Xeon), CPU time, all threads together:
 //
 //                             Mesa 22.3, LLVM 15                 Mesa 26.2, LLVM 22     Mesa 22.3, others
-//     b1 h8 256×256 d64       4.1 ms, 33 GFLOP/s of a thread     3.1 ms                 tiled 33.5 ms, split_kv 82 ms
-//       causal, bias, softcap 2.6, 4.8, 4.3 ms                   2.1, 4.2, 3.7 ms       tiled 21.8, 36.4, 33.2 ms
+//     b1 h8 256×256 d64       3.85 ms, 35 GFLOP/s of a thread    2.6 ms                 tiled 33.5 ms, split_kv 82 ms
+//       causal, bias, softcap 2.5, 4.4, 4.0 ms                   1.7, 2.75, 3.0 ms      tiled 21.8, 36.4, 33.2 ms
 //     b2 h8 512×512 d64       33 ms                              27 ms                  tiled 252 ms
 //     b4 h8 1×2048 d64        9.9 ms                             8.4 ms                 tiled 254 ms, split_kv 137 ms
 //     1×1 2048×2048 d16       15 ms                              13.5 ms                tiled 105 ms, split_kv 317 ms
@@ -29,11 +29,14 @@
 // - the panel in arrays that loops fill: 3 times as long to compile, one array for all of it 9 times; m and l in arrays that
 //   are indexed between the products twice.
 // - at D = 256 one workgroup for all columns: 0.9 of the time of two that share them (0.7 with LLVM 22).
-// - `fma`: no difference with LLVM 15, slower with 22.
+// - LLVM moves products to where their sum is used, unless something with a branch of its own, as a load, lies between: sums that
+//   were read before the products, and mask and bias after those of q and k, left one column or key after the other, each
+//   product waiting for the one before. With LLVM 22 3.35 and 4.4 ms, and 4.3 with `fma`, which is now 0.8 of the time.
+// - two rows at once: 1.1 times as long with both. q read by all lanes, as matmul's panel reads a (LLVM 22): 1.05.
 // - a parameter that is read within a loop is loaded within the loop, for each lane: so all of them are read before.
 // - subgroupMax and subgroupAdd are loops over the lanes, 21 and 17 ns; three shuffles and what they join take 5: 6 % of all.
-// - scores in two chains of sums, elements of `out` not read again, exp left out: 1 % each. What remains is multiplications,
-//   which take twice as long as on registers alone (a third of them is broadcasts), and the loads of q and out.
+// - scores in two chains of sums, elements of `out` not read again, exp left out: 1 % each. What remains, of samples with LLVM
+//   15 and 22: products 58 and 45 %, softmax 22 and 20 %, the loads of q and out.
 // - `continue` on a uniform condition saves nothing, all instructions run, masked: so loops have exact bounds.
 //
 // llvmpipe leaves loops after 65,535 rounds in all; the host bounds the rows of a tile by that, and splits longer keys over
