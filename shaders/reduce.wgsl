@@ -49,15 +49,18 @@ alias scalar = f32; // @slot scalar: f32 | i32 | u32
 // is left of an elem that is reduced.
 alias elem = scalar; // @slot elem: scalar | vec4<scalar>
 alias stat = scalar; // @slot stat: scalar | vec4<scalar>
+alias word = elem; // @slot word: what lies in the buffer: elem, or eight elements
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<elem>; // (kept, reduced) strided
+@group(0) @binding(1) var<storage, read> x: array<word>; // (kept, reduced) strided
 @group(0) @binding(2) var<storage, read_write> out: array<stat>; // (kept, shares)
 
 // @slot join: of two partial results
 fn join(a: elem, b: elem) -> elem { return a + b; }
 // @slot join_stats: likewise
 fn join_stats(a: stat, b: stat) -> stat { return a + b; }
+// @slot load: an elem; of eight elements, the halves are joined
+fn load(i: u32) -> elem { return x[i]; }
 // @slot fold: the elements of an elem along the reduced axis
 fn fold(v: elem) -> stat { return v; }
 // @slot finish: from the partial result of everything to the result
@@ -127,9 +130,9 @@ fn main(
     let at = start + run_start(run) + from_inner * p.x_inner;
     var i = 0u;
     for (; i + BLOCK <= count; i += BLOCK) {
-      var block = x[at + i * p.x_inner];
+      var block = load(at + i * p.x_inner);
       // @unroll k 7
-      let v_k0 = x[at + (i + 1u + /*k*/0u) * p.x_inner];
+      let v_k0 = load(at + (i + 1u + /*k*/0u) * p.x_inner);
       block = join(block, v_k0);
       // @end
       recent = join(recent, block);
@@ -141,7 +144,7 @@ fn main(
       }
     }
     for (; i < count; i++) {
-      recent = join(recent, x[at + i * p.x_inner]);
+      recent = join(recent, load(at + i * p.x_inner));
     }
     left -= count;
     run += 1u;

@@ -48,15 +48,18 @@ alias scalar = f32; // @slot scalar: f32 | i32 | u32
 // is left of an elem that is reduced.
 alias elem = scalar; // @slot elem: scalar | vec4<scalar>
 alias stat = scalar; // @slot stat: scalar | vec4<scalar>
+alias word = elem; // @slot word: what lies in the buffer: elem, or eight elements
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<elem>; // (kept, reduced) strided
+@group(0) @binding(1) var<storage, read> x: array<word>; // (kept, reduced) strided
 @group(0) @binding(2) var<storage, read_write> out: array<stat>; // (kept, shares)
 
 // @slot join: of two partial results
 fn join(a: elem, b: elem) -> elem { return a + b; }
 // @slot join_stats: likewise
 fn join_stats(a: stat, b: stat) -> stat { return a + b; }
+// @slot load: an elem; of eight elements, the halves are joined
+fn load(i: u32) -> elem { return x[i]; }
 // @slot fold: the elements of an elem along the reduced axis
 fn fold(v: elem) -> stat { return v; }
 // @slot finish: from the partial result of everything to the result
@@ -121,11 +124,11 @@ fn main(
   let end = min(begin + p.elems_of_share, p.elems);
   var part = elem(bitcast<scalar>(p.identity));
   // @unroll k CHUNKS
-  let v_k0 = x[start + column(begin + lane + /*k*/0u * LANES)];
+  let v_k0 = load(start + column(begin + lane + /*k*/0u * LANES));
   part = join(part, v_k0);
   // @end
   for (var i = begin + CHUNKS * LANES + lane; i < end; i += LANES) {
-    part = join(part, x[start + column(i)]);
+    part = join(part, load(start + column(i)));
   }
 
   parts[local] = fold(part);

@@ -16,13 +16,14 @@ pub(super) fn joined(four: &str) -> String {
     words.join(", ")
 }
 
-/// What eight elements side by side are an element of in a buffer, and the lower and the higher four of one, `w`, as f32.
+/// What eight elements side by side are an element of in a buffer, and the lower and the higher four of one, `w`: narrow ones
+/// as f32.
 pub(super) fn eight(dtype: DType) -> (&'static str, [String; 2]) {
     let halves = ["w.xy", "w.zw"];
     if dtype.is_narrow() {
         ("vec4<u32>", halves.map(|half| four(dtype, half)))
     } else {
-        ("vec4<u64>", halves.map(|half| format!("bitcast<vec4<f32>>({})", apart(half))))
+        ("vec4<u64>", halves.map(|half| format!("bitcast<vec4<{}>>({})", dtype.name(), apart(half))))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{
     AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
     axes::Axis,
+    long,
     rows::{Deal, Pack, Rows, SPLIT, rounds, rounds_in_blocks},
     strided::touched,
 };
@@ -34,6 +35,9 @@ impl ReduceProblem {
     }
 }
 
+/// Elements that are read at once where words of 64 bits pay.
+const EIGHT: usize = 8;
+
 /// A [`ReduceProblem`] that holds together, with its axes merged.
 struct Plan {
     rows: Rows,
@@ -51,6 +55,8 @@ struct Stage {
     /// The first elem.
     offset: usize,
     pack: Option<Pack>,
+    /// Elements that lie in an elem: of eight, two halves are joined as they are read.
+    width: usize,
     /// What an elem is, and what is left when it is reduced.
     elem: &'static str,
     stat: &'static str,
@@ -79,7 +85,7 @@ impl Stage {
 impl ReduceProblem {
     const FAMILY: &str = "reduce";
 
-    fn plan(&self) -> Result<Plan> {
+    fn plan(&self, profile: &Profile) -> Result<Plan> {
         let Layout { shape, strides, offset } = &self.x;
         let op = self.function.name();
         if !matches!(self.dtype, DType::F32 | DType::I32 | DType::U32) {
@@ -105,36 +111,43 @@ impl ReduceProblem {
         };
         let (mut kept, mut reduced) = (merged(&kept), merged(&reduced));
 
-        const PACK: usize = Pack::ELEMENTS;
-        let multiple = |axis: &Axis<1>| axis.strides[0] % PACK as isize == 0;
-        // Vectors along the last of these axes, if all others allow it.
-        let packs = |along: &[Axis<1>], others: &[Axis<1>]| {
+        // Vectors of so many along the last of these axes, if all others allow it.
+        let packs = |width: usize, along: &[Axis<1>], others: &[Axis<1>]| {
+            let multiple = |axis: &Axis<1>| axis.strides[0] % width as isize == 0;
             along.split_last().is_some_and(|(last, outer)| {
                 last.strides == [1]
-                    && last.size.is_multiple_of(PACK)
-                    && offset.is_multiple_of(PACK)
+                    && last.size.is_multiple_of(width)
+                    && offset.is_multiple_of(width)
                     && outer.iter().chain(others).all(multiple)
             })
         };
         let side_by_side = kept.last().is_some_and(|axis| axis.strides[0].abs() == 1)
             && reduced.last().is_some_and(|axis| axis.strides[0].abs() != 1);
-        let pack = if packs(&reduced, &kept) {
+        let pack = if packs(Pack::ELEMENTS, &reduced, &kept) {
             Some(Pack::Along)
-        } else if packs(&kept, &reduced) {
+        } else if packs(Pack::ELEMENTS, &kept, &reduced) {
             Some(Pack::Across)
         } else {
             None
         };
+        // Where a load takes its time per word. A buffer without elements has room for 16 bytes.
+        let pays = profile.kind == AdapterKind::Cpu && !profile.shares_loads();
+        let has_eights = pays && profile.shader_int64 && !shape.contains(&0);
+        let width = match pack {
+            Some(Pack::Along) if has_eights && packs(EIGHT, &reduced, &kept) => EIGHT,
+            Some(_) => Pack::ELEMENTS,
+            None => 1,
+        };
         if let Some(pack) = pack {
             let step = |axis: &mut Axis<1>| {
-                if axis.strides[0] % PACK as isize == 0 {
-                    axis.strides[0] /= PACK as isize;
+                if axis.strides[0] % width as isize == 0 {
+                    axis.strides[0] /= width as isize;
                 }
             };
             kept.iter_mut().chain(&mut reduced).for_each(step);
             let packed = if pack == Pack::Along { &mut reduced } else { &mut kept };
             if let Some(last) = packed.last_mut() {
-                last.size /= PACK;
+                last.size /= width;
             }
         }
         let of = |axes: &[Axis<1>]| axes.iter().map(|axis| axis.size).product();
@@ -145,8 +158,9 @@ impl ReduceProblem {
             to: Operand::Output(0),
             kept,
             reduced,
-            offset: if pack.is_some() { offset / PACK } else { *offset },
+            offset: offset / width,
             pack,
+            width,
             elem: if pack.is_some() { VECTOR } else { "scalar" },
             stat: if pack == Some(Pack::Across) { VECTOR } else { "scalar" },
             results,
@@ -158,7 +172,7 @@ impl ReduceProblem {
             family: Self::FAMILY,
             rows: results,
             elems,
-            pack: if pack.is_some() { PACK } else { 1 },
+            pack: width,
             registers: 1,
             accesses: 1,
             passes: 1,
@@ -184,6 +198,7 @@ impl ReduceProblem {
             reduced: vec![Axis { size: first.shares, strides: [1] }],
             offset: 0,
             pack: None,
+            width: if stage.stat == "scalar" { 1 } else { Pack::ELEMENTS },
             elem: stage.stat,
             elems: first.shares,
             ..stage.clone()
@@ -236,6 +251,11 @@ impl ReduceProblem {
             };
             shader = shader.function("fold", format!("fn fold(v: elem) -> stat {{ return {halves}; }}"));
         }
+        if stage.width == EIGHT {
+            let (word, [low, high]) = long::eight(self.dtype);
+            let read = format!("let w = x[i]; return join({low}, {high});");
+            shader = shader.ty("word", word).function("load", format!("fn load(i: u32) -> elem {{ {read} }}"));
+        }
         if matches!(deal, Deal::Subgroup { .. }) {
             shader = shader
                 .function("join_lanes", format!("fn join_lanes(part: stat) -> stat {{ return {of_lanes}(part); }}"));
@@ -262,11 +282,12 @@ impl ReduceProblem {
         params.extend(kept.into_iter().chain([outermost.first().copied().unwrap_or(0)]));
         params.extend(kept_others.into_iter().chain(outer_others));
 
-        let width = |vector: &str| if vector == "scalar" { 4 } else { 4 * Pack::ELEMENTS };
         let stats = stage.results * stage.shares;
+        let stat_bytes = if stage.stat == "scalar" { 4 } else { 4 * Pack::ELEMENTS };
+        let elements = stage.results * stage.elems * stage.width;
         let read = match stage.from {
             Operand::Input(_) => 4 * touched(&self.x),
-            _ => (stage.results * stage.elems * width(stage.elem)) as u64,
+            _ => 4 * elements as u64,
         };
         Ok(Launch {
             label,
@@ -274,8 +295,8 @@ impl ReduceProblem {
             bindings: vec![Binding::read(stage.from), Binding::write(stage.to)],
             params,
             grid: deal.grid(Self::FAMILY, stats, profile)?,
-            flops: (stage.results * stage.elems * width(stage.elem) / 4) as u64,
-            bytes: read + (stats * width(stage.stat)) as u64,
+            flops: elements as u64,
+            bytes: read + (stats * stat_bytes) as u64,
         })
     }
 
@@ -299,7 +320,7 @@ impl Problem for ReduceProblem {
     }
 
     fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
-        let plan = match self.plan() {
+        let plan = match self.plan(profile) {
             Ok(plan) => plan,
             Err(error) => return Rows::refused(&error),
         };
@@ -308,7 +329,7 @@ impl Problem for ReduceProblem {
     }
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
-        let plan = self.plan()?;
+        let plan = self.plan(profile)?;
         if variant != SPLIT {
             let deal = plan.rows.deal(variant, profile)?;
             let launch = self.launch(&plan.stage, deal, variant.into(), profile)?;
