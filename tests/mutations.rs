@@ -171,7 +171,10 @@ const MUTATIONS: &[Mutation] = &[
         "plain",
         &[
             ("value = head.cap * tanh_of(value);", ""),
-            ("value += select(0.0, added, seen);", "value = head.cap * tanh_of(value + select(0.0, added, seen));"),
+            (
+                "value += select(0.0, key.bias, seen);",
+                "value = head.cap * tanh_of(value + select(0.0, key.bias, seen));",
+            ),
         ],
     ),
     mutation("boolean mask inverted", "attention", "plain", &[("& 0xffu) != 0u;", "& 0xffu) == 0u;")]),
@@ -264,6 +267,18 @@ const MUTATIONS: &[Mutation] = &[
             "let q_y0_e1 = subgroupBroadcast(q_i[0u / (Q_RUN * LANES) * Q_RUN + 0u % Q_RUN][1u]",
             "let q_y0_e1 = subgroupBroadcast(q_i[0u / (Q_RUN * LANES) * Q_RUN + 0u % Q_RUN][0u]",
         )],
+    ),
+    mutation(
+        "what is said of a key taken for its neighbour",
+        "attention_panel",
+        "panel",
+        &[("let key_c1 = key_of(head, query, i32(j0 + lane * C + 1u));", "let key_c1 = key_c0;")],
+    ),
+    mutation(
+        "sums of the panels before not shrunk",
+        "attention_panel",
+        "panel",
+        &[("] += o[0u] * keep;", "] += o[0u];")],
     ),
     mutation("whole tiles of a mask skipped", "attention_tiled", "block_mask", &[("& 1u) == 0u {", "& 2u) == 0u {")]),
     mutation("mixed tiles taken for whole", "attention_tiled", "block_mask", &[("j0 / BC] == 1u;", "j0 / BC] != 2u;")]),
