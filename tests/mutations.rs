@@ -278,7 +278,7 @@ const MUTATIONS: &[Mutation] = &[
         "sums of the panels before not shrunk",
         "attention_panel",
         "panel",
-        &[("] += o[0u] * keep;", "] += o[0u];")],
+        &[("let keep = exp(m_old - m_new);", "let keep = 1.0;")],
     ),
     mutation("whole tiles of a mask skipped", "attention_tiled", "block_mask", &[("& 1u) == 0u {", "& 2u) == 0u {")]),
     mutation("mixed tiles taken for whole", "attention_tiled", "block_mask", &[("j0 / BC] == 1u;", "j0 / BC] != 2u;")]),

@@ -1,8 +1,14 @@
 //! Words of 64 bits (`SHADER_INT64`), as WGSL text: lavapipe loads one in the time of 32 bits, and what takes time to compile is
-//! the number of loads. Two elements of 32 bits are a word, the first in its lower half; narrow ones are as many to two words.
+//! the number of loads. Two elements of 32 bits are a word, the first in its lower half. Eight narrow ones are a vector of four
+//! words of 32 bits.
 
-use super::narrow::four;
+use super::{Profile, narrow::four};
 use crate::DType;
+
+/// Whether eight elements can be an element of a buffer.
+pub(super) fn has_eights(dtype: DType, profile: &Profile) -> bool {
+    dtype.is_narrow() || profile.shader_int64
+}
 
 /// The two words of the vector `two` as four u32.
 pub(super) fn apart(two: &str) -> String {

@@ -12,7 +12,7 @@ use crate::{DType, Error, Layout, Result, graph::Reduce};
 /// A reduction of an f32, i32 or u32 tensor over any set of its axes; the mean is for f32 alone.
 ///
 /// One input, one output: dense, of the same dtype, in the shape of the axes that are kept (with or without 1 for the
-/// reduced ones; that is the same buffer). The order of additions is fixed and depends on the variant; integers wrap.
+/// reduced ones; that is the same buffer). The order of additions is fixed and depends on variant and device; integers wrap.
 /// Over no elements the result is that of [`Reduce`].
 ///
 /// `x` may have any strides.
@@ -70,6 +70,10 @@ struct Stage {
 impl Stage {
     fn share(&self) -> usize {
         self.elems.div_ceil(self.shares)
+    }
+
+    fn stat_bytes(&self) -> usize {
+        if self.stat == "scalar" { 4 } else { 4 * Pack::ELEMENTS }
     }
 
     /// The rounds that the loops of the plain shader take.
@@ -132,7 +136,7 @@ impl ReduceProblem {
         };
         // Where a load takes its time per word. A buffer without elements has room for 16 bytes.
         let pays = profile.kind == AdapterKind::Cpu && !profile.shares_loads();
-        let has_eights = pays && profile.shader_int64 && !shape.contains(&0);
+        let has_eights = pays && long::has_eights(self.dtype, profile) && !shape.contains(&0);
         let width = match pack {
             Some(Pack::Along) if has_eights && packs(EIGHT, &reduced, &kept) => EIGHT,
             Some(_) => Pack::ELEMENTS,
@@ -283,7 +287,6 @@ impl ReduceProblem {
         params.extend(kept_others.into_iter().chain(outer_others));
 
         let stats = stage.results * stage.shares;
-        let stat_bytes = if stage.stat == "scalar" { 4 } else { 4 * Pack::ELEMENTS };
         let elements = stage.results * stage.elems * stage.width;
         let read = match stage.from {
             Operand::Input(_) => 4 * touched(&self.x),
@@ -296,7 +299,7 @@ impl ReduceProblem {
             params,
             grid: deal.grid(Self::FAMILY, stats, profile)?,
             flops: elements as u64,
-            bytes: read + (stats * stat_bytes) as u64,
+            bytes: read + (stats * stage.stat_bytes()) as u64,
         })
     }
 
@@ -337,8 +340,7 @@ impl Problem for ReduceProblem {
         }
         let refused = |reason| Error::NoVariant { family: Self::FAMILY, reasons: vec![format!("{SPLIT}: {reason}")] };
         let [(first, first_deal), (second, second_deal)] = Self::split(&plan, profile).map_err(refused)?;
-        let stat = if first.stat == "scalar" { 4 } else { 4 * Pack::ELEMENTS };
-        let scratch = (first.results * first.shares * stat) as u64;
+        let scratch = (first.results * first.shares * first.stat_bytes()) as u64;
         Ok(Kernel {
             launches: vec![
                 self.launch(&first, first_deal, format!("{SPLIT}: shares"), profile)?,

@@ -10,7 +10,7 @@ pub(super) struct Rows {
     pub(super) family: &'static str,
     /// How many rows.
     pub(super) rows: usize,
-    /// Elems of a row: elements, or vectors of four where `pack` is 4.
+    /// Elems of a row: elements, or vectors of `pack` of them.
     pub(super) elems: usize,
     /// Elements of an elem.
     pub(super) pack: usize,

@@ -67,10 +67,13 @@ pub(crate) enum Lie {
     Backwards,
     /// Aligned rows with eight elements between them, behind eight others.
     Rows,
+    /// Rows aligned to eight elements, behind four others.
+    Fours,
 }
 
 impl Lie {
-    pub(crate) const ALL: [Lie; 6] = [Lie::Dense, Lie::Offset, Lie::Gaps, Lie::Turned, Lie::Backwards, Lie::Rows];
+    pub(crate) const ALL: [Lie; 7] =
+        [Lie::Dense, Lie::Offset, Lie::Gaps, Lie::Turned, Lie::Backwards, Lie::Rows, Lie::Fours];
 }
 
 impl View {
@@ -98,12 +101,15 @@ impl View {
                 let ends: Vec<usize> = shape.iter().map(|size| size.saturating_sub(1)).collect();
                 (elements, dense.slice(&ends, &vec![-1; rank], &shape.into()))
             }
-            Lie::Rows => {
-                let pitch = last.next_multiple_of(4) + 8;
+            Lie::Rows | Lie::Fours => {
+                let (pitch, offset) = match lie {
+                    Lie::Rows => (last.next_multiple_of(4) + 8, 8),
+                    _ => (last.next_multiple_of(8), 4),
+                };
                 let mut wide = shape.to_vec();
                 wide[rank - 1] = pitch;
                 let strides = Layout::contiguous(wide).strides;
-                (rows * pitch + 8, Layout { shape: shape.into(), strides, offset: 8 })
+                (rows * pitch + offset, Layout { shape: shape.into(), strides, offset })
             }
         };
         View { buffer: Tensor::new([buffer], data(buffer)).expect("as many as asked for"), layout }

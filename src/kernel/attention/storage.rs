@@ -7,7 +7,7 @@ use crate::{
     DType, Layout, Result,
     kernel::{
         Kernel, Operand, Specialization, buffer_bytes,
-        long::{eight, of_eight},
+        long::{eight, has_eights, of_eight},
         narrow::{Elems, element, four, round, word, words},
     },
 };
@@ -81,7 +81,6 @@ impl Setup<'_> {
 
     /// Whether q, k, v, or `out` as sums in f32, lies so that four or eight elements of a row are one element of a binding.
     pub(super) fn has_groups(&self, name: &str, elements: usize) -> bool {
-        let narrow = name != "out" && self.dtype(name).is_narrow();
         let layout = match name {
             "q" => &self.problem.q,
             "k" => &self.problem.k,
@@ -89,7 +88,9 @@ impl Setup<'_> {
             _ => &self.problem.out,
         };
         // A buffer without elements has room for 16 bytes.
-        let fits = elements == 4 || narrow || self.profile.shader_int64 && !layout.shape.contains(&0);
+        let dtype = if name == "out" { DType::F32 } else { self.dtype(name) };
+        let fits =
+            elements == 4 || has_eights(dtype, self.profile) && (dtype.is_narrow() || !layout.shape.contains(&0));
         fits && is_grouped(layout, elements)
     }
 

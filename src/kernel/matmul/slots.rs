@@ -245,16 +245,13 @@ pub(in crate::kernel) fn half_loads(slots: Specialization, x: &str, dtype: DType
 /// Sets the slots of an operand that has eight elements in a word.
 fn octs(slots: Specialization, x: &str, dtype: DType) -> Specialization {
     let (word, [low, high]) = eight(dtype);
-    let eight = format!("let w = {x}[i / 8u]; return Eight({low}, {high});");
-    let half = format!("let x = load_{x}8(i.x); return select(x.low, x.high, i.x % 8u > 3u);");
+    let all = format!("let w = {x}[i / 8u]; return Eight({low}, {high});");
+    // Whoever has eights alone loads no fours.
     slots
         .ty(&format!("{x}_word"), word)
-        .function(&format!("load_{x}8"), format!("fn load_{x}8(i: u32) -> Eight {{ {eight} }}"))
-        .function(&format!("load_{x}4"), format!("fn load_{x}4(i: vec4<u32>) -> vec4<f32> {{ {half} }}"))
-        .function(
-            &format!("load_{x}"),
-            format!("fn load_{x}(i: u32) -> f32 {{ return load_{x}4(vec4<u32>(i))[i % 4u]; }}"),
-        )
+        .function(&format!("load_{x}8"), format!("fn load_{x}8(i: u32) -> Eight {{ {all} }}"))
+        .function(&format!("load_{x}4"), format!("fn load_{x}4(i: vec4<u32>) -> vec4<f32> {{ return vec4<f32>(); }}"))
+        .function(&format!("load_{x}"), format!("fn load_{x}(i: u32) -> f32 {{ return 0.0; }}"))
 }
 
 /// The axis of b that words lie along.

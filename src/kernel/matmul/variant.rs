@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     DType, Error, Result,
-    kernel::{AdapterKind, Candidate, Profile},
+    kernel::{AdapterKind, Candidate, Profile, long::has_eights},
 };
 
 /// How a product is computed: a shader and its tile shape.
@@ -58,14 +58,14 @@ pub(super) struct Panel {
 impl Panel {
     /// Whether it reads eight elements of this dtype as a word, which pays where every load goes lane by lane.
     pub(super) fn has_octs(&self, dtype: DType, profile: &Profile) -> bool {
-        self.share == Share::Broadcast && !profile.shares_loads() && has_octs(dtype, profile)
+        self.share == Share::Broadcast && !profile.shares_loads() && has_eights(dtype, profile)
     }
 
-    /// Whether it reads eight elements of a as a word: also where all lanes read the same, since then each component of a
-    /// word is asked for its bounds alone.
+    /// Whether it reads eight elements of a as a word: also where all lanes read the same, since a driver that shares the
+    /// load checks the bounds of each component, of four words of 64 bits in place of eight f32.
     pub(super) fn octs_of_a(&self, problem: &MatmulProblem, profile: &Profile) -> bool {
         let pays = self.share == Share::Uniform || !profile.shares_loads();
-        pays && has_octs(problem.dtypes[A], profile) && problem.octs(A, problem.a, problem.k)
+        pays && has_eights(problem.dtypes[A], profile) && problem.octs(A, problem.a, problem.k)
     }
 
     /// The axis along which it reads eight elements of b as a word, if it does.
@@ -93,11 +93,6 @@ impl Panel {
         let wide = profile.subgroup.is_some_and(|(least, _)| least >= 8);
         if wide && problem.m >= PAIRS { 2 } else { 1 }
     }
-}
-
-/// Whether there are words of eight elements.
-fn has_octs(dtype: DType, profile: &Profile) -> bool {
-    dtype != DType::F32 || profile.shader_int64
 }
 
 /// How an element of a gets to all lanes of a panel.
