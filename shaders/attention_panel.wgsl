@@ -12,12 +12,11 @@
 //                             Mesa 22.3, LLVM 15                 Mesa 26.2, LLVM 22     Mesa 22.3, others
 //     b1 h8 256×256 d64       3.85 ms, 35 GFLOP/s of a thread    2.6 ms                 tiled 33.5 ms, split_kv 82 ms
 //       causal, bias, softcap 2.5, 4.4, 4.0 ms                   1.7, 2.75, 3.0 ms      tiled 21.8, 36.4, 33.2 ms
-//     b2 h8 512×512 d64       33 ms                              27 ms                  tiled 252 ms
-//     b4 h8 1×2048 d64        9.9 ms                             8.4 ms                 tiled 254 ms, split_kv 137 ms
-//     1×1 2048×2048 d16       15 ms                              13.5 ms                tiled 105 ms, split_kv 317 ms
+//     b2 h8 512×512 d64       33 ms                              22 ms                  tiled 252 ms
+//     1×1 2048×2048 d16       14 ms                              13.5 ms                tiled 105 ms, split_kv 317 ms
 //     b64 h4 8×8 d16          0.6 ms                             0.4 ms                 tiled 17 ms, plain 1.9 ms
 //
-// SwiftShader (4 lanes), the first and the fourth: 70 and 52 ms (49 and 45 with arrays that loops fill), tiled 91 and 693 ms.
+// SwiftShader (4 lanes), the first: 74 ms (49 with arrays that loops fill), tiled 91.
 //
 // What was tried:
 // - with LLVM 15 compiling takes as long as there are loads in the text, C·(D + Dv)/8 of eight elements: 0.5 s for 64, 1.4 s
@@ -31,7 +30,8 @@
 // - at D = 256 one workgroup for all columns: 0.9 of the time of two that share them (0.7 with LLVM 22).
 // - LLVM moves products to where their sum is used, unless something with a branch of its own, as a load, lies between: sums that
 //   were read before the products, and mask and bias after those of q and k, left one column or key after the other, each
-//   product waiting for the one before. With LLVM 22 3.35 and 4.4 ms, and 4.3 with `fma`, which is now 0.8 of the time.
+//   product waiting for the one before. With LLVM 22 3.35 and 4.4 ms, and 4.3 with `fma`, which is now 0.8 of the time (1.1 to
+//   1.2 times with one vec4 of v a lane: too few sums to hide how long each takes).
 // - two rows at once: 1.1 times as long with both. q read by all lanes, as matmul's panel reads a (LLVM 22): 1.05.
 // - a parameter that is read within a loop is loaded within the loop, for each lane: so all of them are read before.
 // - subgroupMax and subgroupAdd are loops over the lanes, 21 and 17 ns; three shuffles and what they join take 5: 6 % of all.

@@ -160,6 +160,11 @@ impl Shape {
         }
     }
 
+    /// Whether products are fused with sums: where the driver does so, and enough sums are at work to hide that they take longer.
+    fn fuses(self, setup: &Setup<'_>) -> bool {
+        setup.profile.shares_loads() && self.dv4 > 1
+    }
+
     /// Keys of a panel.
     fn block(self) -> usize {
         self.c * self.lanes
@@ -272,7 +277,7 @@ fn source(setup: &Setup<'_>, shape: Shape) -> Specialization {
         .value("DV8", shape.dv4 / 2)
         .value("DVT", shape.dv4 % 2)
         .value("COLUMN_PARTS", shape.column_parts)
-        .region("FUSED", setup.profile.shares_loads());
+        .region("FUSED", shape.fuses(setup));
     let source = setup.reads_one(source, "bias");
     let problem = setup.problem;
     [("q", &problem.q), ("k", &problem.k), ("v", &problem.v)].into_iter().fold(source, |source, (name, layout)| {
