@@ -229,6 +229,7 @@ const BN: u32 = LANES * 8u;
 
 const_assert SLICES <= LANES && (OWN == 1u || SLICES == LANES);
 
+// [block matmul_eights]
 // Eight elements, or where they are.
 struct Eight {
   low: vec4<f32>,
@@ -237,13 +238,6 @@ struct Eight {
 struct Places {
   low: vec4<u32>,
   high: vec4<u32>,
-}
-// Eight rows of b, the lower four and the higher, by the left four columns and the right.
-struct Square {
-  low_left: mat4x4<f32>,
-  high_left: mat4x4<f32>,
-  low_right: mat4x4<f32>,
-  high_right: mat4x4<f32>,
 }
 
 // Eight indices from `i` on, as `four`.
@@ -257,6 +251,16 @@ fn load_a8(i: u32) -> Eight { return Eight(load_a4(i + vec4<u32>(0u, 1u, 2u, 3u)
 fn load_b8(i: u32) -> Eight { return Eight(load_b4(i + vec4<u32>(0u, 1u, 2u, 3u)), load_b4(i + vec4<u32>(4u, 5u, 6u, 7u))); }
 // @slot row_a: eight elements of a row, of one word where a_word is as long
 fn row_a(i: Places) -> Eight { return Eight(load_a4(i.low), load_a4(i.high)); }
+// [end]
+
+// Eight rows of b, the lower four and the higher, by the left four columns and the right.
+struct Square {
+  low_left: mat4x4<f32>,
+  high_left: mat4x4<f32>,
+  low_right: mat4x4<f32>,
+  high_right: mat4x4<f32>,
+}
+
 // @slot load_b8x8: eight rows of eight columns from element `i` on; `k` and `n` step to rows and columns
 fn load_b8x8(i: u32, k: Places, n: Places) -> Square { return Square(load_b4x4(i, k.low, n.low), load_b4x4(i, k.high, n.low), load_b4x4(i, k.low, n.high), load_b4x4(i, k.high, n.high)); }
 

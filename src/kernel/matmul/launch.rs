@@ -50,6 +50,7 @@ impl Variant {
             }
             Variant::Vec => {
                 let (rows, slices) = problem.vec_shape();
+                let strips = problem.vec_strips(4 * variant::VEC_QUADS);
                 let source = problem
                     .squares("matmul_vec", include_str!("../../../shaders/matmul_vec.wgsl"))
                     .value("TM", rows)
@@ -58,11 +59,9 @@ impl Variant {
                     .region("BY_K", problem.b.row == 1)
                     .trusted()
                     .source()?;
-                // One for the rows, if there are any.
-                let bands = problem.m.min(1);
-                let strips = problem.n.div_ceil(4 * variant::VEC_QUADS as usize);
-                plan.kernel(source, problem.products() * bands * strips, problem.k)
+                plan.kernel(source, strips, problem.k)
             }
+            Variant::Subgroup => plan.subgroup(),
             Variant::Panel(panel) => plan.panel(panel),
         }
     }
@@ -108,6 +107,28 @@ impl Plan<'_> {
         let sum = self.launch(format!("{name}: sum"), source, bindings, terms, invocations.div_ceil(WG))?;
         let sum = Launch { flops: 0, bytes, ..sum };
         Ok(Kernel { launches: vec![product, sum], scratch: vec![bytes] })
+    }
+
+    fn subgroup(self) -> Result<Kernel> {
+        let Plan { problem, profile, .. } = self;
+        let lanes = profile.fixed_subgroup().unwrap_or(variant::UNIFORM_LANES);
+        let rows = problem.vec_rows();
+        let by_k = problem.b.row == 1;
+        let columns = variant::subgroup_columns(rows);
+        let width = if by_k { columns } else { 8 * lanes };
+        let source = problem
+            .subgroup(profile)
+            .value("LANES", lanes)
+            .value("HALVINGS", lanes.ilog2())
+            .value("TM", rows)
+            .value("COLUMNS", columns)
+            .value("QUADS", columns / 4)
+            .value("WIDTH", width)
+            .region("BY_K", by_k)
+            .region("ENDS", !problem.k.is_multiple_of(8 * lanes as usize))
+            .trusted();
+        let strips = problem.vec_strips(width);
+        self.kernel(source.source()?, strips, problem.k)
     }
 
     fn panel(self, shape: &Panel) -> Result<Kernel> {

@@ -10,7 +10,7 @@ use crate::{
     DType, Result,
     kernel::{
         Profile, Source, Specialization,
-        long::{eight, of_eight},
+        long::{eight, has_eights, of_eight},
         narrow::{four, low, word},
         unary_wgsl,
     },
@@ -147,8 +147,7 @@ impl MatmulProblem {
             None => slots,
         };
         let slots = if panel.octs_of_a(self, profile) {
-            octs(slots, "a", self.dtypes[A])
-                .function("row_a", "fn row_a(i: Places) -> Eight { return load_a8(i.low.x); }")
+            octs(slots, "a", self.dtypes[A]).function("row_a", ROW_A)
         } else {
             slots
         };
@@ -171,6 +170,24 @@ impl MatmulProblem {
             .function("write_out4", write_out4(""))
     }
 
+    /// The slots of `matmul_subgroup.wgsl`: words of eight elements where they lie so, b's along either axis.
+    pub(super) fn subgroup(&self, profile: &Profile) -> Specialization {
+        let slots =
+            self.quad_slots("matmul_subgroup", include_str!("../../../shaders/matmul_subgroup.wgsl"), self.stage());
+        let (dense, length) = if self.b.row == 1 { (self.b.transposed(), self.k) } else { (self.b, self.n) };
+        let slots = if self.quantized.is_none() && has_eights(self.dtypes[B], profile) && self.octs(B, dense, length) {
+            octs(slots, "b", self.dtypes[B])
+                .function("row_b", "fn row_b(i: Places) -> Eight { return load_b8(i.low.x); }")
+        } else {
+            self.loads_b(slots, self.quads(B, dense, length))
+        };
+        if has_eights(self.dtypes[A], profile) && self.octs(A, self.a, self.k) {
+            octs(slots, "a", self.dtypes[A]).function("row_a", ROW_A)
+        } else {
+            slots
+        }
+    }
+
     pub(super) fn tiled(&self, tile: &Tile, stage: Stage) -> Result<Arc<Source>> {
         let invocations = tile.invocations();
         self.quad_slots("matmul_tiled", include_str!("../../../shaders/matmul_tiled.wgsl"), stage)
@@ -187,6 +204,9 @@ impl MatmulProblem {
             .source()
     }
 }
+
+/// Eight elements of a row of a that are one word.
+const ROW_A: &str = "fn row_a(i: Places) -> Eight { return load_a8(i.low.x); }";
 
 fn write_out4(body: &str) -> String {
     format!("fn write_out4(i: u32, columns: u32, x: vec4<f32>) {{ {body} }}")

@@ -25,6 +25,8 @@ pub(super) enum Variant {
     SplitK,
     /// Up to eight rows: b is read once.
     Vec,
+    /// As many rows, by single subgroups without workgroup memory.
+    Subgroup,
     /// A panel of b in registers, and rows of a that go through it.
     Panel(&'static Panel),
 }
@@ -117,8 +119,12 @@ const UNIFORM: Panel = Panel { name: "panel_uniform", share: Share::Uniform, dep
 
 /// Rows from which on two of them at once pay for the longer text.
 const PAIRS: usize = 128;
-/// Rows that [`Variant::Vec`] takes.
+/// Rows that [`Variant::Vec`] and [`Variant::Subgroup`] take.
 const VEC_ROWS: usize = 8;
+/// Rows that they do well with.
+const FEW_ROWS: usize = 4;
+/// Terms from which on [`Variant::Subgroup`] does well with more.
+const LONG_ON_CPU: usize = 2048;
 /// Workgroups that occupy a large GPU; with fewer, smaller tiles or cut sums do better.
 pub(super) const FULL: usize = 128;
 /// Terms of a sum that is worth cutting, and of its shortest part.
@@ -157,8 +163,9 @@ impl Tile {
 }
 
 impl Variant {
-    const ALL: [Variant; 12] = [
+    const ALL: [Variant; 13] = [
         Variant::Vec,
+        Variant::Subgroup,
         Variant::Coop(16),
         Variant::Coop(8),
         Variant::SplitK,
@@ -188,6 +195,7 @@ impl Variant {
             Variant::Coop(_) => "coop_8x8",
             Variant::SplitK => "split_k",
             Variant::Vec => "vec",
+            Variant::Subgroup => "subgroup",
             Variant::Panel(panel) => panel.name,
         }
     }
@@ -205,6 +213,7 @@ impl Variant {
             }
             Variant::SplitK => "few tiles and a long sum: its parts are summed side by side",
             Variant::Vec => "few rows: bound by the reading of b, which it reads once",
+            Variant::Subgroup => "few rows: reads b once, without workgroup memory, which is slow on software adapters",
             Variant::Panel(panel) if *panel == DEEP => {
                 "large products on a software adapter: panel with fewer reads and writes of sums; compiles three times as long"
             }
@@ -259,10 +268,15 @@ impl Variant {
                     fits(MEDIUM.invocations(), MEDIUM.workgroup_bytes())
                 }
             }
-            Variant::Vec if problem.m > VEC_ROWS => Some(format!("M = {}: takes up to {VEC_ROWS} rows", problem.m)),
+            Variant::Vec | Variant::Subgroup if problem.m > VEC_ROWS => {
+                Some(format!("M = {}: takes up to {VEC_ROWS} rows", problem.m))
+            }
             Variant::Vec => {
                 let (rows, slices) = problem.vec_shape();
                 fits(VEC_QUADS * slices, 16 * rows * VEC_QUADS * slices)
+            }
+            Variant::Subgroup if profile.kind == AdapterKind::Gpu && problem.b.row != 1 => {
+                Some("b is not dense along k: for software adapters only".into())
             }
             Variant::Panel(_) if profile.kind == AdapterKind::Gpu => {
                 Some("for software adapters: its panel would not fit a GPU's registers".into())
@@ -276,6 +290,10 @@ impl Variant {
                 Some("panel is as deep".into())
             }
             Variant::Panel(Panel { share: Share::Uniform, .. }) => fits(UNIFORM_LANES, 0),
+            Variant::Subgroup => match profile.fixed_subgroup() {
+                Some(4 | 8 | 16 | 32 | 64) => None,
+                _ => Some("takes subgroups of one size, from 4 to 64, which the device does not promise".into()),
+            },
             Variant::Panel(_) => match profile.subgroup {
                 Some((4, 4) | (8, 8) | (16, 16)) => None,
                 Some((least, most)) => {
@@ -304,7 +322,7 @@ impl Variant {
         const REST: u64 = 128;
         match self {
             Variant::Plain => per_word(problem.out) as u64 * k + REST,
-            Variant::Register | Variant::Tiled(_) | Variant::Vec => k / 4 + REST,
+            Variant::Register | Variant::Tiled(_) | Variant::Vec | Variant::Subgroup => k / 4 + REST,
             Variant::SplitK => {
                 let part = problem.split() as u64;
                 part / 4 + k / part.max(1) + REST
@@ -315,6 +333,12 @@ impl Variant {
             }
         }
     }
+}
+
+/// Columns of a workgroup of [`Variant::Subgroup`] for so many rows, where its lanes share out sums: enough to pay for reading
+/// the rows.
+pub(super) fn subgroup_columns(rows: u32) -> u32 {
+    if rows > FEW_ROWS as u32 { 32 } else { 16 }
 }
 
 /// Quads of columns of a workgroup of [`Variant::Vec`].
@@ -349,27 +373,29 @@ fn on_gpu(variant: Variant, problem: &MatmulProblem) -> usize {
         Variant::Tiled(tile) if !idle(tile) => 3,
         Variant::Tiled(tile) => 4 + tile.columns as usize,
         Variant::SplitK => 1000,
-        Variant::Register | Variant::Plain | Variant::Panel(_) => 1001,
+        Variant::Register | Variant::Plain | Variant::Panel(_) | Variant::Subgroup => 1001,
     }
 }
 
-/// Panels, for a single row too, unless the product is too small to be worth their compilation.
+/// Subgroups for few rows, panels for more, unless the product is too small to be worth their compilation.
 fn on_cpu(variant: Variant, problem: &MatmulProblem, profile: &Profile) -> usize {
     let multiplications = problem.elements() * problem.k;
     let (small, large) = (multiplications <= SMALL_ON_CPU, multiplications >= LARGE_ON_CPU);
     match variant {
         Variant::Register if small => 0,
+        Variant::Subgroup if problem.suits_subgroups(profile) => 0,
         Variant::Panel(&UNIFORM) if profile.shares_loads() && problem.m > VEC_ROWS => 0,
         Variant::Panel(&DEEP) if large => 1,
         Variant::Panel(&BROADCAST) => 2,
         Variant::Panel(_) => 3,
-        Variant::Vec => 4,
-        Variant::Register => 5,
-        Variant::Tiled(_) => 6,
-        Variant::Plain => 7,
-        Variant::SplitK => 8,
+        Variant::Subgroup => 4,
+        Variant::Vec => 5,
+        Variant::Register => 6,
+        Variant::Tiled(_) => 7,
+        Variant::Plain => 8,
+        Variant::SplitK => 9,
         // For tests: see the quirk.
-        Variant::Coop(_) => 9,
+        Variant::Coop(_) => 10,
     }
 }
 
@@ -390,10 +416,29 @@ impl MatmulProblem {
         self.k.div_ceil(parts).next_multiple_of(MEDIUM.depth())
     }
 
+    /// Rows that [`Variant::Vec`] and [`Variant::Subgroup`] compute.
+    pub(super) fn vec_rows(&self) -> u32 {
+        self.m.clamp(1, VEC_ROWS).next_power_of_two() as u32
+    }
+
     /// Rows and slices of [`Variant::Vec`]: 256 invocations, or 128 where the sums of eight rows fill the memory.
     pub(super) fn vec_shape(&self) -> (u32, u32) {
-        let rows = self.m.clamp(1, VEC_ROWS).next_power_of_two() as u32;
-        (rows, if rows > 4 { 16 } else { 32 })
+        let rows = self.vec_rows();
+        (rows, if rows > FEW_ROWS as u32 { 16 } else { 32 })
+    }
+
+    /// Workgroups that share out the columns, so many each; none if there are no rows.
+    pub(super) fn vec_strips(&self, columns: u32) -> usize {
+        self.products() * self.m.min(1) * self.n.div_ceil(columns as usize)
+    }
+
+    /// Whether single subgroups are faster than panels, which hold b until the last row has passed. Measured with both drivers.
+    fn suits_subgroups(&self, profile: &Profile) -> bool {
+        if self.b.row == 1 {
+            self.m <= FEW_ROWS || self.m <= VEC_ROWS && self.k >= LONG_ON_CPU
+        } else {
+            self.m <= FEW_ROWS && profile.shares_loads()
+        }
     }
 
     /// Rows that a workgroup of [`Variant::Panel`] takes, with so many strips of columns.
