@@ -18,12 +18,13 @@ enable subgroups;
 //     4096 → 4096    12.3, 17.9, 25.5 (panel 23, 26, 54)        5.1, 8.8, 16 (panel 11.4, 14.1, 21)
 //     int8, int4     2.5, 3.9 for a row (panel 3.0, 4.7)        0.8, 1.4 (panel 1.6, 1.8)
 //
-// Words of four with Mesa 26: 1.5 times as long; there, too, a word of 64 bits is a load, and each is used for few products.
-// COLUMNS = 8: 0.95 for a row, 1.3 for eight. b dense along n: with Mesa 22 as long as a panel for a row, 1.4 times for four;
-// with Mesa 26 0.66 and 0.84.
+// Of that time take: words of four with Mesa 26 1.5 (there, too, a word of 64 bits is a load, and each is used for few products);
+// COLUMNS = 8 0.95 for a row and 1.3 for eight. b dense along n takes, of a panel's time, 1.0 for a row and 1.4 for four with
+// Mesa 22, 0.66 and 0.84 with Mesa 26.
 //
 // Trusted: `eight` and `min` keep each index of a, b, bias and residual below the size of its axis; `out` is written where n < N
-// and m < M. The loop counts a u32 up to a bound below 2³¹. Of 16-bit elements, the word of an element in range is in range.
+// and m < M. The loop counts a u32 up to a bound below 2³¹. A word of several elements, eight, four or of few bits, is read where
+// the axis is whole words: the word of an element in range is in range, and so are its group's scale and zero point.
 
 // [block matmul_parameters]
 const BATCH_AXES: u32 = 1u; // @slot BATCH_AXES: batch axes that no common stride covers
@@ -238,9 +239,10 @@ const HALVINGS: u32 = 3u; // @slot HALVINGS: log2 of LANES
 const TM: u32 = 1u; // @slot TM: rows
 const COLUMNS: u32 = 16u; // @slot COLUMNS: columns of a workgroup, by k
 const QUADS: u32 = 4u; // @slot QUADS: COLUMNS / 4
-const WIDTH: u32 = 64u; // @slot WIDTH: columns of a workgroup: COLUMNS by k, else 8·LANES
+const ROUNDS: u32 = 1u; // @slot ROUNDS: QUADS / LANES, rounded up
+const WIDTH: u32 = 16u; // @slot WIDTH: columns of a workgroup: COLUMNS by k, else 8·LANES
 const DEPTH: u32 = LANES * 8u;
-const_assert COLUMNS == 4u * QUADS && 1u << HALVINGS == LANES;
+const_assert COLUMNS == 4u * QUADS && ROUNDS * LANES >= QUADS && 1u << HALVINGS == LANES && (WIDTH == COLUMNS || WIDTH == DEPTH);
 
 // @slot row_b: eight elements of b along its dense axis, of one word where b_word is as long
 fn row_b(i: Places) -> Eight { return Eight(load_b4(i.low), load_b4(i.high)); }
@@ -354,13 +356,17 @@ fn main(
   // @end
   // @end
   // @end
-  // A lane writes four columns of a row.
+  // All lanes have all sums: each finishes four columns of a row.
   // @unroll m TM
+  // @unroll r ROUNDS
+  let quad_m0_r0 = /*r*/0u * LANES + lane;
+  var four_m0_r0 = vec4<f32>();
   // @unroll q QUADS
-  if lane == (/*m*/0u * QUADS + /*q*/0u) % LANES && /*m*/0u < p.M {
-    let n_m0_q0 = n0 + 4u * /*q*/0u;
-    let four_m0_q0 = vec4<f32>(sums_m0[4u * /*q*/0u], sums_m0[4u * /*q*/0u + 1u], sums_m0[4u * /*q*/0u + 2u], sums_m0[4u * /*q*/0u + 3u]);
-    write_out4((product * p.M + /*m*/0u) * p.N + n_m0_q0, p.N - min(n_m0_q0, p.N), epilogue4(four_m0_q0, at, /*m*/0u, n_m0_q0));
+  four_m0_r0 = select(four_m0_r0, vec4<f32>(sums_m0[4u * /*q*/0u], sums_m0[4u * /*q*/0u + 1u], sums_m0[4u * /*q*/0u + 2u], sums_m0[4u * /*q*/0u + 3u]), quad_m0_r0 == /*q*/0u);
+  // @end
+  if quad_m0_r0 < QUADS && /*m*/0u < p.M {
+    let n_m0_r0 = n0 + 4u * quad_m0_r0;
+    write_out4((product * p.M + /*m*/0u) * p.N + n_m0_r0, p.N - min(n_m0_r0, p.N), epilogue4(four_m0_r0, at, /*m*/0u, n_m0_r0));
   }
   // @end
   // @end

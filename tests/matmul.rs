@@ -175,7 +175,7 @@ fn may_refuse(variant: &str, reason: &str, profile: &Profile) -> bool {
         "subgroup" => {
             reason.starts_with("M = ")
                 || reason.starts_with("takes subgroups of one size") && profile.fixed_subgroup().is_none()
-                || reason.starts_with("b is not dense along k") && profile.kind == AdapterKind::Gpu
+                || reason.starts_with("takes up to 4 rows and a b") && profile.kind == AdapterKind::Gpu
         }
         "coop_16x16" | "coop_8x8" => {
             reason.starts_with("takes f16 operands")
@@ -466,6 +466,31 @@ fn words_of_eight_and_pairs_of_rows_change_no_bits() {
     }
 }
 
+/// What `subgroup` does in other texts than the other variants: b along either axis or neither, words of any length, ends of
+/// sums, columns that fill no workgroup, one row to eight.
+#[test]
+fn few_rows_by_subgroups() {
+    let mut draw = Draw::new(17);
+    let few = |variant: &str| ["plain", "subgroup"].contains(&variant);
+    let sizes =
+        [[1, 40, 136], [2, 33, 64], [3, 16, 37], [4, 36, 36], [5, 100, 40], [7, 30, 130], [8, 64, 128], [8, 7, 5]];
+    for (turn, [m, n, k]) in sizes.into_iter().enumerate() {
+        for lie in [Lie::Turned, Lie::Dense, Lie::Gaps, Lie::Backwards] {
+            let mut case = Case::new(integers(&mut draw, &[2, m, k], Lie::Dense), integers(&mut draw, &[k, n], lie));
+            case.residual = Some(integers(&mut draw, &[m, n], Lie::Dense));
+            case.check_variants(Check::Exact, few);
+        }
+        // 16 bits, of which rows of odd length share words of the result.
+        let dtype = [DType::F16, DType::BF16][turn % 2];
+        let mut operand = |shape: &[usize], lie: Lie| stored(integers(&mut draw, shape, lie), dtype);
+        let mut case = Case::new(operand(&[m, k], Lie::Dense), operand(&[2, k, n], Lie::Turned));
+        (case.bias, case.activation) = (Some(operand(&[n], Lie::Dense)), Some(Unary::Relu));
+        case.check_variants(Check::Exact, few);
+        case.out = dtype;
+        case.check_variants(Check::Exact, few);
+    }
+}
+
 #[test]
 fn sums_of_nothing_are_zero() {
     let mut draw = Draw::new(10);
@@ -480,32 +505,36 @@ fn sums_of_nothing_are_zero() {
 /// Where a sum ends within a word, the last elements stand for those past the end: an infinite one must not get into other sums.
 #[test]
 fn the_last_terms_may_be_infinite() {
+    // By elements, in words of four, in words of eight.
+    [37, 36, 40].into_iter().for_each(infinite_last_terms);
+}
+
+fn infinite_last_terms(k: usize) {
     const M: usize = 3;
-    const N: usize = 41;
-    const K: usize = 37;
+    const N: usize = 40;
     let rows = |rows: usize, infinite: usize| -> Vec<f32> {
-        (0..rows * K).map(|at| if at == infinite * K + K - 1 { f32::INFINITY } else { 1.0 }).collect()
+        (0..rows * k).map(|at| if at == infinite * k + k - 1 { f32::INFINITY } else { 1.0 }).collect()
     };
-    let a = Tensor::new([M, K], rows(M, 1)).expect("fits");
+    let a = Tensor::new([M, k], rows(M, 1)).expect("fits");
     let columns = rows(N, 2);
-    let across: Vec<f32> = (0..K * N).map(|at| columns[at % N * K + at / N]).collect();
+    let across: Vec<f32> = (0..k * N).map(|at| columns[at % N * k + at / N]).collect();
     for (b, layout) in [
-        (Tensor::new([K, N], across).expect("fits"), Layout::contiguous([K, N])),
-        (Tensor::new([N, K], columns).expect("fits"), Layout::contiguous([N, K]).permute(&[1, 0])),
+        (Tensor::new([k, N], across).expect("fits"), Layout::contiguous([k, N])),
+        (Tensor::new([N, k], columns).expect("fits"), Layout::contiguous([N, k]).permute(&[1, 0])),
     ] {
-        let problem = MatmulProblem::new(&Layout::contiguous([M, K]), &layout, Epilogue::default()).expect("they fit");
+        let problem = MatmulProblem::new(&Layout::contiguous([M, k]), &layout, Epilogue::default()).expect("they fit");
         for variant in VARIANTS {
             let Ok(kernel) = problem.kernel(variant, gpu().profile()) else { continue };
             let outputs = [(DType::F32, problem.output_shape().clone())];
             let out = gpu().run_kernel(&kernel, &[&a, &b], &outputs).expect("it runs");
             for (at, &x) in out[0].as_f32().expect("f32").iter().enumerate() {
                 let right = match (at / N == 1 || at % N == 2, variant) {
-                    (false, _) => x == K as f32,
+                    (false, _) => x == k as f32,
                     (true, "plain" | "subgroup") => x == f32::INFINITY,
                     // 0 · ∞ may be among its terms: infinite or NaN.
                     (true, _) => !x.is_finite(),
                 };
-                assert!(right, "{variant} at {:?}: {x}", [at / N, at % N]);
+                assert!(right, "{variant} K={k} at {:?}: {x}", [at / N, at % N]);
             }
         }
     }
@@ -564,14 +593,15 @@ fn checked_and_trusted_shaders_give_the_same_bits() {
         ([7, 36, 260], DType::F16),
         ([5, 37, 35], DType::BF16),
     ];
-    for ([m, n, k], dtype) in sizes {
-        let mut operand = |shape: &[usize]| stored(floats(&mut draw, shape, Lie::Dense), dtype);
-        let mut case = Case::new(operand(&[m, k]), operand(&[k, n]));
-        (case.bias, case.out) = (Some(operand(&[n])), dtype);
+    for (([m, n, k], dtype), lie) in sizes.into_iter().flat_map(|size| [(size, Lie::Dense), (size, Lie::Turned)]) {
+        let mut operand = |shape: &[usize], lie: Lie| stored(floats(&mut draw, shape, lie), dtype);
+        let mut case = Case::new(operand(&[m, k], Lie::Dense), operand(&[k, n], lie));
+        (case.bias, case.out) = (Some(operand(&[n], Lie::Dense)), dtype);
         let problem = case.problem();
         let outputs = [(dtype, problem.output_shape().clone())];
-        // The other shaders are never trusted.
-        for variant in VARIANTS.into_iter().filter(|v| !["plain", "register"].contains(v)) {
+        // The other shaders are never trusted; of those that are, `subgroup` has a text for each lie of b.
+        let trusted = |v: &&str| if lie == Lie::Dense { !["plain", "register"].contains(v) } else { *v == "subgroup" };
+        for variant in VARIANTS.into_iter().filter(trusted) {
             let Ok(kernel) = problem.kernel(variant, gpu().profile()) else {
                 continue;
             };
@@ -630,6 +660,16 @@ fn preference() {
     assert_eq!(first(&[8, 512], &[512, 512], &sharing), "panel");
     assert_eq!(first(&[4, 512], &[512, 512], &sharing), "subgroup");
     assert_eq!(first(&[4, 512], &[512, 512], &lavapipe), "panel");
+    // Weights as a linear layer has them.
+    let linear = |m: usize, k: usize, n: usize| {
+        let weights = Layout::contiguous([n, k]).permute(&[1, 0]);
+        let problem = MatmulProblem::new(&Layout::contiguous([m, k]), &weights, Epilogue::default()).expect("they fit");
+        let candidates = problem.candidates(&lavapipe);
+        candidates.into_iter().find(Candidate::is_usable).expect("there is one").variant
+    };
+    assert_eq!([linear(1, 512, 512), linear(4, 512, 512), linear(5, 512, 512)], ["subgroup", "subgroup", "panel"]);
+    assert_eq!([linear(8, 2047, 512), linear(8, 2048, 512), linear(9, 2048, 512)], ["panel", "subgroup", "panel"]);
+    assert_eq!([linear(1, 63, 2048), linear(1, 64, 2048), linear(1, 64, 512)], ["panel", "subgroup", "register"]);
     assert_eq!(first(&[9, 100], &[100, 16], &lavapipe), "register");
     let bare = Profile { subgroup: None, ..lavapipe };
     assert_eq!(first(&[512, 512], &[512, 512], &bare), "panel_uniform");

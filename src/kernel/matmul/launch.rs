@@ -56,7 +56,7 @@ impl Variant {
                     .value("TM", rows)
                     .value("QUADS", variant::VEC_QUADS)
                     .value("SLICES", slices)
-                    .region("BY_K", problem.b.row == 1)
+                    .region("BY_K", problem.b_dense_by_k())
                     .trusted()
                     .source()?;
                 plan.kernel(source, strips, problem.k)
@@ -111,11 +111,12 @@ impl Plan<'_> {
 
     fn subgroup(self) -> Result<Kernel> {
         let Plan { problem, profile, .. } = self;
-        let lanes = profile.fixed_subgroup().unwrap_or(variant::UNIFORM_LANES);
+        let Some(lanes) = profile.fixed_subgroup() else {
+            return Err(Error::op("matmul", "subgroups have no one size"));
+        };
         let rows = problem.vec_rows();
-        let by_k = problem.b.row == 1;
         let columns = variant::subgroup_columns(rows);
-        let width = if by_k { columns } else { 8 * lanes };
+        let width = if problem.b_dense_by_k() { columns } else { 8 * lanes };
         let source = problem
             .subgroup(profile)
             .value("LANES", lanes)
@@ -123,8 +124,9 @@ impl Plan<'_> {
             .value("TM", rows)
             .value("COLUMNS", columns)
             .value("QUADS", columns / 4)
+            .value("ROUNDS", (columns / 4).div_ceil(lanes))
             .value("WIDTH", width)
-            .region("BY_K", by_k)
+            .region("BY_K", problem.b_dense_by_k())
             .region("ENDS", !problem.k.is_multiple_of(8 * lanes as usize))
             .trusted();
         let strips = problem.vec_strips(width);

@@ -174,7 +174,7 @@ impl MatmulProblem {
     pub(super) fn subgroup(&self, profile: &Profile) -> Specialization {
         let slots =
             self.quad_slots("matmul_subgroup", include_str!("../../../shaders/matmul_subgroup.wgsl"), self.stage());
-        let (dense, length) = if self.b.row == 1 { (self.b.transposed(), self.k) } else { (self.b, self.n) };
+        let (dense, length) = if self.b_dense_by_k() { (self.b.transposed(), self.k) } else { (self.b, self.n) };
         let slots = if self.quantized.is_none() && has_eights(self.dtypes[B], profile) && self.octs(B, dense, length) {
             octs(slots, "b", self.dtypes[B])
                 .function("row_b", "fn row_b(i: Places) -> Eight { return load_b8(i.low.x); }")
@@ -199,7 +199,7 @@ impl MatmulProblem {
             .value("LA", tile.rows * tile.quads / invocations)
             .value("LB", tile.quads * tile.columns / invocations)
             .region("A_BY_M", self.a.row == 1)
-            .region("B_BY_K", self.b.row == 1)
+            .region("B_BY_K", self.b_dense_by_k())
             .trusted()
             .source()
     }

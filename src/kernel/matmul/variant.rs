@@ -121,9 +121,10 @@ const UNIFORM: Panel = Panel { name: "panel_uniform", share: Share::Uniform, dep
 const PAIRS: usize = 128;
 /// Rows that [`Variant::Vec`] and [`Variant::Subgroup`] take.
 const VEC_ROWS: usize = 8;
-/// Rows that they do well with.
+/// Rows whose sums take few registers.
 const FEW_ROWS: usize = 4;
-/// Terms from which on [`Variant::Subgroup`] does well with more.
+/// Terms that give all lanes of [`Variant::Subgroup`] some, and from which on it does well with more rows than these.
+const SHORT_ON_CPU: usize = 64;
 const LONG_ON_CPU: usize = 2048;
 /// Workgroups that occupy a large GPU; with fewer, smaller tiles or cut sums do better.
 pub(super) const FULL: usize = 128;
@@ -268,15 +269,18 @@ impl Variant {
                     fits(MEDIUM.invocations(), MEDIUM.workgroup_bytes())
                 }
             }
+            // Its sums are in registers, and so is a line of b that broadcasts meet.
+            Variant::Subgroup
+                if profile.kind == AdapterKind::Gpu && (problem.m > FEW_ROWS || !problem.b_dense_by_k()) =>
+            {
+                Some(format!("takes up to {FEW_ROWS} rows and a b that is dense along k, but on software adapters"))
+            }
             Variant::Vec | Variant::Subgroup if problem.m > VEC_ROWS => {
                 Some(format!("M = {}: takes up to {VEC_ROWS} rows", problem.m))
             }
             Variant::Vec => {
                 let (rows, slices) = problem.vec_shape();
                 fits(VEC_QUADS * slices, 16 * rows * VEC_QUADS * slices)
-            }
-            Variant::Subgroup if profile.kind == AdapterKind::Gpu && problem.b.row != 1 => {
-                Some("b is not dense along k: for software adapters only".into())
             }
             Variant::Panel(_) if profile.kind == AdapterKind::Gpu => {
                 Some("for software adapters: its panel would not fit a GPU's registers".into())
@@ -322,7 +326,9 @@ impl Variant {
         const REST: u64 = 128;
         match self {
             Variant::Plain => per_word(problem.out) as u64 * k + REST,
-            Variant::Register | Variant::Tiled(_) | Variant::Vec | Variant::Subgroup => k / 4 + REST,
+            Variant::Register | Variant::Tiled(_) | Variant::Vec => k / 4 + REST,
+            // Eight terms of each of four lanes or more.
+            Variant::Subgroup => k / 32 + REST,
             Variant::SplitK => {
                 let part = problem.split() as u64;
                 part / 4 + k / part.max(1) + REST
@@ -383,19 +389,19 @@ fn on_cpu(variant: Variant, problem: &MatmulProblem, profile: &Profile) -> usize
     let (small, large) = (multiplications <= SMALL_ON_CPU, multiplications >= LARGE_ON_CPU);
     match variant {
         Variant::Register if small => 0,
-        Variant::Subgroup if problem.suits_subgroups(profile) => 0,
-        Variant::Panel(&UNIFORM) if profile.shares_loads() && problem.m > VEC_ROWS => 0,
-        Variant::Panel(&DEEP) if large => 1,
-        Variant::Panel(&BROADCAST) => 2,
-        Variant::Panel(_) => 3,
-        Variant::Subgroup => 4,
-        Variant::Vec => 5,
-        Variant::Register => 6,
-        Variant::Tiled(_) => 7,
-        Variant::Plain => 8,
-        Variant::SplitK => 9,
+        Variant::Subgroup if problem.suits_subgroups(profile) => 1,
+        Variant::Panel(&UNIFORM) if profile.shares_loads() && problem.m > VEC_ROWS => 1,
+        Variant::Panel(&DEEP) if large => 2,
+        Variant::Panel(&BROADCAST) => 3,
+        Variant::Panel(_) => 4,
+        Variant::Subgroup => 5,
+        Variant::Vec => 6,
+        Variant::Register => 7,
+        Variant::Tiled(_) => 8,
+        Variant::Plain => 9,
+        Variant::SplitK => 10,
         // For tests: see the quirk.
-        Variant::Coop(_) => 10,
+        Variant::Coop(_) => 11,
     }
 }
 
@@ -432,13 +438,17 @@ impl MatmulProblem {
         self.products() * self.m.min(1) * self.n.div_ceil(columns as usize)
     }
 
-    /// Whether single subgroups are faster than panels, which hold b until the last row has passed. Measured with both drivers.
+    /// Whether b is dense along k, as the weights of a linear layer are.
+    pub(super) fn b_dense_by_k(&self) -> bool {
+        self.b.row == 1
+    }
+
+    /// Whether single subgroups are faster than panels, which hold b until the last row has passed: see the head of
+    /// `matmul_subgroup.wgsl`.
     fn suits_subgroups(&self, profile: &Profile) -> bool {
-        if self.b.row == 1 {
-            self.m <= FEW_ROWS || self.m <= VEC_ROWS && self.k >= LONG_ON_CPU
-        } else {
-            self.m <= FEW_ROWS && profile.shares_loads()
-        }
+        let few = self.m <= FEW_ROWS && (self.b_dense_by_k() || profile.shares_loads());
+        let long = self.m <= VEC_ROWS && self.b_dense_by_k() && self.k >= LONG_ON_CPU;
+        self.k >= SHORT_ON_CPU && (few || long)
     }
 
     /// Rows that a workgroup of [`Variant::Panel`] takes, with so many strips of columns.
