@@ -32,11 +32,17 @@
 //   were read before the products, and mask and bias after those of q and k, left one column or key after the other, each
 //   product waiting for the one before. With LLVM 22 3.35 and 4.4 ms, and 4.3 with `fma`, which is now 0.8 of the time (1.1 to
 //   1.2 times with one vec4 of v a lane: too few sums to hide how long each takes).
-// - two rows at once: 1.1 times as long with both. q read by all lanes, as matmul's panel reads a (LLVM 22): 1.05.
+// - out read between the scores' products and the softmax: 1.0, with LLVM 22 1.5. A row's softmax beside the products of the
+//   next row, whose scores the loop carries: 1.0 with both, also with q loaded before.
+// - two rows at once: 1.0 to 1.1 times as long with both, and with C = 16 with LLVM 22. q read by all lanes, as matmul's panel
+//   reads a (LLVM 22): 1.05.
 // - a parameter that is read within a loop is loaded within the loop, for each lane: so all of them are read before.
 // - subgroupMax and subgroupAdd are loops over the lanes, 21 and 17 ns; three shuffles and what they join take 5: 6 % of all.
-// - scores in two chains of sums, elements of `out` not read again, exp left out: 1 % each. What remains, of samples with LLVM
-//   15 and 22: products 58 and 45 %, softmax 22 and 20 %, the loads of q and out.
+// - scores in two chains of sums, the maximum as a tree or in four chains, no conditions on writes, no division by `span`: 1 to
+//   2 % each at the most. Words of eight for few rows with LLVM 22: 1.1.
+// - what is left: without the loads of q 0.9 of the time with LLVM 15, without reading or writing `out` 0.95 each, without the
+//   three 0.82, without the softmax 0.87, without all of it 0.7; 0.52 are the multiplications at their measured rate. Of samples
+//   with LLVM 15 and 22: products 58 and 52 %, softmax 22 and 20 %, the loads of q and out.
 // - `continue` on a uniform condition saves nothing, all instructions run, masked: so loops have exact bounds.
 //
 // llvmpipe leaves loops after 65,535 rounds in all; the host bounds the rows of a tile by that, and splits longer keys over
