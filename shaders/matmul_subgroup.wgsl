@@ -313,35 +313,25 @@ fn main(
     // @end
     // @end
     // @region !BY_K
+    // @unroll m TM
+    let halves_m0 = array<vec4<f32>, 2>(a_m0.low, a_m0.high);
+    // @end
     // @unroll s LANES
+    // @unroll h 2
     // @unroll e 4
-    let k_s0_e0 = k0 + 8u * /*s*/0u + /*e*/0u;
-    let at_s0_e0 = at.y + min(k_s0_e0, p.K - 1u) * b_k;
-    var low_s0_e0 = row_b(Places(at_s0_e0 + columns.low, at_s0_e0 + columns.high));
+    let k_s0_h0_e0 = k0 + 8u * /*s*/0u + 4u * /*h*/0u + /*e*/0u;
+    let at_s0_h0_e0 = at.y + min(k_s0_h0_e0, p.K - 1u) * b_k;
+    var b_s0_h0_e0 = row_b(Places(at_s0_h0_e0 + columns.low, at_s0_h0_e0 + columns.high));
     // @region ENDS
-    if k_s0_e0 >= p.K {
-      low_s0_e0 = Eight();
+    if k_s0_h0_e0 >= p.K {
+      b_s0_h0_e0 = Eight();
     }
     // @end
     // @unroll m TM
-    let a_low_m0_s0_e0 = subgroupBroadcast(a_m0.low[/*e*/0u], /*s*/0u);
-    acc_m0.low += a_low_m0_s0_e0 * low_s0_e0.low;
-    acc_m0.high += a_low_m0_s0_e0 * low_s0_e0.high;
+    let a_m0_s0_h0_e0 = subgroupBroadcast(halves_m0[/*h*/0u][/*e*/0u], /*s*/0u);
+    acc_m0.low += a_m0_s0_h0_e0 * b_s0_h0_e0.low;
+    acc_m0.high += a_m0_s0_h0_e0 * b_s0_h0_e0.high;
     // @end
-    // @end
-    // @unroll e 4
-    let k_high_s0_e0 = k0 + 8u * /*s*/0u + 4u + /*e*/0u;
-    let at_high_s0_e0 = at.y + min(k_high_s0_e0, p.K - 1u) * b_k;
-    var high_s0_e0 = row_b(Places(at_high_s0_e0 + columns.low, at_high_s0_e0 + columns.high));
-    // @region ENDS
-    if k_high_s0_e0 >= p.K {
-      high_s0_e0 = Eight();
-    }
-    // @end
-    // @unroll m TM
-    let a_high_m0_s0_e0 = subgroupBroadcast(a_m0.high[/*e*/0u], /*s*/0u);
-    acc_m0.low += a_high_m0_s0_e0 * high_s0_e0.low;
-    acc_m0.high += a_high_m0_s0_e0 * high_s0_e0.high;
     // @end
     // @end
     // @end
