@@ -1,5 +1,7 @@
 //! Every variant of matmul against the reference: first on data whose results are exact, then within bounds.
 
+#[path = "matmul/choice.rs"]
+mod choice;
 mod common;
 #[path = "matmul/coop.rs"]
 mod coop;
@@ -7,6 +9,8 @@ mod coop;
 mod rows;
 #[path = "common/view.rs"]
 mod view;
+#[path = "matmul/words.rs"]
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -419,78 +423,6 @@ fn narrow_floats_are_within_bounds() {
     }
 }
 
-/// Words of eight elements are another way to read the same, pairs of rows another order of the rows: sums are taken in the same order.
-#[test]
-fn words_of_eight_and_pairs_of_rows_change_no_bits() {
-    let mut draw = Draw::new(26);
-    let software = Profile { kind: AdapterKind::Cpu, ..gpu().profile().clone() };
-    let eights = Profile { driver: String::new(), ..software.clone() };
-    let fours = Profile { driver: "llvmpipe Mesa 26.0.0".into(), ..software };
-    // Narrow elements lie eight to a word with or without words of 64 bits.
-    let without = Profile { shader_int64: false, ..eights.clone() };
-    let alone = Profile { subgroup: None, ..eights.clone() };
-    let has_pairs = eights.subgroup.is_some_and(|(least, _)| least >= 8);
-    for (turn, [m, n, k]) in [[9, 72, 136], [131, 8, 72], [10, 120, 48]].into_iter().enumerate() {
-        for (place, dtype) in [DType::F32, DType::F16, DType::BF16].into_iter().enumerate() {
-            let transposed = (turn + place) % 2 == 1;
-            let b = if transposed { [n, k] } else { [k, n] };
-            let lie = if turn == 0 { Lie::Fours } else { Lie::Dense };
-            let a = stored(floats(&mut draw, &[m, k], lie), dtype);
-            let mut case = Case::new(a, stored(floats(&mut draw, &b, Lie::Dense), dtype));
-            if transposed {
-                case.b.layout = Layout::contiguous([n, k]).permute(&[1, 0]);
-            }
-            case.bias = Some(floats(&mut draw, &[n], Lie::Dense));
-            let problem = case.problem();
-            let (wide, whole) = (dtype != DType::F32 || eights.shader_int64, lie == Lie::Dense);
-            for (variant, other, differs) in [
-                ("panel", &fours, wide),
-                ("panel_uniform", &without, whole && dtype == DType::F32 && eights.shader_int64),
-                ("panel_uniform", &alone, m > 128 && has_pairs),
-            ] {
-                if variant == "panel" && eights.subgroup.is_none_or(|(least, most)| least != most) {
-                    eprintln!("no panel without subgroups of one size");
-                    continue;
-                }
-                let mut texts = Vec::new();
-                let results = [&eights, other].map(|profile| {
-                    let kernel = problem.kernel(variant, profile).expect("usable");
-                    texts.push(kernel.launches[0].source.wgsl.clone());
-                    let outputs = [(DType::F32, problem.output_shape().clone())];
-                    gpu().run_kernel(&kernel, &case.inputs(), &outputs).expect("runs").remove(0)
-                });
-                assert_eq!(texts[0] != texts[1], differs, "{variant}: {}", problem.summary());
-                assert_eq!(results[0].as_bytes(), results[1].as_bytes(), "{variant}: {}", problem.summary());
-            }
-        }
-    }
-}
-
-/// What `subgroup` does in other texts than the other variants: b along either axis or neither, words of any length, ends of
-/// sums, columns that fill no workgroup, one row to eight.
-#[test]
-fn few_rows_by_subgroups() {
-    let mut draw = Draw::new(17);
-    let few = |variant: &str| ["plain", "subgroup"].contains(&variant);
-    let sizes =
-        [[1, 40, 136], [2, 33, 64], [3, 16, 37], [4, 36, 36], [5, 100, 40], [7, 30, 130], [8, 64, 128], [8, 7, 5]];
-    for (turn, [m, n, k]) in sizes.into_iter().enumerate() {
-        for lie in [Lie::Turned, Lie::Dense, Lie::Gaps, Lie::Backwards] {
-            let mut case = Case::new(integers(&mut draw, &[2, m, k], Lie::Dense), integers(&mut draw, &[k, n], lie));
-            case.residual = Some(integers(&mut draw, &[m, n], Lie::Dense));
-            case.check_variants(Check::Exact, few);
-        }
-        // 16 bits, of which rows of odd length share words of the result.
-        let dtype = [DType::F16, DType::BF16][turn % 2];
-        let mut operand = |shape: &[usize], lie: Lie| stored(integers(&mut draw, shape, lie), dtype);
-        let mut case = Case::new(operand(&[m, k], Lie::Dense), operand(&[2, k, n], Lie::Turned));
-        (case.bias, case.activation) = (Some(operand(&[n], Lie::Dense)), Some(Unary::Relu));
-        case.check_variants(Check::Exact, few);
-        case.out = dtype;
-        case.check_variants(Check::Exact, few);
-    }
-}
-
 #[test]
 fn sums_of_nothing_are_zero() {
     let mut draw = Draw::new(10);
@@ -500,44 +432,6 @@ fn sums_of_nothing_are_zero() {
     case.bias = Some(integers(&mut draw, &[5], Lie::Dense));
     case.residual = Some(integers(&mut draw, &[3, 5], Lie::Dense));
     case.check(Check::Exact);
-}
-
-/// Where a sum ends within a word, the last elements stand for those past the end: an infinite one must not get into other sums.
-#[test]
-fn the_last_terms_may_be_infinite() {
-    // By elements, in words of four, in words of eight.
-    [37, 36, 40].into_iter().for_each(infinite_last_terms);
-}
-
-fn infinite_last_terms(k: usize) {
-    const M: usize = 3;
-    const N: usize = 40;
-    let rows = |rows: usize, infinite: usize| -> Vec<f32> {
-        (0..rows * k).map(|at| if at == infinite * k + k - 1 { f32::INFINITY } else { 1.0 }).collect()
-    };
-    let a = Tensor::new([M, k], rows(M, 1)).expect("fits");
-    let columns = rows(N, 2);
-    let across: Vec<f32> = (0..k * N).map(|at| columns[at % N * k + at / N]).collect();
-    for (b, layout) in [
-        (Tensor::new([k, N], across).expect("fits"), Layout::contiguous([k, N])),
-        (Tensor::new([N, k], columns).expect("fits"), Layout::contiguous([N, k]).permute(&[1, 0])),
-    ] {
-        let problem = MatmulProblem::new(&Layout::contiguous([M, k]), &layout, Epilogue::default()).expect("they fit");
-        for variant in VARIANTS {
-            let Ok(kernel) = problem.kernel(variant, gpu().profile()) else { continue };
-            let outputs = [(DType::F32, problem.output_shape().clone())];
-            let out = gpu().run_kernel(&kernel, &[&a, &b], &outputs).expect("it runs");
-            for (at, &x) in out[0].as_f32().expect("f32").iter().enumerate() {
-                let right = match (at / N == 1 || at % N == 2, variant) {
-                    (false, _) => x == k as f32,
-                    (true, "plain" | "subgroup") => x == f32::INFINITY,
-                    // 0 · ∞ may be among its terms: infinite or NaN.
-                    (true, _) => !x.is_finite(),
-                };
-                assert!(right, "{variant} K={k} at {:?}: {x}", [at / N, at % N]);
-            }
-        }
-    }
 }
 
 #[test]
@@ -626,78 +520,6 @@ const VARIANTS: [&str; 13] = [
     "panel_uniform",
     "panel_deep",
 ];
-
-fn order(a: &[usize], b: &[usize], profile: &Profile) -> Vec<&'static str> {
-    let problem = MatmulProblem::new(&Layout::contiguous(a), &Layout::contiguous(b), Epilogue::default());
-    let candidates = problem.expect("the shapes fit").candidates(profile);
-    let names: BTreeSet<_> = candidates.iter().map(|candidate| candidate.variant).collect();
-    assert_eq!(names, VARIANTS.into(), "each variant has a verdict");
-    assert_eq!(candidates.len(), VARIANTS.len(), "and only one");
-    candidates.iter().filter(|candidate| candidate.is_usable()).map(|candidate| candidate.variant).collect()
-}
-
-#[test]
-fn preference() {
-    let gpu = Profile::portable();
-    let first = |a: &[usize], b: &[usize], profile: &Profile| order(a, b, profile)[0];
-    assert_eq!(first(&[4096, 4096], &[4096, 4096], &gpu), "tiled_128x128");
-    assert_eq!(first(&[1024, 256], &[256, 1024], &gpu), "tiled_64x64");
-    assert_eq!(first(&[128, 64], &[64, 128], &gpu), "tiled_32x32");
-    assert_eq!(first(&[64, 4096], &[4096, 64], &gpu), "split_k");
-    assert_eq!(first(&[1, 4096], &[4096, 4096], &gpu), "vec");
-    // 16 rows of one product, not 16 products of a row.
-    assert_eq!(first(&[16, 1, 64], &[64, 64], &gpu), "tiled_32x32");
-    assert_eq!(first(&[4, 0], &[0, 4], &gpu), "plain");
-
-    let lavapipe = Profile { kind: AdapterKind::Cpu, subgroup: Some((8, 8)), ..Profile::portable() };
-    assert_eq!(first(&[512, 512], &[512, 512], &lavapipe), "panel_deep");
-    assert_eq!(first(&[256, 512], &[512, 512], &lavapipe), "panel");
-    let long = Profile { shader_int64: true, ..lavapipe.clone() };
-    assert_eq!(first(&[512, 512], &[512, 512], &long), "panel");
-    assert_eq!(first(&[512, 516], &[516, 516], &long), "panel_deep");
-    let sharing = Profile { driver: "llvmpipe Mesa 26.2.6 (LLVM 22.1.8)".into(), ..long };
-    assert_eq!(first(&[512, 512], &[512, 512], &sharing), "panel_uniform");
-    assert_eq!(first(&[8, 512], &[512, 512], &sharing), "panel");
-    assert_eq!(first(&[4, 512], &[512, 512], &sharing), "subgroup");
-    assert_eq!(first(&[4, 512], &[512, 512], &lavapipe), "panel");
-    // Weights as a linear layer has them.
-    let linear = |m: usize, k: usize, n: usize| {
-        let weights = Layout::contiguous([n, k]).permute(&[1, 0]);
-        let problem = MatmulProblem::new(&Layout::contiguous([m, k]), &weights, Epilogue::default()).expect("they fit");
-        let candidates = problem.candidates(&lavapipe);
-        candidates.into_iter().find(Candidate::is_usable).expect("there is one").variant
-    };
-    assert_eq!([linear(1, 512, 512), linear(4, 512, 512), linear(5, 512, 512)], ["subgroup", "subgroup", "panel"]);
-    assert_eq!([linear(8, 2047, 512), linear(8, 2048, 512), linear(9, 2048, 512)], ["panel", "subgroup", "panel"]);
-    assert_eq!([linear(1, 63, 2048), linear(1, 64, 2048), linear(1, 64, 512)], ["panel", "subgroup", "register"]);
-    assert_eq!(first(&[9, 100], &[100, 16], &lavapipe), "register");
-    let bare = Profile { subgroup: None, ..lavapipe };
-    assert_eq!(first(&[512, 512], &[512, 512], &bare), "panel_uniform");
-
-    let mut tiny = Profile::portable();
-    tiny.limits.workgroup_invocations = 64;
-    tiny.limits.workgroup_bytes = 1024;
-    assert_eq!(order(&[512, 512], &[512, 512], &tiny), ["register", "plain"]);
-}
-
-#[test]
-fn refusals_say_why() {
-    let problem = |m: usize, k: usize| {
-        MatmulProblem::new(&Layout::contiguous([m, k]), &Layout::contiguous([k, 8]), Epilogue::default()).expect("fits")
-    };
-    let gpu = Profile::portable();
-    let message =
-        |problem: &MatmulProblem, variant: &str| problem.kernel(variant, &gpu).expect_err("refused").to_string();
-    assert_eq!(message(&problem(9, 8), "vec"), "matmul: no variant can run here: vec: M = 9: takes up to 8 rows");
-    assert_eq!(
-        message(&problem(9, 16), "split_k"),
-        "matmul: no variant can run here: split_k: K = 16: too short a sum to cut"
-    );
-    assert!(
-        message(&problem(9, 8), "quick")
-            .starts_with("matmul: there is no variant `quick`; there are vec, subgroup, coop_16x16, ")
-    );
-}
 
 fn lies() -> impl Strategy<Value = Lie> {
     proptest::sample::select(Lie::ALL.to_vec())
