@@ -5,6 +5,10 @@
 // An invocation reads four blocks, each of four elements along t, and writes four blocks, each of four elements along j.
 // Elements travel as bits. It needs neither workgroup memory nor barriers, which are slow on software adapters; each
 // block that is not a gather of single elements saves them the most.
+//
+// Tried on lavapipe (4096x768, 1024x1024; processor time, Mesa 22.3 and 26): squares one after the other along t 24, 5.1 and
+// 8.6, 2.8 ms; by tiles of 8 by 8 17, 3.9 and 6.1, 2.1; by 64 along j, as now, 11, 3.2 and 5.6, 1.7; by 1024 26, 3.6 and 13,
+// 2.5.
 
 const WORKGROUP: u32 = 64u; // @slot WORKGROUP: invocations of a workgroup
 const WORDS: u32 = 1u; // @slot WORDS: vectors of parameters

@@ -4,7 +4,7 @@ use super::CopyProblem;
 use crate::{
     DType, Result,
     kernel::{
-        Binding, Kernel, Launch, Operand, Profile, Specialization, fold_grid,
+        AdapterKind, Binding, Kernel, Launch, Operand, Profile, Specialization, fold_grid,
         strided::{self, Axis, LANES, Scan, View, Word, Words},
     },
 };
@@ -109,14 +109,23 @@ impl Transposed {
         let lanes = LANES as isize;
         let (t, j) = (self.t.size / LANES, self.j.size / LANES);
         let squares = self.slices() * t * j;
-        // Squares are numbered along t first, so that neighbours read neighbours.
-        let square = |size: usize, stride: isize| Axis { size, stride, start: 0, len: size };
-        let rest = |stride: fn(&(Axis, usize)) -> isize| {
-            self.rest.iter().map(move |axis| square(axis.0.size, stride(axis) / LANES as isize))
+        // Squares are numbered tile by tile. A software adapter's threads write long runs, of what stays in the cache once it
+        // is read; neighbouring lanes of a GPU fill whole lines on both sides.
+        let (tile_t, tile_j) = match profile.kind {
+            AdapterKind::Cpu => (1, divisor(j, 64)),
+            AdapterKind::Gpu => (divisor(t, 8), divisor(j, 8)),
         };
-        let read_axes: Vec<Axis> = rest(|axis| axis.0.stride).chain([square(j, self.j.stride), square(t, 1)]).collect();
-        let write_axes: Vec<Axis> =
-            rest(|axis| axis.1 as isize).chain([square(j, 1), square(t, self.row as isize)]).collect();
+        let square = |size: usize, stride: isize| Axis { size, stride, start: 0, len: size };
+        let within = |squares: usize, tile: usize, stride: isize| {
+            [square(squares / tile, tile as isize * stride), square(tile, stride)]
+        };
+        let axes = |rest: fn(&(Axis, usize)) -> isize, along_t: isize, along_j: isize| -> Vec<Axis> {
+            let rest = self.rest.iter().map(|axis| square(axis.0.size, rest(axis) / lanes));
+            let ([far_t, near_t], [far_j, near_j]) = (within(t, tile_t, along_t), within(j, tile_j, along_j));
+            rest.chain([far_j, far_t, near_j, near_t]).collect()
+        };
+        let read_axes = axes(|axis| axis.0.stride, 1, self.j.stride);
+        let write_axes = axes(|axis| axis.1 as isize, self.row as isize, 1);
         let mut words = Words::default();
         let source = Specialization::new("copy_square", include_str!("../../../shaders/copy_square.wgsl"))
             .value("WORKGROUP", WORKGROUP)
@@ -163,6 +172,11 @@ impl Transposed {
             scratch: Vec::new(),
         })
     }
+}
+
+/// The largest divisor of `n` that is at most `most`.
+fn divisor(n: usize, most: usize) -> usize {
+    (1..=most).rev().find(|&d| n.is_multiple_of(d)).unwrap_or(1)
 }
 
 /// The function that finds the place of number `i` among these axes.
