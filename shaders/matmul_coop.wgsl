@@ -230,8 +230,8 @@ fn matrix_a(m: u32, k: u32) -> mat_a { return coopLoadT<mat_a>(&slab_a[m * PITCH
 // @slot matrix_b: the S x S from term `k` and column `n` of the slab on
 fn matrix_b(k: u32, n: u32) -> mat_b { return coopLoadT<mat_b>(&slab_b[k * PITCH_B + n / 4u], PITCH_B); }
 
-// Four elements of a's slab from term `k0` on; `start` has their row or columns. The last terms stand for those past the end,
-// and those of a are times 0.
+// Four elements of a's slab from term `k0` on; `start` has their row or columns. The last terms stand for those past the end: as
+// they may be infinite, those of both operands become 0.
 fn fetch_a(start: vec4<u32>, row: u32, quad: u32, k0: u32) -> vec4<f16> {
   var x = vec4<f16>();
   // @region !A_BY_M
@@ -255,9 +255,16 @@ fn fetch_b(start: vec4<u32>, row: u32, quad: u32, k0: u32) -> vec4<f16> {
   var x = vec4<f16>();
   // @region !B_BY_K
   x = load_b4(start + min(k0 + row, p.K - 1u) * p.b_k);
+  // @region TAIL
+  x = select(vec4<f16>(), x, k0 + row < p.K);
+  // @end
   // @end
   // @region B_BY_K
-  x = load_b4(start + four(k0 + quad, p.K) * p.b_k);
+  let k = k0 + quad;
+  x = load_b4(start + four(k, p.K) * p.b_k);
+  // @region TAIL
+  x = select(vec4<f16>(), x, k + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(p.K));
+  // @end
   // @end
   return x;
 }

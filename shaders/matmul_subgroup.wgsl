@@ -295,7 +295,7 @@ fn main(
     let terms = eight(k, p.K, a_k);
     // @unroll m TM
     var a_m0 = row_a(Places(row_m0 + terms.low, row_m0 + terms.high));
-    // @region ENDS
+    // @region TAIL
     a_m0 = ended(a_m0, k);
     // @end
     // @end
@@ -303,7 +303,7 @@ fn main(
     let own = eight(k, p.K, b_k);
     // @unroll c COLUMNS
     var b_c0 = row_b(Places(column_c0 + own.low, column_c0 + own.high));
-    // @region ENDS
+    // @region TAIL
     b_c0 = ended(b_c0, k);
     // @end
     // @unroll m TM
@@ -322,7 +322,7 @@ fn main(
     let k_s0_h0_e0 = k0 + 8u * /*s*/0u + 4u * /*h*/0u + /*e*/0u;
     let at_s0_h0_e0 = at.y + min(k_s0_h0_e0, p.K - 1u) * b_k;
     var b_s0_h0_e0 = row_b(Places(at_s0_h0_e0 + columns.low, at_s0_h0_e0 + columns.high));
-    // @region ENDS
+    // @region TAIL
     if k_s0_h0_e0 >= p.K {
       b_s0_h0_e0 = Eight();
     }

@@ -286,14 +286,20 @@ fn main(
       workgroupBarrier();
     }
     if k0 < end {
-      // The last elements stand for those past the end, and those of a are times 0.
+      // The last elements stand for those past the end: as they may be infinite, those of both operands become 0.
       // @unroll l LA
       let k_a_l0 = k0 + place_a_l0.y * 4u;
-      let there_l0 = k_a_l0 + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(end);
-      next_a_l0 = select(vec4<f32>(), load_a4(row_a_l0 + four(k_a_l0, p.K) * p.a_k), there_l0);
+      next_a_l0 = load_a4(row_a_l0 + four(k_a_l0, p.K) * p.a_k);
+      // @region TAIL
+      next_a_l0 = select(vec4<f32>(), next_a_l0, k_a_l0 + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(p.K));
+      // @end
       // @end
       // @unroll l LB
-      next_b_l0 = load_b4(columns_b_l0 + min(k0 + place_b_l0.x, p.K - 1u) * p.b_k);
+      let k_b_l0 = k0 + place_b_l0.x;
+      next_b_l0 = load_b4(columns_b_l0 + min(k_b_l0, p.K - 1u) * p.b_k);
+      // @region TAIL
+      next_b_l0 = select(vec4<f32>(), next_b_l0, k_b_l0 < p.K);
+      // @end
       // @end
     }
     if k0 > first {

@@ -203,6 +203,30 @@ const_assert 16u * TM * WG <= 16384u && WG <= 256u && TM <= SLICES;
 
 var<workgroup> sums: array<vec4<f32>, TM * WG>; // (TM, SLICES, QUADS) quads along n
 
+// [block matmul_tail]
+// Four terms from `k` on, with 0 for those past the end, for which the last stand: as it may be infinite, of both operands.
+fn ended(x: vec4<f32>, k: u32) -> vec4<f32> {
+  var terms = x;
+  // @region TAIL
+  terms = select(vec4<f32>(), x, k + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(p.K));
+  // @end
+  return terms;
+}
+
+// Four rows of b from `k` on, likewise.
+fn ended_rows(x: mat4x4<f32>, k: u32) -> mat4x4<f32> {
+  var rows = x;
+  // @region TAIL
+  let there = k + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(p.K);
+  let none = vec4<f32>();
+  rows = mat4x4<f32>(
+    select(none, x[0], there.x), select(none, x[1], there.y), select(none, x[2], there.z), select(none, x[3], there.w)
+  );
+  // @end
+  return rows;
+}
+// [end]
+
 @compute @workgroup_size(WG)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
@@ -231,11 +255,9 @@ fn main(
   let end = bound(p.K, groups);
   for (var k0 = slice * 4u; k0 < end; k0 += SLICES * 4u) {
     let k = four(k0, p.K);
-    // The last elements stand for those past the end, times 0.
-    let there = k0 + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(p.K);
-    let b_k = load_b4x4(at.y, k * p.b_k, columns);
+    let b_k = ended_rows(load_b4x4(at.y, k * p.b_k, columns), k0);
     // @unroll m TM
-    let a_m0 = select(vec4<f32>(), load_a4(row_m0 + k * p.a_k), there);
+    let a_m0 = ended(load_a4(row_m0 + k * p.a_k), k0);
     acc_m0 += a_m0.x * b_k[0];
     acc_m0 += a_m0.y * b_k[1];
     acc_m0 += a_m0.z * b_k[2];

@@ -34,6 +34,7 @@ impl Variant {
                 let source = problem
                     .squares("matmul_register", include_str!("../../../shaders/matmul_register.wgsl"))
                     .value("TM", ROWS)
+                    .region("TAIL", !problem.k.is_multiple_of(4))
                     .source()?;
                 let tiles = problem.products() * problem.m.div_ceil(ROWS) * problem.n.div_ceil(4);
                 plan.kernel(source, tiles.div_ceil(WG), problem.k)
@@ -57,6 +58,7 @@ impl Variant {
                     .value("QUADS", variant::VEC_QUADS)
                     .value("SLICES", slices)
                     .region("BY_K", problem.b_dense_by_k())
+                    .region("TAIL", !problem.k.is_multiple_of(4))
                     .trusted()
                     .source()?;
                 plan.kernel(source, strips, problem.k)
@@ -127,7 +129,7 @@ impl Plan<'_> {
             .value("ROUNDS", (columns / 4).div_ceil(lanes))
             .value("WIDTH", width)
             .region("BY_K", problem.b_dense_by_k())
-            .region("ENDS", !problem.k.is_multiple_of(8 * lanes as usize))
+            .region("TAIL", !problem.k.is_multiple_of(8 * lanes as usize))
             .trusted();
         let strips = problem.vec_strips(width);
         self.kernel(source.source()?, strips, problem.k)
@@ -157,6 +159,7 @@ impl Plan<'_> {
             .region("UNIFORM", shape.share == Share::Uniform)
             .region("EPILOGUE", problem.has_epilogue())
             .region("SUMS", apart)
+            .region("TAIL", !problem.k.is_multiple_of(8 * eights as usize))
             .trusted();
         let strips = problem.products() * problem.n.div_ceil((8 * lanes) as usize);
         let rows = problem.panel_rows(shape, strips, profile);

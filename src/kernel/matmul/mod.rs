@@ -25,8 +25,7 @@ use variant::Variant;
 /// output is `[batch… M N]`, dense. Batch axes broadcast by NumPy's rule. A transposed operand, permuted heads, a slice
 /// or any other view is said by the strides of its layout and costs nothing.
 ///
-/// Over `K = 0` the product is 0, and the epilogue applies. An empty result dispatches nothing. A sum that is infinite may come
-/// out as NaN, if the infinity is the last of its terms.
+/// Over `K = 0` the product is 0, and the epilogue applies. An empty result dispatches nothing.
 ///
 /// ```
 /// use tilewise::{Layout, Shape};

@@ -200,6 +200,7 @@ impl MatmulProblem {
             .value("LB", tile.quads * tile.columns / invocations)
             .region("A_BY_M", self.a.row == 1)
             .region("B_BY_K", self.b_dense_by_k())
+            .region("TAIL", !self.k.is_multiple_of(tile.depth()))
             .trusted()
             .source()
     }

@@ -153,7 +153,7 @@ impl Tile {
     }
 
     /// Terms of the sum in a tile.
-    fn depth(&self) -> usize {
+    pub(super) fn depth(&self) -> usize {
         4 * self.quads as usize
     }
 
