@@ -6,6 +6,8 @@
 // registers. a and b come from the host and the sum of all chains is written, so nothing can be computed in advance or left out;
 // |a| < 1, so nothing overflows.
 //
+// Exponentials, the other ceiling of attention, are measured the same way: x_c ← exp(-x_c), from anywhere to 0.567.
+//
 // f16 is measured in pairs (`vec2<f16>`), since units that are faster with f16 than with f32 take two at a time.
 //
 // On software adapters there is no loop (region LOOP): each step of one stores and loads what the loop carries, which is 6
@@ -36,7 +38,7 @@ struct Params {
 fn splat(x: f32) -> elem { return elem(x); }
 // @slot total: of the parts of an elem
 fn total(x: elem) -> f32 { return f32(x); }
-// @slot advance: a multiplication and an addition
+// @slot advance: a multiplication and an addition, or an exponential
 fn advance(x: elem, a: elem, b: elem) -> elem { return fma(x, a, b); }
 
 const_assert CHAINS >= 1u;

@@ -80,6 +80,21 @@ fn every_chain_is_multiplied_through() {
     }
 }
 
+/// `x ← exp(−x)` ends at 0.567 (which is its own, the omega constant), wherever it begins.
+#[test]
+fn every_chain_is_exponentiated_through() {
+    let found = run(CeilingProblem::Exponential);
+    assert_eq!(found.len(), 3);
+    for (variant, kernel, sums) in found {
+        let chains = variant.rsplit_once(" x").expect("chains").1.parse::<usize>().expect("a number");
+        let near = |sum: f32| (sum - 0.567_143 * chains as f32).abs() < 1e-3 * chains as f32;
+        assert!(sums.iter().all(|&sum| near(sum)), "{variant}: {} for {chains} chains", sums[0]);
+        let all = kernel.launches[0].exponentials as usize;
+        assert_eq!((all % (chains * sums.len()), kernel.launches[0].flops), (0, 0), "{variant}");
+        assert!(all / (chains * sums.len()) >= 16, "{variant}");
+    }
+}
+
 /// Each product of matrices adds 1 to each element of its sum.
 #[test]
 fn every_matrix_is_multiplied_through() {

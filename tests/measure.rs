@@ -45,7 +45,7 @@ fn data_rotates_past_the_caches_or_says_that_it_does_not() {
     let program = lower::lower(&workload.graph, gpu().profile(), &Options::default()).expect("lowers");
     let set: u64 = 3 * 128 * 128 * 4;
     for (past_cache, rotations, is_past) in
-        [(0, 1, false), (3 * set, 3, true), (3 * set + 1, 4, true), (set << 20, 64, false)]
+        [(0, 1, false), (3 * set, 3, true), (3 * set + 1, 4, true), (set << 20, 128, false)]
     {
         let protocol = Protocol { sample: std::time::Duration::from_millis(1), past_cache };
         let mut timed = Timed::new(gpu(), &program, &workload.values().expect("drawn"), &protocol).expect("loads");

@@ -185,6 +185,7 @@ fn specialisations() -> BTreeMap<String, (String, bool)> {
             CeilingProblem::Multiply(Arithmetic::F32),
             CeilingProblem::Multiply(Arithmetic::F16),
             CeilingProblem::Multiply(Arithmetic::Cooperative),
+            CeilingProblem::Exponential,
             CeilingProblem::Dispatch,
         ] {
             for candidate in problem.candidates(&profile).iter().filter(|candidate| candidate.is_usable()) {

@@ -154,11 +154,12 @@ fn print(breakdown: &Breakdown, host: &HostCost, ceilings: Option<&Ceilings>) {
         let rates = ceilings.multiply.iter().map(|(arithmetic, rate)| {
             format!("{} {:.1} GFLOP/s", tilewise::measure::Limit::Multiply(*arithmetic), rate / 1e9)
         });
+        let exponentials = ceilings.exponentials.map(|e| format!("exp {:.1} G/s", e.rate / 1e9));
         say!(
             "Ceilings: {:.1} GB/s past the caches, {:.1} within; {}; {} a dispatch.",
             ceilings.memory / 1e9,
             ceilings.cache / 1e9,
-            rates.collect::<Vec<_>>().join(", "),
+            rates.chain(exponentials).collect::<Vec<_>>().join(", "),
             output::duration(ceilings.dispatch)
         );
     }

@@ -255,6 +255,7 @@ fn main(@builtin(local_invocation_index) row: u32) {
                 params: vec![32],
                 grid: [1, 1, 1],
                 flops: 0,
+                exponentials: 0,
                 bytes: 0,
             };
             let kernel = Kernel { launches: vec![launch], scratch: Vec::new() };

@@ -180,6 +180,7 @@ impl Problem for AppendProblem {
             // The count of dropped rows is written even where there is nothing to move.
             grid: fold_grid((total as u64).div_ceil(workgroup.into()).max(1), profile, "append")?,
             flops: 0,
+            exponentials: 0,
             bytes: (8 * total + 4 * items + 4) as u64,
         };
         if self.in_place {

@@ -163,6 +163,7 @@ impl ArgmaxProblem {
             params,
             grid: deal.grid(Self::FAMILY, stats, profile)?,
             flops: self.x.shape.iter().product::<usize>() as u64,
+            exponentials: 0,
             bytes: 4 * (touched(&self.x) + written as u64),
         })
     }
@@ -198,6 +199,7 @@ impl ArgmaxProblem {
             params,
             grid: deal.grid(Self::FAMILY, results, profile)?,
             flops: (results * shares) as u64,
+            exponentials: 0,
             bytes: 4 * (2 * results * shares + results) as u64,
         })
     }

@@ -121,6 +121,7 @@ impl Problem for AttentionMergeProblem {
                 params: params.into_iter().map(|n| n as u32).collect(),
                 grid: fold_grid(workgroups, profile, "attention_merge")?,
                 flops: (2 * parts * rows * width) as u64,
+                exponentials: (parts * rows) as u64,
                 bytes: (4 * (parts + 1) * rows * (width + 1)) as u64,
             }],
             scratch: Vec::new(),

@@ -1,4 +1,4 @@
-//! What a device reaches at the most: copies, reads, arithmetic on registers, empty dispatches. Twins:
+//! What a device reaches at the most: copies, reads, arithmetic and exponentials on registers, empty dispatches. Twins:
 //! `shaders/ceiling_*.wgsl`, `tests/ceiling.rs`.
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,8 @@ pub enum CeilingProblem {
     },
     /// Multiplications and additions on registers. One output of one f32 for each invocation; no input.
     Multiply(Arithmetic),
+    /// Exponentials on registers, in f32. One output of one f32 for each invocation; no input.
+    Exponential,
     /// A dispatch of one invocation that writes one word: one output, of one word.
     Dispatch,
 }
@@ -106,6 +108,7 @@ const READING: [Shape; 4] = [
 ];
 const MULTIPLYING: [Shape; 3] =
     [shape("fma x8", 8, false), shape("fma x16", 16, false), shape("multiply, add x12", 12, true)];
+const EXPONENTIALS: [Shape; 3] = [shape("exp x4", 4, false), shape("exp x8", 8, false), shape("exp x16", 16, false)];
 const MATRICES: [Shape; 3] =
     [shape("matrices x2", 2, false), shape("matrices x4", 4, false), shape("matrices x8", 8, false)];
 const DISPATCHING: [Shape; 1] = [shape("one word", 1, false)];
@@ -140,7 +143,7 @@ impl CeilingProblem {
         match self {
             CeilingProblem::Copy { bytes } => (Some(bytes as usize / 4), bytes as usize / 4),
             CeilingProblem::Read { bytes } => (Some(bytes as usize / 4), invocations),
-            CeilingProblem::Multiply(_) => (None, invocations),
+            CeilingProblem::Multiply(_) | CeilingProblem::Exponential => (None, invocations),
             CeilingProblem::Dispatch => (None, 1),
         }
     }
@@ -151,6 +154,7 @@ impl CeilingProblem {
             CeilingProblem::Read { .. } => &READING,
             CeilingProblem::Multiply(Arithmetic::Cooperative) => &MATRICES,
             CeilingProblem::Multiply(_) => &MULTIPLYING,
+            CeilingProblem::Exponential => &EXPONENTIALS,
             CeilingProblem::Dispatch => &DISPATCHING,
         }
     }
@@ -166,7 +170,7 @@ impl CeilingProblem {
                     format!("{bytes} bytes, a binding may have {} (binding_bytes)", profile.limits.binding_bytes)
                 })
             }
-            CeilingProblem::Multiply(Arithmetic::F32) | CeilingProblem::Dispatch => None,
+            CeilingProblem::Multiply(Arithmetic::F32) | CeilingProblem::Exponential | CeilingProblem::Dispatch => None,
             CeilingProblem::Multiply(Arithmetic::F16) => {
                 (!profile.shader_f16).then(|| "the device has no f16 in shaders (SHADER_F16)".into())
             }
@@ -237,6 +241,7 @@ impl Problem for CeilingProblem {
             let workgroups = bytes / (vector * u64::from(lanes * wide * turns));
             (shader, vec![turns, 0], workgroups, 0, moved)
         };
+        let mut exponentials = 0;
         let (shader, params, workgroups, flops, bytes) = match *self {
             CeilingProblem::Copy { bytes } => {
                 let (lanes, turns) = match moves {
@@ -313,6 +318,19 @@ impl Problem for CeilingProblem {
                 let flops = a_lane * u64::from(LANES) * workgroups;
                 (shader, vec![turns, 0.75f32.to_bits(), 0.5f32.to_bits()], workgroups, flops, 0)
             }
+            CeilingProblem::Exponential => {
+                // In software an exponential is long straight-line code.
+                let (steps, turns, workgroups) = if cpu { (256 / wide, 1, 512) } else { (256 / wide, 16, 16_384) };
+                let shader = Specialization::new("ceiling_fma", include_str!("../../shaders/ceiling_fma.wgsl"))
+                    .value("CHAINS", wide)
+                    .value("STEPS", steps)
+                    .value("LANES", LANES)
+                    .region("LOOP", !cpu)
+                    .function("advance", "fn advance(x: elem, a: elem, b: elem) -> elem { return exp(-x); }")
+                    .trusted();
+                exponentials = u64::from(wide * steps * turns) * u64::from(LANES) * workgroups;
+                (shader, vec![turns, 0, 0], workgroups, 0, 0)
+            }
             CeilingProblem::Dispatch => {
                 let template = include_str!("../../shaders/ceiling_dispatch.wgsl");
                 (Specialization::new("ceiling_dispatch", template).trusted(), vec![7], 1, 0, 0)
@@ -327,6 +345,7 @@ impl Problem for CeilingProblem {
             params,
             grid: fold_grid(workgroups, profile, Self::FAMILY)?,
             flops,
+            exponentials,
             bytes,
         };
         Ok(Kernel { launches: vec![launch], scratch: Vec::new() })
@@ -337,6 +356,7 @@ impl Problem for CeilingProblem {
             CeilingProblem::Copy { bytes } => format!("copy {bytes} bytes"),
             CeilingProblem::Read { bytes } => format!("read {bytes} bytes"),
             CeilingProblem::Multiply(arithmetic) => format!("multiply and add {arithmetic:?}"),
+            CeilingProblem::Exponential => "exponentials".into(),
             CeilingProblem::Dispatch => "dispatch".into(),
         }
     }

@@ -53,6 +53,7 @@ impl Problem for DequantizeProblem {
             params: [self.rows, columns, self.packing.words()].map(|n| n as u32).into(),
             grid: fold_grid((words as u64).div_ceil(WORKGROUP), profile, "dequantize")?,
             flops: 2 * (self.rows * columns) as u64,
+            exponentials: 0,
             bytes: self.packing.bytes(self.rows, self.scales) + buffer_bytes(DType::F32, self.rows * columns),
         };
         Ok(Kernel { launches: vec![launch], scratch: Vec::new() })

@@ -167,6 +167,8 @@ pub struct Launch {
     pub grid: [u32; 3],
     /// Floating-point operations that the formula needs (mask-aware where the mask is known on the host).
     pub flops: u64,
+    /// Exponentials that the formula needs, of softmax and attention: devices have slow units for them, or none.
+    pub exponentials: u64,
     /// Bytes that must be read and written at the least.
     pub bytes: u64,
 }

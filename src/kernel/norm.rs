@@ -372,6 +372,7 @@ impl NormProblem {
             params,
             grid: if nothing { [0; 3] } else { grid },
             flops: if last { self.flops((plan.rows.rows * plan.width) as u64) } else { 0 },
+            exponentials: 0,
             bytes: if last { self.bytes(plan, stores) } else { self.bytes_of_shares(plan, stores) },
         })
     }

@@ -299,6 +299,7 @@ impl ReduceProblem {
             params,
             grid: deal.grid(Self::FAMILY, stats, profile)?,
             flops: elements as u64,
+            exponentials: 0,
             bytes: read + (stats * stage.stat_bytes()) as u64,
         })
     }

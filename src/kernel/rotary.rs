@@ -65,6 +65,7 @@ impl Problem for RotaryProblem {
                 params,
                 grid: fold_grid((elements as u64).div_ceil(workgroup.into()), profile, "rotary")?,
                 flops: (3 * b * h * t * 2 * pairs) as u64,
+                exponentials: 0,
                 bytes: (8 * elements + 8 * rows.min(b * t) * pairs + 4 * b * t) as u64,
             }],
             scratch: Vec::new(),

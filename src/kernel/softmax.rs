@@ -243,6 +243,7 @@ impl SoftmaxProblem {
             grid: if elements == 0 { [0; 3] } else { grid },
             // Scale, maximum, difference, exponential, sum, and quotient or difference.
             flops: if last { 6 * elements } else { 0 },
+            exponentials: if last { elements } else { 0 },
             // The second stage reads it all once more.
             bytes: if last { read + written } else { read },
         })

@@ -405,6 +405,7 @@ pub(super) fn launch(
         params,
         grid: fold_grid(blocks.div_ceil(WORKGROUP * unroll as u64), profile, family)?,
         flops: 0,
+        exponentials: 0,
         bytes: 0,
     })
 }

@@ -14,6 +14,8 @@ use crate::{
 pub enum Limit {
     /// Multiplications and additions.
     Multiply(Arithmetic),
+    /// Exponentials.
+    Exponential,
     /// The bandwidth past the caches.
     Memory,
     /// The bandwidth of the caches.
@@ -28,6 +30,7 @@ impl fmt::Display for Limit {
             Limit::Multiply(Arithmetic::F32) => "f32",
             Limit::Multiply(Arithmetic::F16) => "f16",
             Limit::Multiply(Arithmetic::Cooperative) => "matrix",
+            Limit::Exponential => "exp",
             Limit::Memory => "memory",
             Limit::Cache => "cache",
             Limit::Dispatch => "dispatch",
@@ -63,9 +66,10 @@ impl Bound {
 }
 
 impl Ceilings {
-    /// How fast a program can be: the sum over its dispatches, each of which is limited by arithmetic, by bytes, or by being
-    /// a dispatch, whatever takes longest. `past_cache` says whether inputs and outputs come from past the caches;
-    /// temporaries and parameters may always be in them.
+    /// How fast a program can be: the sum over its dispatches, each of which is limited by arithmetic, by exponentials, by
+    /// bytes, or by being a dispatch, whatever takes longest; where exponentials are made of arithmetic, by both together.
+    /// `past_cache` says whether inputs and outputs come from past the caches; temporaries and parameters may always be in
+    /// them.
     ///
     /// `None` if a dispatch computes with what no ceiling was measured of, or if there is nothing to do.
     pub fn bound(&self, program: &Program, past_cache: bool) -> Option<Bound> {
@@ -110,8 +114,18 @@ impl Ceilings {
             (Limit::Cache, launch.bytes as f64 / self.cache),
             (Limit::Dispatch, self.dispatch),
         ];
-        if launch.flops > 0 {
-            limits.push((Limit::Multiply(arithmetic), launch.flops as f64 / self.rate(arithmetic)?));
+        let multiply = match launch.flops {
+            0 => 0.0,
+            flops => flops as f64 / self.rate(arithmetic)?,
+        };
+        // Records may be older than this ceiling.
+        let exponential = self.exponentials.map_or(0.0, |e| launch.exponentials as f64 / e.rate);
+        let (one, other) = ((Limit::Multiply(arithmetic), multiply), (Limit::Exponential, exponential));
+        if self.exponentials.is_some_and(|e| e.multiplied) {
+            let most = if multiply >= exponential { one.0 } else { other.0 };
+            limits.push((most, multiply + exponential));
+        } else {
+            limits.extend([one, other]);
         }
         limits.into_iter().max_by(|a, b| a.1.total_cmp(&b.1))
     }
@@ -131,6 +145,7 @@ mod tests {
     use crate::{
         DType, Shape,
         kernel::{CeilingProblem, Problem, Profile},
+        measure::Exponentials,
     };
 
     fn ceilings() -> Ceilings {
@@ -141,6 +156,7 @@ mod tests {
             cache_measured: true,
             bandwidth: Vec::new(),
             multiply: BTreeMap::from([(Arithmetic::F32, 1e10)]),
+            exponentials: Some(Exponentials { rate: 1e8, multiplied: false }),
             dispatch: 1e-6,
             submit: 1e-5,
         }
@@ -169,6 +185,22 @@ mod tests {
         assert_eq!(bound(&program_of(1 << 30), true), Bound { seconds: f64::from(1 << 30) / 1e10, limit: multiply });
         let dispatch = program(CeilingProblem::Dispatch, 0);
         assert_eq!(bound(&dispatch, true), Bound { seconds: 1e-6, limit: Limit::Dispatch });
+    }
+
+    #[test]
+    fn exponentials_have_units_of_their_own_or_take_those_of_the_rest() {
+        let mut program = program(CeilingProblem::Dispatch, 1 << 30);
+        let multiply = f64::from(1 << 30) / 1e10;
+        let mut bound = |exponentials: u64, multiplied| {
+            program.steps[0].kernel.launches[0].exponentials = exponentials;
+            let exponentials = Some(Exponentials { rate: 1e8, multiplied });
+            Ceilings { exponentials, ..ceilings() }.bound(&program, true).expect("known")
+        };
+        let arithmetic = Limit::Multiply(Arithmetic::F32);
+        assert_eq!(bound(5_000_000, false), Bound { seconds: multiply, limit: arithmetic });
+        assert_eq!(bound(5_000_000, true), Bound { seconds: multiply + 0.05, limit: arithmetic });
+        assert_eq!(bound(20_000_000, false), Bound { seconds: 0.2, limit: Limit::Exponential });
+        assert_eq!(bound(20_000_000, true), Bound { seconds: multiply + 0.2, limit: Limit::Exponential });
     }
 
     #[test]

@@ -25,10 +25,23 @@ pub struct Ceilings {
     pub bandwidth: Vec<Bandwidth>,
     /// Floating-point operations a second, a multiplication and an addition being two.
     pub multiply: BTreeMap<Arithmetic, f64>,
+    /// Exponentials on registers.
+    #[serde(default)]
+    pub exponentials: Option<Exponentials>,
     /// Seconds of a dispatch that does nothing, among many.
     pub dispatch: f64,
     /// Seconds from the recording of one such dispatch to the end of waiting for it, by the host's clock.
     pub submit: f64,
+}
+
+/// How fast a device takes exponentials of f32.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exponentials {
+    /// In a second.
+    pub rate: f64,
+    /// Whether they take their time from multiplications and additions, of which software makes them. A GPU has units for
+    /// them beside the others.
+    pub multiplied: bool,
 }
 
 /// How fast bytes were moved.
@@ -58,6 +71,7 @@ pub enum Moving {
 pub struct Probe {
     entries: Vec<Entry>,
     once: Timed,
+    kind: AdapterKind,
 }
 
 #[derive(Debug)]
@@ -90,6 +104,7 @@ impl Probe {
         let whole = |bytes: u64| CeilingProblem::whole(bytes.min(profile.limits.binding_bytes));
         let mut problems = vec![CeilingProblem::Dispatch];
         problems.extend([Arithmetic::F32, Arithmetic::F16, Arithmetic::Cooperative].map(CeilingProblem::Multiply));
+        problems.push(CeilingProblem::Exponential);
         problems.extend(sizes.iter().map(|bytes| CeilingProblem::Copy { bytes: whole(bytes / 2) }));
         problems.extend(sizes.iter().map(|bytes| CeilingProblem::Read { bytes: whole(*bytes) }));
         let mut entries = Vec::new();
@@ -98,7 +113,7 @@ impl Probe {
         }
         let (once, _) =
             load(gpu, CeilingProblem::Dispatch, "one word", &Protocol { sample: Duration::ZERO, past_cache: 0 })?;
-        let mut probe = Probe { entries, once };
+        let mut probe = Probe { entries, once, kind: profile.kind };
         probe.sample()?;
         Ok(probe)
     }
@@ -113,7 +128,7 @@ impl Probe {
     pub fn ceilings(&self) -> Ceilings {
         let mut bandwidth = Vec::new();
         let mut multiply = BTreeMap::new();
-        let mut dispatch = 0.0;
+        let (mut exponentials, mut dispatch) = (None, 0.0);
         for Entry { problem, amount, timed } in &self.entries {
             let rate = amount / timed.times().seconds().best;
             match *problem {
@@ -123,6 +138,9 @@ impl Probe {
                 CeilingProblem::Read { bytes } => bandwidth.push(Bandwidth { moving: Moving::Read, bytes, rate }),
                 CeilingProblem::Multiply(arithmetic) => {
                     multiply.insert(arithmetic, rate);
+                }
+                CeilingProblem::Exponential => {
+                    exponentials = Some(Exponentials { rate, multiplied: self.kind == AdapterKind::Cpu });
                 }
                 CeilingProblem::Dispatch => dispatch = 1.0 / rate,
             }
@@ -145,6 +163,7 @@ impl Probe {
             cache_measured: cached.is_some(),
             bandwidth,
             multiply,
+            exponentials,
             dispatch,
             submit: self.once.times().wall.best,
         }
@@ -189,6 +208,7 @@ fn load(gpu: &Gpu, problem: CeilingProblem, variant: &str, protocol: &Protocol) 
     let amount = match problem {
         CeilingProblem::Copy { .. } | CeilingProblem::Read { .. } => kernel.launches[0].bytes,
         CeilingProblem::Multiply(_) => kernel.launches[0].flops,
+        CeilingProblem::Exponential => kernel.launches[0].exponentials,
         CeilingProblem::Dispatch => 1,
     };
     Ok((timed, amount as f64))

@@ -34,7 +34,7 @@ mod timed;
 
 pub use bound::{Bound, Limit};
 pub use breakdown::{Breakdown, Saved, StepTimes};
-pub use ceilings::{Bandwidth, Ceilings, Moving, Probe};
+pub use ceilings::{Bandwidth, Ceilings, Exponentials, Moving, Probe};
 pub use host::HostCost;
 pub use statistics::{Statistics, Verdict};
 pub use timed::{Protocol, Timed, Times};

@@ -18,20 +18,25 @@ pub struct Protocol {
     pub past_cache: u64,
 }
 
+/// The least bytes that are past all caches: a processor's last one may be shared with other machines, which leave it more or
+/// less of hundreds of MiB, and no drop of bandwidth tells.
+const SHARED_CACHE: u64 = 256 << 20;
 /// Copies of inputs and outputs at the most. Where even these fit into the caches, the data is in the caches in any real
 /// program too, and is compared with what caches give.
-const MOST_ROTATIONS: u64 = 64;
+const MOST_ROTATIONS: u64 = 128;
 /// Runs of one sample at the most.
 const MOST_RUNS: f64 = 10_000.0;
 /// A part of the wall time by which the device's clock may be ahead of the host's.
 const CLOCKS_DIFFER: f64 = 1.01;
 
 impl Protocol {
-    /// Twice what the caches were found to hold, and samples of 50 ms.
+    /// Twice what the caches were found to hold, but no less than 256 MiB, and samples of 50 ms.
     pub fn new(ceilings: &Ceilings, effort: Effort) -> Self {
         match effort {
             Effort::Quick => Protocol { sample: Duration::ZERO, past_cache: 0 },
-            Effort::Full => Protocol { sample: Duration::from_millis(50), past_cache: 2 * ceilings.cache_bytes },
+            Effort::Full => {
+                Protocol { sample: Duration::from_millis(50), past_cache: SHARED_CACHE.max(2 * ceilings.cache_bytes) }
+            }
         }
     }
 

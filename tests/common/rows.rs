@@ -198,6 +198,7 @@ pub(crate) fn after_copy(mut kernel: Kernel, input: usize, elements: usize) -> K
         params: vec![elements as u32],
         grid: [1, 1, 1],
         flops: 0,
+        exponentials: 0,
         bytes: 0,
     };
     kernel.launches.insert(0, copy);

@@ -52,6 +52,7 @@ pub(crate) fn kernel(wgsl: &str, inputs: usize, params: &[u32], workgroups: u32)
         params: params.to_vec(),
         grid: [workgroups, 1, 1],
         flops: 1,
+        exponentials: 0,
         bytes: 2,
     };
     Kernel { launches: vec![launch], scratch: Vec::new() }

@@ -1,4 +1,4 @@
-use tilewise::measure::{Ceilings, HostCost, Moving};
+use tilewise::measure::{Ceilings, Exponentials, HostCost, Moving};
 
 use super::report::{Figure, Report};
 use crate::output::{self, say};
@@ -57,6 +57,9 @@ fn ceilings(c: &Ceilings) -> Sheet {
     for (arithmetic, &value) in &c.multiply {
         let what = format!("multiply and add, {}", tilewise::measure::Limit::Multiply(*arithmetic));
         rows.push(vec![what, rate(value, "GFLOP/s"), "on registers".into()]);
+    }
+    if let Some(Exponentials { rate: value, .. }) = c.exponentials {
+        rows.push(vec!["exponentials, f32".into(), rate(value, "G/s"), "on registers".into()]);
     }
     rows.push(vec!["a dispatch".into(), output::duration(c.dispatch), "among many, doing nothing".into()]);
     rows.push(vec!["a submission".into(), output::duration(c.submit), "of one dispatch, and waiting for it".into()]);

@@ -91,6 +91,7 @@ impl BlockMask {
             params,
             grid: fold_grid(self.tiles() as u64, setup.profile, "attention")?,
             flops: 0,
+            exponentials: 0,
             bytes: (self.batch * self.heads * setup.sizes.rows * self.keys) as u64 + self.bytes(),
         });
         Ok(tiles)

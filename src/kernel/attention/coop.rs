@@ -223,6 +223,7 @@ pub(super) fn kernel(setup: &Setup<'_>, size: u32) -> Result<Kernel> {
             params: setup.params(tiling),
             grid: setup.grid(tiling)?,
             flops: setup.flops(),
+            exponentials: setup.exponentials(),
             bytes: setup.bytes() + parts.bytes,
         });
         parts.merge(setup, &mut kernel, to)?;
@@ -244,6 +245,7 @@ pub(super) fn kernel(setup: &Setup<'_>, size: u32) -> Result<Kernel> {
         params: setup.params_and(tiling, mask.as_ref()),
         grid: setup.grid(tiling)?,
         flops: setup.flops(),
+        exponentials: setup.exponentials(),
         bytes: setup.bytes(),
     });
     setup.finish(&mut kernel, out)?;

@@ -238,6 +238,7 @@ pub(super) fn kernel(setup: &Setup<'_>, depth: Depth) -> Result<Kernel> {
             params: setup.params(tiling),
             grid: setup.grid(tiling)?,
             flops: setup.flops(),
+            exponentials: setup.exponentials(),
             bytes: setup.bytes() + bytes,
         })
     };

@@ -81,6 +81,7 @@ impl Parts {
             params,
             grid: fold_grid(workgroups, setup.profile, "attention")?,
             flops: 0,
+            exponentials: 0,
             bytes: self.bytes + setup.out_bytes(out),
         });
         setup.finish(kernel, out)

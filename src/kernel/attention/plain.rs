@@ -26,6 +26,7 @@ pub(super) fn kernel(setup: &Setup<'_>) -> Result<Kernel> {
         params: setup.params(TILING),
         grid: setup.grid(TILING)?,
         flops: setup.flops(),
+        exponentials: setup.exponentials(),
         bytes: setup.bytes(),
     });
     setup.finish(&mut kernel, out)?;

@@ -149,6 +149,7 @@ impl<'a> Setup<'a> {
             params,
             grid: [1, 1, 1],
             flops: 0,
+            exponentials: 0,
             bytes: 4 * words + kernel.scratch[0],
         });
         Ok(kernel)
@@ -346,7 +347,12 @@ impl<'a> Setup<'a> {
 
     /// Multiplications and additions of q·k and of the weighted sum of v.
     pub(super) fn flops(&self) -> u64 {
-        self.sizes.pairs(self.problem) * self.sizes.heads as u64 * 2 * (self.sizes.d + self.sizes.dv) as u64
+        self.exponentials() * 2 * (self.sizes.d + self.sizes.dv) as u64
+    }
+
+    /// One for each score of a pair that may see each other.
+    pub(super) fn exponentials(&self) -> u64 {
+        self.sizes.pairs(self.problem) * self.sizes.heads as u64
     }
 
     /// Every element of q, k, v, mask, bias and out once.

@@ -192,6 +192,7 @@ fn whole(setup: &Setup<'_>, mask: Option<&BlockMask>) -> Result<Kernel> {
         params: setup.params_and(tiling, mask),
         grid: setup.grid(tiling)?,
         flops: setup.flops(),
+        exponentials: setup.exponentials(),
         bytes: setup.bytes(),
     });
     setup.finish(&mut kernel, out)?;
@@ -240,6 +241,7 @@ pub(super) fn split_kernel(setup: &Setup<'_>) -> Result<Kernel> {
         params: setup.params(tiling),
         grid: setup.grid(tiling)?,
         flops: setup.flops(),
+        exponentials: setup.exponentials(),
         bytes: setup.bytes() + parts.bytes,
     });
     parts.merge(setup, &mut kernel, to)?;

@@ -167,6 +167,7 @@ impl Transposed {
                 params,
                 grid,
                 flops: 0,
+                exponentials: 0,
                 bytes: (2 * elements * self.dtype.bytes()) as u64,
             }],
             scratch: Vec::new(),

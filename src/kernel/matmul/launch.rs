@@ -187,6 +187,7 @@ impl Plan<'_> {
             params: problem.params(part),
             grid: fold_grid(workgroups as u64, profile, "matmul")?,
             flops: 2 * problem.elements() as u64 * problem.k as u64,
+            exponentials: 0,
             bytes: problem.bytes(),
         })
     }
