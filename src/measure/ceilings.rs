@@ -93,7 +93,7 @@ const DROP: f64 = 1.25;
 const ASSUMED_CACHE: u64 = 64 << 20;
 
 impl Probe {
-    /// Finds the fastest variant for each limit and takes a first sample of it.
+    /// Finds the fastest variants for each limit and takes a first sample of them.
     pub fn new(gpu: &Gpu, effort: Effort) -> Result<Self> {
         let profile = gpu.profile();
         let sizes: &[u64] = match (effort, profile.kind) {
@@ -109,7 +109,7 @@ impl Probe {
         problems.extend(sizes.iter().map(|bytes| CeilingProblem::Read { bytes: whole(*bytes) }));
         let mut entries = Vec::new();
         for problem in problems {
-            entries.extend(Entry::best(gpu, problem, effort)?);
+            entries.extend(Entry::fastest(gpu, problem, effort)?);
         }
         let (once, _) =
             load(gpu, CeilingProblem::Dispatch, "one word", &Protocol { sample: Duration::ZERO, past_cache: 0 })?;
@@ -128,7 +128,7 @@ impl Probe {
     pub fn ceilings(&self) -> Ceilings {
         let mut bandwidth = Vec::new();
         let mut multiply = BTreeMap::new();
-        let (mut exponentials, mut dispatch) = (None, 0.0);
+        let (mut exponential, mut dispatch) = (0.0f64, 0.0);
         for Entry { problem, amount, timed } in &self.entries {
             let rate = amount / timed.times().seconds().best;
             match *problem {
@@ -137,11 +137,10 @@ impl Probe {
                 }
                 CeilingProblem::Read { bytes } => bandwidth.push(Bandwidth { moving: Moving::Read, bytes, rate }),
                 CeilingProblem::Multiply(arithmetic) => {
-                    multiply.insert(arithmetic, rate);
+                    let best: &mut f64 = multiply.entry(arithmetic).or_default();
+                    *best = best.max(rate);
                 }
-                CeilingProblem::Exponential => {
-                    exponentials = Some(Exponentials { rate, multiplied: self.kind == AdapterKind::Cpu });
-                }
+                CeilingProblem::Exponential => exponential = exponential.max(rate),
                 CeilingProblem::Dispatch => dispatch = 1.0 / rate,
             }
         }
@@ -163,7 +162,8 @@ impl Probe {
             cache_measured: cached.is_some(),
             bandwidth,
             multiply,
-            exponentials,
+            exponentials: (exponential > 0.0)
+                .then_some(Exponentials { rate: exponential, multiplied: self.kind == AdapterKind::Cpu }),
             dispatch,
             submit: self.once.times().wall.best,
         }
@@ -171,24 +171,29 @@ impl Probe {
 }
 
 impl Entry {
-    /// The fastest variant, if one can run.
-    fn best(gpu: &Gpu, problem: CeilingProblem, effort: Effort) -> Result<Option<Self>> {
-        let sample = match effort {
-            Effort::Quick => Duration::ZERO,
-            Effort::Full => Duration::from_millis(20),
+    /// All variants that can run, or the fastest where each has large buffers.
+    fn fastest(gpu: &Gpu, problem: CeilingProblem, effort: Effort) -> Result<Vec<Self>> {
+        let (sample, samples) = match effort {
+            Effort::Quick => (Duration::ZERO, 1),
+            Effort::Full => (Duration::from_millis(20), 3),
         };
+        let moves = matches!(problem, CeilingProblem::Copy { .. } | CeilingProblem::Read { .. });
         // Dispatches on one output wait for each other; on several they need not.
         let past_cache = if problem == CeilingProblem::Dispatch { 64 } else { 0 };
-        let mut best: Option<(f64, Entry)> = None;
+        let mut all: Vec<Entry> = Vec::new();
         for candidate in problem.candidates(gpu.profile()).iter().filter(|candidate| candidate.is_usable()) {
             let (mut timed, amount) = load(gpu, problem, candidate.variant, &Protocol { sample, past_cache })?;
-            timed.sample()?;
-            let seconds = timed.times().seconds().best;
-            if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
-                best = Some((seconds, Entry { problem, amount, timed }));
+            (0..samples).try_for_each(|_| timed.sample())?;
+            let seconds = |timed: &Timed| timed.times().seconds().best;
+            if moves && all.first().is_some_and(|entry| seconds(&entry.timed) <= seconds(&timed)) {
+                continue;
             }
+            if moves {
+                all.clear();
+            }
+            all.push(Entry { problem, amount, timed });
         }
-        Ok(best.map(|(_, entry)| entry))
+        Ok(all)
     }
 }
 
