@@ -303,6 +303,23 @@ fn ended8(x: Eight, k: u32) -> Eight {
   return Eight(ended(x.low, k), ended(x.high, k + 4u));
 }
 
+// @region SUMS
+// Columns from `n` on of a row that begins at quad `row`; the last quad stands for those past it.
+fn read_sums(row: u32, n: u32) -> Eight {
+  let last = (p.N - 1u) / 4u;
+  return Eight(sums[row + min(n / 4u, last)], sums[row + min(n / 4u + 1u, last)]);
+}
+
+fn write_sums(row: u32, n: u32, x: Eight) {
+  if n < p.N {
+    sums[row + n / 4u] = x.low;
+  }
+  if n + 4u < p.N {
+    sums[row + n / 4u + 1u] = x.high;
+  }
+}
+// @end
+
 // @slot sum: the sum so far, and an element of a times four of b
 fn sum(acc: vec4<f32>, x: f32, y: vec4<f32>) -> vec4<f32> { return acc + x * y; }
 
@@ -360,17 +377,18 @@ fn main(
       // @end
       var acc_r0: Eight;
       // @end
+      // @region AGAIN
       if k0 > 0u {
         // @unroll r ROWS
         // @region !SUMS
         acc_r0 = read_out8(result_r0, n);
         // @end
         // @region SUMS
-        acc_r0.low = sums[sums_row_r0 + min(n / 4u, (p.N - 1u) / 4u)];
-        acc_r0.high = sums[sums_row_r0 + min(n / 4u + 1u, (p.N - 1u) / 4u)];
+        acc_r0 = read_sums(sums_row_r0, n);
         // @end
         // @end
       }
+      // @end
       // @unroll q OWN
       // @region BROADCAST
       // @unroll r ROWS
@@ -423,6 +441,7 @@ fn main(
       // @end
       // @end
       // @end
+      // @region !APART
       let last = k0 + BK >= p.K;
       // @unroll r ROWS
       // @region EPILOGUE
@@ -437,15 +456,38 @@ fn main(
       if last {
         write_out8(result_r0, n, acc_r0);
       } else {
-        if n < p.N {
-          sums[sums_row_r0 + n / 4u] = acc_r0.low;
-        }
-        if n + 4u < p.N {
-          sums[sums_row_r0 + n / 4u + 1u] = acc_r0.high;
-        }
+        write_sums(sums_row_r0, n, acc_r0);
       }
+      // @end
+      // @end
+      // @end
+      // @region APART
+      // @unroll r ROWS
+      // @region !SUMS
+      write_out8(result_r0, n, acc_r0);
+      // @end
+      // @region SUMS
+      write_sums(sums_row_r0, n, acc_r0);
+      // @end
       // @end
       // @end
     }
   }
+
+  // @region APART
+  for (var m = first; m < end; m++) {
+    let result = (product * p.M + m) * p.N;
+    var acc: Eight;
+    // @region !SUMS
+    acc = read_out8(result, n);
+    // @end
+    // @region SUMS
+    acc = read_sums((product * p.M + m) * ((p.N + 3u) / 4u), n);
+    // @end
+    // @region EPILOGUE
+    acc = Eight(epilogue4(acc.low, at, m, n), epilogue4(acc.high, at, m, n + 4u));
+    // @end
+    write_out8(result, n, acc);
+  }
+  // @end
 }

@@ -102,6 +102,11 @@ impl Profile {
         quirks::SHARED_LOADS.applies(self)
     }
 
+    /// Whether the instructions of a branch run though no lane takes it.
+    pub(crate) fn masks_branches(&self) -> bool {
+        quirks::MASKED_BRANCHES.applies(self)
+    }
+
     /// The size of every subgroup of every dispatch, if there is only one.
     pub fn fixed_subgroup(&self) -> Option<u32> {
         self.subgroup.filter(|_| !quirks::VARYING_SUBGROUPS.applies(self)).map(|(size, _)| size)

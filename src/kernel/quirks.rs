@@ -40,6 +40,13 @@ pub(super) const SHARED_LOADS: Quirk = Quirk {
     },
 };
 
+/// Branches that no lane takes run all the same.
+pub(super) const MASKED_BRANCHES: Quirk = Quirk {
+    name: "masked branches",
+    what: "a software adapter runs both sides of a branch and masks the lanes (llvmpipe jumps over a side that no lane takes from            Mesa 26 on: 26.2 was measured): what is for the last round of a loop gets a loop of its own there",
+    has: |profile| profile.kind == AdapterKind::Cpu && !SHARED_LOADS.applies(profile),
+};
+
 /// Subgroups of no fixed size.
 pub(super) const VARYING_SUBGROUPS: Quirk = Quirk {
     name: "varying subgroups",
@@ -72,8 +79,15 @@ const LOOSE_FLOATS: Quirk = Quirk {
 };
 
 /// Every quirk that is known and heeded.
-pub const QUIRKS: [Quirk; 6] =
-    [LOOPS_END, SHARED_LOADS, VARYING_SUBGROUPS, SLOW_COOPERATIVE_MATRICES, WRONG_COOPERATIVE_MATRICES, LOOSE_FLOATS];
+pub const QUIRKS: [Quirk; 7] = [
+    LOOPS_END,
+    SHARED_LOADS,
+    MASKED_BRANCHES,
+    VARYING_SUBGROUPS,
+    SLOW_COOPERATIVE_MATRICES,
+    WRONG_COOPERATIVE_MATRICES,
+    LOOSE_FLOATS,
+];
 
 #[cfg(test)]
 mod tests {
@@ -89,7 +103,10 @@ mod tests {
         let gpu = Profile { cooperative_matrices: vec![matrix], ..Profile::portable() };
         assert_eq!(names(&gpu), ["loose floats"]);
         let software = Profile { kind: AdapterKind::Cpu, subgroup: Some((4, 32)), ..gpu.clone() };
-        assert_eq!(names(&software), ["loops end", "varying subgroups", "slow cooperative matrices", "loose floats"]);
+        assert_eq!(
+            names(&software),
+            ["loops end", "masked branches", "varying subgroups", "slow cooperative matrices", "loose floats"]
+        );
         for (driver, shared) in [
             ("llvmpipe Mesa 22.3.6 (LLVM 15.0.6)", false),
             ("llvmpipe Mesa 26.2.6-1 (LLVM 22.1.8)", true),

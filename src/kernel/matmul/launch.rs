@@ -143,7 +143,10 @@ impl Plan<'_> {
         };
         let eights = shape.depth(problem, profile) / 8;
         // Sums that several panels add to are kept in f32.
-        let apart = stage == Stage::Result && problem.out != DType::F32;
+        let sums = stage == Stage::Result && problem.out != DType::F32;
+        let several = problem.k > 8 * eights as usize;
+        // What no branch keeps from running in each panel.
+        let apart = profile.masks_branches() && several && (sums || problem.has_epilogue());
         let mut panel = problem.panel(shape, profile);
         if shape.share == Share::Uniform {
             let fused =
@@ -158,13 +161,15 @@ impl Plan<'_> {
             .region("BROADCAST", shape.share == Share::Broadcast)
             .region("UNIFORM", shape.share == Share::Uniform)
             .region("EPILOGUE", problem.has_epilogue())
-            .region("SUMS", apart)
+            .region("SUMS", sums)
+            .region("AGAIN", several)
+            .region("APART", apart)
             .region("TAIL", !problem.k.is_multiple_of(8 * eights as usize))
             .trusted();
         let strips = problem.products() * problem.n.div_ceil((8 * lanes) as usize);
         let rows = problem.panel_rows(shape, strips, profile);
         let mut kernel = self.kernel(panel.source()?, strips * problem.m.div_ceil(rows), rows)?;
-        if apart {
+        if sums {
             kernel.launches[0].bindings.push(Binding::write(Operand::Scratch(0)));
             kernel.scratch.push(problem.quads_bytes());
         }

@@ -335,7 +335,8 @@ impl Variant {
             }
             Variant::Coop(size) => k / u64::from(size) + REST,
             Variant::Panel(panel) => {
-                k.div_ceil(u64::from(panel.depth(problem, profile))) * (PANEL_ROWS as u64 + PANEL_REST) + REST
+                // The epilogue may have a loop of its own.
+                (k.div_ceil(u64::from(panel.depth(problem, profile))) + 1) * (PANEL_ROWS as u64 + PANEL_REST) + REST
             }
         }
     }
@@ -458,7 +459,7 @@ impl MatmulProblem {
         // And no more than the driver's end of loops lets pass.
         let most = profile.loop_rounds().map_or(usize::MAX, |most| {
             let panels = self.k.div_ceil(panel.depth(self, profile) as usize).max(1) as u64;
-            (most / panels).saturating_sub(PANEL_REST + 1) as usize
+            (most / (panels + 1)).saturating_sub(PANEL_REST + 1) as usize
         });
         self.m.div_ceil(parts).min(most).max(PANEL_ROWS)
     }
