@@ -192,21 +192,34 @@ fn epilogue(product: f32, at: vec4<u32>, m: u32, n: u32) -> f32 {
   return x;
 }
 
-// Four columns from `n` on; the last column stands for those past it.
-fn epilogue4(product: vec4<f32>, at: vec4<u32>, m: u32, n: u32) -> vec4<f32> {
+// The bias of four columns from `n` on; the last column stands for those past it.
+fn bias4(at: vec4<u32>, m: u32, n: u32) -> vec4<f32> {
+  var x = vec4<f32>();
+  // @region BIAS
+  x = load_bias4(at.z + m * p.bias_m + four(n, p.N) * p.bias_n);
+  // @end
+  return x;
+}
+
+// Four columns from `n` on, likewise, with their bias.
+fn finish4(product: vec4<f32>, bias: vec4<f32>, at: vec4<u32>, m: u32, n: u32) -> vec4<f32> {
   let columns = four(n, p.N);
   var x = p.scale * product;
   // @region FACTOR
   x *= vec4<f32>(load_factor(columns.x), load_factor(columns.y), load_factor(columns.z), load_factor(columns.w));
   // @end
   // @region BIAS
-  x += load_bias4(at.z + m * p.bias_m + columns * p.bias_n);
+  x += bias;
   // @end
   x = vec4<f32>(activation(x.x), activation(x.y), activation(x.z), activation(x.w));
   // @region RESIDUAL
   x += load_residual4(at.w + m * p.residual_m + columns * p.residual_n);
   // @end
   return x;
+}
+
+fn epilogue4(product: vec4<f32>, at: vec4<u32>, m: u32, n: u32) -> vec4<f32> {
+  return finish4(product, bias4(at, m, n), at, m, n);
 }
 
 // @region NARROW
@@ -320,6 +333,10 @@ fn write_sums(row: u32, n: u32, x: Eight) {
 }
 // @end
 
+fn finish8(product: Eight, bias: Eight, at: vec4<u32>, m: u32, n: u32) -> Eight {
+  return Eight(finish4(product.low, bias.low, at, m, n), finish4(product.high, bias.high, at, m, n + 4u));
+}
+
 // @slot sum: the sum so far, and an element of a times four of b
 fn sum(acc: vec4<f32>, x: f32, y: vec4<f32>) -> vec4<f32> { return acc + x * y; }
 
@@ -348,6 +365,11 @@ fn main(
   let at = starts(product);
   let n = (w % strips * LANES + lane) * 8u;
   let columns = eight(n, p.N, p.b_n);
+  // The bias of the columns, which is that of each row unless bias_m is a stride (BIAS_ROWS).
+  var shift: Eight;
+  // @region EPILOGUE
+  shift = Eight(bias4(at, first, n), bias4(at, first, n + 4u));
+  // @end
 
   let depth = bound(p.K, groups);
   for (var k0 = 0u; k0 < depth; k0 += BK) {
@@ -446,7 +468,10 @@ fn main(
       // @unroll r ROWS
       // @region EPILOGUE
       if last {
-        acc_r0 = Eight(epilogue4(acc_r0.low, at, m_r0, n), epilogue4(acc_r0.high, at, m_r0, n + 4u));
+        // @region BIAS_ROWS
+        shift = Eight(bias4(at, m_r0, n), bias4(at, m_r0, n + 4u));
+        // @end
+        acc_r0 = finish8(acc_r0, shift, at, m_r0, n);
       }
       // @end
       // @region !SUMS
@@ -485,7 +510,10 @@ fn main(
     acc = read_sums((product * p.M + m) * ((p.N + 3u) / 4u), n);
     // @end
     // @region EPILOGUE
-    acc = Eight(epilogue4(acc.low, at, m, n), epilogue4(acc.high, at, m, n + 4u));
+    // @region BIAS_ROWS
+    shift = Eight(bias4(at, m, n), bias4(at, m, n + 4u));
+    // @end
+    acc = finish8(acc, shift, at, m, n);
     // @end
     write_out8(result, n, acc);
   }

@@ -185,21 +185,34 @@ fn epilogue(product: f32, at: vec4<u32>, m: u32, n: u32) -> f32 {
   return x;
 }
 
-// Four columns from `n` on; the last column stands for those past it.
-fn epilogue4(product: vec4<f32>, at: vec4<u32>, m: u32, n: u32) -> vec4<f32> {
+// The bias of four columns from `n` on; the last column stands for those past it.
+fn bias4(at: vec4<u32>, m: u32, n: u32) -> vec4<f32> {
+  var x = vec4<f32>();
+  // @region BIAS
+  x = load_bias4(at.z + m * p.bias_m + four(n, p.N) * p.bias_n);
+  // @end
+  return x;
+}
+
+// Four columns from `n` on, likewise, with their bias.
+fn finish4(product: vec4<f32>, bias: vec4<f32>, at: vec4<u32>, m: u32, n: u32) -> vec4<f32> {
   let columns = four(n, p.N);
   var x = p.scale * product;
   // @region FACTOR
   x *= vec4<f32>(load_factor(columns.x), load_factor(columns.y), load_factor(columns.z), load_factor(columns.w));
   // @end
   // @region BIAS
-  x += load_bias4(at.z + m * p.bias_m + columns * p.bias_n);
+  x += bias;
   // @end
   x = vec4<f32>(activation(x.x), activation(x.y), activation(x.z), activation(x.w));
   // @region RESIDUAL
   x += load_residual4(at.w + m * p.residual_m + columns * p.residual_n);
   // @end
   return x;
+}
+
+fn epilogue4(product: vec4<f32>, at: vec4<u32>, m: u32, n: u32) -> vec4<f32> {
+  return finish4(product, bias4(at, m, n), at, m, n);
 }
 
 // @region NARROW

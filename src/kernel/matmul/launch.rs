@@ -161,6 +161,7 @@ impl Plan<'_> {
             .region("BROADCAST", shape.share == Share::Broadcast)
             .region("UNIFORM", shape.share == Share::Uniform)
             .region("EPILOGUE", problem.has_epilogue())
+            .region("BIAS_ROWS", problem.bias.is_some_and(|bias| bias.row != 0))
             .region("SUMS", sums)
             .region("AGAIN", several)
             .region("APART", apart)
