@@ -5,6 +5,8 @@ mod choice;
 mod common;
 #[path = "matmul/coop.rs"]
 mod coop;
+#[path = "matmul/panel.rs"]
+mod panel;
 #[path = "common/rows.rs"]
 mod rows;
 #[path = "common/view.rs"]
