@@ -11,7 +11,7 @@ use tilewise::{
     kernel::{AdapterKind, ConcatProblem, CopyProblem, PadProblem, Problem, Profile},
     reference::{self, Value},
 };
-use view::{Rng, View, bits, run, run_folded, tensor};
+use view::{Rng, View, bits, run, run_as, run_folded, tensor};
 
 /// A buffer whose elements are `first`, `first + 1`, …: what the reference moves tells where each element comes from.
 fn numbered(first: usize) -> impl Fn(&mut Rng, &Shape) -> Tensor {
@@ -83,6 +83,25 @@ fn transposes_around_the_tile() {
         // An offset, and a step in the axis that becomes the last.
         let part = base.slice(&[1, rows - 1, 0, 1], &[1, rows, 3, columns - 1], &[1, -1, 1, 1]);
         check_copy(&mut rng, &part.permute(&[0, 2, 3, 1]), DType::F32);
+    }
+}
+
+/// Squares are numbered by tiles, several of them along each axis; on a GPU by others than on a processor.
+#[test]
+fn squares_lie_in_several_tiles() {
+    let mut rng = Rng(5);
+    for kind in [AdapterKind::Cpu, AdapterKind::Gpu] {
+        let profile = Profile { kind, ..common::gpu().profile().clone() };
+        // The last axis of the output has 64 · 3, 67 and 8 · 5 squares.
+        for [rest, j, t] in [[1, 768, 16], [2, 268, 72], [2, 160, 100]] {
+            let base = View::of(numbered(0)(&mut rng, &[rest, j, t].into()));
+            let view = base.permute(&[0, 2, 1]);
+            let data = bits(&mut rng, DType::F32, base.shape());
+            let problem = CopyProblem { dtype: DType::F32, input: view.layout.clone() };
+            problem.kernel("square", &profile).expect("whole squares");
+            let actual = run_as(&profile, &problem, &[&data], DType::F32, view.shape());
+            same(&actual, &picked(DType::F32, &[&data], &view.value, &[]), &problem);
+        }
     }
 }
 

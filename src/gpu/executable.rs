@@ -32,6 +32,8 @@ pub struct Executable {
     /// Copies of the own inputs and outputs, for benchmarks.
     #[cfg(feature = "native")]
     pub(super) copies: Vec<BoundSet>,
+    /// Timed runs so far, which the own set and the copies took in turns.
+    pub(super) turn: usize,
     /// Whether the copies have other inputs.
     #[cfg(feature = "native")]
     pub(super) copies_differ: bool,

@@ -146,7 +146,7 @@ impl Executable {
     /// Runs the program `iterations` times in one submission and times them together.
     ///
     /// The runs take turns on `rotations` copies of the inputs and outputs (at least one), so that data larger than the
-    /// device's caches can be had from tensors that are smaller. The copies have the inputs of the last
+    /// device's caches can be had from tensors that are smaller. A call goes on with the copy after the last one's. The copies have the inputs of the last
     /// [`run`](Executable::run) or [`set_inputs`](Executable::set_inputs). Parameters and temporaries are not copied.
     ///
     /// A submission that takes seconds may be ended by the system, with the loss of the device.
@@ -167,8 +167,8 @@ impl Executable {
             let timestamp_writes = clock.as_ref().map(|clock| clock.around(0));
             let mut pass =
                 encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { timestamp_writes, ..Default::default() });
-            for set in sets.iter().cycle().take(iterations as usize) {
-                self.record(&mut pass, &set.groups, 0..self.dispatches.len());
+            for turn in turns(self.turn, sets.len(), iterations) {
+                self.record(&mut pass, &sets[turn].groups, 0..self.dispatches.len());
             }
             drop(pass);
             if let Some(clock) = &clock {
@@ -184,6 +184,7 @@ impl Executable {
             None => None,
         };
         gpu.health.check()?;
+        self.turn = self.turn.wrapping_add(iterations as usize);
         Ok(Timing { iterations, gpu: gpu_time, wall })
     }
 
@@ -303,5 +304,27 @@ impl Ticks {
     fn between(&self, from: usize, to: usize) -> Option<Duration> {
         let ticks = self.ticks.get(to)?.checked_sub(*self.ticks.get(from)?)?;
         Some(Duration::from_secs_f64(ticks as f64 * self.nanoseconds * 1e-9))
+    }
+}
+
+/// The sets that so many runs take, of `sets` that take turns, from turn `first` on.
+fn turns(first: usize, sets: usize, runs: u32) -> impl Iterator<Item = usize> {
+    (0..sets).cycle().skip(first % sets.max(1)).take(runs as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::turns;
+
+    #[test]
+    fn each_set_has_its_turn_before_one_comes_again() {
+        let (mut first, mut taken) = (0, Vec::new());
+        for runs in [2, 1, 4, 3] {
+            taken.extend(turns(first, 5, runs));
+            first += runs as usize;
+        }
+        assert_eq!(taken, [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]);
+        assert_eq!(turns(7, 1, 3).collect::<Vec<_>>(), [0, 0, 0]);
+        assert_eq!(turns(0, 0, 3).count(), 0);
     }
 }

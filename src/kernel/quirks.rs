@@ -43,7 +43,8 @@ pub(super) const SHARED_LOADS: Quirk = Quirk {
 /// Branches that no lane takes run all the same.
 pub(super) const MASKED_BRANCHES: Quirk = Quirk {
     name: "masked branches",
-    what: "a software adapter runs both sides of a branch and masks the lanes (llvmpipe jumps over a side that no lane takes from            Mesa 26 on: 26.2 was measured): what is for the last round of a loop gets a loop of its own there",
+    what: "a software adapter runs both sides of a branch and masks the lanes (llvmpipe jumps over a side that no lane takes from \
+           Mesa 26 on: 26.2 was measured): what is for the last round of a loop gets a loop of its own there",
     has: |profile| profile.kind == AdapterKind::Cpu && !SHARED_LOADS.applies(profile),
 };
 

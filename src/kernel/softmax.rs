@@ -241,8 +241,8 @@ impl SoftmaxProblem {
             bindings: bindings.into_iter().flatten().collect(),
             params,
             grid: if elements == 0 { [0; 3] } else { grid },
-            // Scale, maximum, difference, exponential, sum, and quotient or difference.
-            flops: if last { 6 * elements } else { 0 },
+            // Scale, maximum, difference, sum, and quotient or difference.
+            flops: if last { 5 * elements } else { 0 },
             exponentials: if last { elements } else { 0 },
             // The second stage reads it all once more.
             bytes: if last { read + written } else { read },

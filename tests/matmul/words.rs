@@ -35,7 +35,8 @@ fn words_of_eight_and_pairs_of_rows_change_no_bits() {
             if transposed {
                 case.b.layout = Layout::contiguous([n, k]).permute(&[1, 0]);
             }
-            case.bias = Some(floats(&mut draw, &[n], Lie::Dense));
+            // Where there is but one panel: drivers differ in where several have their epilogue.
+            case.bias = (k <= 64).then(|| floats(&mut draw, &[n], Lie::Dense));
             let problem = case.problem();
             let (wide, whole) = (dtype != DType::F32 || eights.shader_int64, lie == Lie::Dense);
             for (variant, other, differs) in [

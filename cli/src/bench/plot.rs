@@ -61,8 +61,9 @@ pub(super) fn bars(report: &Report, file: &Path) -> Result<()> {
     const HEAD: i32 = 34;
     const NAMES: i32 = 400;
     const WIDTH: i32 = 1100;
-    let by_arithmetic =
-        |f: &&Figure| matches!(f.bound.map(|b| b.limit), Some(Limit::Multiply(_))) || f.family == "matmul";
+    let by_arithmetic = |f: &&Figure| {
+        matches!(f.bound.map(|b| b.limit), Some(Limit::Multiply(_) | Limit::Exponential)) || f.family == "matmul"
+    };
     let (arithmetic, memory): (Vec<&Figure>, Vec<&Figure>) = report.figures.iter().partition(by_arithmetic);
     let panels = [("GFLOP/s", arithmetic, Figure::gflops as Rate), ("GB/s", memory, Figure::gbytes as Rate)];
     let height = HEAD * 3 + ROW * report.figures.len() as i32 + 10;

@@ -146,7 +146,8 @@ impl Plan<'_> {
         let sums = stage == Stage::Result && problem.out != DType::F32;
         let several = problem.k > 8 * eights as usize;
         // What no branch keeps from running in each panel.
-        let apart = profile.masks_branches() && several && (sums || problem.has_epilogue());
+        let epilogue = stage == Stage::Result && problem.has_epilogue();
+        let apart = profile.masks_branches() && several && (sums || epilogue);
         let mut panel = problem.panel(shape, profile);
         if shape.share == Share::Uniform {
             let fused =
@@ -160,8 +161,8 @@ impl Plan<'_> {
             .value("ROWS", Panel::rows(problem, profile))
             .region("BROADCAST", shape.share == Share::Broadcast)
             .region("UNIFORM", shape.share == Share::Uniform)
-            .region("EPILOGUE", problem.has_epilogue())
-            .region("BIAS_ROWS", problem.bias.is_some_and(|bias| bias.row != 0))
+            .region("EPILOGUE", epilogue)
+            .region("BIAS_ROWS", epilogue && problem.bias.is_some_and(|bias| bias.row != 0))
             .region("SUMS", sums)
             .region("AGAIN", several)
             .region("APART", apart)
