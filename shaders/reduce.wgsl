@@ -53,7 +53,11 @@ alias word = elem; // @slot word: what lies in the buffer: elem, or eight elemen
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<word>; // (kept, reduced) strided
-@group(0) @binding(2) var<storage, read_write> out: array<stat>; // (kept, shares)
+// @region ENDS
+// The same buffer. Lines that begin and end within a word are read in whole words, and at their ends from here.
+@group(0) @binding(2) var<storage, read> x_ends: array<stat>;
+// @end
+@group(0) @binding(3) var<storage, read_write> out: array<stat>; // (kept, shares)
 
 // @slot join: of two partial results
 fn join(a: elem, b: elem) -> elem { return a + b; }
@@ -95,6 +99,28 @@ fn column(j: u32) -> u32 {
   }
   return run_start(j / p.inner) + (j % p.inner) * p.x_inner;
 }
+
+// @region ENDS
+const WIDTH: u32 = 1u; // @slot WIDTH: elements of a word
+
+// Of elements `first` to `past`, those that lie in whole words.
+fn whole_words(first: u32, past: u32) -> vec2<u32> {
+  let begin = min((first + WIDTH - 1u) / WIDTH * WIDTH, past);
+  return vec2<u32>(begin, begin + (past - begin) / WIDTH * WIDTH);
+}
+
+// The part that a lane has of the others.
+fn part_of_ends(first: u32, words: vec2<u32>, past: u32, lane: u32, lanes: u32) -> stat {
+  var part = stat(bitcast<scalar>(p.identity));
+  for (var i = first + lane; i < words.x; i += lanes) {
+    part = join_stats(part, x_ends[i]);
+  }
+  for (var i = words.y + lane; i < past; i += lanes) {
+    part = join_stats(part, x_ends[i]);
+  }
+  return part;
+}
+// @end
 // [end]
 
 const WG: u32 = 64u; // @slot WG: invocations of a workgroup
@@ -125,11 +151,21 @@ fn main(
   var whole = identity;
   var recent = identity;
   var blocks = 0u;
+  // @region ENDS
+  var ends = stat(bitcast<scalar>(p.identity));
+  // @end
   while left > 0u {
     let count = min(left, p.inner - from_inner);
-    let at = start + run_start(run) + from_inner * p.x_inner;
+    var at = start + run_start(run) + from_inner * p.x_inner;
+    var elems = count;
+    // @region ENDS
+    let words = whole_words(at, at + count);
+    ends = join_stats(ends, part_of_ends(at, words, at + count, 0u, 1u));
+    at = words.x / WIDTH;
+    elems = (words.y - words.x) / WIDTH;
+    // @end
     var i = 0u;
-    for (; i + BLOCK <= count; i += BLOCK) {
+    for (; i + BLOCK <= elems; i += BLOCK) {
       var block = load(at + i * p.x_inner);
       // @unroll k 7
       let v_k0 = load(at + (i + 1u + /*k*/0u) * p.x_inner);
@@ -143,12 +179,16 @@ fn main(
         blocks = 0u;
       }
     }
-    for (; i < count; i++) {
+    for (; i < elems; i++) {
       recent = join(recent, load(at + i * p.x_inner));
     }
     left -= count;
     run += 1u;
     from_inner = 0u;
   }
-  out[index] = finish(fold(join(whole, recent)));
+  var all = fold(join(whole, recent));
+  // @region ENDS
+  all = join_stats(all, ends);
+  // @end
+  out[index] = finish(all);
 }

@@ -56,7 +56,11 @@ alias word = elem; // @slot word: what lies in the buffer: elem, or eight elemen
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<word>; // (kept, reduced) strided
-@group(0) @binding(2) var<storage, read_write> out: array<stat>; // (kept, shares)
+// @region ENDS
+// The same buffer. Lines that begin and end within a word are read in whole words, and at their ends from here.
+@group(0) @binding(2) var<storage, read> x_ends: array<stat>;
+// @end
+@group(0) @binding(3) var<storage, read_write> out: array<stat>; // (kept, shares)
 
 // @slot join: of two partial results
 fn join(a: elem, b: elem) -> elem { return a + b; }
@@ -98,6 +102,28 @@ fn column(j: u32) -> u32 {
   }
   return run_start(j / p.inner) + (j % p.inner) * p.x_inner;
 }
+
+// @region ENDS
+const WIDTH: u32 = 1u; // @slot WIDTH: elements of a word
+
+// Of elements `first` to `past`, those that lie in whole words.
+fn whole_words(first: u32, past: u32) -> vec2<u32> {
+  let begin = min((first + WIDTH - 1u) / WIDTH * WIDTH, past);
+  return vec2<u32>(begin, begin + (past - begin) / WIDTH * WIDTH);
+}
+
+// The part that a lane has of the others.
+fn part_of_ends(first: u32, words: vec2<u32>, past: u32, lane: u32, lanes: u32) -> stat {
+  var part = stat(bitcast<scalar>(p.identity));
+  for (var i = first + lane; i < words.x; i += lanes) {
+    part = join_stats(part, x_ends[i]);
+  }
+  for (var i = words.y + lane; i < past; i += lanes) {
+    part = join_stats(part, x_ends[i]);
+  }
+  return part;
+}
+// @end
 // [end]
 
 const LANES: u32 = 8u; // @slot LANES: the subgroup size
@@ -118,9 +144,16 @@ fn main(
   }
   let last = min(first + p.turns, p.stats);
   for (var index = first; index < last; index++) {
-    let start = result_start(index / p.shares);
-    let begin = min(index % p.shares * p.elems_of_share, p.elems);
-    let end = min(begin + p.elems_of_share, p.elems);
+    var start = result_start(index / p.shares);
+    var begin = min(index % p.shares * p.elems_of_share, p.elems);
+    var end = min(begin + p.elems_of_share, p.elems);
+    // @region ENDS
+    let words = whole_words(start + begin, start + end);
+    let ends = part_of_ends(start + begin, words, start + end, lane, LANES);
+    start = 0u;
+    begin = words.x / WIDTH;
+    end = words.y / WIDTH;
+    // @end
     var part = elem(bitcast<scalar>(p.identity));
     // @unroll k CHUNKS
     let v_k0 = load(start + column(begin + lane + /*k*/0u * LANES));
@@ -138,7 +171,11 @@ fn main(
     for (; i < end; i += LANES) {
       part = join(part, load(start + column(i)));
     }
-    let all = join_lanes(fold(part));
+    var mine = fold(part);
+    // @region ENDS
+    mine = join_stats(mine, ends);
+    // @end
+    let all = join_lanes(mine);
     if lane == 0u {
       out[index] = finish(all);
     }

@@ -37,6 +37,8 @@ impl ReduceProblem {
 
 /// Elements that are read at once where words of 64 bits pay.
 const EIGHT: usize = 8;
+/// Elements that a line has at least if what it has of whole words is read so, wherever it begins.
+const LEAST_WITH_ENDS: usize = 64;
 
 /// A [`ReduceProblem`] that holds together, with its axes merged.
 struct Plan {
@@ -57,6 +59,8 @@ struct Stage {
     pack: Option<Pack>,
     /// Elements that lie in an elem: of eight, two halves are joined as they are read.
     width: usize,
+    /// Whether lines may begin and end within a word. Strides, sizes and offset are then those of elements.
+    ends: bool,
     /// What an elem is, and what is left when it is reduced.
     elem: &'static str,
     stat: &'static str,
@@ -72,6 +76,11 @@ impl Stage {
         self.elems.div_ceil(self.shares)
     }
 
+    /// Elements of a result.
+    fn elements(&self) -> usize {
+        if self.ends { self.elems } else { self.elems * self.width }
+    }
+
     fn stat_bytes(&self) -> usize {
         if self.stat == "scalar" { 4 } else { 4 * Pack::ELEMENTS }
     }
@@ -80,10 +89,18 @@ impl Stage {
     fn plain_rounds(&self) -> usize {
         let share = self.share();
         let inner = self.reduced.last().map_or(1, |axis| axis.size);
+        if self.ends {
+            return 4 + rounds_of_ends(self.width) + rounds_in_blocks(share / self.width).max(rounds_in_blocks(7));
+        }
         // A run for each piece of the innermost axis, and the loop over them.
         let runs = if self.reduced.len() == 1 { 1 } else { share.div_ceil(inner.max(1)) + 1 };
         1 + runs * (1 + rounds_in_blocks(inner.min(share)).max(rounds_in_blocks(inner.min(7))))
     }
+}
+
+/// Rounds of the loops over the elements before and after the whole words of a line.
+fn rounds_of_ends(width: usize) -> usize {
+    2 * width
 }
 
 impl ReduceProblem {
@@ -137,12 +154,18 @@ impl ReduceProblem {
         // Where a load takes its time per word. A buffer without elements has room for 16 bytes.
         let pays = profile.kind == AdapterKind::Cpu && !profile.shares_loads();
         let has_eights = pays && long::has_eights(self.dtype, profile) && !shape.contains(&0);
-        let width = match pack {
-            Some(Pack::Along) if has_eights && packs(EIGHT, &reduced, &kept) => EIGHT,
-            Some(_) => Pack::ELEMENTS,
-            None => 1,
+        let widest = if has_eights { EIGHT } else { Pack::ELEMENTS };
+        // A GPU reads neighbours together, one by one as well as in words.
+        let ends = profile.kind == AdapterKind::Cpu
+            && pack.is_none()
+            && matches!(reduced[..], [Axis { size, strides: [1] }] if size >= LEAST_WITH_ENDS);
+        let (pack, width) = match pack {
+            Some(Pack::Along) if packs(widest, &reduced, &kept) => (pack, widest),
+            Some(_) => (pack, Pack::ELEMENTS),
+            None if ends => (Some(Pack::Along), widest),
+            None => (None, 1),
         };
-        if let Some(pack) = pack {
+        if let Some(pack) = pack.filter(|_| !ends) {
             let step = |axis: &mut Axis<1>| {
                 if axis.strides[0] % width as isize == 0 {
                     axis.strides[0] /= width as isize;
@@ -162,9 +185,10 @@ impl ReduceProblem {
             to: Operand::Output(0),
             kept,
             reduced,
-            offset: offset / width,
+            offset: if ends { *offset } else { offset / width },
             pack,
             width,
+            ends,
             elem: if pack.is_some() { VECTOR } else { "scalar" },
             stat: if pack == Some(Pack::Across) { VECTOR } else { "scalar" },
             results,
@@ -175,7 +199,8 @@ impl ReduceProblem {
         let rows = Rows {
             family: Self::FAMILY,
             rows: results,
-            elems,
+            // At least as many rounds as these take.
+            elems: if ends { elems / width + rounds_of_ends(width) } else { elems },
             pack: width,
             registers: 1,
             accesses: 1,
@@ -203,6 +228,7 @@ impl ReduceProblem {
             offset: 0,
             pack: None,
             width: if stage.stat == "scalar" { 1 } else { Pack::ELEMENTS },
+            ends: false,
             elem: stage.stat,
             elems: first.shares,
             ..stage.clone()
@@ -237,11 +263,15 @@ impl ReduceProblem {
             Some((inner, outer)) => (*inner, outer),
             None => (Axis { size: 1, strides: [0] }, &[][..]),
         };
+        // Of a line that begins within a word, nobody knows here how many words are whole.
+        let deal = if stage.ends { deal.without_chunks() } else { deal };
         let mut shader = deal
             .slots(Specialization::new(name, template))
             .value("KEPT_AXES", stage.kept.len() - 1)
             .value("OUTER_AXES", outer.len().saturating_sub(1))
             .value("FLAT", outer.is_empty())
+            .value("WIDTH", stage.width)
+            .region("ENDS", stage.ends)
             .ty("scalar", self.dtype.name())
             .ty("elem", stage.elem)
             .ty("stat", stage.stat)
@@ -287,7 +317,7 @@ impl ReduceProblem {
         params.extend(kept_others.into_iter().chain(outer_others));
 
         let stats = stage.results * stage.shares;
-        let elements = stage.results * stage.elems * stage.width;
+        let elements = stage.results * stage.elements();
         let read = match stage.from {
             Operand::Input(_) => 4 * touched(&self.x),
             _ => 4 * elements as u64,
@@ -295,7 +325,14 @@ impl ReduceProblem {
         Ok(Launch {
             label,
             source: shader.source()?,
-            bindings: vec![Binding::read(stage.from), Binding::write(stage.to)],
+            bindings: [
+                Some(Binding::read(stage.from)),
+                stage.ends.then(|| Binding::read(stage.from)),
+                Some(Binding::write(stage.to)),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
             params,
             grid: deal.grid(Self::FAMILY, stats, profile)?,
             flops: elements as u64,

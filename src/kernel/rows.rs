@@ -120,7 +120,7 @@ impl Rows {
         // A GPU needs many invocations.
         let mut all = if self.side_by_side && (cpu || self.rows >= 2048) {
             vec![plain, workgroup, subgroup]
-        } else if cpu && 2 * once >= self.elems {
+        } else if cpu && 2 * once >= self.elems && !self.is_short(profile) {
             vec![subgroup, plain, workgroup]
         } else if cpu {
             // The plain variant goes through a row one time less.
@@ -132,6 +132,17 @@ impl Rows {
         };
         all.sort_by_key(|candidate| !candidate.is_usable());
         all
+    }
+
+    /// Whether a software adapter's subgroup would have too little to do: what it takes for a row, its lanes' parts to join
+    /// above all, is then more than what it saves.
+    fn is_short(&self, profile: &Profile) -> bool {
+        const SHORT: usize = 2048;
+        match self.passes {
+            // Single elements load as slowly by neighbouring lanes as by lanes that are far apart.
+            1 => self.pack == 1 || self.elems * self.pack <= SHORT,
+            _ => profile.subgroup.is_some_and(|(lanes, _)| self.elems < lanes as usize),
+        }
     }
 
     /// Into how many shares the split variant deals a row: at least two, and for few rows so many that the device has
