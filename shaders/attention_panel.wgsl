@@ -43,6 +43,8 @@
 // - what is left: without the loads of q 0.9 of the time with LLVM 15, without reading or writing `out` 0.95 each, without the
 //   three 0.82, without the softmax 0.87, without all of it 0.7; 0.52 are the multiplications at their measured rate. Of samples
 //   with LLVM 15 and 22: products 58 and 52 %, softmax 22 and 20 %, the loads of q and out.
+// - a loop of its own for rows that see but the first half of a panel's keys: causal 0.96, in quarters 0.94 (LLVM 22: 0.97), 136
+//   keys 0.92 and 0.96, for 1.2 to 1.5 times the time to compile. C = 10, 11, 12, 14 at D = 64: 1.0 to 1.2 for 512 keys.
 // - `continue` on a uniform condition saves nothing, all instructions run, masked: so loops have exact bounds.
 //
 // llvmpipe leaves loops after 65,535 rounds in all; the host bounds the rows of a tile by that, and splits longer keys over

@@ -50,7 +50,7 @@ struct Params {
 alias scalar = f32; // @slot scalar: f32 | i32 | u32
 // Vectors along the innermost reduced axis where that is dense and aligned, or along the innermost kept axis; a stat is what
 // is left of an elem that is reduced.
-alias elem = scalar; // @slot elem: scalar | vec4<scalar>
+alias elem = scalar; // @slot elem: scalar | vec2<scalar> | vec4<scalar>
 alias stat = scalar; // @slot stat: scalar | vec4<scalar>
 alias word = elem; // @slot word: what lies in the buffer: elem, or eight elements
 

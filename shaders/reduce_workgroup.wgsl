@@ -46,7 +46,7 @@ struct Params {
 alias scalar = f32; // @slot scalar: f32 | i32 | u32
 // Vectors along the innermost reduced axis where that is dense and aligned, or along the innermost kept axis; a stat is what
 // is left of an elem that is reduced.
-alias elem = scalar; // @slot elem: scalar | vec4<scalar>
+alias elem = scalar; // @slot elem: scalar | vec2<scalar> | vec4<scalar>
 alias stat = scalar; // @slot stat: scalar | vec4<scalar>
 alias word = elem; // @slot word: what lies in the buffer: elem, or eight elements
 
@@ -104,7 +104,7 @@ const WIDTH: u32 = 1u; // @slot WIDTH: elements of a word
 
 // Of elements `first` to `past`, those that lie in whole words.
 fn whole_words(first: u32, past: u32) -> vec2<u32> {
-  var begin = min((first + WIDTH - 1u) / WIDTH * WIDTH, past);
+  let begin = min((first + WIDTH - 1u) / WIDTH * WIDTH, past);
   return vec2<u32>(begin, begin + (past - begin) / WIDTH * WIDTH);
 }
 

@@ -163,6 +163,7 @@ impl ReduceProblem {
             Some(Pack::Along) if packs(widest, &reduced, &kept) => (pack, widest),
             Some(_) => (pack, Pack::ELEMENTS),
             None if ends => (Some(Pack::Along), widest),
+            None if profile.kind == AdapterKind::Cpu && packs(2, &reduced, &kept) => (Some(Pack::Along), 2),
             None => (None, 1),
         };
         if let Some(pack) = pack.filter(|_| !ends) {
@@ -180,6 +181,11 @@ impl ReduceProblem {
         let of = |axes: &[Axis<1>]| axes.iter().map(|axis| axis.size).product();
         let (results, elems): (usize, usize) = (of(&kept), of(&reduced));
         const VECTOR: &str = "vec4<scalar>";
+        let elem = match pack {
+            Some(Pack::Along) if width == 2 => "vec2<scalar>",
+            Some(_) => VECTOR,
+            None => "scalar",
+        };
         let stage = Stage {
             from: Operand::Input(0),
             to: Operand::Output(0),
@@ -189,7 +195,7 @@ impl ReduceProblem {
             pack,
             width,
             ends,
-            elem: if pack.is_some() { VECTOR } else { "scalar" },
+            elem,
             stat: if pack == Some(Pack::Across) { VECTOR } else { "scalar" },
             results,
             elems,
@@ -278,12 +284,12 @@ impl ReduceProblem {
             .function("join", format!("fn join(a: elem, b: elem) -> elem {{ return {join}; }}"))
             .function("join_stats", format!("fn join_stats(a: stat, b: stat) -> stat {{ return {join}; }}"));
         if stage.pack == Some(Pack::Along) {
-            let halves = match self.function {
-                Reduce::Sum | Reduce::Mean => "(v.x + v.y) + (v.z + v.w)",
-                Reduce::Max => "max(max(v.x, v.y), max(v.z, v.w))",
-                Reduce::Min => "min(min(v.x, v.y), min(v.z, v.w))",
+            let pairs = if stage.width == 2 {
+                "join_stats(v.x, v.y)"
+            } else {
+                "join_stats(join_stats(v.x, v.y), join_stats(v.z, v.w))"
             };
-            shader = shader.function("fold", format!("fn fold(v: elem) -> stat {{ return {halves}; }}"));
+            shader = shader.function("fold", format!("fn fold(v: elem) -> stat {{ return {pairs}; }}"));
         }
         if stage.width == EIGHT {
             let (word, [low, high]) = long::eight(self.dtype);

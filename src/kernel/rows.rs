@@ -59,8 +59,12 @@ pub(super) const SUBGROUP: &str = "subgroup";
 pub(super) const SPLIT: &str = "split";
 pub(super) const VARIANTS: [&str; 4] = [PLAIN, WORKGROUP, SUBGROUP, SPLIT];
 
-/// Invocations of a workgroup of the plain variant on a software adapter, which gives each thread whole workgroups.
+/// Invocations of a workgroup of the plain variant on a software adapter, which gives each thread whole workgroups, and of
+/// one of very many rows: a workgroup takes 0.1 µs.
 const CPU_WG: usize = 16;
+const CPU_WG_OF_MANY: usize = 64;
+/// Rows that are still very many workgroups then.
+const MANY_ROWS: usize = 1 << 14;
 
 /// How the split variant deals a row whose shares are taken by the same invocations in both dispatches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,9 +139,13 @@ impl Rows {
     }
 
     /// Whether a software adapter's subgroup would have too little to do: what it takes for a row, its lanes' parts to join
-    /// above all, is then more than what it saves.
+    /// above all, is then more than what it saves. Not if there are too few rows to give each processor some.
     fn is_short(&self, profile: &Profile) -> bool {
         const SHORT: usize = 2048;
+        const FEW: usize = 16 * CPU_WG;
+        if self.rows < FEW {
+            return false;
+        }
         match self.passes {
             // Single elements load as slowly by neighbouring lanes as by lanes that are far apart.
             1 => self.pack == 1 || self.elems * self.pack <= SHORT,
@@ -223,7 +231,12 @@ impl Rows {
 
     pub(super) fn plain(&self, profile: &Profile) -> Result<Deal, String> {
         rounds(self.plain_rounds, profile)?;
-        Ok(Deal::Plain { wg: if profile.kind == AdapterKind::Cpu { CPU_WG } else { 64 } })
+        let wg = match profile.kind {
+            AdapterKind::Cpu if self.rows < MANY_ROWS => CPU_WG,
+            AdapterKind::Cpu => CPU_WG_OF_MANY,
+            AdapterKind::Gpu => 64,
+        };
+        Ok(Deal::Plain { wg })
     }
 
     pub(super) fn workgroup(&self, profile: &Profile) -> Result<Deal, String> {

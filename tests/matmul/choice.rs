@@ -52,6 +52,8 @@ fn preference() {
     assert_eq!([linear(8, 2047, 512), linear(8, 2048, 512), linear(9, 2048, 512)], ["panel", "subgroup", "panel"]);
     assert_eq!([linear(1, 63, 2048), linear(1, 64, 2048), linear(1, 64, 512)], ["panel", "subgroup", "register"]);
     assert_eq!(first(&[9, 100], &[100, 16], &lavapipe), "register");
+    // Few columns would leave most lanes of a panel idle.
+    assert_eq!([linear(512, 512, 13), linear(512, 512, 12), linear(4, 4096, 12)], ["panel", "register", "subgroup"]);
     let bare = Profile { subgroup: None, ..lavapipe };
     assert_eq!(first(&[512, 512], &[512, 512], &bare), "panel_uniform");
 
