@@ -18,8 +18,8 @@ enable subgroups;
 //     int8, int4     2.5, 3.9 for a row (panel 3.0, 4.7)        0.8, 1.4 (panel 1.6, 1.8)
 //
 // Of that time take: words of four with Mesa 26 1.5 (there, too, a word of 64 bits is a load, and each is used for few products);
-// COLUMNS = 8 0.95 for a row and 1.3 for eight. b dense along n takes, of a panel's time, 1.0 for a row and 1.4 for four with
-// Mesa 22, 0.66 and 0.84 with Mesa 26.
+// COLUMNS = 8 0.95 for a row and 1.3 for eight. b dense along n takes, of a panel's time, 0.7 to 0.95 for a row and 1.4 for four
+// with Mesa 22, 0.66 and 0.84 with Mesa 26.
 //
 // Trusted: `eight` and `min` keep each index of a, b, bias and residual below the size of its axis; `out` is written where n < N
 // and m < M. The loop counts a u32 up to a bound below 2³¹. A word of several elements, eight, four or of few bits, is read where

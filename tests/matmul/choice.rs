@@ -41,6 +41,7 @@ fn preference() {
     assert_eq!(first(&[8, 512], &[512, 512], &sharing), "panel");
     assert_eq!(first(&[4, 512], &[512, 512], &sharing), "subgroup");
     assert_eq!(first(&[4, 512], &[512, 512], &lavapipe), "panel");
+    assert_eq!(first(&[1, 512], &[512, 512], &lavapipe), "subgroup");
     // Weights as a linear layer has them.
     let linear = |m: usize, k: usize, n: usize| {
         let weights = Layout::contiguous([n, k]).permute(&[1, 0]);

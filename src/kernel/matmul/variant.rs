@@ -451,7 +451,7 @@ impl MatmulProblem {
     /// Whether single subgroups are faster than panels, which hold b until the last row has passed: see the head of
     /// `matmul_subgroup.wgsl`.
     fn suits_subgroups(&self, profile: &Profile) -> bool {
-        let few = self.m <= FEW_ROWS && (self.b_dense_by_k() || profile.shares_loads());
+        let few = self.m == 1 || self.m <= FEW_ROWS && (self.b_dense_by_k() || profile.shares_loads());
         let long = self.m <= VEC_ROWS && self.b_dense_by_k() && self.k >= LONG_ON_CPU;
         self.k >= SHORT_ON_CPU && (few || long)
     }
