@@ -53,8 +53,9 @@ alias word = elem; // @slot word: what lies in the buffer: elem, or eight elemen
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<word>; // (kept, reduced) strided
 // @region ENDS
-// The same buffer. Lines that begin and end within a word are read in whole words, and at their ends from here.
-@group(0) @binding(2) var<storage, read> x_ends: array<stat>;
+// The same buffer. Lines that begin and end within a word are read in whole words, and at their ends from here; what is
+// counted in elems above is then counted in elements.
+@group(0) @binding(2) var<storage, read> x_ends: array<scalar>; // (kept, reduced) strided
 // @end
 @group(0) @binding(3) var<storage, read_write> out: array<stat>; // (kept, shares)
 

@@ -3,7 +3,7 @@
 use super::{
     AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
     axes::Axis,
-    rows::{Deal, Pack, Rows, SPLIT, rounds, rounds_in_blocks},
+    rows::{Deal, Pack, Rows, SPLIT, most_rounds_in_blocks, rounds, rounds_in_blocks},
     strided::touched,
 };
 use crate::{DType, Error, Layout, Result};
@@ -109,8 +109,12 @@ impl ArgmaxProblem {
             None => 1,
         });
         let share = elems.div_ceil(shares);
-        let rows =
-            Rows { rows: results * shares, elems: share, plain_rounds: rounds_in_blocks(share), ..plan.rows.clone() };
+        let rows = Rows {
+            rows: results * shares,
+            elems: share,
+            plain_rounds: most_rounds_in_blocks(share),
+            ..plan.rows.clone()
+        };
         // The second stage goes through all shares.
         rounds(shares + 1, profile)?;
         let deal = match profile.kind {

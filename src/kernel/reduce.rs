@@ -4,7 +4,7 @@ use super::{
     AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
     axes::Axis,
     long,
-    rows::{Deal, Pack, Rows, SPLIT, rounds, rounds_in_blocks},
+    rows::{Deal, Pack, Rows, SPLIT, most_rounds_in_blocks, rounds},
     strided::touched,
 };
 use crate::{DType, Error, Layout, Result, graph::Reduce};
@@ -90,11 +90,11 @@ impl Stage {
         let share = self.share();
         let inner = self.reduced.last().map_or(1, |axis| axis.size);
         if self.ends {
-            return 4 + rounds_of_ends(self.width) + rounds_in_blocks(share / self.width).max(rounds_in_blocks(7));
+            return 4 + rounds_of_ends(self.width) + most_rounds_in_blocks(share / self.width);
         }
         // A run for each piece of the innermost axis, and the loop over them.
         let runs = if self.reduced.len() == 1 { 1 } else { share.div_ceil(inner.max(1)) + 1 };
-        1 + runs * (1 + rounds_in_blocks(inner.min(share)).max(rounds_in_blocks(inner.min(7))))
+        1 + runs * (1 + most_rounds_in_blocks(inner.min(share)))
     }
 }
 
@@ -220,7 +220,8 @@ impl ReduceProblem {
     /// The two stages of the split variant, and how each is dealt; or why the device can't run them.
     fn split(plan: &Plan, profile: &Profile) -> Result<[(Stage, Deal); 2], String> {
         let Plan { rows, stage } = plan;
-        let shares = Rows::shares(stage.results, stage.elems, profile);
+        let words = if stage.ends { stage.elems / stage.width } else { stage.elems };
+        let shares = Rows::shares(stage.results, words, profile);
         let mut first = Stage { to: Operand::Scratch(0), shares, last: false, ..stage.clone() };
         if profile.kind == AdapterKind::Cpu {
             while rounds(first.plain_rounds(), profile).is_err() && first.shares < first.elems {

@@ -127,7 +127,7 @@ impl Rows {
         } else if cpu && 2 * once >= self.elems && !self.is_short(profile) {
             vec![subgroup, plain, workgroup]
         } else if cpu {
-            // The plain variant goes through a row one time less.
+            // The plain variant goes through a row one time less, and has no lanes to join.
             vec![plain, subgroup, workgroup]
         } else if kept {
             vec![subgroup, workgroup, plain]
@@ -301,6 +301,11 @@ const BLOCK: usize = 8;
 /// The rounds of a loop over `elems` that takes a block a round, and of one for the rest.
 pub(super) fn rounds_in_blocks(elems: usize) -> usize {
     elems / BLOCK + elems % BLOCK + 2
+}
+
+/// [`rounds_in_blocks`] of lanes of which some have less: each loop takes as many rounds as the lane that needs most.
+pub(super) fn most_rounds_in_blocks(elems: usize) -> usize {
+    elems / BLOCK + elems.min(BLOCK - 1) + 2
 }
 
 /// Whether the driver lets an invocation's loops take so many rounds.

@@ -100,7 +100,11 @@ impl Ceilings {
         // What is neither an input nor an output is not rotated. At most as much of the bytes can be of such buffers as they
         // are large.
         let mut kept = 0;
-        for binding in &launch.bindings {
+        for (i, binding) in launch.bindings.iter().enumerate() {
+            // A buffer that is bound twice is there once.
+            if launch.bindings[..i].iter().any(|other| other.operand == binding.operand) {
+                continue;
+            }
             let buffer = &program.buffers[step.buffer(binding.operand).0];
             let rotated = matches!(buffer.role, Role::Input(_) | Role::Output(_));
             if !rotated || matches!(binding.operand, Operand::Scratch(_)) {

@@ -123,7 +123,7 @@ const PAIRS: usize = 128;
 const VEC_ROWS: usize = 8;
 /// Rows whose sums take few registers.
 const FEW_ROWS: usize = 4;
-/// Columns that few of the lanes of a panel would have: [`Variant::Register`] takes 0.2 to 0.9 of the time.
+/// Columns so few that many lanes of a panel would have none: [`Variant::Register`] takes 0.2 to 1 of the time.
 const FEW_COLUMNS: usize = 12;
 /// Terms that give all lanes of [`Variant::Subgroup`] some, and from which on it does well with more rows than these.
 const SHORT_ON_CPU: usize = 64;
@@ -386,7 +386,8 @@ fn on_gpu(variant: Variant, problem: &MatmulProblem) -> usize {
     }
 }
 
-/// Subgroups for few rows, registers for few columns, panels for more, unless the product is too small to be worth their compilation.
+/// Subgroups for few rows, registers for few columns, panels for more, unless the product is too small to be worth their
+/// compilation.
 fn on_cpu(variant: Variant, problem: &MatmulProblem, profile: &Profile) -> usize {
     let multiplications = problem.elements() * problem.k;
     let (small, large) = (multiplications <= SMALL_ON_CPU, multiplications >= LARGE_ON_CPU);
