@@ -33,6 +33,7 @@ pub struct Executable {
     #[cfg(feature = "native")]
     pub(super) copies: Vec<BoundSet>,
     /// Timed runs so far, which the own set and the copies took in turns.
+    #[cfg(feature = "native")]
     pub(super) turn: usize,
     /// Whether the copies have other inputs.
     #[cfg(feature = "native")]

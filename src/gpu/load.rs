@@ -179,6 +179,7 @@ impl Gpu {
             own: None,
             #[cfg(feature = "native")]
             copies: Vec::new(),
+            #[cfg(feature = "native")]
             turn: 0,
             #[cfg(feature = "native")]
             copies_differ: false,

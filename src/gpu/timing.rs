@@ -146,8 +146,9 @@ impl Executable {
     /// Runs the program `iterations` times in one submission and times them together.
     ///
     /// The runs take turns on `rotations` copies of the inputs and outputs (at least one), so that data larger than the
-    /// device's caches can be had from tensors that are smaller. A call goes on with the copy after the last one's. The copies have the inputs of the last
-    /// [`run`](Executable::run) or [`set_inputs`](Executable::set_inputs). Parameters and temporaries are not copied.
+    /// device's caches can be had from tensors that are smaller. A call goes on with the copy after the last one's. The
+    /// copies have the inputs of the last [`run`](Executable::run) or [`set_inputs`](Executable::set_inputs). Parameters and
+    /// temporaries are not copied.
     ///
     /// A submission that takes seconds may be ended by the system, with the loss of the device.
     pub fn bench(&mut self, iterations: u32, rotations: usize) -> Result<Timing> {
