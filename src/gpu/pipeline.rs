@@ -211,7 +211,9 @@ async fn compile(gpu: &Inner, to: &Pipelines, source: &Source, layout: &Layout) 
     };
     match scoped(device, &gpu.health, "a shader", commands).await {
         Ok(pipeline) => Ok(Pipeline { pipeline, layout: layout.group.clone() }),
-        Err(Error::Validation { message, .. }) => Err(Error::Shader { kernel: source.name.into(), message }),
+        Err(Error::Validation { message, .. }) => {
+            Err(Error::Shader { kernel: source.name.into(), message: source.located(&message) })
+        }
         Err(error) => Err(error),
     }
 }

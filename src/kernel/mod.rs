@@ -47,7 +47,7 @@ pub use quirks::{QUIRKS, Quirk};
 pub use reduce::ReduceProblem;
 pub use rotary::RotaryProblem;
 pub use softmax::{SoftmaxDTypes, SoftmaxProblem};
-pub use specialize::{Source, Specialization};
+pub use specialize::{Module, Parameters, Scalar, Source, Specialization, fingerprint};
 
 use crate::{DType, Result};
 

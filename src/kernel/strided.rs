@@ -439,20 +439,4 @@ mod tests {
             }
         }
     }
-
-    #[test]
-    fn shared_functions_are_the_same_text() {
-        let text = |shader: &str| {
-            let start = shader.find("// n / d for n").expect("the shader has it");
-            shader[start..].split_once("\n}\n").expect("the function ends").0.to_string()
-        };
-        let all = [
-            include_str!("../../shaders/pointwise.wgsl"),
-            include_str!("../../shaders/copy.wgsl"),
-            include_str!("../../shaders/copy_tiled.wgsl"),
-            include_str!("../../shaders/copy_square.wgsl"),
-            include_str!("../../shaders/gather.wgsl"),
-        ];
-        assert!(all.iter().all(|shader| text(shader) == text(all[0])));
-    }
 }
