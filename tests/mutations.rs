@@ -12,10 +12,8 @@ use tilewise::{
     gpu::LoadOptions,
     kernel::{AdapterKind, CooperativeMatrix, Source},
     lower::{Options, Program},
-    reference::{
-        cases::{self, Case, Level},
-        compare::Expected,
-    },
+    reference::compare::Expected,
+    verify::cases::{self, Case, Level},
 };
 
 /// One way to be wrong.

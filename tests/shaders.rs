@@ -17,7 +17,7 @@ use tilewise::{
     DType, Graph,
     kernel::{AdapterKind, Arithmetic, CeilingProblem, CooperativeMatrix, Problem, Profile},
     lower::{self, Options},
-    reference::cases::{self, Level},
+    verify::cases::{self, Level},
     workloads::{self, Size},
 };
 

@@ -9,8 +9,10 @@ use common::gpu;
 use tilewise::{
     gpu::Gpu,
     lower::{self, Options, Program},
-    reference::cases::{self, Case, FAMILIES, Level},
-    verify,
+    verify::{
+        self,
+        cases::{self, Case, FAMILIES, Level},
+    },
 };
 
 /// Sources of a variant that are compiled once more with checks: compiling is what takes the time.

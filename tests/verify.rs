@@ -8,11 +8,11 @@ use std::env;
 use common::gpu;
 use tilewise::{
     kernel,
-    reference::{
+    reference::compare::Check,
+    verify::{
+        self, Verdict,
         cases::{self, FAMILIES, Level},
-        compare::Check,
     },
-    verify::{self, Verdict},
 };
 
 fn level() -> Level {
