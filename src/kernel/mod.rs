@@ -27,6 +27,7 @@ mod rows;
 mod softmax;
 mod specialize;
 mod strided;
+mod variant;
 
 use std::{fmt, sync::Arc};
 

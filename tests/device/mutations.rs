@@ -9,10 +9,8 @@ use tilewise::{
     gpu::LoadOptions,
     kernel::{AdapterKind, CooperativeMatrix, Source},
     lower::{Options, Program},
-    reference::{
-        cases::{self, Case, Level},
-        compare::Expected,
-    },
+    reference::compare::Expected,
+    verify::cases::{self, Case, Level},
 };
 
 use crate::common::gpu;
@@ -20,13 +18,17 @@ use crate::common::gpu;
 /// One way to be wrong.
 struct Mutation {
     name: &'static str,
-    /// Whose cases are to notice it.
-    family: &'static str,
-    /// The shader it breaks, and the variant that runs it.
+    /// The shader it breaks, whose family's cases are to notice it, and the variant that runs it.
     shader: &'static str,
     variant: &'static str,
     /// What is replaced in the specialised text, each wherever it stands, by what.
     edits: &'static [(&'static str, &'static str)],
+}
+
+impl Mutation {
+    fn family(&self) -> &'static str {
+        self.shader.split("::").next().unwrap_or_default()
+    }
 }
 
 const fn mutation(
@@ -35,17 +37,12 @@ const fn mutation(
     variant: &'static str,
     edits: &'static [(&'static str, &'static str)],
 ) -> Mutation {
-    Mutation { name, family: "attention", shader, variant, edits }
+    Mutation { name, shader, variant, edits }
 }
 
 /// Likewise, in the split variant of a family that reduces rows.
-const fn split(
-    name: &'static str,
-    family: &'static str,
-    shader: &'static str,
-    edits: &'static [(&'static str, &'static str)],
-) -> Mutation {
-    Mutation { name, family, shader, variant: "split", edits }
+const fn split(name: &'static str, shader: &'static str, edits: &'static [(&'static str, &'static str)]) -> Mutation {
+    Mutation { name, shader, variant: "split", edits }
 }
 
 /// What goes wrong where a row's shares meet. There the device's own tile shapes are used: on a software adapter a share is
@@ -53,26 +50,18 @@ const fn split(
 const SPLITS: &[Mutation] = &[
     split(
         "a share begins in the one before",
-        "softmax",
-        "softmax_shares",
+        "softmax::shares",
         &[("% p.shares * p.elems_of_share,", "% p.shares * (p.elems_of_share - 1u),")],
     ),
-    split(
-        "a share's sum not rescaled",
-        "softmax",
-        "softmax_shares",
-        &[("sums *= exp(max(most - new_most, elem(-200.0)));", "")],
-    ),
+    split("a share's sum not rescaled", "softmax::shares", &[("sums *= exp(max(most - new_most, elem(-200.0)));", "")]),
     split(
         "sums of columns not rescaled",
-        "softmax",
-        "softmax_shares",
+        "softmax::shares",
         &[("total(sums * exp(max(most - elem(m), elem(-200.0))))", "total(sums)")],
     ),
     split(
         "shares joined without their maxima",
-        "softmax",
-        "softmax_apply",
+        "softmax::apply",
         &[(
             "return Part(most, of_a + b.sum * exp(max(b.most - most, stat(-200.0))));",
             "return Part(most, of_a + b.sum);",
@@ -80,93 +69,82 @@ const SPLITS: &[Mutation] = &[
     ),
     split(
         "the last share forgotten",
-        "softmax",
-        "softmax_apply",
+        "softmax::apply",
         &[("s < p.shares; s += LANES", "s + 1u < p.shares; s += LANES")],
     ),
     split(
         "the first line's shares",
-        "softmax",
-        "softmax_apply",
+        "softmax::apply",
         &[("let of_line = index / p.shares * p.shares;", "let of_line = 0u;")],
     ),
     split(
         "the last elements of a share not written",
-        "softmax",
-        "softmax_apply",
+        "softmax::apply",
         &[("for (; i < end; i += LANES) {", "for (; i + 1u < end; i += LANES) {")],
     ),
     split(
         "means of shares not weighted",
-        "norm",
-        "norm_apply",
+        "norm::apply",
         &[("let weight = b.count / max(count, 1.0);", "let weight = select(0.5, 1.0, a.count == 0.0);")],
     ),
-    split("distance of the means forgotten", "norm", "norm_apply", &[(" + apart * apart * (a.count * weight)", "")]),
-    split("each share's own shift forgotten", "norm", "norm_apply", &[("(found.x - shift) + found.z", "found.z")]),
-    split(
-        "the last share forgotten",
-        "norm",
-        "norm_apply",
-        &[("s < p.shares; s += LANES", "s + 1u < p.shares; s += LANES")],
-    ),
-    split("the first row's shares", "norm", "norm_apply", &[("parts[row * p.shares + s]", "parts[s]")]),
+    split("distance of the means forgotten", "norm::apply", &[(" + apart * apart * (a.count * weight)", "")]),
+    split("each share's own shift forgotten", "norm::apply", &[("(found.x - shift) + found.z", "found.z")]),
+    split("the last share forgotten", "norm::apply", &[("s < p.shares; s += LANES", "s + 1u < p.shares; s += LANES")]),
+    split("the first row's shares", "norm::apply", &[("parts[row * p.shares + s]", "parts[s]")]),
     split(
         "statistics without the shift",
-        "norm",
-        "norm_apply",
+        "norm::apply",
         &[("store_statistics(row, shift + all.mean, inverse)", "store_statistics(row, all.mean, inverse)")],
     ),
     split(
         "blocks merged without their distance",
-        "norm",
-        "norm_shares",
+        "norm::shares",
         &[("block_squares + apart * apart * (f32(BLOCK) * count * per_count)", "block_squares")],
     ),
-    split("columns taken for one", "norm", "norm_shares", &[(" + total(apart * apart) * count", "")]),
-    split("a share counted in elems", "norm", "norm_shares", &[("Part(count * f32(PACK),", "Part(count,")]),
-    split("the sum not kept", "norm", "norm_shares", &[("store_sum(i, s);", "store_sum(i, elem());")]),
+    split("columns taken for one", "norm::shares", &[(" + total(apart * apart) * count", "")]),
+    split("a share counted in elems", "norm::shares", &[("Part(count * f32(PACK),", "Part(count,")]),
+    split("the sum not kept", "norm::shares", &[("store_sum(i, s);", "store_sum(i, elem());")]),
 ];
 
 /// Likewise, in the plain variant, where rows are read and written in f16 or bf16.
-const fn row(name: &'static str, family: &'static str, edits: &'static [(&'static str, &'static str)]) -> Mutation {
-    Mutation { name, family, shader: family, variant: "plain", edits }
+const fn row(name: &'static str, shader: &'static str, edits: &'static [(&'static str, &'static str)]) -> Mutation {
+    Mutation { name, shader, variant: "plain", edits }
 }
 
 /// What goes wrong in narrow rows.
 const NARROW_ROWS: &[Mutation] = &[
-    row("halves of a word swapped", "norm", &[("(16u * (i & 1u))", "(16u * (~i & 1u))")]),
-    row("halves of a word swapped", "softmax", &[("(16u * (i & 1u))", "(16u * (~i & 1u))")]),
-    row("f16 truncated", "norm", &[("+ 0xfffu + ((a >> 13u) & 1u)", "")]),
-    row("bf16 truncated", "softmax", &[("+ 0x7fffu + ((bits >> 16u) & 1u)", "")]),
-    row("every fourth element lost", "norm", &[("| (bf16_bits(v.w) << 16u)", "")]),
-    row("every fourth element lost", "softmax", &[("| (f16_bits(v.w) << 16u)", "")]),
+    row("halves of a word swapped", "norm::plain", &[("(16u * (i & 1u))", "(16u * (~i & 1u))")]),
+    row("halves of a word swapped", "softmax::plain", &[("(16u * (i & 1u))", "(16u * (~i & 1u))")]),
+    row("f16 truncated", "norm::plain", &[("+ 0xfffu + ((a >> 13u) & 1u)", "")]),
+    row("bf16 truncated", "softmax::plain", &[("+ 0x7fffu + ((bits >> 16u) & 1u)", "")]),
+    row("every fourth element lost", "norm::plain", &[("| (bf16_bits(v.w) << 16u)", "")]),
+    row("every fourth element lost", "softmax::plain", &[("| (f16_bits(v.w) << 16u)", "")]),
 ];
 
 /// What stands in the block that all variants share is broken in one of them.
 const MUTATIONS: &[Mutation] = &[
     mutation(
         "top-left for bottom-right, no lengths",
-        "attention",
+        "attention::plain",
         "plain",
         &[("p.lo, p.hi, p.offset)", "p.lo, p.hi - p.offset, 0)")],
     ),
     mutation(
         "top-left for bottom-right, with lengths",
-        "attention_items",
+        "attention::sequences",
         "plain",
         &[("offset = k_len - q_len;", "offset = 0;")],
     ),
     mutation(
         "window one short on the left",
-        "attention",
+        "attention::plain",
         "plain",
         &[("max(0, row + item.lo),", "max(0, row + item.lo + 1),")],
     ),
-    mutation("causal one too far", "attention", "plain", &[("row + item.hi + 1)", "row + item.hi + 2)")]),
+    mutation("causal one too far", "attention::plain", "plain", &[("row + item.hi + 1)", "row + item.hi + 2)")]),
     mutation(
         "softcap after the bias",
-        "attention",
+        "attention::plain",
         "plain",
         &[
             ("value = head.cap * tanh_of(value);", ""),
@@ -176,91 +154,96 @@ const MUTATIONS: &[Mutation] = &[
             ),
         ],
     ),
-    mutation("boolean mask inverted", "attention", "plain", &[("& 0xffu) != 0u;", "& 0xffu) == 0u;")]),
+    mutation("boolean mask inverted", "attention::plain", "plain", &[("& 0xffu) != 0u;", "& 0xffu) == 0u;")]),
     mutation(
         "a bias of −1e9 taken for −∞",
-        "attention",
+        "attention::plain",
         "plain",
         &[("seen = bitcast<u32>(added) != 0xff800000u;", "seen = added > -1e8;")],
     ),
     mutation(
         "query heads tiled over key heads",
-        "attention",
+        "attention::plain",
         "plain",
         &[
             ("h / p.group * p.k_h", "h % (p.heads / p.group) * p.k_h"),
             ("h / p.group * p.v_h", "h % (p.heads / p.group) * p.v_h"),
         ],
     ),
-    mutation("ALiBi from the wrong end", "attention", "plain", &[("f32(j - query.position)", "f32(j)")]),
-    mutation("not scaled", "attention", "plain", &[("var value = dot * head.scale;", "var value = dot;")]),
+    mutation("ALiBi from the wrong end", "attention::plain", "plain", &[("f32(j - query.position)", "f32(j)")]),
+    mutation("not scaled", "attention::plain", "plain", &[("var value = dot * head.scale;", "var value = dot;")]),
     mutation(
         "maximum not subtracted from what came before",
-        "attention",
+        "attention::plain",
         "plain",
         &[("let keep = exp(m_i - m_new);", "let keep = 1.0;")],
     ),
     mutation(
         "0 for rows that see nothing forgotten",
-        "attention",
+        "attention::plain",
         "plain",
         &[("select(vec2<f32>(), two / l_i, l_i > 0.0)", "two / l_i")],
     ),
     mutation(
         "log-sum-exp of rows that see nothing forgotten",
-        "attention",
+        "attention::plain",
         "plain",
         &[("select(LOWEST, m_i + log(l_i), l_i > 0.0)", "m_i + log(l_i)")],
     ),
-    mutation("key length ignored", "attention_items", "plain", &[("min(k_len, p.k_limit)", "min(keys, p.k_limit)")]),
-    mutation("query length ignored", "attention", "plain", &[("select(0, end, row < item.q_len)", "end")]),
-    mutation("short mask ignored", "attention_items", "plain", &[("min(k_len, p.k_limit)", "k_len")]),
+    mutation(
+        "key length ignored",
+        "attention::sequences",
+        "plain",
+        &[("min(k_len, p.k_limit)", "min(keys, p.k_limit)")],
+    ),
+    mutation("query length ignored", "attention::plain", "plain", &[("select(0, end, row < item.q_len)", "end")]),
+    mutation("short mask ignored", "attention::sequences", "plain", &[("min(k_len, p.k_limit)", "k_len")]),
     mutation(
         "negative offset clamped to 0",
-        "attention_items",
+        "attention::sequences",
         "plain",
         &[("clamp(given, -FAR, FAR)", "clamp(given, 0, FAR)")],
     ),
     mutation(
         "packed sequences see the first one's keys",
-        "attention",
+        "attention::plain",
         "plain",
         &[(" + item.k_start * p.k_t", ""), (" + item.k_start * p.v_t", "")],
     ),
     mutation(
         "hidden keys in the maximum",
-        "attention_tiled",
+        "attention::tiled",
         "tiled",
         &[("four[0u] = score_e0.value;", "four[0u] = score_e0.value;\nm_new = max(m_new, score_e0.value);")],
     ),
-    mutation("columns past D not zeroed", "attention_tiled", "tiled", &[("d < vec4<u32>(p.d))", "vec4<bool>(true))")]),
+    mutation("columns past D not zeroed", "attention::tiled", "tiled", &[("d < vec4<u32>(p.d))", "vec4<bool>(true))")]),
     mutation(
         "rows past the end of a sequence written",
-        "attention_tiled",
+        "attention::tiled",
         "tiled",
         &[("place.item.q_start + i, i < place.item.rows)", "place.item.q_start + i, true)")],
     ),
     mutation(
         "sums of the panels before lost",
-        "attention_panel",
+        "attention::panel",
         "panel",
         &[("j0 > keys.first && query.first < i32(j0)", "false")],
     ),
     mutation(
         "divided with each panel",
-        "attention_panel",
+        "attention::panel",
         "panel",
         &[("if i32(j0 + BLOCK) >= query.end {", "if i32(j0 + BLOCK) >= 0 {")],
     ),
     mutation(
         "the values of another lane's key",
-        "attention_panel",
+        "attention::panel",
         "panel",
         &[("let v_row_c0_l1 = subgroupBroadcast(v_row_c0, 1u);", "let v_row_c0_l1 = subgroupBroadcast(v_row_c0, 0u);")],
     ),
     mutation(
         "a column of q for another",
-        "attention_panel",
+        "attention::panel",
         "panel",
         &[(
             "let q_y0_e1 = subgroupBroadcast(q_i[0u / (Q_RUN * LANES) * Q_RUN + 0u % Q_RUN][1u]",
@@ -269,54 +252,64 @@ const MUTATIONS: &[Mutation] = &[
     ),
     mutation(
         "what is said of a key taken for its neighbour",
-        "attention_panel",
+        "attention::panel",
         "panel",
         &[("let key_c1 = key_of(head, query, i32(j0 + lane * C + 1u));", "let key_c1 = key_c0;")],
     ),
     mutation(
         "sums of the panels before not shrunk",
-        "attention_panel",
+        "attention::panel",
         "panel",
         &[("let keep = exp(m_old - m_new);", "let keep = 1.0;")],
     ),
-    mutation("whole tiles of a mask skipped", "attention_tiled", "block_mask", &[("& 1u) == 0u {", "& 2u) == 0u {")]),
-    mutation("mixed tiles taken for whole", "attention_tiled", "block_mask", &[("j0 / BC] == 1u;", "j0 / BC] != 2u;")]),
-    mutation("a mask looked at in its first row", "attention_tiles", "block_mask", &[("+ i * p.mask_i;", ";")]),
-    mutation("halves of a word swapped", "attention", "plain", &[("(i & 1u)", "(~i & 1u)")]),
-    mutation("f16 truncated", "attention", "plain", &[("+ 0xfffu + ((a >> 13u) & 1u)", "")]),
-    mutation("bf16 truncated", "attention_tiled", "tiled", &[("+ 0x7fffu + ((bits >> 16u) & 1u)", "")]),
-    mutation("the other half of a word lost", "attention_merge", "split_kv", &[("| (f16_bits(two.y) << 16u)", "")]),
+    mutation("whole tiles of a mask skipped", "attention::tiled", "block_mask", &[("& 1u) == 0u {", "& 2u) == 0u {")]),
+    mutation(
+        "mixed tiles taken for whole",
+        "attention::tiled",
+        "block_mask",
+        &[("j0 / BC] == 1u;", "j0 / BC] != 2u;")],
+    ),
+    mutation("a mask looked at in its first row", "attention::block_mask", "block_mask", &[("+ i * p.mask_i;", ";")]),
+    mutation("halves of a word swapped", "attention::plain", "plain", &[("(i & 1u)", "(~i & 1u)")]),
+    mutation("f16 truncated", "attention::plain", "plain", &[("+ 0xfffu + ((a >> 13u) & 1u)", "")]),
+    mutation("bf16 truncated", "attention::tiled", "tiled", &[("+ 0x7fffu + ((bits >> 16u) & 1u)", "")]),
+    mutation("the other half of a word lost", "attention::merge", "split_kv", &[("| (f16_bits(two.y) << 16u)", "")]),
     mutation(
         "keys behind the end of a part taken for its own",
-        "attention_panel",
+        "attention::panel",
         "panel",
         &[("query.end = min(query.end, i32(keys.end));", "")],
     ),
     mutation(
         "parts merged without their maxima",
-        "attention_merge",
+        "attention::merge",
         "split_kv",
         &[("let keep = exp(found.x - m);", "let keep = 1.0;")],
     ),
-    mutation("mask function ignored", "attention", "plain", &[("seen = mask_mod(", "_ = mask_mod(")]),
-    mutation("score function ignored", "attention", "plain", &[("value = score_mod(", "_ = score_mod(")]),
+    mutation("mask function ignored", "attention::plain", "plain", &[("seen = mask_mod(", "_ = mask_mod(")]),
+    mutation("score function ignored", "attention::plain", "plain", &[("value = score_mod(", "_ = score_mod(")]),
     mutation(
         "functions told of another key head",
-        "attention",
+        "attention::plain",
         "plain",
         &[("head.h_kv = i32(h / p.group);", "head.h_kv = i32(h % p.group);")],
     ),
     mutation(
         "functions told of the query, not of its place",
-        "attention_tiled",
+        "attention::tiled",
         "tiled",
         &[("row + item.offset,", "row,")],
     ),
-    mutation("pages taken in a row", "attention", "plain", &[("u32(page) * page_step", "j / p.page_rows * page_step")]),
-    mutation("the first item's pages", "attention_tiled", "tiled", &[("+ b * p.table_b", "")]),
-    mutation("packed, the next sequence's pages", "attention", "plain", &[("at -= p.table_b;", "")]),
-    mutation("missing pages not reported", "attention_items", "plain", &[("report(FAULT_BLOCK_TABLE);", "")]),
-    mutation("faults of all items on the last", "attention_items", "plain", &[("faults = 0u;", "")]),
+    mutation(
+        "pages taken in a row",
+        "attention::plain",
+        "plain",
+        &[("u32(page) * page_step", "j / p.page_rows * page_step")],
+    ),
+    mutation("the first item's pages", "attention::tiled", "tiled", &[("+ b * p.table_b", "")]),
+    mutation("packed, the next sequence's pages", "attention::plain", "plain", &[("at -= p.table_b;", "")]),
+    mutation("missing pages not reported", "attention::sequences", "plain", &[("report(FAULT_BLOCK_TABLE);", "")]),
+    mutation("faults of all items on the last", "attention::sequences", "plain", &[("faults = 0u;", "")]),
 ];
 
 /// In the variant on cooperative matrices, for adapters that have those of 8 by 8.
@@ -348,7 +341,7 @@ const COOPERATIVE: &[Mutation] = &[
 ];
 
 const fn cooperative(name: &'static str, edits: &'static [(&'static str, &'static str)]) -> Mutation {
-    mutation(name, "attention_coop", "coop_8x8", edits)
+    mutation(name, "attention::coop", "coop_8x8", edits)
 }
 
 /// What a mutated kernel came to.
@@ -385,7 +378,7 @@ fn every_mutation_of_a_row_is_noticed() {
     for family in ["norm", "softmax"] {
         let cases = Cases::new(family);
         let of_rows = SPLITS.iter().chain(NARROW_ROWS);
-        every_one_is_noticed(&cases, of_rows.filter(|mutation| mutation.family == family));
+        every_one_is_noticed(&cases, of_rows.filter(|mutation| mutation.family() == family));
     }
 }
 
@@ -403,14 +396,9 @@ fn every_one_is_noticed<'a>(cases: &Cases, mutations: impl IntoIterator<Item = &
 fn every_missing_barrier_is_noticed() {
     const BARRIER: &str = "workgroupBarrier();";
     let cases = Cases::new("attention");
-    let tiled = Mutation {
-        name: "a barrier gone",
-        family: "attention",
-        shader: "attention_tiled",
-        variant: "tiled",
-        edits: &[(BARRIER, "")],
-    };
-    let template = include_str!("../../shaders/attention_tiled.wgsl");
+    let tiled =
+        Mutation { name: "a barrier gone", shader: "attention::tiled", variant: "tiled", edits: &[(BARRIER, "")] };
+    let template = include_str!("../../shaders/attention/tiled.wesl");
     let barriers = template.matches(BARRIER).count();
     assert!(barriers > 4, "{barriers}");
     let fates: Vec<(String, Fate)> = (0..barriers)
@@ -454,7 +442,7 @@ impl Cases {
 
     /// Runs the cases with a broken shader until one of them fails.
     fn fate(&self, mutation: &Mutation, broken: impl Fn(&str) -> Option<String>) -> Fate {
-        let options = Options::default().force(mutation.family, mutation.variant);
+        let options = Options::default().force(mutation.family(), mutation.variant);
         let mut ran = 0;
         for (case, expected) in &self.0 {
             // What the variant can't do is no case for it.

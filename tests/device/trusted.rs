@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use tilewise::{
     gpu::Gpu,
     lower::{self, Options, Program},
-    reference::cases::{self, Case, FAMILIES, Level},
-    verify,
+    verify::{
+        self,
+        cases::{self, Case, FAMILIES, Level},
+    },
 };
 
 use crate::common::gpu;

@@ -5,11 +5,11 @@ use std::env;
 
 use tilewise::{
     kernel,
-    reference::{
+    reference::compare::Check,
+    verify::{
+        self, Verdict,
         cases::{self, FAMILIES, Level},
-        compare::Check,
     },
-    verify::{self, Verdict},
 };
 
 use crate::common::gpu;

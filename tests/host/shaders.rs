@@ -2,9 +2,8 @@
 //! of other platforms. No device.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env, fs,
-    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -15,19 +14,19 @@ use naga::{
 };
 use tilewise::{
     DType, Graph,
-    kernel::{AdapterKind, Arithmetic, CeilingProblem, CooperativeMatrix, Problem, Profile},
+    kernel::{AdapterKind, Arithmetic, CeilingProblem, CooperativeMatrix, Module, Problem, Profile, Specialization},
     lower::{self, Options},
-    reference::cases::{self, Level},
+    verify::cases::{self, Level},
     workloads::{self, Size},
 };
 
-fn shader_files() -> Vec<PathBuf> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("shaders");
-    let files = fs::read_dir(folder).expect("the folder is there").map(|entry| entry.expect("readable").path());
-    let mut files: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|e| e == "wgsl")).collect();
-    files.sort();
-    assert!(files.len() > 8, "the shaders are gone: {files:?}");
-    files
+/// The kernels of `shaders/`, each with all that it imports, and with the defaults of its slots.
+fn kernels() -> Vec<(&'static str, String)> {
+    let kernels = Module::all().iter().filter(|module| module.is_kernel());
+    let expanded = kernels.map(|module| (module.path, Specialization::defaults(module.path).expect("it links")));
+    let expanded: Vec<_> = expanded.collect();
+    assert!(expanded.len() > 8, "the shaders are gone: {expanded:?}");
+    expanded
 }
 
 fn validate(name: &str, source: &str) -> (naga::Module, ModuleInfo) {
@@ -48,11 +47,45 @@ fn for_naga(source: &str) -> String {
 }
 
 #[test]
-fn every_file_is_valid_as_it_stands() {
-    for path in shader_files() {
-        let source = fs::read_to_string(&path).expect("readable");
-        validate(&path.display().to_string(), &for_naga(&source));
+fn every_kernel_is_valid_with_its_defaults() {
+    for (path, source) in kernels() {
+        validate(path, &for_naga(&source));
     }
+}
+
+/// Names at the top level that a module uses are its own, or imported: an editor resolves them as the specialiser does.
+#[test]
+fn modules_import_what_they_use_and_use_what_they_import() {
+    let is_in_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut faults = Vec::new();
+    for module in Module::all() {
+        let code = module.text.lines().filter(|line| !line.starts_with("import ")).map(|line| {
+            // What a slot's comment says is no code.
+            line.split("//").next().unwrap_or_default()
+        });
+        let code: Vec<&str> = code.collect();
+        let own: BTreeSet<&str> = module.declares().into_iter().collect();
+        let imports = module.imports().expect("they can be read");
+        let imported: BTreeSet<&str> = imports.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        let words: BTreeSet<&str> = code.iter().flat_map(|line| line.split(|c| !is_in_name(c))).collect();
+        for name in imported.iter().filter(|name| !words.contains(**name)) {
+            faults.push(format!("{}: imports `{name}` and doesn't use it", module.file));
+        }
+        // Calls of functions that only other modules of the family declare.
+        let others =
+            Module::all().iter().filter(|other| other.family() == module.family() || other.family() == "shared");
+        let others: BTreeSet<&str> = others.filter(|other| !other.is_kernel()).flat_map(Module::declares).collect();
+        for name in others.iter().filter(|name| !own.contains(**name) && !imported.contains(**name)) {
+            let call = format!("{name}(");
+            let calls = |line: &str| {
+                line.match_indices(&call).any(|(at, _)| !line[..at].ends_with(|c: char| is_in_name(c) || c == '.'))
+            };
+            if code.iter().any(|line| calls(line)) {
+                faults.push(format!("{}: calls `{name}` and doesn't import it", module.file));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 /// The day this fails, the specialiser no longer needs to drop the line.
@@ -65,60 +98,43 @@ fn naga_still_rejects_enable_subgroups() {
 /// which they would be chosen.
 const NATIVE_EXTENSION: &str = "wgpu_cooperative_matrix";
 
-fn is_native(path: &Path) -> bool {
-    let source = fs::read_to_string(path).expect("readable");
+fn is_native(source: &str) -> bool {
     source.lines().any(|line| line == format!("enable {NATIVE_EXTENSION};"))
 }
 
 #[test]
 fn only_kernels_on_cooperative_matrices_are_native() {
-    let native = shader_files().into_iter().filter(|path| is_native(path));
-    let names: Vec<_> = native.filter_map(|path| path.file_name()?.to_str().map(str::to_string)).collect();
-    assert_eq!(names, ["attention_coop.wgsl", "ceiling_coop.wgsl", "matmul_coop.wgsl"]);
+    let kernels = kernels();
+    let native: Vec<&str> = kernels.iter().filter(|(_, source)| is_native(source)).map(|&(path, _)| path).collect();
+    assert_eq!(native, ["attention::coop", "ceiling::coop", "matmul::coop"]);
 }
 
 /// Tint is what Chromium compiles WGSL with. Where it isn't installed this test has nothing to ask; `REQUIRE_TINT=1`, as in
 /// CI, makes that a failure.
 #[test]
-fn tint_accepts_every_file_untouched_but_native_ones() {
+fn tint_accepts_every_kernel_untouched_but_native_ones() {
     if Command::new("tint").arg("--help").output().is_err() {
         assert!(env::var_os("REQUIRE_TINT").is_none(), "REQUIRE_TINT is set, but there is no `tint` on the PATH");
         eprintln!("no `tint` on the PATH: the browser's compiler was not asked");
         return;
     }
+    let folder = tempfile::tempdir().expect("there is room for some files");
     let mut rejected = Vec::new();
-    for path in shader_files() {
-        let output = Command::new("tint").args(["--format", "wgsl"]).arg(&path).output().expect("tint runs");
+    for (path, source) in kernels() {
+        let file = folder.path().join(format!("{}.wgsl", path.replace("::", "-")));
+        fs::write(&file, &source).expect("there is room for it");
+        let output = Command::new("tint").args(["--format", "wgsl"]).arg(&file).output().expect("tint runs");
         let message = String::from_utf8_lossy(&output.stderr);
-        if is_native(&path) {
+        if is_native(&source) {
             assert!(
                 message.contains(NATIVE_EXTENSION),
-                "{}: Tint knows {NATIVE_EXTENSION} by now: let it check the file",
-                path.display()
+                "{path}: Tint knows {NATIVE_EXTENSION} by now: let it check the kernel"
             );
         } else if !output.status.success() {
-            rejected.push(format!("{}:\n{message}", path.display()));
+            rejected.push(format!("{path}:\n{message}"));
         }
     }
     assert!(rejected.is_empty(), "{}", rejected.join("\n"));
-}
-
-/// What files share is the same text between `// [block NAME: …]` and `// [end]`.
-#[test]
-fn blocks_of_one_name_are_equal() {
-    let mut blocks: BTreeMap<String, (PathBuf, Vec<String>)> = BTreeMap::new();
-    for path in shader_files() {
-        let source = fs::read_to_string(&path).expect("readable");
-        let mut lines = source.lines();
-        while let Some(line) = lines.next() {
-            let Some(head) = line.strip_prefix("// [block ") else { continue };
-            let text: Vec<String> = lines.by_ref().take_while(|line| *line != "// [end]").map(str::to_string).collect();
-            let name = head.split([':', ']']).next().unwrap_or_default();
-            let (first, expected) = blocks.entry(name.into()).or_insert_with(|| (path.clone(), text.clone()));
-            assert!(text == *expected, "block `{name}` is not the same in {} and {}", first.display(), path.display());
-        }
-    }
-    assert!(blocks.contains_key("norm"), "no block was found");
 }
 
 /// Devices that differ in what kernels may use: nothing optional, a software adapter, a large GPU.

@@ -1,4 +1,4 @@
-use tilewise::reference::cases;
+use tilewise::verify::cases;
 
 use super::*;
 

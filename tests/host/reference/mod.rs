@@ -16,11 +16,8 @@ use std::collections::BTreeMap;
 use tilewise::{
     DType, Graph, Shape, Tensor,
     graph::{Align, Attention, AttentionOperand, Binary, Op, Reduce, Unary, Window},
-    reference::{
-        self, Array, Evaluation, Value,
-        cases::{Level, Random},
-        compare::Check,
-    },
+    reference::{self, Array, Evaluation, Random, Value, compare::Check},
+    verify::cases::Level,
 };
 
 type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;

@@ -1,7 +1,7 @@
 //! Cases: small graphs with inputs, to hold kernels against the reference.
 //!
 //! ```
-//! use tilewise::reference::cases::{self, Level};
+//! use tilewise::verify::cases::{self, Level};
 //! for case in cases::of_family("softmax", Level::Quick, 1)? {
 //!     let outputs = tilewise::reference::evaluate(&case.graph, &case.inputs)?; // or what is to be tested
 //!     case.expected()?.compare_named(&outputs).map_err(|m| format!("{case}: {m}"))?;
@@ -21,20 +21,19 @@ mod gather;
 mod matmul;
 mod norm;
 mod pointwise;
-mod random;
 mod reduce;
 mod rotary;
 mod softmax;
 
 use std::{collections::BTreeMap, fmt};
 
-pub use random::Random;
-
-use super::{
-    Value,
-    compare::{Check, Expected},
+use crate::{
+    DType, Error, Graph, Result, Shape, Tensor, ValueId,
+    reference::{
+        Random, Value,
+        compare::{Check, Expected},
+    },
 };
-use crate::{DType, Error, Graph, Result, Shape, Tensor, ValueId};
 
 /// A graph with inputs, and how its outputs are to be compared with the reference.
 #[derive(Clone, Debug)]

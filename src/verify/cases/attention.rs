@@ -1,10 +1,10 @@
 use std::fmt::Write;
 
-use super::{Cases, Draft, Random};
+use super::{Cases, Draft};
 use crate::{
     DType, Result, Shape, Tensor, ValueId,
     graph::{Align, Attention, AttentionArgs, AttentionOperand, Mask, MaskMod, Op, ScoreMod, Window},
-    reference::compare::Check,
+    reference::{Random, compare::Check},
 };
 
 const FAMILY: &str = "attention";

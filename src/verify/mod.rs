@@ -1,4 +1,4 @@
-//! Does this device, with these kernels, compute what the reference says?
+//! Floor 5: does this device, with these kernels, compute what the reference says?
 //!
 //! [`sweep`] runs the [cases] of each kernel family on a device, with every variant that the
 //! family has, watched as by [`LoadOptions::guard`]: outputs start as NaN, memory behind the end of each buffer must stay
@@ -6,27 +6,28 @@
 //! can't run on the device is reported with its reason.
 //!
 //! ```no_run
-//! use tilewise::{gpu::Gpu, reference::cases::{FAMILIES, Level}, verify};
+//! use tilewise::{gpu::Gpu, verify::{self, cases::{FAMILIES, Level}}};
 //! let report = verify::sweep(&Gpu::new()?, &FAMILIES, Level::Quick, 1, |outcome| eprintln!("{outcome}"))?;
 //! println!("{report}");
 //! assert!(report.is_right());
 //! # Ok::<(), tilewise::Error>(())
 //! ```
 
+pub mod cases;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
 };
+
+use cases::{Case, Level};
 
 use crate::{
     Error, Result, Tensor,
     gpu::{Gpu, LoadOptions},
     kernel::{Candidate, Verdict as Usable},
     lower::{self, Options, Program},
-    reference::{
-        cases::{self, Case, Level},
-        compare::{Comparison, Expected, Mismatch},
-    },
+    reference::compare::{Comparison, Expected, Mismatch},
 };
 
 /// Reasons of refusal that a printed report gives for each variant.
