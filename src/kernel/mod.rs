@@ -4,19 +4,17 @@
 //! `Problem` (sizes, layouts, options), which says which of its *variants* can run on a device and why, and turns one of
 //! them into a [`Kernel`]: specialised WGSL, bindings in order, parameters, and a grid of workgroups.
 
+mod access;
 mod activation;
 mod append;
 mod argmax;
 mod attention;
 mod attention_merge;
-mod axes;
 mod ceiling;
 mod copy;
 mod dequantize;
 mod gather;
-mod long;
 mod matmul;
-mod narrow;
 mod norm;
 mod pointwise;
 mod profile;
@@ -26,10 +24,11 @@ mod rotary;
 mod rows;
 mod softmax;
 mod specialize;
-mod strided;
 mod variant;
 
 use std::{fmt, sync::Arc};
+
+use access::{axes, long, narrow, strided};
 
 pub use activation::unary_wgsl;
 pub use append::AppendProblem;

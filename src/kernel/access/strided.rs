@@ -6,31 +6,34 @@
 
 use std::fmt::Write as _;
 
-use super::{AdapterKind, Binding, Candidate, Launch, Profile, Specialization, Verdict, fold_grid, long};
+use super::{
+    super::{AdapterKind, Binding, Candidate, Launch, Profile, Specialization, Verdict, fold_grid},
+    long,
+};
 use crate::{DType, Error, Layout, Result};
 
 /// Elements that one invocation writes together.
-pub(super) const LANES: usize = 4;
+pub(in crate::kernel) const LANES: usize = 4;
 
 /// Run-time parameters: words of the array `p.words` in the uniform block.
 #[derive(Debug, Default)]
-pub(super) struct Words(Vec<u32>);
+pub(in crate::kernel) struct Words(Vec<u32>);
 
 impl Words {
     /// Adds a word; the WGSL expression that reads it.
-    pub(super) fn add(&mut self, word: u32) -> String {
+    pub(in crate::kernel) fn add(&mut self, word: u32) -> String {
         self.0.push(word);
         let at = self.0.len() - 1;
         format!("p.words[{}].{}", at / LANES, COMPONENTS[at % LANES])
     }
 
     /// The number of vectors that hold them; never 0, which no array in WGSL may have.
-    pub(super) fn vectors(&self) -> usize {
+    pub(in crate::kernel) fn vectors(&self) -> usize {
         self.0.len().div_ceil(4).max(1)
     }
 
     /// The words as whole vectors.
-    pub(super) fn padded(mut self) -> Vec<u32> {
+    pub(in crate::kernel) fn padded(mut self) -> Vec<u32> {
         self.0.resize(4 * self.vectors(), 0);
         self.0
     }
@@ -38,15 +41,15 @@ impl Words {
 
 /// An axis of an output, and the part of it that an operand covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Axis {
+pub(in crate::kernel) struct Axis {
     /// Of the output.
-    pub(super) size: usize,
+    pub(in crate::kernel) size: usize,
     /// Of the operand, in its elements.
-    pub(super) stride: isize,
+    pub(in crate::kernel) stride: isize,
     /// Where the operand begins on this axis of the output.
-    pub(super) start: usize,
+    pub(in crate::kernel) start: usize,
     /// How much of it the operand covers.
-    pub(super) len: usize,
+    pub(in crate::kernel) len: usize,
 }
 
 impl Axis {
@@ -68,23 +71,23 @@ impl Axis {
 
 /// An operand of which some or all elements of an output are copies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct View {
+pub(in crate::kernel) struct View {
     /// Outermost first, merged, none of size 1.
-    pub(super) axes: Vec<Axis>,
+    pub(in crate::kernel) axes: Vec<Axis>,
     /// The operand's element at the output's element 0; there need not be one, so it may be negative.
-    pub(super) offset: isize,
+    pub(in crate::kernel) offset: isize,
 }
 
 /// The words in which whole blocks of four 32-bit elements are loaded and stored; narrower ones have few enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
+pub(in crate::kernel) enum Word {
     Bits32,
     Bits64,
 }
 
 /// How four consecutive elements of the output are found in an operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
+pub(in crate::kernel) enum How {
     /// They are a whole block of the buffer.
     Blocks,
     /// They are one element.
@@ -97,12 +100,12 @@ pub(super) enum How {
 
 impl How {
     /// The type of the buffer's elements.
-    pub(super) fn block(self, dtype: DType, word: Word) -> &'static str {
+    pub(in crate::kernel) fn block(self, dtype: DType, word: Word) -> &'static str {
         if self == How::Blocks { block(dtype, word) } else { "u32" }
     }
 
     /// Loads from the buffer for the four elements.
-    pub(super) fn loads(self) -> usize {
+    pub(in crate::kernel) fn loads(self) -> usize {
         match self {
             How::Blocks | How::Same => 1,
             How::Steps | How::Elements => LANES,
@@ -112,24 +115,24 @@ impl How {
 
 /// WGSL that reads an operand.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Reader {
+pub(in crate::kernel) struct Reader {
     /// The type of the buffer's elements.
-    pub(super) block: &'static str,
+    pub(in crate::kernel) block: &'static str,
     /// `fn read(i: u32) -> vec4<u32> { … }`, the bits of the output's elements 4i … 4i + 3, perhaps with a helper after it.
     /// A part is read by `fn read(i: u32, y: vec4<u32>) -> vec4<u32>`, which keeps the elements of `y` outside of it.
-    pub(super) definition: String,
+    pub(in crate::kernel) definition: String,
     /// Loads from the buffer for the four elements.
-    pub(super) loads: usize,
+    pub(in crate::kernel) loads: usize,
 }
 
 impl View {
     /// An operand that covers the output, whose shape its layout has.
-    pub(super) fn whole(layout: &Layout) -> Self {
+    pub(in crate::kernel) fn whole(layout: &Layout) -> Self {
         View::part(&layout.shape, layout, &vec![0; layout.shape.rank()])
     }
 
     /// An operand that covers a box in the output, from `start` on.
-    pub(super) fn part(output: &[usize], layout: &Layout, start: &[usize]) -> Self {
+    pub(in crate::kernel) fn part(output: &[usize], layout: &Layout, start: &[usize]) -> Self {
         if output.contains(&0) {
             return View { axes: Vec::new(), offset: 0 };
         }
@@ -148,12 +151,12 @@ impl View {
     }
 
     /// Whether every element of the output is one of the operand.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(in crate::kernel) fn is_whole(&self) -> bool {
         self.axes.iter().all(|axis| axis.is_whole())
     }
 
     /// The best way to read it.
-    pub(super) fn how(&self) -> How {
+    pub(in crate::kernel) fn how(&self) -> How {
         let in_blocks = |n: isize| n % LANES as isize == 0;
         let Some((last, outer)) = self.axes.split_last() else {
             return if in_blocks(self.offset) { How::Blocks } else { How::Same };
@@ -173,7 +176,7 @@ impl View {
     }
 
     /// Where the elements are: those at block `i` of the output or, for [`How::Elements`], the one at element `e`.
-    pub(super) fn scan(&self, how: How, words: &mut Words) -> Scan {
+    pub(in crate::kernel) fn scan(&self, how: How, words: &mut Words) -> Scan {
         let (mut axes, mut offset) = (self.axes.clone(), self.offset);
         if how != How::Elements
             && let Some(last) = axes.last_mut()
@@ -189,7 +192,7 @@ impl View {
     }
 
     /// The function `read` on a buffer `x` of `dtype`.
-    pub(super) fn reader(&self, read: &str, x: &str, dtype: DType, word: Word, words: &mut Words) -> Reader {
+    pub(in crate::kernel) fn reader(&self, read: &str, x: &str, dtype: DType, word: Word, words: &mut Words) -> Reader {
         let how = self.how();
         let Scan { lets, index, inside } = self.scan(how, words);
         let keep = |value: String| match &inside {
@@ -232,7 +235,7 @@ impl View {
 }
 
 /// The result of a function of block `i` from a call for the component and the element of each.
-pub(super) fn each_element(call: impl Fn(&str, &str) -> String) -> String {
+pub(in crate::kernel) fn each_element(call: impl Fn(&str, &str) -> String) -> String {
     let elements = ["e", "min(e + 1u, p.last)", "min(e + 2u, p.last)", "min(e + 3u, p.last)"];
     let calls: Vec<String> = COMPONENTS.into_iter().zip(elements).map(|(c, e)| call(c, e)).collect();
     format!("let e = {LANES}u * i; return vec4<u32>({});", calls.join(", "))
@@ -245,18 +248,18 @@ fn reciprocal(d: u32) -> (u32, u32) {
 }
 
 /// Where an operand's element for one position in the output is, as WGSL.
-pub(super) struct Scan {
+pub(in crate::kernel) struct Scan {
     /// `let`s that the other two need.
-    pub(super) lets: String,
+    pub(in crate::kernel) lets: String,
     /// The index in the buffer.
-    pub(super) index: String,
+    pub(in crate::kernel) index: String,
     /// Whether the position is in the operand's part of the output; `None` if all are.
-    pub(super) inside: Option<String>,
+    pub(in crate::kernel) inside: Option<String>,
 }
 
 impl Scan {
     /// For the position in a variable of this name.
-    pub(super) fn new(axes: &[Axis], offset: isize, position: &str, words: &mut Words) -> Self {
+    pub(in crate::kernel) fn new(axes: &[Axis], offset: isize, position: &str, words: &mut Words) -> Self {
         let used = |axis: &Axis| axis.stride != 0 || !axis.is_whole();
         let outermost = axes.iter().position(used).unwrap_or(axes.len());
         let (mut lets, mut rest) = (String::new(), position.to_string());
@@ -286,10 +289,10 @@ impl Scan {
     }
 }
 
-pub(super) const COMPONENTS: [&str; LANES] = ["x", "y", "z", "w"];
+pub(in crate::kernel) const COMPONENTS: [&str; LANES] = ["x", "y", "z", "w"];
 
 /// The type of four elements of a buffer.
-pub(super) fn block(dtype: DType, word: Word) -> &'static str {
+pub(in crate::kernel) fn block(dtype: DType, word: Word) -> &'static str {
     match (dtype.bytes(), word) {
         (1, _) => "u32",
         (2, _) => "vec2<u32>",
@@ -299,7 +302,7 @@ pub(super) fn block(dtype: DType, word: Word) -> &'static str {
 }
 
 /// The bits of the four elements in the block `w`.
-pub(super) fn unpack(dtype: DType, word: Word) -> String {
+pub(in crate::kernel) fn unpack(dtype: DType, word: Word) -> String {
     match (dtype.bytes(), word) {
         (1, _) => "vec4<u32>(w & 0xffu, (w >> 8u) & 0xffu, (w >> 16u) & 0xffu, w >> 24u)".into(),
         (2, _) => "vec4<u32>(w.x & 0xffffu, w.x >> 16u, w.y & 0xffffu, w.y >> 16u)".into(),
@@ -309,7 +312,7 @@ pub(super) fn unpack(dtype: DType, word: Word) -> String {
 }
 
 /// `fn pack(y: vec4<u32>) -> block { … }`: four elements given by their bits as a block of the output.
-pub(super) fn pack(dtype: DType, word: Word) -> String {
+pub(in crate::kernel) fn pack(dtype: DType, word: Word) -> String {
     let value = match (dtype.bytes(), word) {
         (1, _) => "y.x | (y.y << 8u) | (y.z << 16u) | (y.w << 24u)".into(),
         (2, _) => "vec2<u32>(y.x | (y.y << 16u), y.z | (y.w << 16u))".into(),
@@ -320,7 +323,7 @@ pub(super) fn pack(dtype: DType, word: Word) -> String {
 }
 
 /// The bits of element `k` of the buffer `x` of words.
-pub(super) fn fetch(x: &str, k: &str, dtype: DType) -> String {
+pub(in crate::kernel) fn fetch(x: &str, k: &str, dtype: DType) -> String {
     match dtype.bytes() {
         1 => format!("({x}[{k} >> 2u] >> (({k} & 3u) << 3u)) & 0xffu"),
         2 => format!("({x}[{k} >> 1u] >> (({k} & 1u) << 4u)) & 0xffffu"),
@@ -332,7 +335,7 @@ pub(super) fn fetch(x: &str, k: &str, dtype: DType) -> String {
 const WORKGROUP: u64 = 256;
 
 /// The verdict on the one variant, `plain`, of a shader that binds `buffers`; with what the problem itself has against it.
-pub(super) fn candidates(profile: &Profile, buffers: usize, fault: Option<&Error>) -> Vec<Candidate> {
+pub(in crate::kernel) fn candidates(profile: &Profile, buffers: usize, fault: Option<&Error>) -> Vec<Candidate> {
     let limit = profile.limits.storage_buffers as usize;
     let invocations = profile.limits.workgroup_invocations.min(profile.limits.workgroup_size_x);
     let refusal = if let Some(fault) = fault {
@@ -351,7 +354,7 @@ pub(super) fn candidates(profile: &Profile, buffers: usize, fault: Option<&Error
 }
 
 /// An error unless one of the candidates has this name and can run.
-pub(super) fn check_variant(family: &'static str, candidates: &[Candidate], name: &str) -> Result<()> {
+pub(in crate::kernel) fn check_variant(family: &'static str, candidates: &[Candidate], name: &str) -> Result<()> {
     match candidates.iter().find(|candidate| candidate.variant == name).map(|candidate| &candidate.verdict) {
         Some(Verdict::Usable(_)) => Ok(()),
         Some(Verdict::Refused(reason)) => Err(Error::NoVariant { family, reasons: vec![format!("{name}: {reason}")] }),
@@ -360,7 +363,7 @@ pub(super) fn check_variant(family: &'static str, candidates: &[Candidate], name
 }
 
 /// Whether an output is so large that the invocations of a software adapter take several blocks.
-pub(super) fn is_long(elements: usize, profile: &Profile) -> bool {
+pub(in crate::kernel) fn is_long(elements: usize, profile: &Profile) -> bool {
     profile.kind == AdapterKind::Cpu && elements as u64 >= LANES as u64 * MOST_BLOCKS as u64 * 8 * WORKGROUP
 }
 
@@ -382,7 +385,7 @@ fn unroll(elements: usize, loads: usize, profile: &Profile) -> usize {
 }
 
 /// A launch of a shader that writes block by block, each from so many `loads`.
-pub(super) fn launch(
+pub(in crate::kernel) fn launch(
     family: &str,
     label: &str,
     source: Specialization,
@@ -411,7 +414,7 @@ pub(super) fn launch(
 }
 
 /// How many elements of its buffer a layout reaches.
-pub(super) fn touched(layout: &Layout) -> u64 {
+pub(in crate::kernel) fn touched(layout: &Layout) -> u64 {
     layout.shape.iter().zip(&layout.strides).filter(|(_, stride)| **stride != 0).map(|(&size, _)| size as u64).product()
 }
 

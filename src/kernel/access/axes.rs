@@ -2,15 +2,15 @@
 
 /// An axis, and how far a step along it is in each of N operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Axis<const N: usize> {
-    pub(super) size: usize,
-    pub(super) strides: [isize; N],
+pub(in crate::kernel) struct Axis<const N: usize> {
+    pub(in crate::kernel) size: usize,
+    pub(in crate::kernel) strides: [isize; N],
 }
 
 impl<const N: usize> Axis<N> {
     /// The axes of a shape, outermost first: none of size 1, and neighbours are one axis where one stride covers both in
     /// each operand. At least one: that of a single element has size 1.
-    pub(super) fn merged(shape: &[usize], strides: [&[isize]; N]) -> Vec<Self> {
+    pub(in crate::kernel) fn merged(shape: &[usize], strides: [&[isize]; N]) -> Vec<Self> {
         let mut axes: Vec<Self> = Vec::with_capacity(shape.len());
         for (i, &size) in shape.iter().enumerate().filter(|(_, size)| **size != 1) {
             let strides = strides.map(|strides| strides[i]);
@@ -33,7 +33,7 @@ impl<const N: usize> Axis<N> {
 
     /// The words of a uniform block: the strides of the outermost axis, then size and strides of the others, innermost
     /// first. Indices are sums modulo 2³², so that negative strides need no sign.
-    pub(super) fn words(axes: &[Self]) -> (Vec<u32>, Vec<u32>) {
+    pub(in crate::kernel) fn words(axes: &[Self]) -> (Vec<u32>, Vec<u32>) {
         let strides = |axis: &Self| axis.strides.map(|stride| stride as u32);
         let outermost = axes.first().map_or_else(Vec::new, |axis| strides(axis).to_vec());
         let others = axes.iter().skip(1).rev();

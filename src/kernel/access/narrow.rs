@@ -3,11 +3,16 @@
 //! An invocation that writes them owns whole words. Where words are shared, f32 goes to a scratch buffer, and a launch of its
 //! own rounds it.
 
-use super::{Arg, Candidate, Instr, Launch, Operand, PointwiseProblem, Problem, Profile, Specialization, buffer_bytes};
+use super::super::{
+    Arg, Candidate, Instr, Launch, Operand, PointwiseProblem, Problem, Profile, Specialization, buffer_bytes,
+};
 use crate::{DType, Error, Layout, Result};
 
 /// Refuses what is no float.
-pub(super) fn check_floats(family: &str, operands: impl IntoIterator<Item = (&'static str, DType)>) -> Result<()> {
+pub(in crate::kernel) fn check_floats(
+    family: &str,
+    operands: impl IntoIterator<Item = (&'static str, DType)>,
+) -> Result<()> {
     match operands.into_iter().find(|(_, dtype)| !dtype.is_float()) {
         Some((name, dtype)) => Err(Error::dtype(family, name, dtype, "f32, f16 or bf16")),
         None => Ok(()),
@@ -15,12 +20,14 @@ pub(super) fn check_floats(family: &str, operands: impl IntoIterator<Item = (&'s
 }
 
 /// Those of the operands that are narrow, as a summary names them.
-pub(super) fn narrow_ones(operands: impl IntoIterator<Item = (&'static str, DType)>) -> impl Iterator<Item = String> {
+pub(in crate::kernel) fn narrow_ones(
+    operands: impl IntoIterator<Item = (&'static str, DType)>,
+) -> impl Iterator<Item = String> {
     operands.into_iter().filter(|(_, dtype)| dtype.is_narrow()).map(|(name, dtype)| format!("{name}:{dtype}"))
 }
 
 /// The element in the lower half of a word, as f32.
-pub(super) fn low(dtype: DType, word: &str) -> String {
+pub(in crate::kernel) fn low(dtype: DType, word: &str) -> String {
     match dtype {
         DType::F16 => format!("unpack2x16float({word}).x"),
         _ => format!("bitcast<f32>({word} << 16u)"),
@@ -28,7 +35,7 @@ pub(super) fn low(dtype: DType, word: &str) -> String {
 }
 
 /// The element at index `i`, as f32.
-pub(super) fn element(buffer: &str, dtype: DType, i: &str) -> String {
+pub(in crate::kernel) fn element(buffer: &str, dtype: DType, i: &str) -> String {
     if dtype.is_narrow() { low(dtype, &half(buffer, i)) } else { format!("{buffer}[{i}]") }
 }
 
@@ -38,7 +45,7 @@ fn half(buffer: &str, i: &str) -> String {
 }
 
 /// The four elements of the two words of `two`, as f32.
-pub(super) fn four(dtype: DType, two: &str) -> String {
+pub(in crate::kernel) fn four(dtype: DType, two: &str) -> String {
     match dtype {
         DType::F16 => format!("vec4<f32>(unpack2x16float({two}.x), unpack2x16float({two}.y))"),
         _ => {
@@ -49,18 +56,18 @@ pub(super) fn four(dtype: DType, two: &str) -> String {
 }
 
 /// The bits of a number, rounded. The functions are those of the shaders' block `narrow`.
-pub(super) fn bits(dtype: DType, number: &str) -> String {
+pub(in crate::kernel) fn bits(dtype: DType, number: &str) -> String {
     let function = if dtype == DType::F16 { "f16_bits" } else { "bf16_bits" };
     format!("{function}({number})")
 }
 
 /// The bits of two numbers as a word.
-pub(super) fn word(dtype: DType, low: &str, high: &str) -> String {
+pub(in crate::kernel) fn word(dtype: DType, low: &str, high: &str) -> String {
     format!("{} | ({} << 16u)", bits(dtype, low), bits(dtype, high))
 }
 
 /// The two words of the vector `four`.
-pub(super) fn words(dtype: DType, four: &str) -> String {
+pub(in crate::kernel) fn words(dtype: DType, four: &str) -> String {
     let [low, high] = [["x", "y"], ["z", "w"]]
         .map(|pair| pair.map(|c| format!("{four}.{c}")))
         .map(|[first, second]| word(dtype, &first, &second));
@@ -69,19 +76,19 @@ pub(super) fn words(dtype: DType, four: &str) -> String {
 
 /// How the elems of a buffer lie: elements, or vectors of four.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Elems {
-    pub(super) dtype: DType,
-    pub(super) packed: bool,
+pub(in crate::kernel) struct Elems {
+    pub(in crate::kernel) dtype: DType,
+    pub(in crate::kernel) packed: bool,
 }
 
 impl Elems {
     /// Whether whoever writes one owns its words.
-    pub(super) fn own_words(self) -> bool {
+    pub(in crate::kernel) fn own_words(self) -> bool {
         self.packed || !self.dtype.is_narrow()
     }
 
     /// Sets the type slot of a buffer: what it is an array of.
-    pub(super) fn slots(self, shader: Specialization, slot: &str) -> Specialization {
+    pub(in crate::kernel) fn slots(self, shader: Specialization, slot: &str) -> Specialization {
         match (self.dtype.is_narrow(), self.packed) {
             (false, _) => shader,
             (true, false) => shader.ty(slot, "u32"),
@@ -90,7 +97,7 @@ impl Elems {
     }
 
     /// The body of a function that returns elem `i` of `buffer`.
-    pub(super) fn read(self, buffer: &str) -> String {
+    pub(in crate::kernel) fn read(self, buffer: &str) -> String {
         match (self.dtype.is_narrow(), self.packed) {
             (false, _) => format!("return {buffer}[i];"),
             (true, false) => format!("return {};", element(buffer, self.dtype, "i")),
@@ -100,7 +107,7 @@ impl Elems {
 
     /// Likewise, where −∞ has to stay what it is: by its bits, as a driver need not keep infinities in arithmetic. (That of
     /// bf16 is never but moved.)
-    pub(super) fn read_infinities(self, buffer: &str) -> String {
+    pub(in crate::kernel) fn read_infinities(self, buffer: &str) -> String {
         let (words, halves, value, [float, bits]) = match (self.dtype, self.packed) {
             (DType::F16, false) => (half(buffer, "i"), "(words & 0xffffu)", low(DType::F16, "words"), ["f32", "u32"]),
             (DType::F16, true) => (
@@ -119,7 +126,7 @@ impl Elems {
 
     /// The body of a function that writes `v` as elem `i` of `buffer`. Single narrow elements have no words of their own:
     /// see [`Store`].
-    pub(super) fn write(self, buffer: &str) -> String {
+    pub(in crate::kernel) fn write(self, buffer: &str) -> String {
         if self.dtype.is_narrow() {
             format!("{buffer}[i] = {};", words(self.dtype, "v"))
         } else {
@@ -130,20 +137,26 @@ impl Elems {
 
 /// Where a launch writes the elems of an output.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Store {
+pub(in crate::kernel) struct Store {
     output: usize,
     /// Of the output.
     dtype: DType,
     elements: usize,
     /// What is written: the output, or a scratch buffer of f32 in its place.
-    pub(super) operand: Operand,
+    pub(in crate::kernel) operand: Operand,
     /// How it is written.
-    pub(super) elems: Elems,
+    pub(in crate::kernel) elems: Elems,
 }
 
 impl Store {
     /// Single elements of a narrow output share words: they are written to another scratch buffer.
-    pub(super) fn new(output: usize, dtype: DType, packed: bool, elements: usize, scratch: &mut Vec<u64>) -> Self {
+    pub(in crate::kernel) fn new(
+        output: usize,
+        dtype: DType,
+        packed: bool,
+        elements: usize,
+        scratch: &mut Vec<u64>,
+    ) -> Self {
         let direct =
             Store { output, dtype, elements, operand: Operand::Output(output), elems: Elems { dtype, packed } };
         if direct.elems.own_words() {
@@ -155,7 +168,7 @@ impl Store {
     }
 
     /// The launches that round what was written to a scratch buffer, if it was.
-    pub(super) fn finish(self, profile: &Profile) -> Result<Vec<Launch>> {
+    pub(in crate::kernel) fn finish(self, profile: &Profile) -> Result<Vec<Launch>> {
         match self.operand {
             Operand::Output(_) => Ok(Vec::new()),
             wide => round(self.dtype, self.elements, wide, self.output, profile),
@@ -164,7 +177,7 @@ impl Store {
 }
 
 /// The launches that round the f32 of a buffer to a narrow output of as many elements.
-pub(super) fn round(
+pub(in crate::kernel) fn round(
     dtype: DType,
     elements: usize,
     wide: Operand,
