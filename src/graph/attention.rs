@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Function, MaskMod, ScoreMod, ValueId,
-    infer::{Operand, float},
+    operand::{Operand, float},
 };
 use crate::{
     Error, Result,

@@ -4,7 +4,7 @@ use std::{fmt, ops::Deref, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{Graph, Op, wgsl::Text};
+use super::wgsl::Text;
 use crate::{Error, Result};
 
 /// A query and a key of one attention, and where they stand: what functions of scores are given. In WGSL each field is an `i32`
@@ -105,17 +105,17 @@ pub trait FunctionKind {
     const RESULT: &'static str;
     /// What comes before the fields of [`Pair`], in WGSL.
     const LEADING: &'static str;
-    /// The functions of this kind of an attention.
+    /// Those of this kind among the functions of an attention.
     #[doc(hidden)]
-    fn of(attention: &mut super::Attention) -> &mut Vec<Function<Self>>;
+    fn among<'a>(scores: &'a mut [ScoreMod], masks: &'a mut [MaskMod]) -> &'a mut [Function<Self>];
 }
 
 impl FunctionKind for ScoreTwin {
     const NAME: &'static str = "score function";
     const RESULT: &'static str = "f32";
     const LEADING: &'static str = "score: f32, ";
-    fn of(attention: &mut super::Attention) -> &mut Vec<ScoreMod> {
-        &mut attention.score_mods
+    fn among<'a>(scores: &'a mut [ScoreMod], _: &'a mut [MaskMod]) -> &'a mut [ScoreMod] {
+        scores
     }
 }
 
@@ -123,8 +123,8 @@ impl FunctionKind for MaskTwin {
     const NAME: &'static str = "mask function";
     const RESULT: &'static str = "bool";
     const LEADING: &'static str = "";
-    fn of(attention: &mut super::Attention) -> &mut Vec<MaskMod> {
-        &mut attention.mask_mods
+    fn among<'a>(_: &'a mut [ScoreMod], masks: &'a mut [MaskMod]) -> &'a mut [MaskMod] {
+        masks
     }
 }
 
@@ -185,6 +185,11 @@ impl<T: FunctionKind + ?Sized> Function<T> {
     fn with(self, twin: Arc<T>) -> Self {
         Function { twin: Some(twin), ..self }
     }
+
+    /// Takes the twin of a function of the same text.
+    pub(super) fn attach(&mut self, same: &Self) {
+        self.twin.clone_from(&same.twin);
+    }
 }
 
 /// The parameters of a function of this kind, as WGSL declares them.
@@ -210,40 +215,6 @@ impl MaskMod {
     /// If the text does not compile, with the place in it.
     pub fn new(text: &str, twin: impl Fn(&Pair<'_>) -> bool + Send + Sync + 'static) -> Result<Self> {
         Ok(Self::wgsl(text)?.with(Arc::new(twin)))
-    }
-}
-
-impl Graph {
-    /// Gives the twin of a function to every function of the same text in this graph, and says how many those are: for
-    /// graphs that come from JSON, which has the text alone.
-    ///
-    /// # Errors
-    /// If the function has no twin, or the graph no function of its text.
-    pub fn attach<T: FunctionKind + ?Sized>(&mut self, function: &Function<T>) -> Result<usize> {
-        function.expect_twin()?;
-        let mut found = 0;
-        for node in &mut self.nodes {
-            let Op::Attention(attention) = &mut node.op else { continue };
-            for same in T::of(attention).iter_mut().filter(|other| *other == function) {
-                same.twin.clone_from(&function.twin);
-                found += 1;
-            }
-        }
-        if found == 0 {
-            return Err(Error::Graph(format!("no attention has the {} `{}`", T::NAME, function.text())));
-        }
-        Ok(found)
-    }
-
-    /// The texts of the functions that have no twin: what the reference needs before it can evaluate the graph.
-    pub fn without_twins(&self) -> Vec<&str> {
-        let mut texts = Vec::new();
-        for node in &self.nodes {
-            let Op::Attention(attention) = &node.op else { continue };
-            texts.extend(attention.score_mods.iter().filter(|f| f.twin.is_none()).map(Function::text));
-            texts.extend(attention.mask_mods.iter().filter(|f| f.twin.is_none()).map(Function::text));
-        }
-        texts
     }
 }
 

@@ -27,14 +27,17 @@
 mod attention;
 mod build;
 mod function;
+mod id;
 mod infer;
 mod json;
 mod known;
 mod mask;
 mod op;
+mod operand;
 mod print;
 mod quantize;
 mod trace;
+mod twin;
 mod verify;
 mod weights;
 mod wgsl;
@@ -43,6 +46,7 @@ use std::collections::HashMap;
 
 pub use attention::{Align, Attention, AttentionFault, AttentionOperand, AttentionResults, Window};
 pub use function::{Function, FunctionKind, MaskMod, MaskTwin, Pair, ScoreMod, ScoreTwin, Scored};
+pub use id::{NodeId, ValueId};
 pub use infer::infer;
 pub use mask::{AttentionArgs, Mask};
 pub use op::{Binary, Op, Reduce, Unary};
@@ -53,28 +57,6 @@ use crate::{
     Error, Result,
     tensor::{DType, Shape},
 };
-
-/// A value of a graph: what one node's output computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ValueId(pub(crate) u32);
-
-/// A node of a graph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(pub(crate) u32);
-
-impl ValueId {
-    /// The place in [`Graph::values`].
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-impl NodeId {
-    /// The place in [`Graph::nodes`].
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-}
 
 /// One operation with its operands and results.
 #[derive(Clone, Debug, PartialEq)]

@@ -37,6 +37,7 @@ mod random;
 mod real;
 mod reduce;
 mod rotary;
+mod shapes;
 mod softmax;
 mod value;
 
@@ -284,17 +285,6 @@ pub fn apply<R: Real>(op: &Op, operands: &[&Value<R>]) -> Result<Vec<Value<R>>> 
             vec![cache, Value::I32(dropped)]
         }
     })
-}
-
-/// The shapes of an operation's results, whose number the caller knows.
-fn result_shapes<const N: usize>(op: &Op, operands: &[(DType, &Shape)]) -> Result<[Shape; N]> {
-    let shapes: Vec<Shape> = infer(op, operands)?.into_iter().map(|(_, shape)| shape).collect();
-    shapes.try_into().map_err(|shapes: Vec<Shape>| Error::op(op.name(), format!("{} results, not {N}", shapes.len())))
-}
-
-/// The shape of an operation's only result.
-fn result_shape(op: &Op, operands: &[(DType, &Shape)]) -> Result<Shape> {
-    result_shapes(op, operands).map(|[shape]| shape)
 }
 
 /// One error for all that is missing, unknown or of the wrong dtype or shape.

@@ -1,7 +1,7 @@
 //! Functions of elements, choice and conversion. Twins: `src/kernel/pointwise.rs`, `shaders/pointwise*.wgsl`,
 //! `tests/pointwise.rs`.
 
-use super::{Array, Real, Value, result_shape};
+use super::{Array, Real, Value, shapes::result_shape};
 use crate::{
     DType, Error, Result,
     graph::{Binary, Op, Unary},

@@ -11,7 +11,7 @@ pub(super) use rows::Norm;
 
 use super::{
     Note, Options,
-    rewrite::{scaled, uniform},
+    pattern::{scaled, uniform},
     survey::Survey,
 };
 use crate::{

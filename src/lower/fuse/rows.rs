@@ -5,7 +5,7 @@ use crate::{
     ValueId,
     graph::{Binary, NodeId, Op},
     kernel::NormKind,
-    lower::rewrite::scaled,
+    lower::pattern::scaled,
 };
 
 /// Inputs: x, \[residual\], \[weight\], \[bias\]. Outputs: y, \[sum\], \[mean\], \[rstd\].
