@@ -7,7 +7,22 @@ use crate::{
     tensor::{DType, Shape, quantize::Packing},
 };
 
-/// The dtypes and shapes of an operation's results, or why its operands do not fit.
+/// The dtypes and shapes of an operation's results, from those of its operands.
+///
+/// ```
+/// use tilewise::{DType, graph::{Op, infer}};
+/// let op = Op::Matmul { transpose_a: false, transpose_b: true };
+/// let results = infer(&op, &[(DType::F32, &[2, 3].into()), (DType::F32, &[4, 3].into())])?;
+/// assert_eq!(results, [(DType::F32, [2, 4].into())]);
+///
+/// let error = infer(&op, &[(DType::F32, &[2, 3].into()), (DType::F32, &[4, 5].into())]).unwrap_err();
+/// assert_eq!(error.to_string(), "matmul: `a` [2, 3] has inner size 3, `b` [4, 5] transposed has 5");
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`], with the operands and what was expected, if their number, dtypes or shapes don't fit, or if an option
+/// does not; [`Error::Limit`] if a result has more than 2³¹ − 1 elements.
 pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
     let name = op.name();
     check_count(op, operands.len())?;
