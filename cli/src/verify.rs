@@ -5,8 +5,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tilewise::{
     gpu::Gpu,
-    reference::cases::{self, FAMILIES, Level},
-    verify::{self, Report, Verdict},
+    verify::{
+        self, Report, Verdict,
+        cases::{self, FAMILIES, Level},
+    },
 };
 
 use crate::{

@@ -7,11 +7,10 @@ use std::{
 
 use super::{
     Executable, Gpu,
-    bindings::Bound,
     device::Inner,
-    executable::{BufferInfo, Dispatch, Home, StepInfo},
-    guard,
+    executable::{Bound, BufferInfo, Dispatch, Home, StepInfo},
     names::NameCheck,
+    poison,
 };
 use crate::{
     DType, Error, Result, Shape, Tensor,
@@ -131,7 +130,8 @@ impl Gpu {
         program.verify()?;
         gpu.check_program(program)?;
         let buffers = gpu.place(program, parameters.into(), options.guard).await?;
-        let pipelines = gpu.pipelines.get(gpu, program.steps.iter().flat_map(|step| &step.kernel.launches)).await?;
+        let launches = program.steps.iter().flat_map(|step| &step.kernel.launches);
+        let pipelines = gpu.pipelines.get(&gpu.device, &gpu.health, launches).await?;
 
         let mut words: Vec<u32> = Vec::new();
         let mut steps = Vec::with_capacity(program.steps.len());
@@ -289,7 +289,7 @@ impl Inner {
     /// Finds a place for each buffer, and fills parameters and constants.
     async fn place(&self, program: &Program, parameters: Parameters<'_>, guard: bool) -> Result<Vec<BufferInfo>> {
         let mut given = by_name(program, parameters, guard)?;
-        let margin = guard::margin(guard);
+        let margin = poison::margin(guard);
         let mut memory: HashMap<usize, wgpu::Buffer> = HashMap::new();
         let mut buffers = Vec::with_capacity(program.buffers.len());
         for (buffer, slot) in program.buffers.iter().zip(slots(program, guard)) {
@@ -346,9 +346,9 @@ impl Inner {
     }
 
     async fn constant(&self, name: &str, bytes: u64, tensor: &Tensor, guard: bool) -> Result<Bound> {
-        let buffer = self.create_buffer(name, bytes + guard::margin(guard)).await?;
+        let buffer = self.create_buffer(name, bytes + poison::margin(guard)).await?;
         if guard {
-            self.write(&buffer, &guard::surrounded(tensor.as_bytes(), buffer.size(), guard::POISON), name).await?;
+            self.write(&buffer, &poison::surrounded(tensor.as_bytes(), buffer.size(), poison::POISON), name).await?;
         } else {
             self.write(&buffer, tensor.as_bytes(), name).await?;
         }

@@ -162,7 +162,7 @@ impl Problem for AppendProblem {
             AdapterKind::Gpu => 256.min(profile.limits.workgroup_invocations),
             AdapterKind::Cpu => 64,
         };
-        let source = Specialization::new("append", include_str!("../../shaders/append.wgsl"))
+        let source = Specialization::new("append::plain")
             .value("WORKGROUP", workgroup)
             .value("CIRCULAR", self.circular)
             .region("PAGED", self.table.is_some())

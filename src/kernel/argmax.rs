@@ -126,13 +126,13 @@ impl ArgmaxProblem {
     }
 
     fn launch(&self, plan: &Plan, shares: usize, deal: Deal, label: String, profile: &Profile) -> Result<Launch> {
-        let (name, template) = match deal {
-            Deal::Plain { .. } => ("argmax", include_str!("../../shaders/argmax.wgsl")),
-            Deal::Workgroup { .. } => ("argmax_workgroup", include_str!("../../shaders/argmax_workgroup.wgsl")),
-            Deal::Subgroup { .. } => ("argmax_subgroup", include_str!("../../shaders/argmax_subgroup.wgsl")),
+        let shader = match deal {
+            Deal::Plain { .. } => "argmax::plain",
+            Deal::Workgroup { .. } => "argmax::workgroup",
+            Deal::Subgroup { .. } => "argmax::subgroup",
         };
         let mut shader = deal
-            .slots(Specialization::new(name, template))
+            .slots(Specialization::new(shader))
             .value("KEPT_AXES", plan.kept.len() - 1)
             .value("LAST", self.last)
             .ty("scalar", self.dtype.name());
@@ -177,7 +177,7 @@ impl ArgmaxProblem {
         let results = plan.rows.rows;
         let deal = Deal::Plain { wg: 64 };
         let shader = deal
-            .slots(Specialization::new("argmax_join", include_str!("../../shaders/argmax_join.wgsl")))
+            .slots(Specialization::new("argmax::join"))
             .value("KEPT_AXES", plan.kept.len() - 1)
             .value("LAST", self.last)
             .ty("scalar", self.dtype.name());

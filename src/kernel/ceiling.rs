@@ -233,8 +233,8 @@ impl Problem for CeilingProblem {
             // A power of two divides the grain.
             1 << most.ilog2()
         };
-        let moving = |name, template, bytes: u64, moved, lanes: u32, turns: u32| {
-            let mut shader = Specialization::new(name, template).value("UNROLL", wide).value("LANES", lanes).trusted();
+        let moving = |kernel, bytes: u64, moved, lanes: u32, turns: u32| {
+            let mut shader = Specialization::new(kernel).value("UNROLL", wide).value("LANES", lanes).trusted();
             if moves == Moves::Wide {
                 shader = shader.ty("word", "vec4<u64>");
             }
@@ -248,9 +248,8 @@ impl Problem for CeilingProblem {
                     Moves::Turns => (LANES, turns_of(bytes)),
                     Moves::Line | Moves::Wide => (LINE_LANES, 1),
                 };
-                let template = include_str!("../../shaders/ceiling_copy.wgsl");
                 let (mut shader, params, workgroups, flops, bytes) =
-                    moving("ceiling_copy", template, bytes, 2 * bytes, lanes, turns);
+                    moving("ceiling::copy", bytes, 2 * bytes, lanes, turns);
                 shader = shader.region("TURNS", moves == Moves::Turns);
                 if moves == Moves::Wide {
                     let (low, high) = (long::apart("w.xy"), long::apart("w.zw"));
@@ -262,9 +261,8 @@ impl Problem for CeilingProblem {
                 (shader, params, workgroups, flops, bytes)
             }
             CeilingProblem::Read { bytes } => {
-                let template = include_str!("../../shaders/ceiling_read.wgsl");
                 let (mut shader, params, workgroups, flops, bytes) =
-                    moving("ceiling_read", template, bytes, bytes, LANES, turns_of(bytes));
+                    moving("ceiling::read", bytes, bytes, LANES, turns_of(bytes));
                 shader = shader.region("APART", moves != Moves::Wide);
                 if moves == Moves::Wide {
                     let [low, high] = long::eight(DType::F32).1;
@@ -277,8 +275,7 @@ impl Problem for CeilingProblem {
                 let (size, lanes) = Self::matrix(profile).map_err(|fault| Error::op(Self::FAMILY, fault))?;
                 // Slow in software.
                 let (steps, turns, workgroups) = if cpu { (16 / wide, 1, 64) } else { (32 / wide, 256, 4096) };
-                let mut shader =
-                    Specialization::new("ceiling_coop", include_str!("../../shaders/ceiling_coop.wgsl")).trusted();
+                let mut shader = Specialization::new("ceiling::coop").trusted();
                 for (slot, value) in [("LANES", LANES), ("SUBGROUP", lanes), ("S", size)] {
                     shader = shader.value(slot, value);
                 }
@@ -298,8 +295,7 @@ impl Problem for CeilingProblem {
                     (true, _) => (1024 / wide, 1, 32),
                     (false, _) => (256 / wide, 64, 16_384),
                 };
-                let mut shader =
-                    Specialization::new("ceiling_fma", include_str!("../../shaders/ceiling_fma.wgsl")).trusted();
+                let mut shader = Specialization::new("ceiling::fma").trusted();
                 shader = shader.value("CHAINS", wide).value("STEPS", steps).value("LANES", LANES).region("LOOP", !cpu);
                 if split {
                     shader = shader
@@ -321,7 +317,7 @@ impl Problem for CeilingProblem {
             CeilingProblem::Exponential => {
                 // In software an exponential is long straight-line code.
                 let (steps, turns, workgroups) = if cpu { (256 / wide, 1, 512) } else { (256 / wide, 16, 16_384) };
-                let shader = Specialization::new("ceiling_fma", include_str!("../../shaders/ceiling_fma.wgsl"))
+                let shader = Specialization::new("ceiling::fma")
                     .value("CHAINS", wide)
                     .value("STEPS", steps)
                     .value("LANES", LANES)
@@ -331,10 +327,7 @@ impl Problem for CeilingProblem {
                 exponentials = u64::from(wide * steps * turns) * u64::from(LANES) * workgroups;
                 (shader, vec![turns, 0, 0], workgroups, 0, 0)
             }
-            CeilingProblem::Dispatch => {
-                let template = include_str!("../../shaders/ceiling_dispatch.wgsl");
-                (Specialization::new("ceiling_dispatch", template).trusted(), vec![7], 1, 0, 0)
-            }
+            CeilingProblem::Dispatch => (Specialization::new("ceiling::dispatch").trusted(), vec![7], 1, 0, 0),
         };
         let input = matches!(self, CeilingProblem::Copy { .. } | CeilingProblem::Read { .. })
             .then(|| Binding::read(Operand::Input(0)));

@@ -34,7 +34,7 @@ impl Problem for DequantizeProblem {
             return Err(Error::op("dequantize", format!("there is no variant `{variant}`; there is `plain`")));
         }
         let Packing { bits, group, zero, columns } = self.packing;
-        let mut source = Specialization::new("dequantize", include_str!("../../shaders/dequantize.wgsl"))
+        let mut source = Specialization::new("dequantize::plain")
             .value("BITS", bits.count())
             .value("GROUP", group.unwrap_or(0))
             .value("WORKGROUP", WORKGROUP)

@@ -99,7 +99,7 @@ impl Problem for GatherProblem {
         strided::check_variant("gather", &self.candidates(profile), variant)?;
         let mut words = Words::default();
         let (elements, data_how) = walk.elements(self.dtype, self.data.shape[self.axis], &mut words);
-        let source = Specialization::new("gather", include_str!("../../shaders/gather.wgsl"))
+        let source = Specialization::new("gather::plain")
             .ty("data_block", data_how.block(self.dtype, Word::Bits32))
             .ty("block", strided::block(self.dtype, Word::Bits32))
             .function("pack", strided::pack(self.dtype, Word::Bits32))

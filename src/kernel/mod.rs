@@ -4,21 +4,20 @@
 //! `Problem` (sizes, layouts, options), which says which of its *variants* can run on a device and why, and turns one of
 //! them into a [`Kernel`]: specialised WGSL, bindings in order, parameters, and a grid of workgroups.
 
+mod access;
 mod activation;
 mod append;
 mod argmax;
 mod attention;
 mod attention_merge;
-mod axes;
 mod ceiling;
 mod copy;
 mod dequantize;
 mod gather;
-mod long;
 mod lowering;
 mod matmul;
-mod narrow;
 mod norm;
+mod operands;
 mod pointwise;
 mod profile;
 mod quirks;
@@ -27,9 +26,11 @@ mod rotary;
 mod rows;
 mod softmax;
 mod specialize;
-mod strided;
+mod variant;
 
 use std::{fmt, sync::Arc};
+
+use access::{axes, long, narrow, strided};
 
 pub use activation::unary_wgsl;
 pub use append::AppendProblem;
@@ -40,11 +41,12 @@ pub use ceiling::{Arithmetic, CeilingProblem};
 pub use copy::{ConcatProblem, CopyProblem, PadProblem};
 pub use dequantize::DequantizeProblem;
 pub use gather::GatherProblem;
-pub(crate) use lowering::{Lowering, Operands, ProblemOf, problem_of};
+pub(crate) use lowering::{Lowering, ProblemOf, problem_of};
 pub(crate) use matmul::Product;
 pub use matmul::{Epilogue, MatmulDTypes, MatmulProblem};
 pub(crate) use norm::Norm;
 pub use norm::{NormDTypes, NormKind, NormProblem};
+pub(crate) use operands::Operands;
 pub use pointwise::{Arg, Instr, PointwiseProblem};
 pub use profile::{AdapterKind, CooperativeMatrix, Limits, Profile};
 pub use quirks::{QUIRKS, Quirk};
@@ -52,7 +54,7 @@ pub use reduce::ReduceProblem;
 pub use rotary::RotaryProblem;
 pub(crate) use softmax::Softmax;
 pub use softmax::{SoftmaxDTypes, SoftmaxProblem};
-pub use specialize::{Source, Specialization};
+pub use specialize::{Module, Parameters, Scalar, Source, Specialization, fingerprint};
 
 use crate::{DType, Result};
 

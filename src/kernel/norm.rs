@@ -268,16 +268,14 @@ impl NormProblem {
 
     /// The launch of a stage: the shader with the operands that the stage reads and writes.
     fn launch(&self, plan: &Plan, stores: &Stores, stage: Stage, label: String, profile: &Profile) -> Result<Launch> {
-        let (name, template) = match stage {
-            Stage::Whole(Deal::Plain { .. }) => ("norm", include_str!("../../shaders/norm.wgsl")),
-            Stage::Whole(Deal::Workgroup { .. }) => {
-                ("norm_workgroup", include_str!("../../shaders/norm_workgroup.wgsl"))
-            }
-            Stage::Whole(Deal::Subgroup { .. }) => ("norm_subgroup", include_str!("../../shaders/norm_subgroup.wgsl")),
-            Stage::Shares(_) => ("norm_shares", include_str!("../../shaders/norm_shares.wgsl")),
-            Stage::Apply(_) => ("norm_apply", include_str!("../../shaders/norm_apply.wgsl")),
+        let shader = match stage {
+            Stage::Whole(Deal::Plain { .. }) => "norm::plain",
+            Stage::Whole(Deal::Workgroup { .. }) => "norm::workgroup",
+            Stage::Whole(Deal::Subgroup { .. }) => "norm::subgroup",
+            Stage::Shares(_) => "norm::shares",
+            Stage::Apply(_) => "norm::apply",
         };
-        let shader = Specialization::new(name, template)
+        let shader = Specialization::new(shader)
             .value("ROW_AXES", plan.leading.len() - 1)
             .value("COL_AXES", plan.trailing.len() - 1)
             .value("PACK", plan.rows.pack)

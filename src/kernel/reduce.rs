@@ -255,10 +255,10 @@ impl ReduceProblem {
     }
 
     fn launch(&self, stage: &Stage, deal: Deal, label: String, profile: &Profile) -> Result<Launch> {
-        let (name, template) = match deal {
-            Deal::Plain { .. } => ("reduce", include_str!("../../shaders/reduce.wgsl")),
-            Deal::Workgroup { .. } => ("reduce_workgroup", include_str!("../../shaders/reduce_workgroup.wgsl")),
-            Deal::Subgroup { .. } => ("reduce_subgroup", include_str!("../../shaders/reduce_subgroup.wgsl")),
+        let shader = match deal {
+            Deal::Plain { .. } => "reduce::plain",
+            Deal::Workgroup { .. } => "reduce::workgroup",
+            Deal::Subgroup { .. } => "reduce::subgroup",
         };
         let (join, of_lanes) = match self.function {
             Reduce::Sum | Reduce::Mean => ("a + b", "subgroupAdd"),
@@ -273,7 +273,7 @@ impl ReduceProblem {
         // Of a line that begins within a word, nobody knows here how many words are whole.
         let deal = if stage.ends { deal.without_chunks() } else { deal };
         let mut shader = deal
-            .slots(Specialization::new(name, template))
+            .slots(Specialization::new(shader))
             .value("KEPT_AXES", stage.kept.len() - 1)
             .value("OUTER_AXES", outer.len().saturating_sub(1))
             .value("FLAT", outer.is_empty())

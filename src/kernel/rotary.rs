@@ -47,7 +47,7 @@ impl Problem for RotaryProblem {
             return Err(Error::op("rotary", format!("tables {} do not fit rows of {d} features", self.table)));
         }
         let workgroup = Self::workgroup(profile);
-        let source = Specialization::new("rotary", include_str!("../../shaders/rotary.wgsl"))
+        let source = Specialization::new("rotary::plain")
             .value("WORKGROUP", workgroup)
             .value("INTERLEAVED", self.interleaved)
             .source()?;

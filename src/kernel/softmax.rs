@@ -176,20 +176,15 @@ enum Stage {
 
 impl SoftmaxProblem {
     fn launch(&self, plan: &Plan, store: Store, stage: Stage, label: String, profile: &Profile) -> Result<Launch> {
-        let (name, template) = match stage {
-            Stage::Whole(Deal::Plain { .. }) => ("softmax", include_str!("../../shaders/softmax.wgsl")),
-            Stage::Whole(Deal::Workgroup { .. }) => {
-                ("softmax_workgroup", include_str!("../../shaders/softmax_workgroup.wgsl"))
-            }
-            Stage::Whole(Deal::Subgroup { .. }) => {
-                ("softmax_subgroup", include_str!("../../shaders/softmax_subgroup.wgsl"))
-            }
-            Stage::Shares(_) => ("softmax_shares", include_str!("../../shaders/softmax_shares.wgsl")),
-            Stage::Apply(_) => ("softmax_apply", include_str!("../../shaders/softmax_apply.wgsl")),
+        let shader = match stage {
+            Stage::Whole(Deal::Plain { .. }) => "softmax::plain",
+            Stage::Whole(Deal::Workgroup { .. }) => "softmax::workgroup",
+            Stage::Whole(Deal::Subgroup { .. }) => "softmax::subgroup",
+            Stage::Shares(_) => "softmax::shares",
+            Stage::Apply(_) => "softmax::apply",
         };
         let Rows { rows, elems: length, .. } = plan.rows;
-        let shader =
-            Specialization::new(name, template).value("LINE_AXES", plan.lines.len() - 1).value("LOG", self.log);
+        let shader = Specialization::new(shader).value("LINE_AXES", plan.lines.len() - 1).value("LOG", self.log);
         let (mut shader, grid, [shares, share, turns]) = match stage {
             Stage::Whole(deal) => {
                 (deal.slots(shader), deal.grid(Self::FAMILY, rows, profile)?, [1, length, deal.turns()])

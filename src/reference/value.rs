@@ -159,7 +159,7 @@ impl<R: Real> Value<R> {
     }
 
     /// Numbers as a value of `dtype`: floats are rounded to it, integers truncate and saturate, anything but 0 is true.
-    pub(super) fn from_f64(dtype: DType, shape: Shape, data: &[f64]) -> Self {
+    pub(crate) fn from_f64(dtype: DType, shape: Shape, data: &[f64]) -> Self {
         fn array<T>(shape: Shape, data: &[f64], f: impl Fn(f64) -> T) -> Array<T> {
             Array { shape, data: data.iter().map(|&x| f(x)).collect() }
         }

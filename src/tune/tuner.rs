@@ -10,8 +10,7 @@ use crate::{
     kernel::Candidate,
     lower::{Choices, Options, Program, Role},
     reference::{
-        Value,
-        cases::Random,
+        Random, Value,
         compare::{Bound, Check, Comparison, Expected, compare},
     },
 };

@@ -1,4 +1,4 @@
-//! What is timed: the same graphs for `tilewise bench`, for criterion and for whoever compares another library.
+//! Floor 7: what is timed, the same graphs for `tilewise bench`, for criterion and for whoever compares another library.
 //!
 //! Sizes are those that people quote: square matmuls, products with few rows, attention over a few hundred tokens and while
 //! decoding, norms of a 768-wide model, a small BERT, one token of a small GPT.

@@ -1,5 +1,4 @@
 //! Cases of attention: drawn operands in all kinds of layouts, run by a variant, compared with the reference.
-#![allow(dead_code, reason = "each test uses a part")]
 
 use tilewise::{
     DType, Layout, Shape, Tensor,

@@ -127,7 +127,7 @@ fn rows_of_v(nv: usize, vec4s: usize) -> usize {
 }
 
 fn template(setup: &Setup<'_>, shape: Shape) -> Specialization {
-    let source = setup.specialize("attention_tiled", include_str!("../../../shaders/attention_tiled.wgsl"));
+    let source = setup.specialize("attention::tiled");
     let source = ["k", "bias"].into_iter().fold(shape.fill(source), |source, name| setup.reads_one(source, name));
     let source = setup.reads_four(source, "q", &setup.problem.q);
     setup.reads_four(source, "v", &setup.problem.v)

@@ -264,7 +264,7 @@ impl Assembly<'_> {
         } else {
             format!("let w = out[i]; return {};", strided::unpack(self.dtype, Word::Bits32))
         };
-        let mut source = Specialization::new("copy", include_str!("../../../shaders/copy.wgsl"))
+        let mut source = Specialization::new("copy::plain")
             .ty("block", strided::block(self.dtype, Word::Bits32))
             .function("pack", strided::pack(self.dtype, Word::Bits32))
             .function("before", format!("fn before(i: u32) -> vec4<u32> {{ {before} }}"));

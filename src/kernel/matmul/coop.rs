@@ -108,7 +108,7 @@ impl Coop {
             false => problem.quads(B, problem.b, problem.n),
         };
         let mut slots = problem
-            .result("matmul_coop", include_str!("../../../shaders/matmul_coop.wgsl"), stage)
+            .result("matmul::coop", stage)
             .value("S", size)
             .value("LANES", lanes)
             .value("SM", SUBGROUPS)

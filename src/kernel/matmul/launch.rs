@@ -24,7 +24,7 @@ impl Variant {
         let plan = Plan { problem, profile, name: self.name(), stage: problem.stage() };
         match self {
             Variant::Plain => {
-                let source = problem.flat_product("matmul", include_str!("../../../shaders/matmul.wgsl")).source()?;
+                let source = problem.flat_product("matmul::plain").source()?;
                 let invocations = problem.elements().div_ceil(variant::per_word(problem.out));
                 // Its invocations own whole words of the result whatever its rows are.
                 Plan { stage: Stage::Result, ..plan }.kernel(source, invocations.div_ceil(WG), problem.k)
@@ -32,7 +32,7 @@ impl Variant {
             Variant::Register => {
                 const ROWS: usize = 8;
                 let source = problem
-                    .squares("matmul_register", include_str!("../../../shaders/matmul_register.wgsl"))
+                    .squares("matmul::register")
                     .value("TM", ROWS)
                     .region("TAIL", !problem.k.is_multiple_of(4))
                     .source()?;
@@ -53,7 +53,7 @@ impl Variant {
                 let (rows, slices) = problem.vec_shape();
                 let strips = problem.vec_strips(4 * variant::VEC_QUADS);
                 let source = problem
-                    .squares("matmul_vec", include_str!("../../../shaders/matmul_vec.wgsl"))
+                    .squares("matmul::vec")
                     .value("TM", rows)
                     .value("QUADS", variant::VEC_QUADS)
                     .value("SLICES", slices)
@@ -103,7 +103,7 @@ impl Plan<'_> {
         let mut product = self.launch(format!("{name}: product"), source, bindings, part, workgroups)?;
         // The scale comes with the rest of the epilogue.
         product.params = MatmulProblem { scale: 1.0, ..problem.clone() }.params(part);
-        let source = problem.flat("matmul_reduce", include_str!("../../../shaders/matmul_reduce.wgsl")).source()?;
+        let source = problem.flat("matmul::reduce").source()?;
         let invocations = problem.elements().div_ceil(variant::per_word(problem.out));
         let bindings = [vec![Binding::read(sums)], problem.result_bindings()].concat();
         let sum = self.launch(format!("{name}: sum"), source, bindings, terms, invocations.div_ceil(WG))?;

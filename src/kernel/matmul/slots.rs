@@ -54,8 +54,8 @@ impl MatmulProblem {
     }
 
     /// The slots of parameters and result, which every shader of the family has.
-    pub(super) fn result(&self, name: &'static str, template: &'static str, stage: Stage) -> Specialization {
-        let slots = Specialization::new(name, template).value("BATCH_AXES", self.batch.len());
+    pub(super) fn result(&self, kernel: &'static str, stage: Stage) -> Specialization {
+        let slots = Specialization::new(kernel).value("BATCH_AXES", self.batch.len());
         if stage == Stage::Sums {
             return slots;
         }
@@ -80,8 +80,8 @@ impl MatmulProblem {
     }
 
     /// [`Self::result`] for shaders whose invocations write the elements of a word in the order of memory.
-    pub(super) fn flat(&self, name: &'static str, template: &'static str) -> Specialization {
-        let slots = self.result(name, template, Stage::Result);
+    pub(super) fn flat(&self, kernel: &'static str) -> Specialization {
+        let slots = self.result(kernel, Stage::Result);
         if self.out == DType::F32 {
             return slots;
         }
@@ -90,8 +90,8 @@ impl MatmulProblem {
     }
 
     /// [`Self::flat`], and the operands' slots.
-    pub(super) fn flat_product(&self, name: &'static str, template: &'static str) -> Specialization {
-        let slots = loads(self.flat(name, template), "a", self.dtypes[A], self.quads(A, self.a, self.k));
+    pub(super) fn flat_product(&self, kernel: &'static str) -> Specialization {
+        let slots = loads(self.flat(kernel), "a", self.dtypes[A], self.quads(A, self.a, self.k));
         self.loads_b(slots, self.quads(B, self.b, self.n))
     }
 
@@ -104,8 +104,8 @@ impl MatmulProblem {
     }
 
     /// [`Self::result`], and the slots of operands and result that are read and written by quads.
-    pub(super) fn quad_slots(&self, name: &'static str, template: &'static str, stage: Stage) -> Specialization {
-        let slots = self.result(name, template, stage);
+    pub(super) fn quad_slots(&self, kernel: &'static str, stage: Stage) -> Specialization {
+        let slots = self.result(kernel, stage);
         let slots = loads(slots, "a", self.dtypes[A], self.quads(A, self.a, self.k));
         let slots = self.loads_b(slots, self.quads(B, self.b, self.n));
         self.quad_writes(slots, stage)
@@ -126,8 +126,8 @@ impl MatmulProblem {
     }
 
     /// [`Self::quad_slots`] for shaders that read b by squares: its quads may also lie along k.
-    pub(super) fn squares(&self, name: &'static str, template: &'static str) -> Specialization {
-        let slots = self.quad_slots(name, template, self.stage());
+    pub(super) fn squares(&self, kernel: &'static str) -> Specialization {
+        let slots = self.quad_slots(kernel, self.stage());
         if !self.quads(B, self.b.transposed(), self.k) {
             return slots;
         }
@@ -140,7 +140,7 @@ impl MatmulProblem {
 
     /// The slots of `matmul_panel.wgsl`: [`Self::squares`], and words of eight elements where the panel reads them.
     pub(super) fn panel(&self, panel: &Panel, profile: &Profile) -> Specialization {
-        let slots = self.squares("matmul_panel", include_str!("../../../shaders/matmul_panel.wgsl"));
+        let slots = self.squares("matmul::panel");
         let slots = match panel.octs_of_b(self, profile) {
             Some(Along::N) => octs(slots, "b", self.dtypes[B]).function("load_b8x8", load_b8x8(Along::N)),
             Some(Along::K) => octs(slots, "b", self.dtypes[B]).function("load_b8x8", load_b8x8(Along::K)),
@@ -172,8 +172,7 @@ impl MatmulProblem {
 
     /// The slots of `matmul_subgroup.wgsl`: words of eight elements where they lie so, b's along either axis.
     pub(super) fn subgroup(&self, profile: &Profile) -> Specialization {
-        let slots =
-            self.quad_slots("matmul_subgroup", include_str!("../../../shaders/matmul_subgroup.wgsl"), self.stage());
+        let slots = self.quad_slots("matmul::subgroup", self.stage());
         let (dense, length) = if self.b_dense_by_k() { (self.b.transposed(), self.k) } else { (self.b, self.n) };
         let slots = if self.quantized.is_none() && has_eights(self.dtypes[B], profile) && self.octs(B, dense, length) {
             octs(slots, "b", self.dtypes[B])
@@ -190,7 +189,7 @@ impl MatmulProblem {
 
     pub(super) fn tiled(&self, tile: &Tile, stage: Stage) -> Result<Arc<Source>> {
         let invocations = tile.invocations();
-        self.quad_slots("matmul_tiled", include_str!("../../../shaders/matmul_tiled.wgsl"), stage)
+        self.quad_slots("matmul::tiled", stage)
             .value("BM", tile.rows)
             .value("BN", tile.columns)
             .value("KQ", tile.quads)

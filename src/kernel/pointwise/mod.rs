@@ -149,7 +149,8 @@ impl Problem for PointwiseProblem {
         let word = self.word(elements, profile);
         let dtypes: Vec<DType> = self.operands.iter().map(|&(dtype, _)| dtype).collect();
         let value = expression::value_functions(&dtypes, &self.body, self.dtype, &mut words)?;
-        let mut source = Specialization::new("pointwise", include_str!("../../../shaders/pointwise.wgsl"))
+        let mut source = Specialization::new("pointwise::plain")
+            .region("NARROW", true)
             .ty("block", strided::block(self.dtype, word))
             .function("pack", strided::pack(self.dtype, word))
             .function("value", value);
