@@ -1,7 +1,7 @@
 //! The place of the largest element along an axis. Twins: `shaders/argmax*.wgsl`, `tests/argmax.rs`.
 
 use super::{
-    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
+    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
     axes::Axis,
     rows::{Deal, Pack, Rows, SPLIT, most_rounds_in_blocks, rounds, rounds_in_blocks},
     strided::touched,
@@ -250,5 +250,13 @@ impl Problem for ArgmaxProblem {
     fn summary(&self) -> String {
         let last = if self.last { " last" } else { "" };
         format!("{} {} axis={}{last}", self.dtype, self.x.shape, self.axis)
+    }
+}
+
+impl ArgmaxProblem {
+    /// Of [`Op::Argmax`](crate::graph::Op::Argmax).
+    pub(super) fn of(axis: usize, last: bool, operands: &mut Operands) -> Result<Self> {
+        operands.widen_narrow();
+        Ok(ArgmaxProblem { dtype: operands.dtype(0), x: operands.layout(0), axis, last })
     }
 }

@@ -2,7 +2,8 @@
 //! `tests/attention_merge.rs`.
 
 use super::{
-    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization, Verdict, fold_grid,
+    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization, Verdict,
+    fold_grid,
 };
 use crate::{Error, Result, Shape};
 
@@ -125,5 +126,13 @@ impl Problem for AttentionMergeProblem {
 
     fn summary(&self) -> String {
         format!("{}{}", self.outs, if self.lse { " +lse" } else { "" })
+    }
+}
+
+impl AttentionMergeProblem {
+    /// Of [`Op::AttentionMerge`](crate::graph::Op::AttentionMerge).
+    pub(super) fn of(operands: &mut Operands) -> Result<Self> {
+        operands.widen_narrow();
+        Ok(AttentionMergeProblem { outs: operands.shape(0).clone(), lse: operands.wants(1) })
     }
 }

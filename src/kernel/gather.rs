@@ -1,7 +1,7 @@
 //! Embedding lookup. Twins: `shaders/gather.wgsl`, `src/reference/gather.rs`, `tests/gather.rs`.
 
 use super::{
-    Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
+    Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
     strided::{self, How, LANES, Scan, View, Word, Words, each_element},
 };
 use crate::{DType, Error, Layout, Result, Shape};
@@ -125,5 +125,13 @@ impl Problem for GatherProblem {
 
     fn summary(&self) -> String {
         format!("{} {} axis {} by {}", self.dtype, self.data.shape, self.axis, self.indices.shape)
+    }
+}
+
+impl GatherProblem {
+    /// Of [`Op::Gather`](crate::graph::Op::Gather).
+    pub(super) fn of(axis: usize, operands: &mut Operands) -> Result<Self> {
+        let (data, indices) = (operands.layout(0), operands.layout(1));
+        Ok(GatherProblem { dtype: operands.dtype(0), data, axis, indices })
     }
 }

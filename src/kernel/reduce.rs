@@ -1,7 +1,7 @@
 //! Sum, mean, maximum and minimum over axes. Twins: `shaders/reduce*.wgsl`, `tests/reduce.rs`.
 
 use super::{
-    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
+    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
     axes::Axis,
     long,
     rows::{Deal, Pack, Rows, SPLIT, most_rounds_in_blocks, rounds},
@@ -397,5 +397,13 @@ impl Problem for ReduceProblem {
 
     fn summary(&self) -> String {
         format!("{} {} {} axes={:?}", self.function.name(), self.dtype, self.x.shape, self.axes)
+    }
+}
+
+impl ReduceProblem {
+    /// Of [`Op::Reduce`](crate::graph::Op::Reduce).
+    pub(super) fn of(function: Reduce, axes: &[usize], operands: &mut Operands) -> Result<Self> {
+        operands.widen_narrow();
+        Ok(ReduceProblem::new(function, operands.dtype(0), operands.layout(0), axes))
     }
 }

@@ -1,6 +1,8 @@
 //! Rotary position embedding. Twins: `shaders/rotary.wgsl`, `src/reference/rotary.rs`, `tests/rotary.rs`.
 
-use super::{AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization, fold_grid};
+use super::{
+    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization, fold_grid,
+};
 use crate::{Error, Layout, Result, Shape};
 
 /// f32 rows whose features turn pairwise by the angles of their positions; see [`Op::Rotary`](crate::graph::Op::Rotary).
@@ -75,5 +77,13 @@ impl Problem for RotaryProblem {
     fn summary(&self) -> String {
         let kind = if self.interleaved { "interleaved" } else { "halves" };
         format!("{} R={} {kind}", self.x.shape, self.table.last().map_or(0, |pairs| 2 * pairs))
+    }
+}
+
+impl RotaryProblem {
+    /// Of [`Op::Rotary`](crate::graph::Op::Rotary).
+    pub(super) fn of(interleaved: bool, operands: &mut Operands) -> Result<Self> {
+        operands.widen_narrow();
+        Ok(RotaryProblem { x: operands.layout(0), table: operands.shape(1).clone(), interleaved })
     }
 }

@@ -1,7 +1,7 @@
 //! Softmax and log-softmax along an axis. Twins: `shaders/softmax*.wgsl`, `tests/softmax.rs`.
 
 use super::{
-    Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
+    Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
     axes::Axis,
     narrow::{Elems, Store, check_floats, narrow_ones},
     rows::{Deal, PACKED_LARGEST, PACKED_TOTAL, Pack, Rows, SPLIT, Split, rounds_in_blocks},
@@ -296,5 +296,21 @@ impl Problem for SoftmaxProblem {
 
     fn set_in_place(&mut self, input: usize) {
         self.in_place = input == 0;
+    }
+}
+
+/// A softmax of whatever operand: `scale·x` along `axis`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Softmax {
+    pub(crate) log: bool,
+    pub(crate) axis: usize,
+    pub(crate) scale: f32,
+}
+
+impl SoftmaxProblem {
+    pub(crate) fn of(softmax: Softmax, operands: &mut Operands) -> Result<Self> {
+        let Softmax { log, axis, scale } = softmax;
+        let dtypes = SoftmaxDTypes { x: operands.dtype(0), y: operands.out_dtype(0) };
+        Ok(SoftmaxProblem { log, scale, dtypes, ..SoftmaxProblem::new(axis, operands.layout(0)) })
     }
 }

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use transposed::Transposed;
 
 use super::{
-    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
+    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
     strided::{self, View, Word, Words},
 };
 use crate::{DType, Error, Layout, Result, Shape};
@@ -291,5 +291,26 @@ impl Assembly<'_> {
         let label = if group == 0 { "plain" } else { "plain: further parts" };
         let launch = strided::launch(self.family, label, source, bindings, words, (elements, loads), profile)?;
         Ok(Launch { bytes: (2 * moved * self.dtype.bytes()) as u64, ..launch })
+    }
+}
+
+impl ConcatProblem {
+    /// Of [`Op::Concat`](crate::graph::Op::Concat).
+    pub(in crate::kernel) fn of(axis: usize, operands: &mut Operands) -> Result<Self> {
+        let inputs = (0..operands.count()).map(|input| operands.layout(input)).collect();
+        Ok(ConcatProblem { dtype: operands.dtype(0), axis, inputs })
+    }
+}
+
+impl PadProblem {
+    /// Of [`Op::Pad`](crate::graph::Op::Pad).
+    pub(in crate::kernel) fn of(
+        before: &[usize],
+        after: &[usize],
+        value: f64,
+        operands: &mut Operands,
+    ) -> Result<Self> {
+        let (dtype, input) = (operands.dtype(0), operands.layout(0));
+        Ok(PadProblem { dtype, input, before: before.into(), after: after.into(), value })
     }
 }

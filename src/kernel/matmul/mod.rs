@@ -4,6 +4,7 @@
 
 mod coop;
 mod launch;
+mod of;
 mod slots;
 mod variant;
 
@@ -14,6 +15,7 @@ use crate::{
     quantize::Packing,
 };
 
+pub(crate) use of::Product;
 pub(super) use slots::half_loads;
 use variant::Variant;
 

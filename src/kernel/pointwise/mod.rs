@@ -3,7 +3,7 @@
 mod expression;
 
 use super::{
-    Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
+    Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
     strided::{self, View, Word, Words},
 };
 use crate::{
@@ -209,6 +209,30 @@ impl Instr {
             Instr::Binary(function, ..) => function.name(),
             Instr::Where(..) => "where",
             Instr::Cast(..) => "cast",
+        }
+    }
+}
+
+impl PointwiseProblem {
+    /// Of a chain, whose operands are stretched to the shape of its result.
+    pub(crate) fn of(body: &[Instr], operands: &mut Operands) -> Result<Self> {
+        let (shape, dtype) = (operands.out_shape().clone(), operands.out_dtype(0));
+        let mut inputs = Vec::with_capacity(operands.count());
+        for i in 0..operands.count() {
+            inputs.push((operands.dtype(i), operands.layout(i).broadcast(&shape)));
+        }
+        Ok(PointwiseProblem::new(shape, dtype, inputs, body.to_vec()))
+    }
+}
+
+impl Instr {
+    /// The same function of other arguments.
+    pub(crate) fn over(self, mut arg: impl FnMut(Arg) -> Arg) -> Self {
+        match self {
+            Instr::Unary(function, x) => Instr::Unary(function, arg(x)),
+            Instr::Binary(function, a, b) => Instr::Binary(function, arg(a), arg(b)),
+            Instr::Where(condition, a, b) => Instr::Where(arg(condition), arg(a), arg(b)),
+            Instr::Cast(dtype, x) => Instr::Cast(dtype, arg(x)),
         }
     }
 }
