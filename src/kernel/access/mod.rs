@@ -3,5 +3,6 @@
 
 pub(super) mod axes;
 pub(super) mod long;
+pub(super) mod matrix;
 pub(super) mod narrow;
 pub(super) mod strided;
