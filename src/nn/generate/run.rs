@@ -280,7 +280,7 @@ impl<M: Autoregressive> Generator<M> {
         for (i, prompt) in prompts.iter().enumerate() {
             check_ids(&format!("prompt {i}"), prompt, vocabulary)?;
             // The last id is not looked at again.
-            if prompt.len() + max_tokens - 1 > positions {
+            if (prompt.len() - 1).saturating_add(*max_tokens) > positions {
                 return fail(format!(
                     "prompt {i} has {} ids and {max_tokens} more are asked for, the model and its cache have room for \
                      {positions}: shorten the prompt or ask for fewer",
