@@ -530,7 +530,7 @@ fn what_cannot_be_generated_is_named() {
     let sample = |temperature, top_k, top_p| Strategy::Sample { temperature, top_k, top_p, seed: 0 };
     let beam = |beams, length_penalty| Strategy::Beam { beams, length_penalty };
     type Case<'a> = (&'a dyn Fn(&mut Request), &'a str);
-    let cases: [Case<'_>; 17] = [
+    let cases: [Case<'_>; 18] = [
         (&|r| r.prompts.clear(), "no prompts were given, expected at least one"),
         (&|r| r.prompts[1].clear(), "prompt 1 is empty, expected at least one id"),
         (&|r| r.prompts[1][1] = 29, "prompt 1: id 29 at place 1 is not in the vocabulary of 29"),
@@ -540,6 +540,7 @@ fn what_cannot_be_generated_is_named() {
             &|r| r.max_tokens = 20,
             "prompt 1 has 2 ids and 20 more are asked for, the model and its cache have room for 20",
         ),
+        (&|r| r.max_tokens = usize::MAX, "prompt 0 has 1 ids and 18446744073709551615 more are asked for"),
         (&|r| r.stop = vec![4, 40], "stop id 40 is not in the vocabulary of 29"),
         (&|r| r.sources = vec![vec![1]], "sources were given to a model that reads none"),
         (&|r| r.repetition_penalty = 0.0, "repetition_penalty is 0"),
