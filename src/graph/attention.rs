@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Function, MaskMod, ScoreMod, ValueId,
-    infer::{Operand, float},
+    operand::{Operand, float},
 };
 use crate::{
     Error, Result,
@@ -11,9 +11,10 @@ use crate::{
 
 /// Scaled dot-product attention with every mask and modifier at once.
 ///
-/// `q [B, Hq, Tq, D]`, `k [B, Hkv, Tk, D]`, `v [B, Hkv, Tk, Dv]` → `out [B, Hq, Tq, Dv]`, `lse [B, Hq, Tq]` (f32), `status [B]`
-/// (i32). `Hq` is a multiple of `Hkv`, and query head `h` reads key head `h / (Hq/Hkv)`. q, k, v and bias are f32, f16 or bf16, each
-/// as it likes (a cache may be narrower than what asks it); out has q's dtype, to which it is rounded once.
+/// `q [B, Hq, Tq, D]`, `k [B, Hkv, Tk, D]`, `v [B, Hkv, Tk, Dv]` → `out [B, Hq, Tq, Dv]`, `lse f32 [B, Hq, Tq]`,
+/// `status i32 [B]`. `Hq` is a multiple of `Hkv`, and query head `h` reads key head `h / (Hq/Hkv)`. q, k, v and bias
+/// are f32, f16 or bf16, and may differ: a cache may be narrower than the queries. out has q's dtype, to which it is
+/// rounded once.
 ///
 /// ```text
 /// s[i,j]    = f(softcap(scale · q_i·k_j) + bias[i,j] + slope[h]·(j − (i + offset)))      softcap(x) = c·tanh(x/c)
@@ -22,22 +23,26 @@ use crate::{
 /// out_i     = Σ_j seen · softmax_j(s) · v_j          lse_i = log Σ_j seen · exp(s[i,j])
 /// ```
 ///
-/// f are the score functions ([`ScoreMod`]), one after the other; without any, s as it is.
+/// f are the score functions ([`ScoreMod`]), one after the other; without any, s stays as it is.
 ///
-/// A row that sees nothing gives `out` exactly 0 and `lse` the lowest finite f32. Lengths, entries of cumulative offsets and
-/// entries of the block table that do not fit the operands count as the nearest that do, and the offset of query 0 as at most
-/// ±2³⁰. `status` says of each item or sequence which of them did not fit, a bit each: see [`AttentionFault`]; 0 is good.
+/// A row that sees nothing gives `out` exactly 0 and `lse` the lowest finite f32. A length, an entry of cumulative
+/// offsets or of the block table that is out of range counts as the nearest valid one, and the offset of query 0 as at
+/// most ±2³⁰. `status` says for each item or sequence which of them were out of range, a bit each: see
+/// [`AttentionFault`]. 0 is good.
 ///
-/// Packed: `q [ΣTq, Hq, D]`, `k [ΣTk, Hkv, D]`, `v [ΣTk, Hkv, Dv]` → `out [ΣTq, Hq, Dv]`, `lse [ΣTq, Hq]`, with the operands
-/// [`AttentionOperand::QueryOffsets`] and [`AttentionOperand::KeyOffsets`]; a query sees only keys of its own sequence, and
-/// `i`, `j` count from the start of each sequence. Boolean mask and bias are not taken packed.
+/// Packed: `q [ΣTq, Hq, D]`, `k [ΣTk, Hkv, D]`, `v [ΣTk, Hkv, Dv]` → `out [ΣTq, Hq, Dv]`, `lse [ΣTq, Hq]`, with the
+/// operands [`AttentionOperand::QueryOffsets`] and [`AttentionOperand::KeyOffsets`]. A query sees only keys of its own
+/// sequence, and `i`, `j` count from the start of each sequence. A boolean mask or a bias can't be given.
 ///
-/// Paged: `k [pages, page size, Hkv, D]`, `v [pages, page size, Hkv, Dv]` and the operand [`AttentionOperand::BlockTable`] of P
-/// pages an item: key j of item b is row `j mod page size` of page `block_table[b, j / page size]`, and Tk is P · page size; key
-/// lengths say how many there are. Only entries of pages below the key length are looked at. Items may share pages. q may be
-/// packed (then without [`AttentionOperand::KeyOffsets`]). PagedAttention (Kwon et al., 2023).
+/// Paged: `k [pages, page size, Hkv, D]`, `v [pages, page size, Hkv, Dv]` and the operand
+/// [`AttentionOperand::BlockTable`] of P pages an item: key j of item b is row `j mod page size` of page
+/// `block_table[b, j / page size]`, and Tk is P · page size; key lengths say how many keys there are. Only entries of
+/// pages below the key length are read. Items may share pages. q may be packed (then without
+/// [`AttentionOperand::KeyOffsets`]).
 ///
-/// FlashAttention (Dao et al., 2022; Dao, 2023); online softmax (Milakov and Gimelshein, 2018).
+/// Attention: Vaswani et al., 2017. Grouped heads: Ainslie et al., 2023. Windows: Beltagy et al., 2020. ALiBi: Press et
+/// al., 2022. Pages: Kwon et al., 2023. Kernels: online softmax (Milakov and Gimelshein, 2018), FlashAttention (Dao et
+/// al., 2022; Dao, 2023).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Attention {
     /// Factor on q·k; `None` is 1/√D.
@@ -52,7 +57,7 @@ pub struct Attention {
     /// Sliding window: `i + offset − left ≤ j ≤ i + offset + right`.
     #[serde(default)]
     pub window: Window,
-    /// Where query 0 stands among the keys; what `causal`, `window` and ALiBi count from.
+    /// The offset of query 0 among the keys, from which `causal`, `window` and ALiBi count.
     #[serde(default)]
     pub align: Align,
     /// Functions of the score, one after the other.
@@ -61,12 +66,12 @@ pub struct Attention {
     /// Further predicates.
     #[serde(default)]
     pub mask_mods: Vec<MaskMod>,
-    /// What the operands after q, k and v are, in order. Each kind at most once.
+    /// The operands after q, k and v, in order. Each kind at most once.
     #[serde(default)]
     pub operands: Vec<AttentionOperand>,
 }
 
-/// Bits of the status: which lengths or offsets of an item did not fit and were clamped.
+/// Bits of the status: which lengths, offsets or pages of an item were out of range and were clamped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(i32)]
 pub enum AttentionFault {
@@ -76,12 +81,12 @@ pub enum AttentionFault {
     QueryLength = 2,
     /// An offset beyond ±2³⁰.
     Offset = 4,
-    /// Entries of `cu_seqlens` of the queries that decrease, or lie outside 0 to ΣTq. An entry counts for the sequence that ends
-    /// there, the first one for the first sequence.
+    /// Entries of the queries' `cu_seqlens` that decrease or lie outside 0 to ΣTq. An entry belongs to the sequence
+    /// that it ends, the first one to the first sequence.
     QueryOffsets = 8,
-    /// Entries of `cu_seqlens` of the keys that decrease, or lie outside 0 to ΣTk, likewise.
+    /// The same of the keys' `cu_seqlens`, outside 0 to ΣTk.
     KeyOffsets = 16,
-    /// An entry of the block table, of a page below the key length, that names no page.
+    /// An entry of the block table, for a page below the key length, that names no page.
     BlockTable = 32,
 }
 
@@ -101,13 +106,13 @@ impl AttentionFault {
         Self::ALL.into_iter().filter(move |&fault| status & fault as i32 != 0)
     }
 
-    /// What the status says, for people: nothing if all is good.
+    /// The faults in words, an item a line; `None` if there are none.
     ///
     /// ```
     /// use tilewise::graph::AttentionFault;
     /// assert_eq!(AttentionFault::describe(&[0, 0]), None);
-    /// let text = AttentionFault::describe(&[0, 33]).unwrap();
-    /// assert_eq!(text, "item 1: the key length is below 0 or over Tk; the block table names a page that is not there");
+    /// assert_eq!(AttentionFault::describe(&[0, 33]).unwrap(), "\
+    /// item 1: the key length is below 0 or over Tk; the block table names a page that is not there");
     /// ```
     pub fn describe(status: &[i32]) -> Option<String> {
         let faulty = status.iter().enumerate().filter(|(_, status)| **status != 0);
@@ -132,7 +137,7 @@ impl AttentionFault {
     }
 }
 
-/// Sizes of a sliding window; `None` is open.
+/// A sliding window: how many keys are seen on either side of the query's own position; `None` is all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
@@ -153,7 +158,7 @@ pub enum Align {
     TopLeft,
     /// offset = key length − query length, per batch item: FlashAttention, decoding.
     BottomRight,
-    /// This offset, also negative.
+    /// This offset; it may be negative.
     Offset(i32),
     /// Per batch item, from [`AttentionOperand::Offsets`].
     PerItem,
@@ -174,17 +179,17 @@ pub enum AttentionOperand {
     QueryLengths,
     /// i32 `[B]`: the offset of query 0 among the keys, for [`Align::PerItem`].
     Offsets,
-    /// i32 `[B + 1]`, cumulative: where each packed sequence of q starts, and the end (`cu_seqlens`).
+    /// i32 `[B + 1]`, cumulative: where each packed sequence of q begins, and the end (`cu_seqlens`).
     QueryOffsets,
-    /// i32 `[B + 1]`, cumulative: where each packed sequence of k and v starts, and the end.
+    /// i32 `[B + 1]`, cumulative: where each packed sequence of k and v begins, and the end.
     KeyOffsets,
     /// f32 `[Hq]`: ALiBi (Press et al., 2022).
     Slopes,
-    /// i32 `[B, P]`: page n of the keys and values of an item is page `block_table[b, n]` of k and v.
+    /// i32 `[B, P]`: page n of an item's keys and values is page `block_table[b, n]` of k and v.
     BlockTable,
-    /// f32, any shape: `table` of the score functions.
+    /// f32, any shape: the `table` of the score functions.
     ScoreTable,
-    /// f32, any shape: `table` of the mask functions.
+    /// f32, any shape: the `table` of the mask functions.
     MaskTable,
 }
 
@@ -232,12 +237,12 @@ struct Sizes {
 }
 
 impl Attention {
-    /// The number of the node's input that is this operand, if it is given.
+    /// The index of this operand among the node's inputs, if it is given.
     pub fn input_of(&self, operand: AttentionOperand) -> Option<usize> {
         self.operands.iter().position(|&o| o == operand).map(|i| i + 3)
     }
 
-    /// Whether q is packed sequences; k and v then are too, unless they are paged.
+    /// Whether q is packed sequences. k and v then are too, unless they are paged.
     pub fn is_packed(&self) -> bool {
         self.input_of(AttentionOperand::QueryOffsets).is_some()
     }
@@ -247,7 +252,7 @@ impl Attention {
         self.input_of(AttentionOperand::BlockTable).is_some()
     }
 
-    /// Whether it has functions of the user.
+    /// Whether there are score or mask functions.
     pub fn has_functions(&self) -> bool {
         !(self.score_mods.is_empty() && self.mask_mods.is_empty())
     }

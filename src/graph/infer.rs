@@ -1,12 +1,28 @@
-use super::{Binary, Op, Reduce, Unary};
+use super::{
+    Binary, Op, Reduce, Unary,
+    operand::{Operand, broadcast, float, in_rank, same_dtype},
+};
 use crate::{
     Error, Result,
     tensor::{DType, Shape, quantize::Packing},
 };
 
-pub(super) type Operand<'a> = (DType, &'a Shape);
-
-/// The dtypes and shapes of an operation's results, or why its operands do not fit.
+/// The dtypes and shapes of an operation's results, from those of its operands.
+///
+/// ```
+/// use tilewise::{DType, graph::{Op, infer}};
+/// let op = Op::Matmul { transpose_a: false, transpose_b: true };
+/// let results = infer(&op, &[(DType::F32, &[2, 3].into()), (DType::F32, &[4, 3].into())])?;
+/// assert_eq!(results, [(DType::F32, [2, 4].into())]);
+///
+/// let error = infer(&op, &[(DType::F32, &[2, 3].into()), (DType::F32, &[4, 5].into())]).unwrap_err();
+/// assert_eq!(error.to_string(), "matmul: `a` [2, 3] has inner size 3, `b` [4, 5] transposed has 5");
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`], with the operands and what was expected, if their number, dtypes or shapes don't fit, or if an option
+/// does not; [`Error::Limit`] if a result has more than 2³¹ − 1 elements.
 pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
     let name = op.name();
     check_count(op, operands.len())?;
@@ -181,29 +197,6 @@ fn check_count(op: &Op, given: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::op(op.name(), format!("{given} operands were given, expected {expected} ({names})")))
-}
-
-pub(super) fn float<'a>(op: &str, operand: &str, (dtype, shape): Operand<'a>) -> Result<Operand<'a>> {
-    if dtype.is_float() { Ok((dtype, shape)) } else { Err(Error::dtype(op, operand, dtype, "f32, f16 or bf16")) }
-}
-
-fn same_dtype(op: &str, a: Operand<'_>, b: Operand<'_>) -> Result<()> {
-    if a.0 == b.0 {
-        return Ok(());
-    }
-    Err(Error::op(op, format!("`a` is {} {} and `b` is {} {}, expected the same dtype (cast one)", a.0, a.1, b.0, b.1)))
-}
-
-fn broadcast(op: &str, a: &Shape, b: &Shape) -> Result<Shape> {
-    a.broadcast(b)
-        .ok_or_else(|| Error::op(op, format!("{a} and {b} do not broadcast (sizes are equal or 1, from the right)")))
-}
-
-fn in_rank(op: &str, axis: usize, shape: &Shape) -> Result<()> {
-    if axis < shape.rank() {
-        return Ok(());
-    }
-    Err(Error::op(op, format!("axis {axis} is out of range for {shape} (rank {})", shape.rank())))
 }
 
 fn reduced(shape: &Shape, axes: &[usize], keep: bool) -> Shape {

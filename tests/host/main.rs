@@ -4,6 +4,7 @@
 mod common;
 
 mod diff;
+mod fingerprints;
 mod graph;
 mod kernel;
 mod lower;

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
     process::Command,
+    sync::OnceLock,
 };
 
 use naga::{
@@ -14,7 +15,9 @@ use naga::{
 };
 use tilewise::{
     DType, Graph,
-    kernel::{AdapterKind, Arithmetic, CeilingProblem, CooperativeMatrix, Module, Problem, Profile, Specialization},
+    kernel::{
+        AdapterKind, Arithmetic, CeilingProblem, CooperativeMatrix, Kernel, Module, Problem, Profile, Specialization,
+    },
     lower::{self, Options},
     verify::cases::{self, Level},
     workloads::{self, Size},
@@ -166,15 +169,48 @@ fn profiles() -> [Profile; 3] {
     [portable, software, gpu]
 }
 
-/// Every module that the case tables and the workloads call for, on each of the profiles, with each variant.
-fn specialisations() -> BTreeMap<String, (String, bool)> {
+/// A module that a kernel's launch runs.
+pub(crate) struct Specialised {
+    /// The kernel's module in `shaders/`.
+    pub(crate) kernel: &'static str,
+    /// The first variant that runs it, and on what.
+    pub(crate) variant: &'static str,
+    adapter: String,
+    /// Whether the device has subgroups.
+    subgroups: bool,
+    pub(crate) wgsl: String,
+}
+
+/// Every module that the case tables and the workloads call for, on each of the profiles, with each variant: each text once.
+pub(crate) fn specialisations() -> &'static [Specialised] {
+    static ALL: OnceLock<Vec<Specialised>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let mut all = BTreeMap::new();
+        let mut add = |profile: &Profile, variant: &'static str, kernel: &Kernel| {
+            for launch in &kernel.launches {
+                let source = &launch.source;
+                all.entry(source.wgsl.clone()).or_insert_with(|| Specialised {
+                    kernel: source.name,
+                    variant,
+                    adapter: profile.adapter.clone(),
+                    subgroups: profile.subgroup.is_some(),
+                    wgsl: source.wgsl.clone(),
+                });
+            }
+        };
+        of_graphs(&mut add);
+        of_ceilings(&mut add);
+        all.into_values().collect()
+    })
+}
+
+fn of_graphs(add: &mut impl FnMut(&Profile, &'static str, &Kernel)) {
     let graphs_of = |size| {
         let cases = cases::all(Level::Quick, 1).expect("the cases are valid").into_iter().map(|case| case.graph);
         let workloads = workloads::all(size).expect("the workloads are valid").into_iter().map(|w| w.graph);
         cases.chain(workloads).collect::<Vec<Graph>>()
     };
     let (full, large) = (graphs_of(Size::Full), graphs_of(Size::Large));
-    let mut modules = BTreeMap::new();
     for profile in profiles() {
         let is_large = profile.limits.binding_bytes > Profile::portable().limits.binding_bytes;
         for graph in if is_large { full.iter().chain(&large) } else { full.iter().chain(&[]) } {
@@ -187,14 +223,16 @@ fn specialisations() -> BTreeMap<String, (String, bool)> {
                     programs.extend(lower::lower(graph, &profile, &options));
                 }
             }
-            for launch in programs.iter().flat_map(|p| &p.steps).flat_map(|step| &step.kernel.launches) {
-                let name = format!("{} ({}) on {}", launch.source.name, launch.label, profile.adapter);
-                modules.entry(launch.source.wgsl.clone()).or_insert((name, profile.subgroup.is_some()));
+            for step in programs.iter().flat_map(|program| &program.steps) {
+                add(&profile, step.variant, &step.kernel);
             }
         }
     }
+}
+
+fn of_ceilings(add: &mut impl FnMut(&Profile, &'static str, &Kernel)) {
+    let bytes = CeilingProblem::whole(1 << 20);
     for profile in profiles() {
-        let bytes = CeilingProblem::whole(1 << 20);
         for problem in [
             CeilingProblem::Copy { bytes },
             CeilingProblem::Read { bytes },
@@ -206,20 +244,19 @@ fn specialisations() -> BTreeMap<String, (String, bool)> {
         ] {
             for candidate in problem.candidates(&profile).iter().filter(|candidate| candidate.is_usable()) {
                 let kernel = problem.kernel(candidate.variant, &profile).expect("usable");
-                let name = format!("{} ({}) on {}", kernel.launches[0].source.name, candidate.variant, profile.adapter);
-                modules.entry(kernel.launches[0].source.wgsl.clone()).or_insert((name, profile.subgroup.is_some()));
+                add(&profile, candidate.variant, &kernel);
             }
         }
     }
-    modules
 }
 
 #[test]
 fn every_specialisation_translates_for_vulkan_metal_and_dx12() {
     let modules = specialisations();
     assert!(modules.len() > 200, "only {} specialisations", modules.len());
-    for (source, (name, subgroups)) in &modules {
-        let (module, info) = validate(name, source);
+    for Specialised { kernel, variant, adapter, subgroups, wgsl: source } in modules {
+        let name = format!("{kernel} ({variant}) on {adapter}");
+        let (module, info) = validate(&name, source);
         let version = if *subgroups { (1, 3) } else { (1, 0) };
         let options = spv::Options { lang_version: version, ..spv::Options::default() };
         if let Err(error) = spv::write_vec(&module, &info, &options, None) {

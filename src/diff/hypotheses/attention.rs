@@ -1,6 +1,6 @@
 //! Scale, mask, softmax and the sources of queries, keys and values.
 
-use super::{Found, Site};
+use super::site::{Found, Site};
 use crate::{
     Error, Result, Tensor, ValueId,
     diff::{

@@ -1,6 +1,6 @@
 //! Norms, linear layers, activations, residuals, embeddings and positions.
 
-use super::{Found, Site, constant};
+use super::site::{Found, Site, constant};
 use crate::{
     Error, Result, Shape, Tensor, ValueId,
     diff::{

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Note, Options,
-    rewrite::{scaled, uniform},
+    pattern::{scaled, uniform},
     survey::Survey,
 };
 use crate::{

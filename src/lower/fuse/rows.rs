@@ -5,7 +5,7 @@ use crate::{
     ValueId,
     graph::{Binary, NodeId, Op},
     kernel::{Norm, NormKind, NormProblem, Softmax, SoftmaxProblem, problem_of},
-    lower::rewrite::scaled,
+    lower::pattern::scaled,
 };
 
 impl Fusion<'_, '_> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Rebuild;
+use super::rebuild::Rebuild;
 use crate::{
     DType, Result, ValueId,
     graph::{NodeId, Op},

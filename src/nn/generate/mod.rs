@@ -29,7 +29,7 @@ mod request;
 mod run;
 mod sample;
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::collections::BTreeMap;
 
 pub use model::{Autoregressive, Source, Step};
 pub use request::{End, Generated, Request, Sequence, Strategy, Time, Token};
@@ -119,7 +119,7 @@ impl<M: Autoregressive> Generator<M> {
     }
 
     async fn prepare_with(&mut self, request: &Request, wait: Wait) -> Result<()> {
-        let readback = run::readback(request);
+        let readback = Readback::of(request);
         let sources = self.plan.sources.clone().into_iter().map(|tokens| Kind::Remember { tokens });
         let chunks = [1].into_iter().chain(self.plan.chunks.clone());
         let steps = chunks.map(|tokens| Kind::Step { tokens, readback });
@@ -139,35 +139,6 @@ impl<M: Autoregressive> Generator<M> {
     #[cfg(feature = "native")]
     pub fn prepare(&mut self, request: &Request) -> Result<()> {
         pollster::block_on(self.prepare_with(request, Wait::Block))
-    }
-
-    /// Answers a request. `on_token` is called with each token as soon as it is known, and can break off.
-    ///
-    /// # Errors
-    /// What is wrong with the request, before anything runs: no prompts or an empty one, ids outside of the vocabulary, more sequences
-    /// than there is room for, more tokens than the model has positions or the cache places, options out of range.
-    pub async fn generate_async(
-        &mut self,
-        request: &Request,
-        on_token: &mut dyn FnMut(Token) -> ControlFlow<()>,
-    ) -> Result<Generated> {
-        self.run(request, on_token, Wait::Wake).await
-    }
-
-    /// [`Generator::generate_async`] without a callback, blocking.
-    #[cfg(feature = "native")]
-    pub fn generate(&mut self, request: &Request) -> Result<Generated> {
-        self.generate_streaming(request, |_| ControlFlow::Continue(()))
-    }
-
-    /// [`Generator::generate_async`], blocking.
-    #[cfg(feature = "native")]
-    pub fn generate_streaming(
-        &mut self,
-        request: &Request,
-        mut on_token: impl FnMut(Token) -> ControlFlow<()>,
-    ) -> Result<Generated> {
-        pollster::block_on(self.run(request, &mut on_token, Wait::Block))
     }
 
     /// A program, made if need be.

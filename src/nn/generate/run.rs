@@ -46,16 +46,37 @@ impl Clock {
     }
 }
 
-/// What the strategy needs of a step. A penalty changes logits, so that the device's choice is not the answer.
-pub(super) fn readback(request: &Request) -> Readback {
-    match request.strategy {
-        Strategy::Greedy if request.repetition_penalty == 1.0 => Readback::Ids,
-        _ => Readback::Logits,
-    }
-}
-
 impl<M: Autoregressive> Generator<M> {
-    pub(super) async fn run(
+    /// Answers a request. `on_token` is called with each token as soon as it is known, and can break off.
+    ///
+    /// # Errors
+    /// What is wrong with the request, before anything runs: no prompts or an empty one, ids outside of the vocabulary, more sequences
+    /// than there is room for, more tokens than the model has positions or the cache places, options out of range.
+    pub async fn generate_async(
+        &mut self,
+        request: &Request,
+        on_token: &mut dyn FnMut(Token) -> ControlFlow<()>,
+    ) -> Result<Generated> {
+        self.run(request, on_token, Wait::Wake).await
+    }
+
+    /// [`Generator::generate_async`] without a callback, blocking.
+    #[cfg(feature = "native")]
+    pub fn generate(&mut self, request: &Request) -> Result<Generated> {
+        self.generate_streaming(request, |_| ControlFlow::Continue(()))
+    }
+
+    /// [`Generator::generate_async`], blocking.
+    #[cfg(feature = "native")]
+    pub fn generate_streaming(
+        &mut self,
+        request: &Request,
+        mut on_token: impl FnMut(Token) -> ControlFlow<()>,
+    ) -> Result<Generated> {
+        pollster::block_on(self.run(request, &mut on_token, Wait::Block))
+    }
+
+    async fn run(
         &mut self,
         request: &Request,
         on_token: &mut dyn FnMut(Token) -> ControlFlow<()>,
@@ -70,7 +91,7 @@ impl<M: Autoregressive> Generator<M> {
         let sources: Vec<&[u32]> =
             request.sources.iter().flat_map(|s| std::iter::repeat_n(s.as_slice(), beams)).collect();
         let source_lengths = self.remember(&sources, wait).await?;
-        let mut run = Run { source_lengths, readback: readback(request), wait, steps: 0, step_tokens: 0 };
+        let mut run = Run { source_lengths, readback: Readback::of(request), wait, steps: 0, step_tokens: 0 };
         let rows = self.prefill(&run, &prompts).await?;
         let first = clock.elapsed();
         let sequences = match request.strategy {

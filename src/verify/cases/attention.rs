@@ -1,6 +1,6 @@
 use std::fmt::Write;
 
-use super::{Cases, Draft};
+use super::case::{Cases, Draft};
 use crate::{
     DType, Result, Shape, Tensor, ValueId,
     graph::{Align, Attention, AttentionArgs, AttentionOperand, Mask, MaskMod, Op, ScoreMod, Window},

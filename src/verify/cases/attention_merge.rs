@@ -1,4 +1,4 @@
-use super::Cases;
+use super::case::Cases;
 use crate::{DType, Result, Tensor, graph::Mask, reference::compare::Check};
 
 const FAMILY: &str = "attention_merge";

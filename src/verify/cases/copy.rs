@@ -1,4 +1,4 @@
-use super::{Cases, Draft};
+use super::case::{Cases, Draft};
 use crate::{DType, Result, Shape, ValueId, graph::Op, reference::compare::Check};
 
 type View = fn(&mut Draft, ValueId) -> Result<ValueId>;

@@ -1,4 +1,4 @@
-use super::Cases;
+use super::case::Cases;
 use crate::{DType, Result, Shape, Tensor, reference::compare::Check};
 
 const FAMILY: &str = "gather";

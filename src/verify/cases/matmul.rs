@@ -1,5 +1,5 @@
 use super::{
-    Cases, Draft,
+    case::{Cases, Draft},
     dequantize::{KINDS, packed},
 };
 use crate::{

@@ -1,4 +1,4 @@
-use super::{Cases, Draft};
+use super::case::{Cases, Draft};
 use crate::{
     DType, Result, Tensor, ValueId,
     graph::{Binary, Unary},

@@ -1,4 +1,4 @@
-use super::Cases;
+use super::case::Cases;
 use crate::{
     DType, Result, Shape,
     graph::{Op, Reduce},

@@ -13,10 +13,10 @@ use super::{families, input, lowered, program};
 const B: usize = 2;
 const HEADS: usize = 4;
 /// Target and source differ in length and width.
-const T_A: usize = 48;
-const T_B: usize = 80;
-const E_A: usize = 64;
-const E_B: usize = 96;
+const T_A: usize = 80;
+const T_B: usize = 48;
+const E_A: usize = 96;
+const E_B: usize = 64;
 const HIDDEN: usize = 256;
 
 fn linear(g: &mut Graph, name: &str, x: ValueId, out: usize) -> Result<ValueId> {
@@ -27,36 +27,36 @@ fn linear(g: &mut Graph, name: &str, x: ValueId, out: usize) -> Result<ValueId> 
 }
 
 fn norm(g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId> {
-    let w = g.parameter(&format!("{name}.weight"), DType::F32, [E_A])?;
-    let b = g.parameter(&format!("{name}.bias"), DType::F32, [E_A])?;
+    let w = g.parameter(&format!("{name}.weight"), DType::F32, [E_B])?;
+    let b = g.parameter(&format!("{name}.bias"), DType::F32, [E_B])?;
     g.layer_norm(x, Some(w), Some(b), 1e-5)
 }
 
 /// Attention of `x` over `memory`, every operation written out; `hidden` is where `mask` hides the key.
 fn attention(g: &mut Graph, name: &str, x: ValueId, memory: ValueId, hidden: ValueId) -> Result<ValueId> {
     let project = |g: &mut Graph, part: &str, from: ValueId| {
-        let y = linear(g, &format!("{name}.{part}"), from, E_A)?;
+        let y = linear(g, &format!("{name}.{part}"), from, E_B)?;
         g.split_heads(y, HEADS)
     };
     let (q, k, v) = (project(g, "q", x)?, project(g, "k", memory)?, project(g, "v", memory)?);
     let kt = g.permute(k, &[0, 1, 3, 2])?;
     let scores = g.matmul(q, kt)?;
-    let root = g.scalar(((E_A / HEADS) as f64).sqrt(), scores)?;
+    let root = g.scalar(((E_B / HEADS) as f64).sqrt(), scores)?;
     let scores = g.div(scores, root)?;
     let fill = g.scalar(f64::NEG_INFINITY, scores)?;
     let scores = g.select(hidden, fill, scores)?;
     let weights = g.softmax(scores, -1)?;
     let out = g.matmul(weights, v)?;
     let out = g.merge_heads(out)?;
-    linear(g, &format!("{name}.out"), out, E_A)
+    linear(g, &format!("{name}.out"), out, E_B)
 }
 
 /// A decoder layer with the norms behind the residuals; gelu is written out too.
 fn decoder(g: &mut Graph) -> Result<ValueId> {
-    let (x, source) = (input(g, "x", &[B, T_A, E_A])?, input(g, "source", &[B, T_B, E_B])?);
-    let future: Vec<bool> = (0..T_A).flat_map(|i| (0..T_A).map(move |j| j > i)).collect();
-    let future = g.constant(Tensor::new([T_A, T_A], Data::Bool(future))?)?;
-    let padding = g.input("padding", DType::Bool, [B, 1, 1, T_B])?;
+    let (x, source) = (input(g, "x", &[B, T_B, E_B])?, input(g, "source", &[B, T_A, E_A])?);
+    let future: Vec<bool> = (0..T_B).flat_map(|i| (0..T_B).map(move |j| j > i)).collect();
+    let future = g.constant(Tensor::new([T_B, T_B], Data::Bool(future))?)?;
+    let padding = g.input("padding", DType::Bool, [B, 1, 1, T_A])?;
 
     let y = attention(g, "self", x, x, future)?;
     let y = g.add(x, y)?;
@@ -72,7 +72,7 @@ fn decoder(g: &mut Graph) -> Result<ValueId> {
     let e = g.add(e, one)?;
     let e = g.mul(e, half)?;
     let y = g.mul(y, e)?;
-    let y = linear(g, "down", y, E_A)?;
+    let y = linear(g, "down", y, E_B)?;
     let y = g.add(x, y)?;
     norm(g, "norm3", y)
 }
@@ -113,16 +113,16 @@ fn the_unfused_program_has_a_kernel_for_each_operation() {
     assert_eq!(unfused.steps.len(), kernels + copies, "{unfused}");
     // Merging the heads copies here: a product writes its result in one order only.
     assert_eq!(copies, 2, "{unfused}");
-    let copied = (B * T_A * E_A * 4 * copies) as u64;
+    let copied = (B * T_B * E_B * 4 * copies) as u64;
     assert_eq!(unfused.naive_bytes(), unfused.unfused_bytes + copied);
 }
 
 fn layer(norm_first: bool, batch_first: bool) -> Program {
     program(|g| {
-        let x = input(g, "x", if batch_first { &[B, T_A, E_A] } else { &[T_A, B, E_A] })?;
-        let memory = input(g, "memory", if batch_first { &[B, T_B, E_B] } else { &[T_B, B, E_B] })?;
-        let mut layer = nn::DecoderLayer::new(E_A, HEADS, HIDDEN);
-        (layer.norm_first, layer.batch_first, layer.memory_width) = (norm_first, batch_first, Some(E_B));
+        let x = input(g, "x", if batch_first { &[B, T_B, E_B] } else { &[T_B, B, E_B] })?;
+        let memory = input(g, "memory", if batch_first { &[B, T_A, E_A] } else { &[T_A, B, E_A] })?;
+        let mut layer = nn::DecoderLayer::new(E_B, HEADS, HIDDEN);
+        (layer.norm_first, layer.batch_first, layer.memory_width) = (norm_first, batch_first, Some(E_A));
         let masks = nn::AttentionMasks::from(Mask::causal(Align::TopLeft));
         layer.build(g, "layer", x, memory, &masks, &nn::AttentionMasks::default())
     })
@@ -144,16 +144,16 @@ fn layers_of_the_library_need_no_copies() {
 #[test]
 fn grouped_heads_repeated_by_hand_are_not_copied() {
     let grouped = program(|g| {
-        let x = input(g, "x", &[B, T_A, E_A])?;
-        let q = linear(g, "q", x, E_A)?;
+        let x = input(g, "x", &[B, T_B, E_B])?;
+        let q = linear(g, "q", x, E_B)?;
         let q = g.split_heads(q, HEADS)?;
         let mut keys = |name: &str| {
-            let y = linear(g, name, x, E_A / 2)?;
+            let y = linear(g, name, x, E_B / 2)?;
             let y = g.split_heads(y, HEADS / 2)?;
-            let d = E_A / HEADS;
-            let y = g.reshape(y, [B, HEADS / 2, 1, T_A, d])?;
-            let y = g.broadcast(y, [B, HEADS / 2, 2, T_A, d])?;
-            g.reshape(y, [B, HEADS, T_A, d])
+            let d = E_B / HEADS;
+            let y = g.reshape(y, [B, HEADS / 2, 1, T_B, d])?;
+            let y = g.broadcast(y, [B, HEADS / 2, 2, T_B, d])?;
+            g.reshape(y, [B, HEADS, T_B, d])
         };
         let (k, v) = (keys("k")?, keys("v")?);
         let scores = g.matmul_transposed(q, k)?;
@@ -169,13 +169,13 @@ fn grouped_heads_repeated_by_hand_are_not_copied() {
 #[test]
 fn embeddings_and_positions_are_added_by_the_norm() {
     let embedded = program(|g| {
-        let ids = g.input("ids", DType::I32, [B, T_A])?;
-        let table = g.parameter("table", DType::F32, [1000, E_A])?;
-        let positions = g.parameter("positions", DType::F32, [T_A, E_A])?;
+        let ids = g.input("ids", DType::I32, [B, T_B])?;
+        let table = g.parameter("table", DType::F32, [1000, E_B])?;
+        let positions = g.parameter("positions", DType::F32, [T_B, E_B])?;
         let tokens = g.gather(table, ids, 0)?;
         let x = g.add(tokens, positions)?;
         let y = norm(g, "norm", x)?;
-        let y = linear(g, "up", y, E_A)?;
+        let y = linear(g, "up", y, E_B)?;
         let y = g.add(x, y)?;
         g.reduce(Reduce::Mean, y, &[1], false)
     });
@@ -188,11 +188,11 @@ fn embeddings_and_positions_are_added_by_the_norm() {
 fn lowering_again_for_another_shape_takes_microseconds() {
     let mut g = Graph::new();
     let build = |g: &mut Graph| -> Result<()> {
-        let x = g.input("x", DType::F32, [T_A, E_A])?;
+        let x = g.input("x", DType::F32, [T_B, E_B])?;
         let mut y = x;
         for i in 0..8 {
-            let w = g.parameter(&format!("w{i}"), DType::F32, [E_A, E_A])?;
-            let b = g.parameter(&format!("b{i}"), DType::F32, [E_A])?;
+            let w = g.parameter(&format!("w{i}"), DType::F32, [E_B, E_B])?;
+            let b = g.parameter(&format!("b{i}"), DType::F32, [E_B])?;
             let z = g.linear(y, w, Some(b))?;
             let z = g.gelu(z)?;
             y = g.add(y, z)?;
@@ -205,7 +205,7 @@ fn lowering_again_for_another_shape_takes_microseconds() {
     let started = std::time::Instant::now();
     let rounds = 100;
     for i in 0..rounds {
-        let other = g.with_shapes(&[("x", [T_A + i, E_A].into())]).unwrap_or_else(|e| panic!("{e}"));
+        let other = g.with_shapes(&[("x", [T_B + i, E_B].into())]).unwrap_or_else(|e| panic!("{e}"));
         let program = lower(&other, &Profile::portable(), &Options::default()).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(program.steps.len(), 8);
     }
