@@ -4,9 +4,13 @@
 mod common;
 
 mod diff;
+mod generate;
 mod graph;
 mod kernel;
 mod lower;
+mod models;
 mod nn;
+mod quantize;
 mod reference;
+mod scale;
 mod shaders;
