@@ -8,14 +8,15 @@ use tilewise::{
     gpu::Gpu,
     nn::{
         Activation, Biases, EncoderLayer, Gpt, GptNames, Norm, Positions, Seq2Seq, Transformer,
-        generate::{
-            self, Autoregressive, Capacity, End, Generator, Request, Sequence, Step, Strategy, Token, distribution,
-        },
+        generate::{self, Autoregressive, Capacity, End, Generator, Request, Sequence, Step, Strategy, Token},
     },
     reference::Evaluation,
 };
 
-use crate::common::gpu;
+use crate::common::{
+    generate::{LOGITS, by_definition},
+    gpu,
+};
 
 type Given = BTreeMap<String, Tensor>;
 
@@ -272,47 +273,6 @@ impl Autoregressive for Bigram {
     fn logits(&self, _: &mut Graph, x: ValueId) -> tilewise::Result<ValueId> {
         Ok(x)
     }
-}
-
-/// Probabilities by definition, over the whole vocabulary: softmax, all but the k likeliest out, then all out that are not needed
-/// for p.
-fn by_definition(logits: &[f32], temperature: f64, top_k: usize, top_p: f64) -> Vec<f64> {
-    let e: Vec<f64> = logits.iter().map(|&x| (f64::from(x) / temperature).exp()).collect();
-    let larger =
-        |i: usize, e: &[f64]| (0..e.len()).filter(|&j| e[j] > e[i] || (e[j] == e[i] && j < i)).collect::<Vec<_>>();
-    let kept: Vec<f64> = (0..e.len()).map(|i| if larger(i, &e).len() < top_k { e[i] } else { 0.0 }).collect();
-    let total: f64 = kept.iter().sum();
-    let before = |i: usize| larger(i, &kept).iter().map(|&j| kept[j] / total).sum::<f64>();
-    let nucleus: Vec<f64> = (0..e.len())
-        .map(|i| if kept[i] > 0.0 && (before(i) < top_p || larger(i, &kept).is_empty()) { kept[i] } else { 0.0 })
-        .collect();
-    let total: f64 = nucleus.iter().sum();
-    nucleus.iter().map(|x| x / total).collect()
-}
-
-const LOGITS: [f32; 8] = [0.3, 2.0, -1.0, 1.5, 0.3, -7.0, 1.1, 0.0];
-
-#[test]
-fn the_distribution_is_that_of_the_definition() {
-    for temperature in [0.25, 1.0, 3.0] {
-        for top_k in [None, Some(1), Some(4), Some(5), Some(99)] {
-            for top_p in [None, Some(1e-9), Some(0.5), Some(0.9), Some(1.0)] {
-                let found = distribution(&LOGITS, temperature, top_k, top_p);
-                let expected = by_definition(
-                    &LOGITS,
-                    temperature.into(),
-                    top_k.unwrap_or(8),
-                    top_p.map_or(f64::INFINITY, f64::from),
-                );
-                let case = format!("temperature {temperature}, top_k {top_k:?}, top_p {top_p:?}");
-                assert_eq!(found.len(), expected.iter().filter(|&&p| p > 0.0).count(), "{case}");
-                for (id, p) in found {
-                    assert!((p - expected[id as usize]).abs() < 1e-12, "{case}: id {id}: {p}");
-                }
-            }
-        }
-    }
-    assert_eq!(distribution(&[], 1.0, None, None), []);
 }
 
 #[test]

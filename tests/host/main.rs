@@ -5,9 +5,13 @@ mod common;
 
 mod diff;
 mod fingerprints;
+mod generate;
 mod graph;
 mod kernel;
 mod lower;
+mod models;
 mod nn;
+mod quantize;
 mod reference;
+mod scale;
 mod shaders;
