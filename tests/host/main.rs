@@ -4,7 +4,9 @@
 mod common;
 
 mod diff;
+mod docs;
 mod fingerprints;
+mod floors;
 mod generate;
 mod graph;
 mod kernel;
