@@ -99,7 +99,11 @@ const U32: f64 = 1.0 / (1u64 << 24) as f64;
 pub fn extra(op: &Op) -> f64 {
     match op {
         Op::Rotary { .. } => 2.0,
-        Op::Matmul { .. } | Op::Reduce { function: Reduce::Sum | Reduce::Mean, .. } => 4.0,
+        Op::Matmul { .. } => 4.0,
+        Op::Reduce { function, .. } => match function {
+            Reduce::Sum | Reduce::Mean => 4.0,
+            Reduce::Max | Reduce::Min => 0.0,
+        },
         Op::LayerNorm { .. } | Op::RmsNorm { .. } => 12.0,
         Op::Softmax { .. } => 16.0,
         Op::LogSoftmax { .. } => 24.0,
@@ -108,8 +112,24 @@ pub fn extra(op: &Op) -> f64 {
             24.0 + 168.0 * attention.softcap.map_or(0.0, f64::from) + functions
         }
         Op::AttentionMerge => 24.0,
-        Op::Binary { function: Binary::Div } => 5.0,
-        Op::Binary { function: Binary::Pow } => 128.0,
+        Op::Binary { function } => match function {
+            Binary::Div => 5.0,
+            Binary::Pow => 128.0,
+            Binary::Add
+            | Binary::Sub
+            | Binary::Mul
+            | Binary::Max
+            | Binary::Min
+            | Binary::Equal
+            | Binary::NotEqual
+            | Binary::Less
+            | Binary::LessEqual
+            | Binary::Greater
+            | Binary::GreaterEqual
+            | Binary::And
+            | Binary::Or
+            | Binary::Xor => 0.0,
+        },
         Op::Unary { function } => match function {
             Unary::Rsqrt | Unary::Reciprocal => 5.0,
             Unary::Sqrt => 9.0,
@@ -118,9 +138,31 @@ pub fn extra(op: &Op) -> f64 {
             Unary::Sin | Unary::Cos => 8192.0,
             Unary::Tanh => 168.0,
             Unary::GeluTanh => 84.0,
-            _ => 0.0,
+            Unary::Neg
+            | Unary::Abs
+            | Unary::Sign
+            | Unary::Relu
+            | Unary::Floor
+            | Unary::Ceil
+            | Unary::Round
+            | Unary::Not => 0.0,
         },
-        _ => 0.0,
+        Op::Input { .. }
+        | Op::Parameter { .. }
+        | Op::Constant { .. }
+        | Op::Where
+        | Op::Cast { .. }
+        | Op::Argmax { .. }
+        | Op::Reshape { .. }
+        | Op::Permute { .. }
+        | Op::Slice { .. }
+        | Op::Concat { .. }
+        | Op::Broadcast { .. }
+        | Op::Pad { .. }
+        | Op::Gather { .. }
+        | Op::Dequantize(_)
+        | Op::Append { .. }
+        | Op::AppendPaged => 0.0,
     }
 }
 
