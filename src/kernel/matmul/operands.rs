@@ -5,7 +5,7 @@ use super::problem::{A, B, BIAS, MatmulProblem, Quantized, RESIDUAL};
 use crate::{
     DType,
     kernel::{
-        Binding, Operand, Specialization,
+        Binding, Operand, Parameters, Specialization,
         axes::Axis,
         long::eight,
         matrix::Matrix,
@@ -44,22 +44,31 @@ impl MatmulProblem {
         bindings
     }
 
-    /// The words of the shaders' `Params`.
-    pub(super) fn params(&self, part: usize, scale: f32) -> Vec<u32> {
-        let sizes = [self.m, self.n, self.k, self.products(), part];
-        // Indices are sums modulo 2³², so that negative strides need no sign.
-        let word = |stride: isize| stride as u32;
-        let mut params: Vec<u32> = sizes.map(|size| size as u32).into();
-        params.push(scale.to_bits());
-        let absent = Matrix { offset: 0, row: 0, column: 0 };
-        for view in [self.a, self.b, self.bias.unwrap_or(absent), self.residual.unwrap_or(absent)] {
-            params.extend([view.offset as u32, word(view.row), word(view.column)]);
+    /// The parameters of a dispatch that takes `part` of the axis that is cut at a time. Those of bias and residual fall away
+    /// where only sums are written.
+    pub(super) fn parameters(&self, part: usize, scale: f32) -> Parameters {
+        let sizes = [("M", self.m), ("N", self.n), ("K", self.k), ("products", self.products()), ("part", part)];
+        let mut all = sizes.into_iter().fold(Parameters::new(), |all, (name, size)| all.set(name, size));
+        all = all.set("scale", scale);
+        let none = Some(Matrix { offset: 0, row: 0, column: 0 });
+        let matrices = [
+            (["a", "a_m", "a_k"], Some(self.a)),
+            (["b", "b_k", "b_n"], Some(self.b)),
+            (["bias", "bias_m", "bias_n"], self.bias.or(none)),
+            (["residual", "residual_m", "residual_n"], self.residual.or(none)),
+        ];
+        for ([first, row, column], matrix) in matrices {
+            if let Some(matrix) = matrix {
+                all = all.set(first, matrix.offset).set(row, matrix.row).set(column, matrix.column);
+            }
         }
-        for &Axis { size, strides } in self.batch.iter().rev() {
-            params.push(size as u32);
-            params.extend(strides.map(word));
+        for (d, Axis { size, strides }) in self.batch.iter().rev().enumerate() {
+            all = all.set(format!("size_d{d}"), *size);
+            for (operand, stride) in ["a", "b", "bias", "residual"].into_iter().zip(*strides) {
+                all = all.set(format!("{operand}_d{d}"), stride);
+            }
         }
-        params
+        all
     }
 
     /// Whether each four of a matrix's `columns` columns lie in one word (16 bytes, or 8 of 16-bit elements).

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     DType, Result,
     kernel::{
-        Binding, Kernel, Launch, Operand, Profile, Source, buffer_bytes, fold_grid,
+        Binding, Kernel, Launch, Operand, Parameters, Profile, Source, buffer_bytes, fold_grid,
         variant::{self, Needs},
     },
 };
@@ -85,8 +85,8 @@ impl Setup<'_> {
         part: usize,
     ) -> Result<Kernel> {
         let bindings = [self.problem.factor_bindings(), self.problem.result_bindings()].concat();
-        let launch =
-            self.launch(name.into(), source, bindings, self.problem.params(part, self.problem.scale), workgroups)?;
+        let parameters = self.problem.parameters(part, self.problem.scale);
+        let launch = self.launch(name.into(), source, bindings, &parameters, workgroups)?;
         Ok(Kernel { launches: vec![launch], scratch: Vec::new() })
     }
 
@@ -102,13 +102,13 @@ impl Setup<'_> {
         let (problem, bytes, sums) = (self.problem, self.sums_bytes(terms), Operand::Scratch(0));
         let bindings = [problem.factor_bindings(), vec![Binding::write(sums)]].concat();
         // The scale comes with the rest of the epilogue.
-        let product =
-            self.launch(format!("{name}: product"), source, bindings, problem.params(part, 1.0), workgroups)?;
+        let parameters = problem.parameters(part, 1.0);
+        let product = self.launch(format!("{name}: product"), source, bindings, &parameters, workgroups)?;
         let source = problem.flat("matmul::reduce").source()?;
         let bindings = [vec![Binding::read(sums)], problem.result_bindings()].concat();
         let workgroups = problem.elements().div_ceil(per_word(problem.out)).div_ceil(WG);
-        let sum =
-            self.launch(format!("{name}: sum"), source, bindings, problem.params(terms, problem.scale), workgroups)?;
+        let parameters = problem.parameters(terms, problem.scale);
+        let sum = self.launch(format!("{name}: sum"), source, bindings, &parameters, workgroups)?;
         let sum = Launch { flops: 0, bytes, ..sum };
         Ok(Kernel { launches: vec![product, sum], scratch: vec![bytes] })
     }
@@ -118,14 +118,14 @@ impl Setup<'_> {
         label: String,
         source: Arc<Source>,
         bindings: Vec<Binding>,
-        params: Vec<u32>,
+        parameters: &Parameters,
         workgroups: usize,
     ) -> Result<Launch> {
         Ok(Launch {
             label,
+            params: source.words(parameters)?,
             source,
             bindings,
-            params,
             grid: fold_grid(workgroups as u64, self.profile, "matmul")?,
             flops: 2 * self.problem.multiplications() as u64,
             exponentials: 0,
