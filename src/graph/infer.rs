@@ -48,8 +48,10 @@ pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
             let (dtype, shape) = operands[0];
             match function {
                 Reduce::Mean => float(name, "x", operands[0]).map(|_| ())?,
-                _ if dtype == DType::Bool => return Err(Error::dtype(name, "x", dtype, "a number (cast it first)")),
-                _ => {}
+                Reduce::Sum | Reduce::Max | Reduce::Min if dtype == DType::Bool => {
+                    return Err(Error::dtype(name, "x", dtype, "a number (cast it first)"));
+                }
+                Reduce::Sum | Reduce::Max | Reduce::Min => {}
             }
             if axes.windows(2).any(|pair| pair[0] >= pair[1]) {
                 return Err(Error::op(name, format!("axes {axes:?} are not sorted or repeat")));
@@ -176,7 +178,17 @@ fn check_count(op: &Op, given: usize) -> Result<()> {
                 Err(Error::op("concat", "no operands were given, expected at least one"))
             };
         }
-        _ => (1, "x".into()),
+        Op::Softmax { .. }
+        | Op::LogSoftmax { .. }
+        | Op::Unary { .. }
+        | Op::Cast { .. }
+        | Op::Reduce { .. }
+        | Op::Argmax { .. }
+        | Op::Reshape { .. }
+        | Op::Permute { .. }
+        | Op::Slice { .. }
+        | Op::Broadcast { .. }
+        | Op::Pad { .. } => (1, "x".into()),
     };
     if given == expected {
         return Ok(());
@@ -278,15 +290,12 @@ fn norm(op: &str, operands: &[Operand<'_>], axes: usize, epsilon: f32, optional:
 
 fn unary(function: Unary, (dtype, shape): Operand<'_>) -> Result<Vec<(DType, Shape)>> {
     let name = function.name();
-    let fits = match function {
-        Unary::Not => dtype == DType::Bool,
-        _ if function.takes_integers() => dtype.is_float() || dtype.is_integer(),
-        _ => dtype.is_float(),
-    };
-    let expected = match function {
-        Unary::Not => "bool",
-        _ if function.takes_integers() => "a number",
-        _ => "f32, f16 or bf16",
+    let (fits, expected) = if function == Unary::Not {
+        (dtype == DType::Bool, "bool")
+    } else if function.takes_integers() {
+        (dtype.is_float() || dtype.is_integer(), "a number")
+    } else {
+        (dtype.is_float(), "f32, f16 or bf16")
     };
     if fits { Ok(vec![(dtype, shape.clone())]) } else { Err(Error::dtype(name, "x", dtype, expected)) }
 }
@@ -294,11 +303,8 @@ fn unary(function: Unary, (dtype, shape): Operand<'_>) -> Result<Vec<(DType, Sha
 fn binary(function: Binary, a: Operand<'_>, b: Operand<'_>) -> Result<Vec<(DType, Shape)>> {
     let name = function.name();
     same_dtype(name, a, b)?;
-    let fits = match function {
-        Binary::Equal | Binary::NotEqual => true,
-        _ => function.is_logical() == (a.0 == DType::Bool),
-    };
-    if !fits {
+    let any = matches!(function, Binary::Equal | Binary::NotEqual);
+    if !any && function.is_logical() != (a.0 == DType::Bool) {
         return Err(Error::dtype(name, "a", a.0, if function.is_logical() { "bool" } else { "a number" }));
     }
     let dtype = if function.is_comparison() { DType::Bool } else { a.0 };
