@@ -87,7 +87,8 @@ fn a_run_in_the_steady_state_takes_the_same_from_the_heap_each_time() {
     println!("recording: {short} allocations for 4 steps, {long} for 36, {empty} for an empty pass");
     // wgpu keeps a list of commands, which grows by doubling: no allocation of a step.
     assert!(long - short <= 8, "{short} allocations for 4 steps, {long} for 36");
-    assert!(short <= empty + 12, "{short} allocations for 4 steps, {empty} for an empty pass");
+    // The check of buffers that were given before would take four more.
+    assert!(short <= empty + 7, "{short} allocations for 4 steps, {empty} for an empty pass");
 
     let x = Tensor::new([8, 32], vec![0.5f32; 256]).expect("fits");
     let runs: Vec<usize> = (0..12).map(|_| count(|| few.run(&[("x", &x)]).expect("runs")).0).collect();
