@@ -395,7 +395,7 @@ fn an_output_may_not_have_the_buffer_of_a_state() {
         g.output("y", y)
     };
     build(&mut graph).unwrap_or_else(|e| panic!("{e}"));
-    let gpu = common::gpu();
+    let gpu = gpu();
     let mut program = gpu.compile(&graph, []).unwrap_or_else(|e| panic!("{e}"));
     let [x, sum] = ["x", "sum"].map(|name| program.buffer(name).unwrap_or_else(|e| panic!("{e}")));
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
