@@ -2,6 +2,8 @@
 //! each is the fastest, and what becomes of a
 //! graph.
 
+#![warn(clippy::wildcard_enum_match_arm)]
+
 mod args;
 mod bench;
 mod diff;

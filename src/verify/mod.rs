@@ -6,7 +6,7 @@
 //! can't run on the device is reported with its reason.
 //!
 //! ```no_run
-//! use tilewise::{gpu::Gpu, verify::{self, cases::{FAMILIES, Level}}};
+//! use tilewise::{gpu::Gpu, kernel::FAMILIES, verify::{self, cases::Level}};
 //! let report = verify::sweep(&Gpu::new()?, &FAMILIES, Level::Quick, 1, |outcome| eprintln!("{outcome}"))?;
 //! println!("{report}");
 //! assert!(report.is_right());
@@ -61,10 +61,7 @@ pub enum Verdict {
 
 impl From<Error> for Verdict {
     fn from(error: Error) -> Self {
-        match error {
-            Error::NoVariant { .. } => Verdict::Refused(error.to_string()),
-            error => Verdict::Failed(error),
-        }
+        if let Error::NoVariant { .. } = error { Verdict::Refused(error.to_string()) } else { Verdict::Failed(error) }
     }
 }
 

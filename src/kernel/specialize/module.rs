@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, kernel::Family};
 
 include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
 
@@ -142,11 +142,7 @@ impl Module {
 /// The fingerprint of the shaders of a kernel family: it changes with their code, and not with their comments.
 /// Measurements are kept under it. Empty for a family that there isn't.
 pub fn fingerprint(family: &str) -> &'static str {
-    let folder = match family {
-        "concat" | "pad" => "copy",
-        "attention_merge" => "attention",
-        other => other,
-    };
+    let folder = Family::named(family).map_or("", Family::shaders);
     FINGERPRINTS.iter().find(|(name, _)| *name == folder).map_or("", |&(_, fingerprint)| fingerprint)
 }
 
