@@ -228,7 +228,7 @@ impl Quantized {
 }
 
 /// Sets the slots of an operand that is read by single elements, if its dtype is narrow.
-pub(in crate::kernel) fn half_loads(slots: Specialization, x: &str, dtype: DType) -> Specialization {
+fn half_loads(slots: Specialization, x: &str, dtype: DType) -> Specialization {
     if !dtype.is_narrow() {
         return slots;
     }
