@@ -210,7 +210,9 @@ impl Pipelines {
         };
         match scoped(device, health, "a shader", commands).await {
             Ok(pipeline) => Ok(Pipeline { pipeline, layout: layout.group.clone() }),
-            Err(Error::Validation { message, .. }) => Err(Error::Shader { kernel: source.name.into(), message }),
+            Err(Error::Validation { message, .. }) => {
+                Err(Error::Shader { kernel: source.name.into(), message: source.located(&message) })
+            }
             Err(error) => Err(error),
         }
     }
@@ -270,7 +272,8 @@ fn main(@builtin(local_invocation_index) row: u32) {
         let x = Tensor::new([32, 32], x).expect("fits");
         let run = |trusted: bool, checked: bool| {
             let gpu = Gpu::builder().checked_shaders(checked).build().expect("this test needs a GPU adapter");
-            let source = Source { trusted, ..Source::new("row_sums", ROW_SUMS) };
+            let mut source = Source::new("row_sums", ROW_SUMS);
+            source.trusted = trusted;
             let launch = Launch {
                 label: "main".into(),
                 source: Arc::new(source),

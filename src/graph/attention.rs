@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Function, MaskMod, ScoreMod, ValueId,
-    operand::{Operand, float},
+    operand::{Operand, check_count, float},
 };
 use crate::{
     Error, Result,
@@ -11,9 +11,10 @@ use crate::{
 
 /// Scaled dot-product attention with every mask and modifier at once.
 ///
-/// `q [B, Hq, Tq, D]`, `k [B, Hkv, Tk, D]`, `v [B, Hkv, Tk, Dv]` → `out [B, Hq, Tq, Dv]`, `lse [B, Hq, Tq]` (f32), `status [B]`
-/// (i32). `Hq` is a multiple of `Hkv`, and query head `h` reads key head `h / (Hq/Hkv)`. q, k, v and bias are f32, f16 or bf16, each
-/// as it likes (a cache may be narrower than what asks it); out has q's dtype, to which it is rounded once.
+/// `q [B, Hq, Tq, D]`, `k [B, Hkv, Tk, D]`, `v [B, Hkv, Tk, Dv]` → `out [B, Hq, Tq, Dv]`, `lse f32 [B, Hq, Tq]`,
+/// `status i32 [B]`. `Hq` is a multiple of `Hkv`, and query head `h` reads key head `h / (Hq/Hkv)`. q, k, v and bias
+/// are f32, f16 or bf16, and may differ: a cache may be narrower than the queries. out has q's dtype, to which it is
+/// rounded once.
 ///
 /// ```text
 /// s[i,j]    = f(softcap(scale · q_i·k_j) + bias[i,j] + slope[h]·(j − (i + offset)))      softcap(x) = c·tanh(x/c)
@@ -22,22 +23,26 @@ use crate::{
 /// out_i     = Σ_j seen · softmax_j(s) · v_j          lse_i = log Σ_j seen · exp(s[i,j])
 /// ```
 ///
-/// f are the score functions ([`ScoreMod`]), one after the other; without any, s as it is.
+/// f are the score functions ([`ScoreMod`]), one after the other; without any, s stays as it is.
 ///
-/// A row that sees nothing gives `out` exactly 0 and `lse` the lowest finite f32. Lengths, entries of cumulative offsets and
-/// entries of the block table that do not fit the operands count as the nearest that do, and the offset of query 0 as at most
-/// ±2³⁰. `status` says of each item or sequence which of them did not fit, a bit each: see [`AttentionFault`]; 0 is good.
+/// A row that sees nothing gives `out` exactly 0 and `lse` the lowest finite f32. A length, an entry of cumulative
+/// offsets or of the block table that is out of range counts as the nearest valid one, and the offset of query 0 as at
+/// most ±2³⁰. `status` says for each item or sequence which of them were out of range, a bit each: see
+/// [`AttentionFault`]. 0 is good.
 ///
-/// Packed: `q [ΣTq, Hq, D]`, `k [ΣTk, Hkv, D]`, `v [ΣTk, Hkv, Dv]` → `out [ΣTq, Hq, Dv]`, `lse [ΣTq, Hq]`, with the operands
-/// [`AttentionOperand::QueryOffsets`] and [`AttentionOperand::KeyOffsets`]; a query sees only keys of its own sequence, and
-/// `i`, `j` count from the start of each sequence. Boolean mask and bias are not taken packed.
+/// Packed: `q [ΣTq, Hq, D]`, `k [ΣTk, Hkv, D]`, `v [ΣTk, Hkv, Dv]` → `out [ΣTq, Hq, Dv]`, `lse [ΣTq, Hq]`, with the
+/// operands [`AttentionOperand::QueryOffsets`] and [`AttentionOperand::KeyOffsets`]. A query sees only keys of its own
+/// sequence, and `i`, `j` count from the start of each sequence. A boolean mask or a bias can't be given.
 ///
-/// Paged: `k [pages, page size, Hkv, D]`, `v [pages, page size, Hkv, Dv]` and the operand [`AttentionOperand::BlockTable`] of P
-/// pages an item: key j of item b is row `j mod page size` of page `block_table[b, j / page size]`, and Tk is P · page size; key
-/// lengths say how many there are. Only entries of pages below the key length are looked at. Items may share pages. q may be
-/// packed (then without [`AttentionOperand::KeyOffsets`]). PagedAttention (Kwon et al., 2023).
+/// Paged: `k [pages, page size, Hkv, D]`, `v [pages, page size, Hkv, Dv]` and the operand
+/// [`AttentionOperand::BlockTable`] of P pages an item: key j of item b is row `j mod page size` of page
+/// `block_table[b, j / page size]`, and Tk is P · page size; key lengths say how many keys there are. Only entries of
+/// pages below the key length are read. Items may share pages. q may be packed (then without
+/// [`AttentionOperand::KeyOffsets`]).
 ///
-/// FlashAttention (Dao et al., 2022; Dao, 2023); online softmax (Milakov and Gimelshein, 2018).
+/// Attention: Vaswani et al., 2017. Grouped heads: Ainslie et al., 2023. Windows: Beltagy et al., 2020. ALiBi: Press et
+/// al., 2022. Pages: Kwon et al., 2023. Kernels: online softmax (Milakov and Gimelshein, 2018), FlashAttention (Dao et
+/// al., 2022; Dao, 2023).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Attention {
     /// Factor on q·k; `None` is 1/√D.
@@ -52,7 +57,7 @@ pub struct Attention {
     /// Sliding window: `i + offset − left ≤ j ≤ i + offset + right`.
     #[serde(default)]
     pub window: Window,
-    /// Where query 0 stands among the keys; what `causal`, `window` and ALiBi count from.
+    /// The offset of query 0 among the keys, from which `causal`, `window` and ALiBi count.
     #[serde(default)]
     pub align: Align,
     /// Functions of the score, one after the other.
@@ -61,12 +66,12 @@ pub struct Attention {
     /// Further predicates.
     #[serde(default)]
     pub mask_mods: Vec<MaskMod>,
-    /// What the operands after q, k and v are, in order. Each kind at most once.
+    /// The operands after q, k and v, in order. Each kind at most once.
     #[serde(default)]
     pub operands: Vec<AttentionOperand>,
 }
 
-/// Bits of the status: which lengths or offsets of an item did not fit and were clamped.
+/// Bits of the status: which lengths, offsets or pages of an item were out of range and were clamped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(i32)]
 pub enum AttentionFault {
@@ -76,12 +81,12 @@ pub enum AttentionFault {
     QueryLength = 2,
     /// An offset beyond ±2³⁰.
     Offset = 4,
-    /// Entries of `cu_seqlens` of the queries that decrease, or lie outside 0 to ΣTq. An entry counts for the sequence that ends
-    /// there, the first one for the first sequence.
+    /// Entries of the queries' `cu_seqlens` that decrease or lie outside 0 to ΣTq. An entry belongs to the sequence
+    /// that it ends, the first one to the first sequence.
     QueryOffsets = 8,
-    /// Entries of `cu_seqlens` of the keys that decrease, or lie outside 0 to ΣTk, likewise.
+    /// The same of the keys' `cu_seqlens`, outside 0 to ΣTk.
     KeyOffsets = 16,
-    /// An entry of the block table, of a page below the key length, that names no page.
+    /// An entry of the block table, for a page below the key length, that names no page.
     BlockTable = 32,
 }
 
@@ -101,13 +106,13 @@ impl AttentionFault {
         Self::ALL.into_iter().filter(move |&fault| status & fault as i32 != 0)
     }
 
-    /// What the status says, for people: nothing if all is good.
+    /// The faults in words, an item a line; `None` if there are none.
     ///
     /// ```
     /// use tilewise::graph::AttentionFault;
     /// assert_eq!(AttentionFault::describe(&[0, 0]), None);
-    /// let text = AttentionFault::describe(&[0, 33]).unwrap();
-    /// assert_eq!(text, "item 1: the key length is below 0 or over Tk; the block table names a page that is not there");
+    /// assert_eq!(AttentionFault::describe(&[0, 33]).unwrap(), "\
+    /// item 1: the key length is below 0 or over Tk; the block table names a page that is not there");
     /// ```
     pub fn describe(status: &[i32]) -> Option<String> {
         let faulty = status.iter().enumerate().filter(|(_, status)| **status != 0);
@@ -132,7 +137,7 @@ impl AttentionFault {
     }
 }
 
-/// Sizes of a sliding window; `None` is open.
+/// A sliding window: how many keys are seen on either side of the query's own position; `None` is all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
@@ -153,7 +158,7 @@ pub enum Align {
     TopLeft,
     /// offset = key length − query length, per batch item: FlashAttention, decoding.
     BottomRight,
-    /// This offset, also negative.
+    /// This offset; it may be negative.
     Offset(i32),
     /// Per batch item, from [`AttentionOperand::Offsets`].
     PerItem,
@@ -174,17 +179,17 @@ pub enum AttentionOperand {
     QueryLengths,
     /// i32 `[B]`: the offset of query 0 among the keys, for [`Align::PerItem`].
     Offsets,
-    /// i32 `[B + 1]`, cumulative: where each packed sequence of q starts, and the end (`cu_seqlens`).
+    /// i32 `[B + 1]`, cumulative: where each packed sequence of q begins, and the end (`cu_seqlens`).
     QueryOffsets,
-    /// i32 `[B + 1]`, cumulative: where each packed sequence of k and v starts, and the end.
+    /// i32 `[B + 1]`, cumulative: where each packed sequence of k and v begins, and the end.
     KeyOffsets,
     /// f32 `[Hq]`: ALiBi (Press et al., 2022).
     Slopes,
-    /// i32 `[B, P]`: page n of the keys and values of an item is page `block_table[b, n]` of k and v.
+    /// i32 `[B, P]`: page n of an item's keys and values is page `block_table[b, n]` of k and v.
     BlockTable,
-    /// f32, any shape: `table` of the score functions.
+    /// f32, any shape: the `table` of the score functions.
     ScoreTable,
-    /// f32, any shape: `table` of the mask functions.
+    /// f32, any shape: the `table` of the mask functions.
     MaskTable,
 }
 
@@ -205,6 +210,19 @@ impl AttentionOperand {
             AttentionOperand::MaskTable => "mask_table",
         }
     }
+
+    /// Its dtype; `None` for any float.
+    pub(crate) fn dtype(self) -> Option<DType> {
+        use AttentionOperand as A;
+        match self {
+            A::Mask => Some(DType::Bool),
+            A::Bias => None,
+            A::Slopes | A::ScoreTable | A::MaskTable => Some(DType::F32),
+            A::QueryOffsets | A::KeyOffsets | A::KeyLengths | A::QueryLengths | A::Offsets | A::BlockTable => {
+                Some(DType::I32)
+            }
+        }
+    }
 }
 
 /// The values that [`Attention`] computes.
@@ -220,24 +238,63 @@ pub struct AttentionResults {
 
 const OP: &str = "attention";
 
-/// Sizes of an attention, whatever the layout of its operands.
-struct Sizes {
-    /// B, or the number of sequences.
-    items: usize,
-    b: usize,
-    hq: usize,
-    tq: usize,
-    tk: usize,
-    dv: usize,
+/// Sizes of an attention whose operands fit each other, packed and paged or not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttentionSizes {
+    pub(crate) packed: bool,
+    /// B, or the number of packed sequences.
+    pub(crate) items: usize,
+    /// The first axis of q: B, or 1 if packed.
+    pub(crate) batch: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    /// Tq; packed ΣTq.
+    pub(crate) rows: usize,
+    /// Tk; packed ΣTk.
+    pub(crate) keys: usize,
+    pub(crate) d: usize,
+    pub(crate) dv: usize,
+    /// How k and v are paged, if they are.
+    pub(crate) pages: Option<AttentionPages>,
+    /// Keys from here on are hidden by a mask or bias that is shorter than Tk.
+    pub(crate) key_limit: usize,
+}
+
+/// Pages of k and v.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttentionPages {
+    pub(crate) count: usize,
+    /// Rows of a page.
+    pub(crate) rows: usize,
+    /// Pages of an item.
+    pub(crate) each: usize,
+}
+
+impl AttentionSizes {
+    /// The shape of lse: an element for each row of q.
+    fn lse(&self) -> Shape {
+        let &AttentionSizes { packed, batch, heads, rows, .. } = self;
+        if packed { [rows, heads].into() } else { [batch, heads, rows].into() }
+    }
+
+    /// The shape of out.
+    pub(crate) fn out(&self) -> Shape {
+        [&self.lse()[..], &[self.dv]].concat().into()
+    }
+}
+
+/// The last axis of a mask or bias, if it hides the keys past its end.
+pub(crate) fn short_of(keys: usize, mask: &Shape) -> Option<usize> {
+    mask.last().copied().filter(|&columns| columns < keys && columns != 1)
 }
 
 impl Attention {
-    /// The number of the node's input that is this operand, if it is given.
+    /// The index of this operand among the node's inputs, if it is given.
     pub fn input_of(&self, operand: AttentionOperand) -> Option<usize> {
         self.operands.iter().position(|&o| o == operand).map(|i| i + 3)
     }
 
-    /// Whether q is packed sequences; k and v then are too, unless they are paged.
+    /// Whether q is packed sequences. k and v then are too, unless they are paged.
     pub fn is_packed(&self) -> bool {
         self.input_of(AttentionOperand::QueryOffsets).is_some()
     }
@@ -247,7 +304,7 @@ impl Attention {
         self.input_of(AttentionOperand::BlockTable).is_some()
     }
 
-    /// Whether it has functions of the user.
+    /// Whether there are score or mask functions.
     pub fn has_functions(&self) -> bool {
         !(self.score_mods.is_empty() && self.mask_mods.is_empty())
     }
@@ -259,18 +316,23 @@ impl Attention {
 
     /// The dtypes and shapes of out, lse and status, or why the operands do not fit.
     pub(super) fn results(&self, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
+        let sizes = self.fit(operands)?;
+        Ok(vec![(operands[0].0, sizes.out()), (DType::F32, sizes.lse()), (DType::I32, [sizes.items].into())])
+    }
+
+    /// The sizes of attention over q, k, v and the further operands, or why options and operands do not fit.
+    pub(crate) fn fit(&self, operands: &[Operand<'_>]) -> Result<AttentionSizes> {
+        let names = self.operands.iter().map(|operand| operand.name());
+        check_count(OP, operands.len(), &["q", "k", "v"].into_iter().chain(names).collect::<Vec<_>>())?;
         self.check_options()?;
-        let sizes = self.sizes(operands)?;
+        let mut sizes = self.sizes(operands)?;
         for (&kind, &operand) in self.operands.iter().zip(&operands[3..]) {
             self.check_operand(kind, operand, &sizes)?;
+            if let AttentionOperand::Mask | AttentionOperand::Bias = kind {
+                sizes.key_limit = sizes.key_limit.min(short_of(sizes.keys, operand.1).unwrap_or(sizes.keys));
+            }
         }
-        let Sizes { items, b, hq, tq, dv, .. } = sizes;
-        let (out, lse) = if self.is_packed() {
-            (Shape::from([tq, hq, dv]), Shape::from([tq, hq]))
-        } else {
-            (Shape::from([b, hq, tq, dv]), Shape::from([b, hq, tq]))
-        };
-        Ok(vec![(operands[0].0, out), (DType::F32, lse), (DType::I32, Shape::from([items]))])
+        Ok(sizes)
     }
 
     fn check_options(&self) -> Result<()> {
@@ -313,13 +375,13 @@ impl Attention {
                 (false, true) => {
                     return Err(Error::op(OP, format!("there is a `{name}`, but no {function} reads `table`")));
                 }
-                _ => {}
+                (true, true) | (false, false) => {}
             }
         }
         Ok(())
     }
 
-    fn sizes(&self, operands: &[Operand<'_>]) -> Result<Sizes> {
+    fn sizes(&self, operands: &[Operand<'_>]) -> Result<AttentionSizes> {
         let (q, k, v) = (float(OP, "q", operands[0])?, float(OP, "k", operands[1])?, float(OP, "v", operands[2])?);
         let (packed, paged) = (self.is_packed(), self.is_paged());
         let q_form = if packed { (3, "[ΣT, H, D]") } else { (4, "[B, H, T, D]") };
@@ -332,81 +394,79 @@ impl Attention {
         // Axes as (batch, heads, length, width), whatever the layout; pages as (pages, heads, page size, width).
         let q_axes = |s: &Shape| if packed { (1, s[1], s[0], s[2]) } else { (s[0], s[1], s[2], s[3]) };
         let k_axes = |s: &Shape| if paged { (s[0], s[2], s[1], s[3]) } else { q_axes(s) };
-        let ((b, hq, tq, d), (bk, hkv, tk, dk), (bv, hv, tv, dv)) = (q_axes(q.1), k_axes(k.1), k_axes(v.1));
+        let (batch, heads, rows, d) = q_axes(q.1);
+        let ((bk, kv_heads, length, dk), (bv, hv, v_length, dv)) = (k_axes(k.1), k_axes(v.1));
         let three = || format!("`q` is {}, `k` is {}, `v` is {}", q.1, k.1, v.1);
         if paged && bk != bv {
             return Err(Error::op(OP, format!("{}: k and v must have as many pages", three())));
         }
-        if !paged && (b != bk || b != bv) {
+        if !paged && (batch != bk || batch != bv) {
             return Err(Error::op(OP, format!("{}: the batch sizes differ", three())));
         }
         if d != dk {
             return Err(Error::op(OP, format!("{}: q and k must have the same head size", three())));
         }
-        if hkv != hv || tk != tv {
+        if kv_heads != hv || length != v_length {
             let length = if paged { "page size" } else { "length" };
             return Err(Error::op(OP, format!("{}: k and v must have the same heads and {length}", three())));
         }
-        if hq != 0 && (hkv == 0 || hq % hkv != 0) {
-            return Err(Error::op(OP, format!("{}: {hq} query heads are no multiple of {hkv} key heads", three())));
+        if heads != 0 && (kv_heads == 0 || heads % kv_heads != 0) {
+            let groups = format!("{heads} query heads are no multiple of {kv_heads} key heads");
+            return Err(Error::op(OP, format!("{}: {groups}", three())));
         }
         if d == 0 && self.scale.is_none() {
             return Err(Error::op(OP, format!("{}: a head size of 0 has no 1/√D; give a scale", three())));
         }
         let input = |operand| self.input_of(operand).map(|at| operands[at].1);
         let starts = input(AttentionOperand::QueryOffsets).filter(|starts| starts.rank() == 1);
-        let items = if packed { starts.map_or(0, |starts| starts[0].saturating_sub(1)) } else { b };
-        let tk = match input(AttentionOperand::BlockTable) {
+        let items = if packed { starts.map_or(0, |starts| starts[0].saturating_sub(1)) } else { batch };
+        let (keys, pages) = match input(AttentionOperand::BlockTable) {
             Some(table) => {
                 if table.rank() != 2 || table[0] != items {
                     let expected = format!("[B, pages of an item] with B = {items}");
                     return Err(Error::shape(OP, AttentionOperand::BlockTable.name(), table, expected));
                 }
-                if bk == 0 && table.elements() != Some(0) && tk > 0 {
+                if bk == 0 && table.elements() != Some(0) && length > 0 {
                     return Err(Error::op(
                         OP,
                         format!("{}: there is no page for `block_table` {table} to name", three()),
                     ));
                 }
-                tk.checked_mul(table[1]).ok_or_else(|| Error::op(OP, "the pages of an item have too many rows"))?
+                let keys = length.checked_mul(table[1]);
+                let keys = keys.ok_or_else(|| Error::op(OP, "the pages of an item have too many rows"))?;
+                (keys, Some(AttentionPages { count: bk, rows: length, each: table[1] }))
             }
-            None => tk,
+            None => (length, None),
         };
-        Ok(Sizes { items, b, hq, tq, tk, dv })
+        Ok(AttentionSizes { packed, items, batch, heads, kv_heads, rows, keys, d, dv, pages, key_limit: keys })
     }
 
-    fn check_operand(&self, kind: AttentionOperand, (dtype, shape): Operand<'_>, sizes: &Sizes) -> Result<()> {
+    fn check_operand(&self, kind: AttentionOperand, operand: Operand<'_>, sizes: &AttentionSizes) -> Result<()> {
         use AttentionOperand as A;
         let name = kind.name();
-        let (fits, expected) = match kind {
-            A::Mask => (dtype == DType::Bool, "bool"),
-            A::Bias => (dtype.is_float(), "f32, f16 or bf16"),
-            A::Slopes | A::ScoreTable | A::MaskTable => (dtype == DType::F32, "f32"),
-            A::QueryOffsets | A::KeyOffsets | A::KeyLengths | A::QueryLengths | A::Offsets | A::BlockTable => {
-                (dtype == DType::I32, "i32")
+        let (_, shape) = match kind.dtype() {
+            None => float(OP, name, operand)?,
+            Some(expected) if operand.0 != expected => {
+                return Err(Error::dtype(OP, name, operand.0, expected.name()));
             }
+            Some(_) => operand,
         };
-        if !fits {
-            return Err(Error::dtype(OP, name, dtype, expected));
-        }
-        let &Sizes { items, b, hq, tq, tk, .. } = sizes;
+        let &AttentionSizes { packed, items, batch, heads, rows, keys, .. } = sizes;
         match kind {
             A::Mask | A::Bias => {
-                if self.is_packed() {
+                if packed {
                     return Err(Error::op(OP, format!("`{name}` is not taken with packed sequences")));
                 }
-                let scores = Shape::from([b, hq, tq, tk]);
-                // A last axis shorter than Tk hides the keys past its end.
-                let short = shape.last().is_some_and(|&keys| keys < tk);
-                let target = if short { Shape::from([b, hq, tq, shape[shape.rank() - 1]]) } else { scores.clone() };
-                if shape.rank() == 0 || !shape.broadcasts_to(&target) {
+                let columns = short_of(keys, shape).unwrap_or(keys);
+                if shape.rank() == 0 || !shape.broadcasts_to(&[batch, heads, rows, columns].into()) {
+                    let scores = Shape::from([batch, heads, rows, keys]);
                     let expected = format!("one that broadcasts to [B, Hq, Tq, Tk] = {scores}");
                     return Err(Error::shape(OP, name, shape, expected));
                 }
             }
             A::Slopes => {
-                if shape != &Shape::from([hq]) {
-                    return Err(Error::shape(OP, name, shape, format!("[Hq] = [{hq}]")));
+                if shape != &Shape::from([heads]) {
+                    return Err(Error::shape(OP, name, shape, format!("[Hq] = [{heads}]")));
                 }
             }
             A::QueryOffsets | A::KeyOffsets => {

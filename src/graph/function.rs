@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::wgsl::Text;
 use crate::{Error, Result};
 
-/// A query and a key of one attention, and where they stand: what functions of scores are given. In WGSL each field is an `i32`
-/// of the same name, and `table[index]` is an f32.
+/// A query and a key of one attention, and their places: the arguments of functions of scores and masks. In WGSL each
+/// field is an `i32` of the same name, and `table[index]` is an f32.
 #[derive(Clone, Copy, Debug)]
 pub struct Pair<'a> {
     /// The batch item, or the number of the packed sequence.
@@ -19,13 +19,13 @@ pub struct Pair<'a> {
     pub h_kv: i32,
     /// The query, counted from the start of its item or sequence.
     pub i: i32,
-    /// The key, likewise.
+    /// The key, counted in the same way.
     pub j: i32,
-    /// Where the query stands among the keys: `i + offset`.
+    /// The place of the query among the keys: `i + offset`.
     pub position: i32,
-    /// How many queries the item has: its query length.
+    /// The number of queries of the item: its query length.
     pub q_len: i32,
-    /// How many keys the item has: its key length. A mask or bias that is shorter ends it too.
+    /// The number of keys of the item: its key length, or the last axis of a mask or bias that is shorter.
     pub k_len: i32,
     pub(crate) table: &'a [f64],
 }
@@ -38,12 +38,12 @@ impl Pair<'_> {
     }
 }
 
-/// A [`Pair`] and its score.
+/// A score, and the [`Pair`] that it belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct Scored<'a> {
     /// The score: in WGSL an f32, after softcap, bias and ALiBi.
     pub score: f64,
-    /// Whose score it is; its fields are those of this too.
+    /// The query and the key. Their fields can be read from here too (`Deref`).
     pub pair: Pair<'a>,
 }
 
@@ -54,10 +54,10 @@ impl<'a> Deref for Scored<'a> {
     }
 }
 
-/// What the reference runs in the place of a [`ScoreMod`].
+/// What the reference runs in place of a [`ScoreMod`].
 pub type ScoreTwin = dyn Fn(&Scored<'_>) -> f64 + Send + Sync;
 
-/// What the reference runs in the place of a [`MaskMod`].
+/// What the reference runs in place of a [`MaskMod`].
 pub type MaskTwin = dyn Fn(&Pair<'_>) -> bool + Send + Sync;
 
 /// A function of a score, f32 → f32: FlexAttention's `score_mod`. It comes after softcap, bias and ALiBi; a result of −inf hides
@@ -103,7 +103,7 @@ pub trait FunctionKind {
     const NAME: &'static str;
     /// The type of the result in WGSL.
     const RESULT: &'static str;
-    /// What comes before the fields of [`Pair`], in WGSL.
+    /// The parameters before the fields of [`Pair`], in WGSL.
     const LEADING: &'static str;
     /// Those of this kind among the functions of an attention.
     #[doc(hidden)]
@@ -131,8 +131,16 @@ impl FunctionKind for MaskTwin {
 impl<T: FunctionKind + ?Sized> Function<T> {
     /// A function without a twin: the device runs it, the reference can't.
     ///
+    /// ```
+    /// use tilewise::graph::MaskMod;
+    /// let function = MaskMod::wgsl("i / 4 == j / 4")?;
+    /// assert!(function.twin().is_none());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
     /// # Errors
-    /// If the text does not compile, with the place in it.
+    /// [`Error::Op`] if the text does not compile, with the line and the place in it; if it is empty, has a loop,
+    /// declares something beside the function, or indexes by what is not constant.
     pub fn wgsl(text: &str) -> Result<Self> {
         let text = Text::new(text, T::NAME, &parameters::<T>(), T::RESULT)?;
         Ok(Function { text, twin: None })
@@ -201,8 +209,20 @@ fn parameters<T: FunctionKind + ?Sized>() -> String {
 impl ScoreMod {
     /// A function of a score, and its twin.
     ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, graph::{AttentionArgs, Mask, ScoreMod}, reference::Evaluation};
+    /// # let mut g = Graph::new();
+    /// let only_first = ScoreMod::new("score - 1000.0 * f32(j)", |s| s.score - 1000.0 * f64::from(s.j))?;
+    /// let q = g.constant(Tensor::zeros(DType::F32, [1, 1, 2, 1])?)?;
+    /// let v = g.constant(Tensor::new([1, 1, 2, 1], vec![2.0f32, 4.0])?)?;
+    /// let out = g.attention(q, q, v, AttentionArgs::from(Mask::none()).score_mod(only_first))?;
+    /// let values = Evaluation::<f64>::new(&g, &Default::default())?;
+    /// assert_eq!(values.value(out).to_f64(), [2.0, 2.0]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
     /// # Errors
-    /// If the text does not compile, with the place in it.
+    /// As [`Function::wgsl`]. That the twin computes the same is not checked.
     pub fn new(text: &str, twin: impl Fn(&Scored<'_>) -> f64 + Send + Sync + 'static) -> Result<Self> {
         Ok(Self::wgsl(text)?.with(Arc::new(twin)))
     }
@@ -211,8 +231,20 @@ impl ScoreMod {
 impl MaskMod {
     /// A predicate, and its twin.
     ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, graph::{Mask, MaskMod}, reference::Evaluation};
+    /// # let mut g = Graph::new();
+    /// let own = MaskMod::new("i == j", |pair| pair.i == pair.j)?;
+    /// let q = g.constant(Tensor::zeros(DType::F32, [1, 1, 2, 1])?)?;
+    /// let v = g.constant(Tensor::new([1, 1, 2, 1], vec![2.0f32, 4.0])?)?;
+    /// let out = g.attention(q, q, v, Mask::function(own))?;
+    /// let values = Evaluation::<f64>::new(&g, &Default::default())?;
+    /// assert_eq!(values.value(out).to_f64(), [2.0, 4.0]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
     /// # Errors
-    /// If the text does not compile, with the place in it.
+    /// As [`Function::wgsl`]. That the twin says the same is not checked.
     pub fn new(text: &str, twin: impl Fn(&Pair<'_>) -> bool + Send + Sync + 'static) -> Result<Self> {
         Ok(Self::wgsl(text)?.with(Arc::new(twin)))
     }

@@ -1,5 +1,5 @@
 use super::{
-    Binary, Op, Reduce, Unary,
+    Binary, Op, Reduce,
     operand::{Operand, broadcast, float, in_rank, same_dtype},
 };
 use crate::{
@@ -7,10 +7,25 @@ use crate::{
     tensor::{DType, Shape, quantize::Packing},
 };
 
-/// The dtypes and shapes of an operation's results, or why its operands do not fit.
+/// The dtypes and shapes of an operation's results, from those of its operands.
+///
+/// ```
+/// use tilewise::{DType, graph::{Op, infer}};
+/// let op = Op::Matmul { transpose_a: false, transpose_b: true };
+/// let results = infer(&op, &[(DType::F32, &[2, 3].into()), (DType::F32, &[4, 3].into())])?;
+/// assert_eq!(results, [(DType::F32, [2, 4].into())]);
+///
+/// let error = infer(&op, &[(DType::F32, &[2, 3].into()), (DType::F32, &[4, 5].into())]).unwrap_err();
+/// assert_eq!(error.to_string(), "matmul: `a` [2, 3] has inner size 3, `b` [4, 5] transposed has 5");
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`], with the operands and what was expected, if their number, dtypes or shapes don't fit, or if an option
+/// does not; [`Error::Limit`] if a result has more than 2³¹ − 1 elements.
 pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
     let name = op.name();
-    check_count(op, operands.len())?;
+    op.check_count(operands.len())?;
     let one = |dtype: DType, shape: Shape| Ok(vec![(dtype, shape)]);
     let results = match op {
         Op::Input { dtype, shape } | Op::Parameter { dtype, shape } => one(*dtype, shape.clone()),
@@ -32,7 +47,11 @@ pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
             in_rank(name, *axis, shape)?;
             one(dtype, shape.clone())
         }
-        Op::Unary { function } => unary(*function, operands[0]),
+        Op::Unary { function } => {
+            let (dtype, shape) = operands[0];
+            function.check(dtype)?;
+            one(dtype, shape.clone())
+        }
         Op::Binary { function } => binary(*function, operands[0], operands[1]),
         Op::Where => {
             let (condition, a, b) = (operands[0], operands[1], operands[2]);
@@ -150,52 +169,6 @@ pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
     Ok(results)
 }
 
-fn check_count(op: &Op, given: usize) -> Result<()> {
-    let (expected, names): (usize, String) = match op {
-        Op::Input { .. } | Op::Parameter { .. } | Op::Constant { .. } => (0, String::new()),
-        Op::Matmul { .. } | Op::Binary { .. } => (2, "a, b".into()),
-        Op::Where => (3, "condition, a, b".into()),
-        Op::Gather { .. } => (2, "data, indices".into()),
-        Op::Dequantize(packing) if packing.zero => (3, "words, scale, zero".into()),
-        Op::Dequantize(_) => (2, "words, scale".into()),
-        Op::Rotary { .. } => (4, "x, cos, sin, positions".into()),
-        Op::Append { .. } => (3, "cache, update, positions".into()),
-        Op::AppendPaged => (4, "pages, update, positions, table".into()),
-        Op::AttentionMerge => (2, "outs, lses".into()),
-        Op::Attention(a) => {
-            let names = a.operands.iter().map(|o| format!(", {}", o.name())).collect::<String>();
-            (3 + a.operands.len(), format!("q, k, v{names}"))
-        }
-        Op::LayerNorm { weight, bias, .. } => {
-            let names = [("x", true), (", weight", *weight), (", bias", *bias)];
-            (1 + usize::from(*weight) + usize::from(*bias), names.iter().filter(|n| n.1).map(|n| n.0).collect())
-        }
-        Op::RmsNorm { weight, .. } => (1 + usize::from(*weight), if *weight { "x, weight" } else { "x" }.into()),
-        Op::Concat { .. } => {
-            return if given > 0 {
-                Ok(())
-            } else {
-                Err(Error::op("concat", "no operands were given, expected at least one"))
-            };
-        }
-        Op::Softmax { .. }
-        | Op::LogSoftmax { .. }
-        | Op::Unary { .. }
-        | Op::Cast { .. }
-        | Op::Reduce { .. }
-        | Op::Argmax { .. }
-        | Op::Reshape { .. }
-        | Op::Permute { .. }
-        | Op::Slice { .. }
-        | Op::Broadcast { .. }
-        | Op::Pad { .. } => (1, "x".into()),
-    };
-    if given == expected {
-        return Ok(());
-    }
-    Err(Error::op(op.name(), format!("{given} operands were given, expected {expected} ({names})")))
-}
-
 fn reduced(shape: &Shape, axes: &[usize], keep: bool) -> Shape {
     let sizes = shape.iter().enumerate();
     sizes.filter_map(|(axis, &size)| if !axes.contains(&axis) { Some(size) } else { keep.then_some(1) }).collect()
@@ -288,25 +261,10 @@ fn norm(op: &str, operands: &[Operand<'_>], axes: usize, epsilon: f32, optional:
     Ok(outer.into())
 }
 
-fn unary(function: Unary, (dtype, shape): Operand<'_>) -> Result<Vec<(DType, Shape)>> {
-    let name = function.name();
-    let (fits, expected) = if function == Unary::Not {
-        (dtype == DType::Bool, "bool")
-    } else if function.takes_integers() {
-        (dtype.is_float() || dtype.is_integer(), "a number")
-    } else {
-        (dtype.is_float(), "f32, f16 or bf16")
-    };
-    if fits { Ok(vec![(dtype, shape.clone())]) } else { Err(Error::dtype(name, "x", dtype, expected)) }
-}
-
 fn binary(function: Binary, a: Operand<'_>, b: Operand<'_>) -> Result<Vec<(DType, Shape)>> {
     let name = function.name();
     same_dtype(name, a, b)?;
-    let any = matches!(function, Binary::Equal | Binary::NotEqual);
-    if !any && function.is_logical() != (a.0 == DType::Bool) {
-        return Err(Error::dtype(name, "a", a.0, if function.is_logical() { "bool" } else { "a number" }));
-    }
+    function.check(a.0)?;
     let dtype = if function.is_comparison() { DType::Bool } else { a.0 };
     Ok(vec![(dtype, broadcast(name, a.1, b.1)?)])
 }

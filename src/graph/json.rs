@@ -52,7 +52,22 @@ struct GraphForm {
 }
 
 impl Graph {
-    /// The graph as JSON, one node a line; [`Graph::from_json`] reads it back.
+    /// The graph as JSON, one node a line. [`Graph::from_json`] reads it.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2])?;
+    /// let y = g.relu(x)?;
+    /// g.output("y", y)?;
+    /// let text = g.to_json()?;
+    /// assert!(text.contains(r#"{"op":"unary","function":"relu","inputs":["x"],"outputs":["%1"]}"#));
+    /// assert_eq!(Graph::from_json(&text)?, g);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the JSON writer fails; it has no reason to.
     pub fn to_json(&self) -> Result<String> {
         let nodes = self.node_forms().iter().map(line).collect::<Result<Vec<_>>>()?;
         let outputs = self.output_forms().iter().map(line).collect::<Result<Vec<_>>>()?;
@@ -69,12 +84,13 @@ impl Graph {
         Ok(format!("{{\n  \"nodes\": {},\n  \"outputs\": {}{updates}{traces}\n}}\n", list(nodes), list(outputs)))
     }
 
-    /// Builds the graph that a JSON text describes, with every check of the builder.
+    /// The graph that a JSON text describes, with every check of the builder.
     ///
-    /// `nodes` lists the operations in an order of execution. `op` and the fields beside it are those of [`Op`]; `inputs`
-    /// are values by name, or by `%N` for the N-th value that the nodes define; `outputs` names the results (it may be
-    /// left out, except for inputs and parameters). `outputs` of the graph gives the results to the caller; `updates`, if
-    /// there are states, lists `{"state": …, "next": …}`, and `traces` lists `{"path": …, "value": …}` ([`Graph::trace`]).
+    /// `nodes` lists the operations in an order of execution. `op` and the fields beside it are those of [`Op`];
+    /// `inputs` are values by name, or by `%N` for the N-th value that the nodes define; `outputs` names the results
+    /// (it may be left out, except for inputs and parameters). `outputs` of the graph gives the results to the caller;
+    /// `updates`, if there are states, lists `{"state": …, "next": …}`, and `traces` lists `{"path": …, "value": …}`
+    /// ([`Graph::trace`]).
     ///
     /// ```
     /// let g = tilewise::Graph::from_json(r#"{
@@ -89,6 +105,11 @@ impl Graph {
     /// assert_eq!(g.outputs().len(), 1);
     /// # Ok::<(), tilewise::Error>(())
     /// ```
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the text is no such JSON, or if a node (which is named) does not fit: an operation or field
+    /// that does not exist, operands that are not defined before it or that it can't take, a name that is taken.
+    /// [`Error::Graph`] if an output or an update does not fit ([`Graph::output`], [`Graph::update`]).
     pub fn from_json(text: &str) -> Result<Graph> {
         let form: GraphForm = serde_json::from_str(text).map_err(|e| Error::format(WHAT, e.to_string()))?;
         form.build()

@@ -76,7 +76,7 @@ impl Mask {
         Mask::part(Part::Window(Window { left: left.into(), right: right.into() }, align))
     }
 
-    /// Hides nothing, but says where query 0 stands among the keys: for ALiBi without a causal mask.
+    /// Hides nothing, but says where query 0 stands among the keys: what ALiBi without a causal mask needs.
     pub fn aligned(align: Align) -> Self {
         Mask::part(Part::Aligned(align))
     }
@@ -111,23 +111,25 @@ impl Mask {
         self.parts.iter().any(|part| matches!(part, Part::Packed(..)))
     }
 
-    /// Packed sequences, end to end without padding: i32 `[B + 1]` starts in q, and in k and v (`cu_seqlens`).
+    /// Packed sequences, end to end without padding. i32 `[B + 1]` each: where the sequences of q begin, and those of k
+    /// and v, and the ends (`cu_seqlens`).
     pub fn packed(query_offsets: ValueId, key_offsets: ValueId) -> Self {
         Mask::part(Part::Packed(query_offsets, Some(key_offsets)))
     }
 
-    /// Packed queries whose keys are paged: i32 `[B + 1]` starts in q, beside [`Mask::pages`].
+    /// Packed queries whose keys are paged, beside [`Mask::pages`]. i32 `[B + 1]`: where the sequences of q begin, and
+    /// the end.
     pub fn packed_queries(query_offsets: ValueId) -> Self {
         Mask::part(Part::Packed(query_offsets, None))
     }
 
-    /// k and v are pages, `[pages, page size, Hkv, D]`: i32 `[B, P]`, which page each P-th part of an item's keys is. Key
-    /// lengths say how many keys there are. See [`Attention`].
+    /// k and v are pages, `[pages, page size, Hkv, D]`. i32 `[B, P]`: the page that holds each part of an item's keys.
+    /// Key lengths say how many keys there are. See [`Attention`].
     pub fn pages(block_table: ValueId) -> Self {
         Mask::part(Part::Pages(block_table))
     }
 
-    /// A predicate of the user's, in WGSL: several are joined by ∧.
+    /// A predicate of your own, in WGSL. Several are joined by ∧.
     ///
     /// ```
     /// use tilewise::graph::{Mask, MaskMod};
@@ -139,7 +141,7 @@ impl Mask {
         Mask::part(Part::Function(function))
     }
 
-    /// What functions of the mask read as `table`: f32, any shape, such as the document of each token.
+    /// The `table` of the mask functions: f32, any shape, such as the document of each token.
     pub fn table(table: ValueId) -> Self {
         Mask::part(Part::Table(table))
     }
@@ -166,7 +168,7 @@ pub struct AttentionArgs {
     pub slopes: Option<ValueId>,
     /// Functions of the score, one after the other; after softcap, bias and ALiBi.
     pub score_mods: Vec<ScoreMod>,
-    /// What the score functions read as `table`: f32, any shape.
+    /// The `table` of the score functions: f32, any shape.
     pub score_table: Option<ValueId>,
 }
 
@@ -183,13 +185,13 @@ impl From<&AttentionArgs> for AttentionArgs {
 }
 
 impl AttentionArgs {
-    /// One more function of the score, after those that are there.
+    /// Adds a function of the score, after those that are there.
     pub fn score_mod(mut self, function: ScoreMod) -> Self {
         self.score_mods.push(function);
         self
     }
 
-    /// What the score functions read as `table`.
+    /// Sets the `table` of the score functions.
     pub fn score_table(mut self, table: ValueId) -> Self {
         self.score_table = Some(table);
         self

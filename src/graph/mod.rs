@@ -23,6 +23,22 @@
 //! assert_eq!(g.shape(y), &[2, 4].into());
 //! # Ok::<(), tilewise::Error>(())
 //! ```
+//!
+//! # Errors
+//!
+//! A graph is checked while it is built. [`Error::Op`] names the operation, what was given and what was expected;
+//! [`Error::Graph`] is about names and the rules above. Every method that adds a node also gives [`Error::Op`] for a value of
+//! another graph that this one doesn't have, and [`Error::Limit`] for a result of more than 2³¹ − 1 elements; the methods
+//! themselves say the rest.
+//!
+//! ```
+//! use tilewise::{DType, Graph};
+//! let mut g = Graph::new();
+//! let x = g.input("x", DType::F32, [2, 3])?;
+//! let error = g.matmul(x, x).unwrap_err();
+//! assert_eq!(error.to_string(), "matmul: `a` [2, 3] has inner size 3, `b` [2, 3] has 2");
+//! # Ok::<(), tilewise::Error>(())
+//! ```
 
 mod attention;
 mod build;
@@ -34,6 +50,7 @@ mod known;
 mod mask;
 mod op;
 mod operand;
+mod pointwise;
 mod print;
 mod quantize;
 mod trace;
@@ -45,11 +62,13 @@ mod wgsl;
 use std::collections::HashMap;
 
 pub use attention::{Align, Attention, AttentionFault, AttentionOperand, AttentionResults, Window};
+pub(crate) use attention::{AttentionSizes, short_of};
 pub use function::{Function, FunctionKind, MaskMod, MaskTwin, Pair, ScoreMod, ScoreTwin, Scored};
 pub use id::{NodeId, ValueId};
 pub use infer::infer;
 pub use mask::{AttentionArgs, Mask};
-pub use op::{Binary, Op, Reduce, Unary};
+pub use op::{Op, Reduce};
+pub use pointwise::{Binary, Unary};
 pub use quantize::{QuantizedParameter, QuantizedValue};
 pub use weights::ScoreStage;
 
@@ -69,7 +88,7 @@ pub struct Node {
     pub outputs: Vec<ValueId>,
 }
 
-/// What is known of a value.
+/// What the graph knows of a value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value {
     /// Its name, if it was given one.
@@ -119,19 +138,25 @@ impl Graph {
         self.names.get(name).copied()
     }
 
-    /// What is known of a value. One of another graph that this one has no place for reads as a scalar; the operation that
-    /// it is given to then says that it is no value of this graph.
+    /// What the graph knows of a value. A value of another graph that has no counterpart here reads as an f32 scalar;
+    /// the operation that takes it then fails, and says that it is no value of this graph.
     pub fn value(&self, value: ValueId) -> &Value {
         static STRANGER: Value = Value { name: None, dtype: DType::F32, shape: Shape::SCALAR, node: NodeId(0) };
         self.values.get(value.index()).unwrap_or(&STRANGER)
     }
 
-    /// A node.
+    /// A node of this graph.
+    ///
+    /// # Panics
+    /// If the graph has no such node.
     pub fn node(&self, node: NodeId) -> &Node {
         &self.nodes[node.index()]
     }
 
-    /// The node that defines a value.
+    /// The node that defines a value of this graph.
+    ///
+    /// # Panics
+    /// If the graph has no nodes.
     pub fn definition(&self, value: ValueId) -> &Node {
         self.node(self.value(value).node)
     }
@@ -156,13 +181,13 @@ impl Graph {
         self.sources(|op| matches!(op, Op::Input { .. })).filter(|(_, value)| self.update_of(*value).is_none())
     }
 
-    /// The inputs that stay on the device, in order, with their names and what they become after a run.
+    /// The inputs that stay on the device, in order: name, value, and the value after a run.
     pub fn states(&self) -> impl Iterator<Item = (&str, ValueId, ValueId)> {
         let inputs = self.sources(|op| matches!(op, Op::Input { .. }));
         inputs.filter_map(|(name, value)| Some((name, value, self.update_of(value)?)))
     }
 
-    /// What an input becomes after a run, if it is a state.
+    /// The value of a state after a run; `None` if this is no state.
     pub fn update_of(&self, value: ValueId) -> Option<ValueId> {
         self.updates.iter().find(|(state, _)| *state == value).map(|(_, next)| *next)
     }
@@ -179,7 +204,22 @@ impl Graph {
         })
     }
 
-    /// Appends a node: infers its results, or says why its operands don't fit. Every other builder method ends here.
+    /// Appends a node and infers its results. Every other builder method ends here.
+    ///
+    /// ```
+    /// # use tilewise::{Graph, Tensor, graph::Op, reference::Evaluation};
+    /// # let mut g = Graph::new();
+    /// let x = g.constant(Tensor::new([2], vec![3.0f32, 4.0])?)?;
+    /// let results = g.push(Op::RmsNorm { axes: 1, epsilon: 0.0, weight: false }, &[x])?;
+    /// let values = Evaluation::<f64>::new(&g, &Default::default())?;
+    /// assert_eq!(values.value(results[1]).to_f64(), [1.0 / 12.5f64.sqrt()]); // 1/√(mean(x²))
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if an operand is no value of this graph, if the operands don't fit the operation ([`infer`]), or
+    /// if one is a constant and holds a length, offset, page or position out of range. [`Error::Limit`] if a result has
+    /// more than 2³¹ − 1 elements.
     pub fn push(&mut self, op: Op, inputs: &[ValueId]) -> Result<Vec<ValueId>> {
         if let Some(stranger) = inputs.iter().find(|v| v.index() >= self.values.len()) {
             return Err(Error::op(op.name(), format!("operand %{} is no value of this graph", stranger.0)));
@@ -195,7 +235,21 @@ impl Graph {
         Ok(outputs)
     }
 
-    /// Gives a value a name, by which it is printed and found.
+    /// Gives a value a name, in place of the one that it has. It is printed and found by it.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2])?;
+    /// let y = g.relu(x)?;
+    /// g.name(y, "activated")?;
+    /// assert_eq!(g.find("activated"), Some(y));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if the name is empty, begins with `%` or is another value's, or if the value is not of this
+    /// graph.
     pub fn name(&mut self, value: ValueId, name: impl Into<String>) -> Result<()> {
         let name = name.into();
         if name.is_empty() || name.starts_with('%') {
@@ -219,7 +273,20 @@ impl Graph {
         Ok(())
     }
 
-    /// Declares an output.
+    /// Declares an output: a value that a run gives back, by name.
+    ///
+    /// ```
+    /// # use tilewise::{Graph, Tensor, reference};
+    /// # let mut g = Graph::new();
+    /// let x = g.constant(Tensor::scalar(3.0))?;
+    /// let y = g.neg(x)?;
+    /// g.output("y", y)?;
+    /// assert_eq!(reference::evaluate(&g, &Default::default())?["y"], Tensor::scalar(-3.0));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if the name is empty or another output's, or if the value is not of this graph.
     pub fn output(&mut self, name: impl Into<String>, value: ValueId) -> Result<()> {
         let name = name.into();
         if name.is_empty() {
@@ -235,7 +302,7 @@ impl Graph {
         Ok(())
     }
 
-    /// Makes an input a state: it stays on the device, and after each run it is `next`.
+    /// Makes an input a state: it stays on the device, and after each run its value is `next`.
     ///
     /// ```
     /// use tilewise::{DType, Graph};
@@ -249,6 +316,10 @@ impl Graph {
     /// assert_eq!(g.inputs().count(), 2);
     /// # Ok::<(), tilewise::Error>(())
     /// ```
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if `state` is no input or has an update already, if `next` differs from it in dtype or shape,
+    /// or if one of them is no value of this graph.
     pub fn update(&mut self, state: ValueId, next: ValueId) -> Result<()> {
         let fail = |message: String| Err(Error::Graph(format!("update: {message}")));
         for value in [state, next] {
@@ -280,10 +351,24 @@ impl Graph {
         users
     }
 
-    /// The same graph with other shapes for some of its inputs and parameters: every other shape is inferred anew.
+    /// The same graph with other shapes for some of its inputs and parameters. Every other shape is inferred anew.
     ///
-    /// Shapes that an operation bakes in (reshape, slice, broadcast) stay as they are and may then not fit: an error
-    /// names the operation.
+    /// Shapes that an operation fixes (reshape, slice, broadcast) stay as they are, and may not fit any more.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [1, 8])?;
+    /// let y = g.softmax(x, -1)?;
+    /// let longer = g.with_shapes(&[("x", [1, 100].into())])?;
+    /// assert_eq!(longer.shape(y), &[1, 100].into());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if there is no input or parameter of a name, or if a state and its update come to differ;
+    /// [`Error::Op`], which names the operation, if operands don't fit any more; [`Error::Limit`] if a value has more
+    /// than 2³¹ − 1 elements.
     pub fn with_shapes(&self, shapes: &[(&str, Shape)]) -> Result<Graph> {
         for (name, _) in shapes {
             let known = self.find(name).is_some_and(|v| self.definition(v).op.is_source());

@@ -7,10 +7,10 @@ use crate::{
     tensor::{DType, Tensor},
 };
 
-/// A weight of few bits in a graph: the values that [`Op::Dequantize`] takes.
+/// A quantised weight in a graph: the values that [`Op::Dequantize`] takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuantizedValue {
-    /// How it lies.
+    /// How the numbers lie in memory.
     pub packing: Packing,
     /// The numbers.
     pub words: ValueId,
@@ -20,7 +20,7 @@ pub struct QuantizedValue {
     pub zero: Option<ValueId>,
 }
 
-/// A weight of few bits whose tensors are parameters, named after the weight: `w.words`, `w.scale`, `w.zero`.
+/// A quantised weight whose tensors are parameters, named after the weight: `w.words`, `w.scale`, `w.zero`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuantizedParameter {
     /// The weight's name.
@@ -53,7 +53,20 @@ impl QuantizedParameter {
 }
 
 impl Graph {
-    /// A weight `[rows, columns]` of few bits as parameters `name.words`, `name.scale` and, with zero points, `name.zero`.
+    /// A quantised weight `[rows, columns]` as parameters `name.words`, `name.scale` and, with zero points,
+    /// `name.zero`.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, quantize::Quantization};
+    /// # let mut g = Graph::new();
+    /// let w = g.quantized_parameter("w", [3, 64], Quantization::int4(32))?;
+    /// assert_eq!(g.describe(w.words), "w.words: u32 [3, 8]"); // eight numbers to a word
+    /// assert_eq!(g.describe(w.scale), "w.scale: f32 [3, 2]"); // 64 / 32 groups
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] as [`Packing::check`]; [`Error::Graph`] as [`Graph::parameter`].
     pub fn quantized_parameter(
         &mut self,
         name: &str,
@@ -72,14 +85,32 @@ impl Graph {
         Ok(QuantizedValue { packing, words, scale, zero })
     }
 
-    /// The weight `[rows, columns]` in f32. A matmul that takes it transposed, as [`Graph::linear`] does, reads the few bits
-    /// from memory, and the weight is never there. See [`Op::Dequantize`].
+    /// The weight `[rows, columns]` in f32. A matmul that takes it transposed, as [`Graph::linear`] does, reads the
+    /// quantised numbers; the f32 weight is then never in memory. See [`Op::Dequantize`].
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{Graph, Tensor, quantize::Quantization, reference};
+    /// # let mut g = Graph::new();
+    /// let weight = Tensor::new([1, 2], vec![1.27f32, -0.5])?;
+    /// let quantized = Quantization::int8().quantize(&weight)?;
+    /// let w = g.quantized_parameter("w", [1, 2], Quantization::int8())?;
+    /// let w = g.dequantize(w)?;
+    /// g.output("w", w)?;
+    /// let outputs = reference::evaluate(&g, &BTreeMap::from_iter(quantized.named("w")))?;
+    /// assert_eq!(outputs["w"], quantized.dequantize()?);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if the values don't have the dtypes and shapes that the packing asks for, and as
+    /// [`Packing::check`].
     pub fn dequantize(&mut self, weight: QuantizedValue) -> Result<ValueId> {
         let operands: Vec<ValueId> = [weight.words, weight.scale].into_iter().chain(weight.zero).collect();
         Ok(self.push(Op::Dequantize(weight.packing), &operands)?[0])
     }
 
-    /// [`Graph::linear`] with a weight of few bits. The result has the dtype of `x`; sums are f32.
+    /// [`Graph::linear`] with a quantised weight: `x [… in] → [… out]` in the dtype of `x`; sums are f32.
     ///
     /// ```
     /// use tilewise::{DType, Graph, quantize::Quantization};
@@ -90,6 +121,9 @@ impl Graph {
     /// assert_eq!(g.shape(y), &[1, 11008].into());
     /// # Ok::<(), tilewise::Error>(())
     /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] as [`Graph::dequantize`] and [`Graph::linear`].
     pub fn linear_quantized(&mut self, x: ValueId, weight: QuantizedValue, bias: Option<ValueId>) -> Result<ValueId> {
         let dtype = self.dtype(x);
         let wide = |g: &mut Graph, value: ValueId| {
@@ -102,9 +136,9 @@ impl Graph {
         if self.dtype(y) == dtype { Ok(y) } else { self.cast(y, dtype) }
     }
 
-    /// The same graph with linear layers' weights in few bits: each f32 parameter `[out, in]` that only products `x · wᵀ`
-    /// read, and whose name is `wanted`. What it becomes is named as [`Graph::quantized_parameter`] has it;
-    /// [`QuantizedWeight::named`] gives the tensors, and `nn::Weights` makes them from a file with the weight itself.
+    /// The same graph with the weights of linear layers quantised: each f32 parameter `[out, in]` that only products
+    /// `x · wᵀ` read, and whose name is `wanted`. [`Graph::quantized_parameter`] names its tensors;
+    /// [`QuantizedWeight::named`] gives them, and `nn::Weights` makes them from a file that has the weight itself.
     ///
     /// ```
     /// use tilewise::{DType, Graph, nn::Linear, quantize::Quantization};
@@ -117,6 +151,10 @@ impl Graph {
     /// assert_eq!(names, ["head.weight.words", "head.weight.scale", "head.bias"]);
     /// # Ok::<(), tilewise::Error>(())
     /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] as [`Packing::check`], or if the scales are no float; [`Error::Graph`] if a name such as `w.words`
+    /// is taken.
     pub fn quantized(&self, quantization: Quantization, wanted: impl Fn(&str) -> bool) -> Result<Graph> {
         let users = self.users();
         let leaves = |value: ValueId| {
@@ -159,7 +197,21 @@ impl Graph {
         Ok(graph)
     }
 
-    /// The weights of few bits whose tensors are parameters.
+    /// The quantised weights of the graph whose tensors are parameters, each once.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, quantize::Quantization};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [1, 64])?;
+    /// let w = g.quantized_parameter("w", [32, 64], Quantization::int8())?;
+    /// g.linear_quantized(x, w, None)?;
+    /// let found = g.quantized_parameters()?;
+    /// assert_eq!((&found[0].name[..], found[0].rows, found[0].columns), ("w", 32, 64));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if the same tensors are read as weights of two kinds.
     pub fn quantized_parameters(&self) -> Result<Vec<QuantizedParameter>> {
         let mut found: Vec<QuantizedParameter> = Vec::new();
         for node in &self.nodes {

@@ -4,11 +4,12 @@ use super::{Graph, ValueId};
 use crate::{Error, Result};
 
 impl Graph {
-    /// Notes that `path` gave this value, as `decoder.layers.0.self_attn` in PyTorch's `named_modules`; returns the value.
+    /// Notes that the module at `path` gave this value, as `decoder.layers.0.self_attn` in PyTorch's `named_modules`;
+    /// returns the value.
     ///
-    /// A trace is no name: a value has as many as modules end in it, none of them can clash with a name of yours, and
-    /// they change nothing that is computed. A module that is called again (shared weights) leaves `path#2`, `path#3`, ….
-    /// The empty path, a model's root, leaves none.
+    /// A trace is no name. A value has as many as modules end in it, none can clash with a name of yours, and none
+    /// changes what is computed. A module that is called again (shared weights) leaves `path#2`, `path#3`, …. The empty
+    /// path, a model's root, leaves none.
     ///
     /// ```
     /// use tilewise::{DType, Graph, nn};
@@ -18,6 +19,9 @@ impl Graph {
     /// assert_eq!(g.traced("encoder.norm"), Some(y));
     /// # Ok::<(), tilewise::Error>(())
     /// ```
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if the value is not of this graph.
     pub fn trace(&mut self, path: &str, value: ValueId) -> Result<ValueId> {
         if value.index() >= self.values.len() {
             return Err(Error::Graph(format!("trace `{path}`: %{} is no value of this graph", value.0)));

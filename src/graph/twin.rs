@@ -4,11 +4,22 @@ use super::{Function, FunctionKind, Graph, Op};
 use crate::{Error, Result};
 
 impl Graph {
-    /// Gives the twin of a function to every function of the same text in this graph, and says how many those are: for
-    /// graphs that come from JSON, which has the text alone.
+    /// Gives the twin of a function to every function of the same text in this graph, and returns how many there are:
+    /// for graphs from JSON, which keeps the text alone.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, graph::{Mask, MaskMod}};
+    /// # let mut g = Graph::new();
+    /// let q = g.input("q", DType::F32, [1, 1, 2, 1])?;
+    /// g.attention(q, q, q, Mask::function(MaskMod::wgsl("i == j")?))?;
+    /// assert_eq!(g.without_twins(), ["i == j"]);
+    /// assert_eq!(g.attach(&MaskMod::new("i == j", |pair| pair.i == pair.j)?)?, 1);
+    /// assert!(g.without_twins().is_empty());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// If the function has no twin, or the graph no function of its text.
+    /// [`Error::Op`] if the function has no twin, [`Error::Graph`] if the graph has no function of its text.
     pub fn attach<T: FunctionKind + ?Sized>(&mut self, function: &Function<T>) -> Result<usize> {
         function.expect_twin()?;
         let mut found = 0;

@@ -4,7 +4,22 @@ use super::{Graph, Op, infer};
 use crate::{Error, Result};
 
 impl Graph {
-    /// Checks every rule of the [module](super). A pass that breaks one is a fault of the pass, never of the user.
+    /// Checks every rule of the [module](super). The builder keeps them all: a graph that breaks one is the fault of
+    /// the pass that made it, never of the user.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2])?;
+    /// let y = g.relu(x)?;
+    /// g.output("y", y)?;
+    /// assert!(g.verify().is_ok());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Graph`] with the first rule that is broken, and where; [`Error::Op`] if the operands of a node don't
+    /// fit it.
     pub fn verify(&self) -> Result<()> {
         let fail = |message: String| Err(Error::Graph(message));
         let mut defined = 0;

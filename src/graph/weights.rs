@@ -6,27 +6,55 @@ use crate::{Error, Result, Shape, Tensor};
 /// How far [`Graph::attention_scores`] goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScoreStage {
-    /// `scale · q·k`
+    /// `scale · q·k`.
     Scaled,
-    /// After softcap.
+    /// After the softcap.
     Capped,
-    /// After bias, ALiBi and masks: a hidden key has −inf.
+    /// After bias, ALiBi and masks: −inf for a hidden key.
     Masked,
-    /// After softmax: a row that sees nothing is 0.
+    /// After softmax: all 0 for a row that sees nothing.
     Weights,
 }
 
 impl Graph {
-    /// The weights of [`Graph::attention`], `[B, Hq, Tq, Tk]`. Every score is stored, which attention itself never does.
+    /// The weights of [`Graph::attention`], `softmax_j(s)`, `[B, Hq, Tq, Tk]`. Every score is stored, which attention
+    /// itself never does.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, graph::{Align, Mask}, reference::Evaluation};
+    /// # let mut g = Graph::new();
+    /// let q = g.constant(Tensor::zeros(DType::F32, [1, 1, 2, 4])?)?;
+    /// let weights = g.attention_weights(q, q, Mask::causal(Align::TopLeft))?;
+    /// let values = Evaluation::<f64>::new(&g, &Default::default())?;
+    /// assert_eq!(values.value(weights).to_f64(), [1.0, 0.0, 0.5, 0.5]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Graph::attention_scores`].
     pub fn attention_weights(&mut self, q: ValueId, k: ValueId, args: impl Into<AttentionArgs>) -> Result<ValueId> {
         self.attention_scores(q, k, args, ScoreStage::Weights)
     }
 
-    /// The scores of [`Graph::attention`] at some stage, `[B, Hq, Tq, Tk]`, from plain operations: what to compare an own
-    /// implementation with, stage by stage. Packed sequences are not taken.
+    /// The scores of [`Graph::attention`] at some stage, `[B, Hq, Tq, Tk]`, from plain operations: what to compare an
+    /// implementation of your own with, stage by stage.
     ///
-    /// Functions of the user's are WGSL, which no plain operation runs: with them there are the stages before them, and
-    /// [`ScoreStage::Weights`], which attention over one-hot values computes.
+    /// Functions of scores and masks are WGSL, which plain operations can't run. With them there are the stages before
+    /// them, and [`ScoreStage::Weights`], which attention over one-hot values computes.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, graph::{Align, Mask, ScoreStage}, reference::Evaluation};
+    /// # let mut g = Graph::new();
+    /// let q = g.constant(Tensor::new([1, 1, 2, 1], vec![1.0f32, 2.0])?)?;
+    /// let scores = g.attention_scores(q, q, Mask::causal(Align::TopLeft), ScoreStage::Masked)?;
+    /// let values = Evaluation::<f64>::new(&g, &Default::default())?;
+    /// assert_eq!(values.value(scores).to_f64(), [1.0, f64::NEG_INFINITY, 2.0, 4.0]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Graph::attention`]. [`Error::Op`] too if sequences are packed, which have no common matrix of scores; if
+    /// `q` and `k` differ in dtype; and for [`ScoreStage::Masked`] with functions.
     pub fn attention_scores(
         &mut self,
         q: ValueId,

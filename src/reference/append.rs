@@ -3,8 +3,21 @@
 use super::{Array, shapes::result_shapes};
 use crate::{DType, Result, graph::Op};
 
-/// The cache with the update's rows at `positions[b] + t` along an axis, and how many rows were dropped; see
-/// [`Op::Append`].
+/// The cache with the update's rows at places `positions[b] + t` along an axis, and how many rows were dropped, `[1]`.
+/// See [`Op::Append`].
+///
+/// ```
+/// use tilewise::reference::{Array, append};
+/// let cache = Array::new([1, 3], vec![0, 0, 0])?;
+/// let update = Array::new([1, 2], vec![5, 6])?;
+/// let (cache, dropped) = append(&cache, &update, &Array::new([1], vec![2])?, 1, false)?;
+/// assert_eq!((cache.data(), dropped.data()), (&[0, 0, 5][..], &[1][..]));
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`](crate::Error::Op) if the axis is 0 or not there, if `update` differs from `cache` in another axis or
+/// is longer, or if the positions are not `[B]`.
 pub fn append<T: Copy>(
     cache: &Array<T>,
     update: &Array<T>,
@@ -37,8 +50,21 @@ pub fn append<T: Copy>(
     Ok((Array::new(shape, data)?, Array::new(count, vec![dropped])?))
 }
 
-/// Pages with the update's rows at `positions[b] + t` of each item's pages, and how many rows were dropped; see
-/// [`Op::AppendPaged`].
+/// Pages `[N, S, H, D]` with the update's rows `[B, H, T, D]` at places `positions[b] + t` of each item's pages, and
+/// how many rows were dropped, `[1]`. See [`Op::AppendPaged`].
+///
+/// ```
+/// use tilewise::reference::{Array, append_paged};
+/// let pages = Array::new([2, 2, 1, 1], vec![0; 4])?;
+/// let update = Array::new([1, 1, 3, 1], vec![5, 6, 7])?;
+/// let (position, table) = (Array::new([1], vec![0])?, Array::new([1, 2], vec![1, 0])?);
+/// let (pages, _) = append_paged(&pages, &update, &position, &table)?;
+/// assert_eq!(pages.data(), [7, 0, 5, 6]);
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`](crate::Error::Op) if the shapes are others than these, or if there is no page for the table to name.
 pub fn append_paged<T: Copy>(
     pages: &Array<T>,
     update: &Array<T>,

@@ -9,10 +9,24 @@ use crate::{
 /// The largest offset of query 0 among the keys.
 const FARTHEST: i64 = 1 << 30;
 
-/// Scaled dot-product attention: `(out, lse, status)`. See [`Attention`] for the formula and the shapes.
+/// Scaled dot-product attention: `(out, lse, status)`. [`Attention`] has the formula and the shapes.
 ///
-/// `extra` are the operands after q, k and v, as `options.operands` lists them. For each query row: the scores of the keys
-/// that it sees, their maximum, the sum of exponentials, then the weighted sum of values. Nothing online, nothing tiled.
+/// `extra` are the operands after q, k and v, as `options.operands` lists them. For each query row: the scores of the
+/// keys that it sees, their maximum, the sum of exponentials, then the weighted sum of values. Nothing is online,
+/// nothing tiled.
+///
+/// ```
+/// use tilewise::{graph::Attention, reference::{Array, attention}};
+/// let [q, k] = [Array::new([1, 1, 1, 1], vec![0.0])?, Array::new([1, 1, 2, 1], vec![3.0, 4.0])?];
+/// let v = Array::new([1, 1, 2, 1], vec![2.0, 4.0])?;
+/// let (out, lse, _) = attention::<f64>(&Attention::default(), &q, &k, &v, &[])?;
+/// assert_eq!((out.data(), lse.data()), (&[3.0][..], &[2f64.ln()][..]));
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`](crate::Error::Op) if options, shapes or the dtypes of `extra` don't fit, or if a function of the
+/// options has no twin.
 pub fn attention<R: Real>(
     options: &Attention,
     q: &Array<R>,

@@ -4,7 +4,20 @@
 use super::{Array, Real, shapes::result_shapes};
 use crate::{DType, Result, graph::Op};
 
-/// `(out, lse)` of all parts; see [`Op::AttentionMerge`].
+/// Attention over P parts of the keys, joined: `outs [P, …, Dv]`, `lses [P, …]` → `(out […, Dv], lse […])`. See
+/// [`Op::AttentionMerge`].
+///
+/// ```
+/// use tilewise::reference::{Array, attention_merge};
+/// let outs = Array::new([2, 1], vec![2.0, 4.0])?;
+/// let lses = Array::new([2], vec![0.0, 0.0])?;
+/// let (out, lse) = attention_merge::<f64>(&outs, &lses)?;
+/// assert_eq!((out.data(), lse.data()), (&[3.0][..], &[2f64.ln()][..]));
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`](crate::Error::Op) if the shapes are others than these.
 pub fn attention_merge<R: Real>(outs: &Array<R>, lses: &Array<R>) -> Result<(Array<R>, Array<R>)> {
     let operands = [(DType::F32, outs.shape()), (DType::F32, lses.shape())];
     let [out_shape, lse_shape] = result_shapes(&Op::AttentionMerge, &operands)?;

@@ -165,6 +165,21 @@ pub struct Expected {
 
 impl Expected {
     /// The outputs of a graph, in the order of their declaration.
+    ///
+    /// ```
+    /// # use tilewise::{Graph, Tensor, reference::compare::{Check, Expected}};
+    /// # let mut g = Graph::new();
+    /// let x = g.constant(Tensor::scalar(2.0))?;
+    /// let y = g.exp(x)?;
+    /// g.output("y", y)?;
+    /// let expected = Expected::of_graph(&g, &Default::default(), Check::measured())?;
+    /// assert!(expected.compare(&[Tensor::scalar(7.389056)]).is_ok());
+    /// assert!(expected.compare(&[Tensor::scalar(7.3892)]).is_err());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`evaluate`](super::evaluate).
     pub fn of_graph(graph: &Graph, inputs: &BTreeMap<String, Tensor>, check: Check) -> Result<Self> {
         let reference = Evaluation::<f64>::new(graph, inputs)?;
         let plain = match check {
@@ -180,7 +195,18 @@ impl Expected {
         Ok(Expected { results: results.collect() })
     }
 
-    /// The results of one operation.
+    /// The results of one operation, in order.
+    ///
+    /// ```
+    /// use tilewise::{Tensor, graph::{Op, Reduce}, reference::compare::{Check, Expected}};
+    /// let op = Op::Reduce { function: Reduce::Sum, axes: vec![0], keep: false };
+    /// let expected = Expected::of_op(&op, &[&Tensor::new([3], vec![1i32, 2, 3])?], Check::Exact)?;
+    /// assert!(expected.compare(&[Tensor::new([], vec![6i32])?]).is_ok());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`apply`].
     pub fn of_op(op: &Op, operands: &[&Tensor], check: Check) -> Result<Self> {
         let wide: Vec<Value<f64>> = operands.iter().map(|&tensor| tensor.into()).collect();
         let narrow: Vec<Value<f32>> = operands.iter().map(|&tensor| tensor.into()).collect();
@@ -198,7 +224,18 @@ impl Expected {
         self.results.iter().map(|(name, value, bound)| (name.as_str(), value, bound))
     }
 
-    /// Compares tensors in the order of the results. The first mismatch, or how close each of them came.
+    /// Compares tensors in the order of the results, and says how close each of them came.
+    ///
+    /// ```
+    /// use tilewise::{Tensor, graph::{Op, Unary}, reference::compare::{Check, Expected}};
+    /// let expected = Expected::of_op(&Op::Unary { function: Unary::Neg }, &[&Tensor::scalar(3.0)], Check::Exact)?;
+    /// assert_eq!(expected.compare(&[Tensor::scalar(-3.0)]).unwrap()[0].ratio, 0.0);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A [`Mismatch`] for the first tensor that is not what the reference says, or if there are more or fewer tensors
+    /// than results.
     pub fn compare(&self, actual: &[Tensor]) -> Result<Vec<Comparison>, Mismatch> {
         if actual.len() != self.results.len() {
             let kind = MismatchKind::Count { actual: actual.len(), expected: self.results.len() };
@@ -208,7 +245,21 @@ impl Expected {
         pairs.map(|((name, expected, bound), actual)| compare(name, actual, expected, bound)).collect()
     }
 
-    /// Compares outputs by name.
+    /// Compares outputs by name. Others may be there too.
+    ///
+    /// ```
+    /// # use tilewise::{Graph, Tensor, reference::{self, compare::{Check, Expected}}};
+    /// # let mut g = Graph::new();
+    /// let x = g.constant(Tensor::scalar(3.0))?;
+    /// g.output("y", x)?;
+    /// let expected = Expected::of_graph(&g, &Default::default(), Check::Exact)?;
+    /// let outputs = reference::evaluate(&g, &Default::default())?;
+    /// assert_eq!(expected.compare_named(&outputs).unwrap().len(), 1);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A [`Mismatch`] as [`Expected::compare`]; an output that is missing counts as one too few.
     pub fn compare_named(&self, actual: &BTreeMap<String, Tensor>) -> Result<Vec<Comparison>, Mismatch> {
         let found = self.results.iter().filter_map(|(name, ..)| actual.get(name).cloned()).collect::<Vec<_>>();
         self.compare(&found)
@@ -243,12 +294,34 @@ impl Check {
 }
 
 /// Compares the results of one operation with the reference, by [`Check::measured`].
+///
+/// ```
+/// use tilewise::{Tensor, graph::{Op, Unary}, reference::compare};
+/// let (x, mine) = (Tensor::new([2], vec![0.0f32, 1.0])?, Tensor::new([2], vec![1.0f32, 2.72])?);
+/// let wrong = compare::op(&Op::Unary { function: Unary::Exp }, &[&x], &[&mine]).unwrap_err();
+/// assert!(wrong.to_string().starts_with("exp result 0: 1 of 2 elements are wrong; the worst at [1]: got 2.72"));
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// A [`Mismatch`] as [`Expected::compare`], or an [`Error`](crate::Error) as [`apply`].
 pub fn op(op: &Op, operands: &[&Tensor], actual: &[&Tensor]) -> Result<Vec<Comparison>, Box<dyn std::error::Error>> {
     let actual: Vec<Tensor> = actual.iter().map(|&tensor| tensor.clone()).collect();
     Ok(Expected::of_op(op, operands, Check::measured())?.compare(&actual)?)
 }
 
 /// Compares a tensor with the reference's value; `name` is for the message.
+///
+/// ```
+/// use tilewise::{Tensor, reference::compare::{Bound, compare}};
+/// let (mine, expected) = (Tensor::scalar(1.0001), Tensor::scalar(1.0));
+/// assert!(compare("y", &mine, &(&expected).into(), &Bound::relative(1e-3, 0.0)).is_ok());
+/// let wrong = compare("y", &mine, &(&expected).into(), &Bound::Exact).unwrap_err();
+/// assert!(wrong.to_string().starts_with("y: 1 of 1 elements are wrong"));
+/// ```
+///
+/// # Errors
+/// A [`Mismatch`] if dtype or shape differ, or if an element is out of its bound, as NaN always is.
 pub fn compare(name: &str, actual: &Tensor, expected: &Value<f64>, bound: &Bound) -> Result<Comparison, Mismatch> {
     let mismatch = |kind| Err(Mismatch { name: name.into(), kind });
     if actual.dtype() != expected.dtype() {
@@ -303,14 +376,14 @@ fn unravel(place: usize, shape: &Shape) -> Vec<usize> {
     index
 }
 
-/// How close a tensor came that passed.
+/// How close a tensor that passed came to its bound.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Comparison {
     /// Elements compared.
     pub elements: usize,
     /// The error of the element that came closest to its bound.
     pub observed: f64,
-    /// What that element is allowed.
+    /// The error that this element is allowed.
     pub allowed: f64,
     /// The largest observed / allowed, 0 if all is equal.
     pub ratio: f64,
@@ -323,7 +396,7 @@ impl fmt::Display for Comparison {
     }
 }
 
-/// A tensor that is not what the reference says.
+/// A tensor that differs from the reference.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mismatch {
     /// The output.
@@ -332,7 +405,7 @@ pub struct Mismatch {
     pub kind: MismatchKind,
 }
 
-/// What differs in a [`Mismatch`].
+/// What is different in a [`Mismatch`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum MismatchKind {
@@ -365,7 +438,7 @@ pub enum MismatchKind {
         elements: usize,
         /// The first of them.
         first: Box<Element>,
-        /// The one farthest out of its bound.
+        /// The one that is farthest out of its bound.
         worst: Box<Element>,
     },
 }

@@ -3,7 +3,20 @@
 use super::{Array, Real, shapes::result_shape};
 use crate::{DType, Result, graph::Op, quantize::Packing};
 
-/// `w[n, k] = scale[n, k / group] · (q[n, k] − zero[n, k / group])`; see [`Packing`].
+/// The weight `[rows, columns]` of quantised numbers: `w[n, k] = scale[n, k / group] · (q[n, k] − zero[n, k / group])`.
+/// See [`Packing`].
+///
+/// ```
+/// use tilewise::{quantize::Quantization, reference::{Array, dequantize}};
+/// let words = Array::new([1, 1], vec![u32::from_le_bytes([128, 130, 124, 0])])?;
+/// let w = dequantize::<f64>(Quantization::int8().packing(3), &words, &Array::new([1, 1], vec![0.5])?, None)?;
+/// assert_eq!(w.data(), [0.0, 1.0, -2.0]); // without zero points 128 stands for 0
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`](crate::Error::Op) if the shapes are not those of the packing, if zero points are missing or too many,
+/// and as [`Packing::check`].
 pub fn dequantize<R: Real>(
     packing: Packing,
     words: &Array<u32>,

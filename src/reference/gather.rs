@@ -3,7 +3,17 @@
 use super::{Array, shapes::result_shape};
 use crate::{DType, Result, graph::Op};
 
-/// `data[…, indices, …]` along an axis. Negative indices count from the end; one out of range picks the nearest valid.
+/// `data[…, indices, …]` along an axis. A negative index counts from the end; one out of range picks the nearest valid.
+///
+/// ```
+/// use tilewise::reference::{Array, gather};
+/// let y = gather(&Array::new([3], vec![10, 20, 30])?, &Array::new([3], vec![1, -1, 99])?, 0)?;
+/// assert_eq!(y.data(), [20, 30, 30]);
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`](crate::Error::Op) if there is no such axis, or nothing along it.
 pub fn gather<T: Copy>(data: &Array<T>, indices: &Array<i32>, axis: usize) -> Result<Array<T>> {
     let operands = [(DType::F32, data.shape()), (DType::I32, indices.shape())];
     let shape = result_shape(&Op::Gather { axis }, &operands)?;

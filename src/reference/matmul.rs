@@ -4,6 +4,17 @@ use super::{Array, Real, shapes::result_shape, value::stretch};
 use crate::{DType, Result, Shape, graph::Op};
 
 /// `c[…, i, j] = Σ_k a[…, i, k] · b[…, k, j]`, k ascending; leading axes broadcast. See [`Op::Matmul`].
+///
+/// ```
+/// use tilewise::reference::{Array, matmul};
+/// let a = Array::new([2, 2], vec![1.0, 2.0, 3.0, 4.0])?;
+/// let b = Array::new([1, 2], vec![5.0, 6.0])?;
+/// assert_eq!(matmul::<f64>(&a, &b, false, true)?.data(), [17.0, 39.0]);
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`](crate::Error::Op) if a rank is too low, if inner sizes differ, or if leading axes don't broadcast.
 pub fn matmul<R: Real>(a: &Array<R>, b: &Array<R>, transpose_a: bool, transpose_b: bool) -> Result<Array<R>> {
     let op = Op::Matmul { transpose_a, transpose_b };
     let shape = result_shape(&op, &[(DType::F32, a.shape()), (DType::F32, b.shape())])?;

@@ -64,7 +64,8 @@ use crate::{
     graph::{Op, infer},
 };
 
-/// The outputs of a graph, each rounded once to its dtype. `inputs` are the graph's inputs and parameters by name.
+/// The outputs of a graph by name, each rounded once to its dtype. `inputs` are the graph's inputs and parameters;
+/// states may be given too, and are zero otherwise.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -78,12 +79,29 @@ use crate::{
 /// assert_eq!(outputs["y"].as_f32(), Some(&[1.0 / 3.0; 3][..]));
 /// # Ok::<(), tilewise::Error>(())
 /// ```
+///
+/// # Errors
+/// [`Error::Binding`] with every input that is missing, unknown or of another dtype or shape; [`Error::Op`] if a
+/// function of scores or masks has no twin in Rust.
 pub fn evaluate(graph: &Graph, inputs: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
     let evaluation = Evaluation::<f64>::new(graph, inputs)?;
     graph.outputs().iter().map(|(name, value)| Ok((name.clone(), evaluation.value(*value).to_tensor()?))).collect()
 }
 
-/// The outputs of a graph in f64, not rounded: what to compare with.
+/// The outputs of a graph by name in f64, not rounded: what to compare with.
+///
+/// ```
+/// # use tilewise::{Graph, Tensor, reference};
+/// # let mut g = Graph::new();
+/// let x = g.constant(Tensor::new([3], vec![5.0f32; 3])?)?;
+/// let y = g.softmax(x, -1)?;
+/// g.output("y", y)?;
+/// assert_eq!(reference::evaluate_f64(&g, &Default::default())?["y"].to_f64(), [1.0 / 3.0; 3]);
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`evaluate`].
 pub fn evaluate_f64(graph: &Graph, inputs: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Value<f64>>> {
     Ok(Evaluation::<f64>::new(graph, inputs)?.into_outputs(graph))
 }
@@ -95,8 +113,23 @@ pub struct Evaluation<R> {
 }
 
 impl<R: Real> Evaluation<R> {
-    /// Evaluates every node. An error if `inputs` are not exactly the graph's inputs and parameters; states may be given
-    /// too, and are zero otherwise.
+    /// Evaluates every node. `inputs` are the graph's inputs and parameters; states may be given too, and are zero
+    /// otherwise.
+    ///
+    /// ```
+    /// # use tilewise::{Graph, Tensor, reference::Evaluation};
+    /// # let mut g = Graph::new();
+    /// let x = g.constant(Tensor::new([2], vec![0.1f32, 0.2])?)?;
+    /// let y = g.mul(x, x)?;
+    /// let exact = Evaluation::<f64>::new(&g, &Default::default())?;
+    /// let plain = Evaluation::<f32>::new(&g, &Default::default())?;
+    /// let error = exact.value(y).to_f64()[0] - plain.value(y).to_f64()[0];
+    /// assert!(error.abs() < 1e-9 && error != 0.0); // f32 rounds the product
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`evaluate`].
     pub fn new(graph: &Graph, inputs: &BTreeMap<String, Tensor>) -> Result<Self> {
         check_inputs(graph, inputs)?;
         let mut values: Vec<Value<R>> = Vec::with_capacity(graph.values().len());
@@ -120,7 +153,10 @@ impl<R: Real> Evaluation<R> {
         Ok(Evaluation { values })
     }
 
-    /// What a value of the graph is.
+    /// A value of the graph that was evaluated.
+    ///
+    /// # Panics
+    /// If that graph has no such value.
     pub fn value(&self, value: ValueId) -> &Value<R> {
         &self.values[value.index()]
     }
@@ -130,18 +166,54 @@ impl<R: Real> Evaluation<R> {
         &self.values
     }
 
-    /// What the states are after the run, by name, rounded to their dtypes: inputs of the next.
+    /// The states of `graph`, the one that was evaluated, after the run, by name and rounded to their dtypes: inputs of
+    /// the next.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, reference::Evaluation};
+    /// # let mut g = Graph::new();
+    /// let count = g.input("count", DType::I32, [1])?;
+    /// let one = g.scalar(1.0, count)?;
+    /// let next = g.add(count, one)?;
+    /// g.update(count, next)?;
+    /// let first = Evaluation::<f64>::new(&g, &Default::default())?.states(&g)?;
+    /// let second = Evaluation::<f64>::new(&g, &first)?.states(&g)?;
+    /// assert_eq!(second["count"].as_i32(), Some(&[2][..]));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// None: it returns a `Result` because [`Value::to_tensor`] does.
+    ///
+    /// # Panics
+    /// If `graph` is another graph that has more values.
     pub fn states(&self, graph: &Graph) -> Result<BTreeMap<String, Tensor>> {
         graph.states().map(|(name, _, next)| Ok((name.to_string(), self.value(next).to_tensor()?))).collect()
     }
 
-    /// The outputs by name.
+    /// The outputs of `graph`, the one that was evaluated, by name.
+    ///
+    /// # Panics
+    /// If `graph` is another graph that has more values.
     pub fn into_outputs(self, graph: &Graph) -> BTreeMap<String, Value<R>> {
         graph.outputs().iter().map(|(name, value)| (name.clone(), self.value(*value).clone())).collect()
     }
 }
 
-/// One operation: its results for these operands, or why they don't fit. Inputs and parameters have none.
+/// The results of one operation for these operands.
+///
+/// ```
+/// use tilewise::{Tensor, graph::Op, reference::{Value, apply}};
+/// let x = Value::<f64>::from(&Tensor::new([2], vec![1.0f32, 3.0])?);
+/// let op = Op::LayerNorm { axes: 1, epsilon: 0.0, weight: false, bias: false };
+/// let [y, mean, rstd] = &apply(&op, &[&x])?[..] else { panic!("three results") };
+/// assert_eq!((y.to_f64(), mean.to_f64(), rstd.to_f64()), (vec![-1.0, 1.0], vec![2.0], vec![1.0]));
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`] if the operands don't fit ([`infer`]), for [`Op::Input`] and [`Op::Parameter`], which compute nothing,
+/// or if a function of scores or masks has no twin in Rust.
 pub fn apply<R: Real>(op: &Op, operands: &[&Value<R>]) -> Result<Vec<Value<R>>> {
     let shapes: Vec<(DType, &Shape)> = operands.iter().map(|value| (value.dtype(), value.shape())).collect();
     let results = infer(op, &shapes)?;

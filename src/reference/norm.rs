@@ -5,6 +5,18 @@ use crate::{DType, Result, Shape, graph::Op};
 
 /// `(y, mean, rstd)` over the last `axes` axes: `y = (x − mean)·rstd · weight + bias`, `mean = Σx/n`,
 /// `rstd = 1/√(Σ(x − mean)²/n + ε)`. See [`Op::LayerNorm`].
+///
+/// ```
+/// use tilewise::reference::{Array, layer_norm};
+/// let x = Array::new([1, 2], vec![1.0, 3.0])?;
+/// let (y, mean, rstd) = layer_norm::<f64>(&x, None, None, 1, 0.0)?;
+/// assert_eq!((y.data(), mean.data(), rstd.data()), (&[-1.0, 1.0][..], &[2.0][..], &[1.0][..]));
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`](crate::Error::Op) if `axes` is 0 or over the rank of `x`, if `weight` or `bias` doesn't broadcast to
+/// those axes, or if ε is negative or not finite.
 pub fn layer_norm<R: Real>(
     x: &Array<R>,
     weight: Option<&Array<R>>,
@@ -36,6 +48,18 @@ pub fn layer_norm<R: Real>(
 }
 
 /// `(y, rstd)` over the last `axes` axes: `y = x·rstd · weight`, `rstd = 1/√(Σx²/n + ε)`. See [`Op::RmsNorm`].
+///
+/// ```
+/// use tilewise::reference::{Array, rms_norm};
+/// let x = Array::new([1, 2], vec![2.0, -2.0])?;
+/// let (y, rstd) = rms_norm::<f64>(&x, None, 1, 0.0)?;
+/// assert_eq!((y.data(), rstd.data()), (&[1.0, -1.0][..], &[0.5][..]));
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`](crate::Error::Op) if `axes` is 0 or over the rank of `x`, if `weight` doesn't broadcast to those axes,
+/// or if ε is negative or not finite.
 pub fn rms_norm<R: Real>(
     x: &Array<R>,
     weight: Option<&Array<R>>,

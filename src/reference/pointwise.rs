@@ -8,6 +8,16 @@ use crate::{
 };
 
 /// A function of each element. See [`Unary`].
+///
+/// ```
+/// use tilewise::{DType, graph::Unary, reference::{Array, Value, unary}};
+/// let x = Value::<f64>::I32(Array::new([2], vec![-3, 4])?);
+/// assert_eq!(unary(Unary::Abs, &x)?.to_f64(), [3.0, 4.0]);
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`] if the function doesn't take the dtype of `x`.
 #[expect(clippy::wildcard_enum_match_arm, reason = "what a dtype's table of functions lacks is an error")]
 pub fn unary<R: Real>(function: Unary, x: &Value<R>) -> Result<Value<R>> {
     result_shape(&Op::Unary { function }, &[(x.dtype(), x.shape())])?;
@@ -72,7 +82,17 @@ pub fn unary_float<R: Real>(function: Unary, x: R) -> R {
     }
 }
 
-/// A function of two elements, with broadcasting. See [`Binary`].
+/// A function of two elements, with NumPy broadcasting. See [`Binary`].
+///
+/// ```
+/// use tilewise::{graph::Binary, reference::{Array, Value, binary}};
+/// let [a, b] = [vec![7, -7], vec![2, 0]].map(|data| Array::new([2], data).map(Value::<f64>::I32));
+/// assert_eq!(binary(Binary::Div, &a?, &b?)?.to_f64(), [3.0, 0.0]); // integers: by 0 it is 0
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`] if dtypes differ, if shapes don't broadcast, or if the function doesn't take the dtype.
 pub fn binary<R: Real>(function: Binary, a: &Value<R>, b: &Value<R>) -> Result<Value<R>> {
     let op = Op::Binary { function };
     let shape = result_shape(&op, &[(a.dtype(), a.shape()), (b.dtype(), b.shape())])?;
@@ -180,7 +200,18 @@ fn on_bools(function: Binary) -> Option<Joins<bool>> {
     Some(join)
 }
 
-/// `condition ? a : b`, with broadcasting. See [`Op::Where`].
+/// `condition ? a : b`, with NumPy broadcasting. See [`Op::Where`].
+///
+/// ```
+/// use tilewise::reference::{Array, Value, choose};
+/// let condition = Array::new([2], vec![true, false])?;
+/// let [a, b] = [1, 2].map(|x| Array::new([1], vec![x]).map(Value::<f64>::I32));
+/// assert_eq!(choose(&condition, &a?, &b?)?.to_f64(), [1.0, 2.0]);
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`] if `a` and `b` differ in dtype, or if shapes don't broadcast.
 pub fn choose<R: Real>(condition: &Array<bool>, a: &Value<R>, b: &Value<R>) -> Result<Value<R>> {
     let operands = [(DType::Bool, condition.shape()), (a.dtype(), a.shape()), (b.dtype(), b.shape())];
     let shape = result_shape(&Op::Where, &operands)?;

@@ -12,6 +12,17 @@ use crate::{
 };
 
 /// Sum, mean, maximum or minimum over `axes` (sorted), in row-major order; integers wrap. See [`Reduce`].
+///
+/// ```
+/// use tilewise::{graph::Reduce, reference::{Array, Value, reduce}};
+/// let x = Value::<f64>::I32(Array::new([2, 2], vec![1, 2, 3, 4])?);
+/// assert_eq!(reduce(Reduce::Sum, &x, &[0], false)?.to_f64(), [4.0, 6.0]);
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`] if an axis does not exist, if axes are not sorted or repeat, if `x` is bool, or for the mean of
+/// integers.
 pub fn reduce<R: Real>(function: Reduce, x: &Value<R>, axes: &[usize], keep: bool) -> Result<Value<R>> {
     let op = Op::Reduce { function, axes: axes.to_vec(), keep };
     let shape = result_shape(&op, &[(x.dtype(), x.shape())])?;
@@ -50,6 +61,17 @@ pub fn reduce<R: Real>(function: Reduce, x: &Value<R>, axes: &[usize], keep: boo
 }
 
 /// The index of the largest element along `axis`: of equal ones the first, or the last. See [`Op::Argmax`].
+///
+/// ```
+/// use tilewise::reference::{Array, argmax};
+/// let x = Array::new([1, 3], vec![5, 9, 9])?;
+/// assert_eq!(argmax(&x, 1, false, false)?.data(), [1]);
+/// assert_eq!(argmax(&x, 1, false, true)?.data(), [2]);
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`] if there is no such axis, or nothing along it.
 pub fn argmax<T: Copy + PartialOrd>(x: &Array<T>, axis: usize, keep: bool, last: bool) -> Result<Array<i32>> {
     let shape = result_shape(&Op::Argmax { axis, keep, last }, &[(DType::F32, x.shape())])?;
     let lines = Lines::new(x.shape(), &[axis]);

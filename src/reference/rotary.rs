@@ -3,8 +3,20 @@
 use super::{Array, Real, shapes::result_shape};
 use crate::{DType, Result, graph::Op};
 
-/// `x [B, H, T, D]` with the first R features of each row turned pairwise by the angles of its position; see
-/// [`Op::Rotary`].
+/// `x [B, H, T, D]` with the first R features of each row turned pairwise by the angles of its position, whose cosines
+/// and sines are in tables `[P, R/2]`. See [`Op::Rotary`].
+///
+/// ```
+/// use tilewise::reference::{Array, rotary};
+/// let x = Array::new([1, 1, 1, 2], vec![3.0, 0.0])?;
+/// let [cos, sin] = [Array::new([2, 1], vec![1.0, 0.0])?, Array::new([2, 1], vec![0.0, 1.0])?];
+/// let y = rotary::<f64>(&x, [&cos, &sin], &Array::new([1, 1], vec![1])?, false)?;
+/// assert_eq!(y.data(), [0.0, 3.0]); // a quarter turn
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`](crate::Error::Op) if the shapes are others than these, R is over D, or the positions are not `[B, T]`.
 pub fn rotary<R: Real>(
     x: &Array<R>,
     [cos, sin]: [&Array<R>; 2],

@@ -1,7 +1,7 @@
 use super::real::{Real, round_to};
 use crate::{DType, Data, Error, Result, Shape, Tensor};
 
-/// A dense row-major array, as the reference holds it.
+/// A dense row-major array: what the reference computes with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array<T> {
     shape: Shape,
@@ -9,7 +9,17 @@ pub struct Array<T> {
 }
 
 impl<T: Copy> Array<T> {
-    /// An array of this shape; an error if the number of elements differs.
+    /// An array of this shape, its elements in row-major order.
+    ///
+    /// ```
+    /// use tilewise::reference::Array;
+    /// let x = Array::new([2, 2], vec![1.0, 2.0, 3.0, 4.0])?;
+    /// assert_eq!(x.map(|x| 2.0 * x).data(), [2.0, 4.0, 6.0, 8.0]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if the shape has another number of elements.
     pub fn new(shape: impl Into<Shape>, data: Vec<T>) -> Result<Self> {
         let shape = shape.into();
         if shape.elements() == Some(data.len()) {
@@ -29,7 +39,7 @@ impl<T: Copy> Array<T> {
         &self.data
     }
 
-    /// The elements, taken out.
+    /// The elements, moved out.
     pub fn into_data(self) -> Vec<T> {
         self.data
     }
@@ -84,7 +94,7 @@ pub(super) fn stretch(from: &[usize], to: &[usize]) -> Vec<usize> {
 pub enum Value<R> {
     /// [`DType::F32`], [`DType::F16`] or [`DType::BF16`], which `dtype` says.
     Float {
-        /// What the graph stores it as.
+        /// The dtype in the graph.
         dtype: DType,
         /// The elements.
         array: Array<R>,
@@ -171,7 +181,17 @@ impl<R: Real> Value<R> {
         }
     }
 
-    /// The elements rounded once to the dtype.
+    /// The elements, each rounded once to the dtype.
+    ///
+    /// ```
+    /// use tilewise::{DType, reference::{Array, Value}};
+    /// let x = Value::Float { dtype: DType::F16, array: Array::new([1], vec![1.0 / 3.0])? };
+    /// assert_eq!(x.to_tensor()?.to_f64(), [0.333251953125]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// None: it returns a `Result` because [`Tensor::new`] does.
     pub fn to_tensor(&self) -> Result<Tensor> {
         let shape = self.shape().clone();
         match self {

@@ -95,7 +95,18 @@ macro_rules! from_vec {
 from_vec!(f32 => F32, f16 => F16, bf16 => BF16, i32 => I32, u32 => U32, bool => Bool);
 
 impl Tensor {
-    /// A tensor of this shape; an error if the number of elements differs.
+    /// A tensor of this shape, its elements in row-major order.
+    ///
+    /// ```
+    /// use tilewise::{DType, Tensor};
+    /// let x = Tensor::new([2, 3], vec![1i32, 2, 3, 4, 5, 6])?;
+    /// assert_eq!((x.dtype(), x.len()), (DType::I32, 6));
+    /// assert!(Tensor::new([2, 2], vec![1i32, 2, 3]).is_err());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if the shape has another number of elements.
     pub fn new(shape: impl Into<Shape>, data: impl Into<Data>) -> Result<Self> {
         let (shape, data) = (shape.into(), data.into());
         if shape.elements() == Some(data.len()) {
@@ -105,12 +116,22 @@ impl Tensor {
         }
     }
 
-    /// A tensor of rank 0.
+    /// An f32 tensor of rank 0.
     pub fn scalar(value: f32) -> Self {
         Tensor { shape: Shape::default(), data: Arc::new(Data::F32(vec![value])) }
     }
 
     /// A tensor whose elements are all zero (or false).
+    ///
+    /// ```
+    /// use tilewise::{DType, Tensor};
+    /// let x = Tensor::zeros(DType::F16, [2, 2])?;
+    /// assert_eq!(x.to_f64(), [0.0; 4]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if the shape has more than 2³¹ − 1 elements, [`Error::Op`] if their number overflows a `usize`.
     pub fn zeros(dtype: DType, shape: impl Into<Shape>) -> Result<Self> {
         let shape = shape.into();
         let n = shape.checked_elements("tensor")?;
@@ -140,7 +161,7 @@ impl Tensor {
         &self.data
     }
 
-    /// The elements, taken out.
+    /// The elements, moved out (copied if a clone shares them).
     pub fn into_data(self) -> Data {
         Arc::unwrap_or_clone(self.data)
     }
@@ -199,7 +220,19 @@ impl Tensor {
         }
     }
 
-    /// A tensor from raw bytes in the machine's order; `bytes` may be longer than the elements need.
+    /// A tensor from raw bytes in the machine's order. `bytes` may be longer than the elements; of a bool every byte
+    /// but 0 is true.
+    ///
+    /// ```
+    /// use tilewise::{DType, Tensor};
+    /// let x = Tensor::from_bytes(DType::U32, [2], &[7u32, 8, 9].map(u32::to_ne_bytes).concat())?;
+    /// assert_eq!(x.as_u32(), Some(&[7, 8][..]));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if there are fewer bytes than the elements take; [`Error::Limit`] if there are more than 2³¹ − 1
+    /// elements.
     pub fn from_bytes(dtype: DType, shape: impl Into<Shape>, bytes: &[u8]) -> Result<Self> {
         let shape = shape.into();
         let n = shape.checked_elements("tensor")?;
@@ -218,7 +251,17 @@ impl Tensor {
         Ok(Tensor { shape, data: Arc::new(data) })
     }
 
-    /// The same elements under another shape; an error if the number of elements differs.
+    /// The same elements in the same order under another shape.
+    ///
+    /// ```
+    /// use tilewise::Tensor;
+    /// let x = Tensor::new([6], vec![1.0f32; 6])?.reshaped([2, 3])?;
+    /// assert_eq!(x.shape(), &[2, 3].into());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if the new shape has another number of elements.
     pub fn reshaped(self, shape: impl Into<Shape>) -> Result<Self> {
         Tensor::new(shape, self.into_data())
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{DType, Data, Shape, Tensor};
 use crate::{Error, Result};
 
-/// Bits of a quantised number.
+/// The width of a quantised number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Bits {
     /// 0 … 15, eight to a word.
@@ -20,7 +20,7 @@ pub enum Bits {
 }
 
 impl Bits {
-    /// How many there are.
+    /// The number of bits.
     pub const fn count(self) -> u32 {
         match self {
             Bits::Four => 4,
@@ -33,7 +33,7 @@ impl Bits {
         (1 << self.count()) - 1
     }
 
-    /// The number that stands for 0 where no zero points are given: half of all.
+    /// The zero point where none is given: the middle of the range.
     pub const fn middle(self) -> u32 {
         1 << (self.count() - 1)
     }
@@ -66,7 +66,17 @@ pub struct Packing {
 }
 
 impl Packing {
-    /// An error unless the group is one that kernels take.
+    /// Whether kernels take this packing.
+    ///
+    /// ```
+    /// use tilewise::quantize::Quantization;
+    /// assert!(Quantization::int4(32).packing(128).check().is_ok());
+    /// let error = Quantization::int4(24).packing(128).check().unwrap_err();
+    /// assert_eq!(error.to_string(), "dequantize: a group of 24 columns, expected a power of two from 16 on");
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if a group is no power of two from 16 on, or if there are zero points but no groups.
     pub fn check(&self) -> Result<()> {
         let fail = |message: String| Err(Error::op("dequantize", message));
         match self.group {
@@ -95,13 +105,13 @@ impl Packing {
         self.group.map_or(1, |group| self.columns.div_ceil(group))
     }
 
-    /// Bytes of a weight of so many rows, with scales of this dtype.
+    /// Bytes of a weight with this many rows and scales of this dtype.
     pub fn bytes(&self, rows: usize, scales: DType) -> u64 {
         let zeros = if self.zero { self.zero_words(rows) } else { 0 };
         (4 * (rows * self.words() + zeros) + rows * self.groups() * scales.bytes()) as u64
     }
 
-    /// Words of the zero points of so many rows.
+    /// Words of the zero points of this many rows.
     pub fn zero_words(&self, rows: usize) -> usize {
         (rows * self.groups()).div_ceil(self.bits.per_word())
     }
@@ -186,7 +196,7 @@ impl Quantization {
         Quantization { scales: dtype, ..self }
     }
 
-    /// How a weight of so many columns lies.
+    /// How a weight with this many columns lies in memory.
     pub fn packing(&self, columns: usize) -> Packing {
         let Quantization { bits, group, zero, .. } = *self;
         Packing { bits, group, zero, columns }
@@ -194,8 +204,18 @@ impl Quantization {
 
     /// Quantises a float weight `[rows, columns]`, as a linear layer has it: `[out, in]`.
     ///
+    /// ```
+    /// use tilewise::{Tensor, quantize::Quantization};
+    /// let weight = Tensor::new([1, 4], vec![1.27f32, -0.64, 0.0, 0.01])?;
+    /// let quantized = Quantization::int8().quantize(&weight)?;
+    /// // 127, −64, 0 and 1, counted from 128; the first in the lowest bits.
+    /// assert_eq!(quantized.words.as_u32(), Some(&[u32::from_le_bytes([255, 64, 128, 129])][..]));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
     /// # Errors
-    /// If the weight has not two axes, is no float, or has an infinity or NaN; if the group is none that kernels take.
+    /// [`Error::Op`] if the weight doesn't have two axes, is no float, or has an infinity or NaN; if the scales are no
+    /// float or can't hold a scale; and as [`Packing::check`].
     pub fn quantize(&self, weight: &Tensor) -> Result<QuantizedWeight> {
         const OP: &str = "quantize";
         let &[rows, columns] = &weight.shape()[..] else {
@@ -284,9 +304,22 @@ impl Quantization {
 
 impl QuantizedWeight {
     /// The weight `[rows, columns]` that it stands for, in f32.
+    ///
+    /// ```
+    /// use tilewise::{Tensor, quantize::Quantization};
+    /// let weight = Tensor::new([1, 4], vec![1.27f32, -0.64, 0.0, 0.01])?;
+    /// let near = Quantization::int8().quantize(&weight)?.dequantize()?;
+    /// assert!(near.to_f64().iter().zip(weight.to_f64()).all(|(near, w)| (near - w).abs() < 1e-6));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if the tensors don't have the dtypes and shapes that the packing asks for, and as
+    /// [`Packing::check`].
     pub fn dequantize(&self) -> Result<Tensor> {
+        let rows = self.check()?;
         let Packing { bits, group, columns, .. } = self.packing;
-        let (rows, groups) = (self.words.shape()[0], self.packing.groups());
+        let groups = self.packing.groups();
         let (words, scale) = (self.words.as_u32().unwrap_or_default(), self.scale.to_f64());
         let zeros = self.zero.as_ref().and_then(Tensor::as_u32);
         let weight = (0..rows * columns).map(|at| {
@@ -297,6 +330,33 @@ impl QuantizedWeight {
             (scale[g] * steps) as f32
         });
         Tensor::new(Shape::from([rows, columns]), weight.collect::<Vec<_>>())
+    }
+
+    /// The number of rows, if the tensors are what the packing asks for: the fields are public.
+    fn check(&self) -> Result<usize> {
+        const OP: &str = "dequantize";
+        let packing = self.packing;
+        packing.check()?;
+        let rows = self.words.shape().first().copied().unwrap_or(0);
+        if packing.zero != self.zero.is_some() {
+            let given = if packing.zero { "missing" } else { "given" };
+            return Err(Error::op(OP, format!("the packing is {packing}, and zero points are {given}")));
+        }
+        let scale = if self.scale.dtype().is_float() { self.scale.dtype() } else { DType::F32 };
+        let expected = [
+            ("words", Some(&self.words), DType::U32, Shape::from([rows, packing.words()])),
+            ("scale", Some(&self.scale), scale, Shape::from([rows, packing.groups()])),
+            ("zero", self.zero.as_ref(), DType::U32, Shape::from([packing.zero_words(rows)])),
+        ];
+        for (name, tensor, dtype, shape) in expected {
+            if let Some(tensor) = tensor
+                && (tensor.dtype(), tensor.shape()) != (dtype, &shape)
+            {
+                let given = format!("{} {}", tensor.dtype(), tensor.shape());
+                return Err(Error::op(OP, format!("`{name}` is {given}, {packing} needs {dtype} {shape}")));
+            }
+        }
+        Ok(rows)
     }
 
     /// Bytes in memory.
@@ -312,4 +372,34 @@ fn put(words: &mut [u32], bits: Bits, at: usize, number: u32) {
 
 fn take(words: &[u32], bits: Bits, at: usize) -> u32 {
     (words[at / bits.per_word()] >> (bits.count() as usize * (at % bits.per_word()))) & bits.largest()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_that_are_not_those_of_the_packing_are_refused() {
+        let weight = Tensor::new([3, 40], vec![0.5f32; 120]).expect("fits");
+        let good = Quantization::int4(32).asymmetric().quantize(&weight).expect("finite");
+        good.dequantize().expect("as it was made");
+        let other = |change: fn(&mut QuantizedWeight)| {
+            let mut weight = good.clone();
+            change(&mut weight);
+            weight.dequantize().expect_err("does not fit").to_string()
+        };
+        type Change = fn(&mut QuantizedWeight);
+        let cases: [(Change, &str); 6] = [
+            (|w| w.words = Tensor::scalar(1.0), "`words` is f32 [], int4:32+zero needs u32 [0, 8]"),
+            (|w| w.scale = Tensor::scalar(1.0), "`scale` is f32 [], int4:32+zero needs f32 [3, 2]"),
+            (|w| w.zero = Some(w.words.clone()), "`zero` is u32 [3, 8], int4:32+zero needs u32 [1]"),
+            (|w| w.zero = None, "the packing is int4:32+zero, and zero points are missing"),
+            (|w| w.packing.group = Some(0), "a group of 0 columns"),
+            (|w| w.packing.columns = 65, "`words` is u32 [3, 8], int4:32+zero needs u32 [3, 12]"),
+        ];
+        for (change, expected) in cases {
+            let message = other(change);
+            assert!(message.contains(expected), "{message}");
+        }
+    }
 }

@@ -22,17 +22,53 @@ use crate::{Error, Result};
 const WHAT: &str = "safetensors";
 
 /// The tensors in the bytes of a file, by name.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use tilewise::{Tensor, safetensors};
+/// let bytes = safetensors::to_bytes(&BTreeMap::from([("w".to_string(), Tensor::scalar(2.0))]))?;
+/// assert_eq!(safetensors::from_bytes(&bytes)?["w"].as_f32(), Some(&[2.0][..]));
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Format`] if the bytes are no file of this format, if a tensor has another type than those above, or if an
+/// I64 element does not fit an i32.
 pub fn from_bytes(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| Error::format(WHAT, e.to_string()))?;
     file.iter().map(|(name, view)| Ok((name.to_string(), tensor(name, &view)?))).collect()
 }
 
 /// The bytes of a file with these tensors.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use tilewise::{Tensor, safetensors};
+/// let bytes = safetensors::to_bytes(&BTreeMap::from([("w".to_string(), Tensor::scalar(2.0))]))?;
+/// assert!(bytes.ends_with(&2.0f32.to_le_bytes()));
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Format`] if the header would be longer than the format allows.
 pub fn to_bytes(tensors: &BTreeMap<String, Tensor>) -> Result<Vec<u8>> {
     ::safetensors::serialize(tensors, None).map_err(|e| Error::format(WHAT, e.to_string()))
 }
 
 /// The tensors in a file, by name.
+///
+/// ```
+/// use tilewise::safetensors;
+/// # let path = std::env::temp_dir().join(format!("tilewise-load-{}.safetensors", std::process::id()));
+/// # safetensors::save(&path, &[("w".to_string(), tilewise::Tensor::scalar(2.0))].into())?;
+/// let weights = safetensors::load(&path)?;
+/// assert_eq!(weights["w"].as_f32(), Some(&[2.0][..]));
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Format`], which names the file, if it can't be read, and as [`from_bytes`].
 #[cfg(feature = "native")]
 pub fn load(path: impl AsRef<std::path::Path>) -> Result<BTreeMap<String, Tensor>> {
     let path = path.as_ref();
@@ -41,7 +77,19 @@ pub fn load(path: impl AsRef<std::path::Path>) -> Result<BTreeMap<String, Tensor
     from_bytes(&bytes).map_err(|e| Error::format(what, e.to_string()))
 }
 
-/// Writes tensors to a file, which is replaced if it exists.
+/// Writes tensors to a file. A file of this name is replaced.
+///
+/// ```
+/// use tilewise::{Tensor, safetensors};
+/// # let path = std::env::temp_dir().join(format!("tilewise-save-{}.safetensors", std::process::id()));
+/// safetensors::save(&path, &[("w".to_string(), Tensor::scalar(2.0))].into())?;
+/// assert_eq!(safetensors::load(&path)?["w"], Tensor::scalar(2.0));
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Format`], which names the file, if it can't be written, and as [`to_bytes`].
 #[cfg(feature = "native")]
 pub fn save(path: impl AsRef<std::path::Path>, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let path = path.as_ref();

@@ -38,7 +38,19 @@ impl Shape {
         self.0.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
     }
 
-    /// The number of elements, or an error that names `op` where the kernels' 32-bit indices could not reach them all.
+    /// The number of elements, if 32-bit indices can reach them all.
+    ///
+    /// ```
+    /// use tilewise::Shape;
+    /// assert_eq!(Shape::from([2, 3]).checked_elements("example")?, 6);
+    /// let error = Shape::from([1 << 16, 1 << 16]).checked_elements("example").unwrap_err();
+    /// assert!(error.to_string().starts_with("example: elements of [65536, 65536]"));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if there are more than 2³¹ − 1 elements, [`Error::Op`] if their number overflows a `usize`. The
+    /// message begins with `op`.
     pub fn checked_elements(&self, op: &str) -> Result<usize> {
         const LIMIT: usize = i32::MAX as usize;
         match self.elements() {
@@ -82,7 +94,16 @@ impl Shape {
         strides
     }
 
-    /// Turns an axis that may count from the end (−1 is the last) into an index.
+    /// The number of an axis that may be counted from the end: −1 is the last.
+    ///
+    /// ```
+    /// use tilewise::Shape;
+    /// assert_eq!(Shape::from([2, 3, 4]).axis("example", -1)?, 2);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if there is no such axis. The message begins with `op`.
     pub fn axis(&self, op: &str, axis: isize) -> Result<usize> {
         let rank = self.rank() as isize;
         if (-rank..rank).contains(&axis) {

@@ -6,7 +6,7 @@
 //! can't run on the device is reported with its reason.
 //!
 //! ```no_run
-//! use tilewise::{gpu::Gpu, verify::{self, cases::{FAMILIES, Level}}};
+//! use tilewise::{gpu::Gpu, kernel::FAMILIES, verify::{self, cases::Level}};
 //! let report = verify::sweep(&Gpu::new()?, &FAMILIES, Level::Quick, 1, |outcome| eprintln!("{outcome}"))?;
 //! println!("{report}");
 //! assert!(report.is_right());

@@ -37,8 +37,7 @@ pub(super) fn rewrite(given: &Graph, profile: &Profile, options: &Options) -> Re
             work.pass(given, &mut causal::recognise)?;
         }
     }
-    let narrow = work.graph.values().iter().any(|value| value.dtype.is_narrow());
-    if narrow || has(&work, |node| matches!(node.op, Op::Append { .. } | Op::AppendPaged)) {
+    if work.graph.values().iter().any(|value| value.dtype.bytes() < 4) {
         let mut widened = widen::Widened::default();
         work.pass(given, &mut |rebuild, id| widened.widen(rebuild, id))?;
     }

@@ -29,11 +29,6 @@ fn range(function: Unary) -> [f64; 2] {
     }
 }
 
-fn is_exact(function: Unary) -> bool {
-    use Unary as U;
-    matches!(function, U::Neg | U::Abs | U::Sign | U::Relu | U::Floor | U::Ceil | U::Round)
-}
-
 fn functions_of_one(all: &mut Cases) -> Result<()> {
     let sizes = all.choose(&[1, 5, 259], &[0, 65, 70_001]);
     for function in Unary::ALL {
@@ -46,7 +41,7 @@ fn functions_of_one(all: &mut Cases) -> Result<()> {
             }
             continue;
         }
-        let check = if is_exact(function) { Check::Exact } else { Check::measured() };
+        let check = if function.is_exact() { Check::Exact } else { Check::measured() };
         for dtype in FLOATS {
             // How narrow elements are read and written does not depend on the function.
             let few = matches!(function, Unary::Neg | Unary::Exp | Unary::Gelu | Unary::Floor);
@@ -85,7 +80,7 @@ fn functions_of_one(all: &mut Cases) -> Result<()> {
         Unary::Erf,
     ];
     for function in functions {
-        let check = if is_exact(function) { Check::Exact } else { Check::measured() };
+        let check = if function.is_exact() { Check::Exact } else { Check::measured() };
         all.add(FAMILY, format!("{} at special places", function.name()), check, |draft| {
             let x = draft.given("x", Tensor::new([places.len()], places.clone())?)?;
             Ok(vec![draft.graph.unary(function, x)?])
@@ -119,7 +114,7 @@ fn functions_of_two(all: &mut Cases) -> Result<()> {
                 if !equality && function.is_logical() != (dtype == DType::Bool) {
                     continue;
                 }
-                let rounds = matches!(function, Binary::Div | Binary::Pow) && dtype.is_float();
+                let rounds = !function.is_exact() && dtype.is_float();
                 let check = if rounds { Check::measured() } else { Check::Exact };
                 let name = format!("{dtype} {} of {a_shape:?} and {b_shape:?}", function.name());
                 all.add(FAMILY, name, check, |draft| {
