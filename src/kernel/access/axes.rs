@@ -33,15 +33,6 @@ impl<const N: usize> Axis<N> {
         self.strides.iter().zip(strides).all(|(&outer, inner)| outer == inner * size as isize)
     }
 
-    /// The words of a uniform block: the strides of the outermost axis, then size and strides of the others, innermost
-    /// first. Indices are sums modulo 2³², so that negative strides need no sign.
-    pub(in crate::kernel) fn words(axes: &[Self]) -> (Vec<u32>, Vec<u32>) {
-        let strides = |axis: &Self| axis.strides.map(|stride| stride as u32);
-        let outermost = axes.first().map_or_else(Vec::new, |axis| strides(axis).to_vec());
-        let others = axes.iter().skip(1).rev();
-        (outermost, others.flat_map(|axis| [axis.size as u32].into_iter().chain(strides(axis))).collect())
-    }
-
     /// Whether a step along it is whole vectors of `width` elements in each operand.
     pub(in crate::kernel) fn steps_whole(&self, width: usize) -> bool {
         self.strides.iter().all(|stride| stride % width as isize == 0)
@@ -86,7 +77,6 @@ mod tests {
         assert_eq!(axes, [Axis { size: 6, strides: [4, 0] }, Axis { size: 4, strides: [1, 1] }]);
         assert_eq!(Axis::merged(&[2, 3], [&[-3, -1]]), [Axis { size: 6, strides: [-1] }]);
         assert_eq!(Axis::merged(&[1, 1], [&[7, 7]]), [Axis { size: 1, strides: [0] }]);
-        assert_eq!(Axis::words(&axes), (vec![4, 0], vec![4, 1, 1]));
         let parameters = Parameters::new().set("x_row", 4usize).set("y_row", 0usize);
         let parameters = parameters.set("size_r0", 4usize).set("x_r0", 1usize).set("y_r0", 1usize);
         assert_eq!(Axis::parameters(&axes, ["x", "y"], "row", "r"), parameters);
