@@ -4,7 +4,7 @@
 use super::{
     Binding, Candidate, Kernel, Launch, Operand, Operands, Parameters, Problem, Profile, Specialization,
     axes::Axis,
-    rows::{self, Deal, JOIN, Pack, RowSetup, Rows, SHARES, most_rounds_in_blocks, rounds, rounds_in_blocks},
+    rows::{self, Deal, MERGE, Pack, RowSetup, Rows, SHARES, most_rounds_in_blocks, rounds, rounds_in_blocks},
     strided::touched,
     variant::{self, Needs},
 };
@@ -136,7 +136,7 @@ impl RowSetup for Setup<'_> {
         // The last share may be short.
         let deal = Deal::of_shares(&rows, self.profile).without_chunks();
         Ok(Kernel {
-            launches: vec![self.launch(&self.for_shares, shares, deal, SHARES)?, self.join(&self.for_shares, shares)?],
+            launches: vec![self.launch(&self.for_shares, shares, deal, SHARES)?, self.merge(&self.for_shares, shares)?],
             scratch: vec![self.workspace(shares)],
         })
     }
@@ -201,10 +201,10 @@ impl Setup<'_> {
     }
 
     /// The second stage of the split variant: in elements, not vectors.
-    fn join(&self, merged: &Merged, shares: usize) -> Result<Launch> {
+    fn merge(&self, merged: &Merged, shares: usize) -> Result<Launch> {
         let results = merged.rows.rows;
         let deal = Deal::ANY;
-        let shader = self.slots(deal.slots(Specialization::new("argmax::join")), merged);
+        let shader = self.slots(deal.slots(Specialization::new("argmax::merge")), merged);
         let width = merged.rows.pack;
         let in_elements = |axis: &Axis<1>| Axis { size: axis.size, strides: [axis.strides[0] * width as isize] };
         let kept: Vec<Axis<1>> = merged.kept.iter().map(in_elements).collect();
@@ -216,7 +216,7 @@ impl Setup<'_> {
             .and(Axis::parameters(&kept, ["x"], "kept", "r"));
         let source = shader.source()?;
         Ok(Launch {
-            label: JOIN.into(),
+            label: MERGE.into(),
             params: source.words(&parameters)?,
             source,
             bindings: vec![

@@ -5,7 +5,7 @@ use super::{
         Binding, Kernel, Launch, Operand, Parameters, Specialization,
         axes::Axis,
         long,
-        rows::{Deal, JOIN, Pack, RowSetup, Rows, SHARES},
+        rows::{Deal, MERGE, Pack, RowSetup, Rows, SHARES},
         strided::touched,
         variant::Needs,
     },
@@ -34,7 +34,7 @@ impl RowSetup for Setup<'_> {
         Ok(Kernel {
             launches: vec![
                 self.launch(&first, self.dealt(&first).0, SHARES)?,
-                self.launch(&second, self.dealt(&second).0, JOIN)?,
+                self.launch(&second, self.dealt(&second).0, MERGE)?,
             ],
             scratch: vec![first.stat_bytes() as u64],
         })
@@ -49,7 +49,7 @@ impl Setup<'_> {
             Deal::Workgroup(_) => "reduce::workgroup",
             Deal::Subgroup(_) => "reduce::subgroup",
         };
-        let (join, of_lanes) = match function {
+        let (merge, of_lanes) = match function {
             Reduce::Sum | Reduce::Mean => ("a + b", "subgroupAdd"),
             Reduce::Max => ("max(a, b)", "subgroupMax"),
             Reduce::Min => ("min(a, b)", "subgroupMin"),
@@ -73,24 +73,26 @@ impl Setup<'_> {
             .ty("scalar", dtype.name())
             .ty("elem", stage.elem)
             .ty("stat", stage.stat)
-            .function("join", format!("fn join(a: elem, b: elem) -> elem {{ return {join}; }}"))
-            .function("join_stats", format!("fn join_stats(a: stat, b: stat) -> stat {{ return {join}; }}"));
+            .function("merge", format!("fn merge(a: elem, b: elem) -> elem {{ return {merge}; }}"))
+            .function("merge_stats", format!("fn merge_stats(a: stat, b: stat) -> stat {{ return {merge}; }}"));
         if stage.pack == Some(Pack::Along) {
             let pairs = if stage.width == 2 {
-                "join_stats(v.x, v.y)"
+                "merge_stats(v.x, v.y)"
             } else {
-                "join_stats(join_stats(v.x, v.y), join_stats(v.z, v.w))"
+                "merge_stats(merge_stats(v.x, v.y), merge_stats(v.z, v.w))"
             };
             shader = shader.function("fold", format!("fn fold(v: elem) -> stat {{ return {pairs}; }}"));
         }
         if stage.width == EIGHT {
             let (word, [low, high]) = long::eight(*dtype);
-            let read = format!("let w = x[i]; return join({low}, {high});");
+            let read = format!("let w = x[i]; return merge({low}, {high});");
             shader = shader.ty("word", word).function("load", format!("fn load(i: u32) -> elem {{ {read} }}"));
         }
         if matches!(deal, Deal::Subgroup(_)) {
-            shader = shader
-                .function("join_lanes", format!("fn join_lanes(part: stat) -> stat {{ return {of_lanes}(part); }}"));
+            shader = shader.function(
+                "merge_lanes",
+                format!("fn merge_lanes(partial: stat) -> stat {{ return {of_lanes}(partial); }}"),
+            );
         }
         if divides {
             shader = shader.function("finish", "fn finish(v: stat) -> stat { return v / p.divisor; }");

@@ -36,7 +36,7 @@ pub(super) struct Stage {
     /// The first elem.
     pub(super) offset: usize,
     pub(super) pack: Option<Pack>,
-    /// Elements that lie in an elem: of eight, two halves are joined as they are read.
+    /// Elements that lie in an elem: of eight, two halves are merged as they are read.
     pub(super) width: usize,
     /// Whether lines may begin and end within a word. Strides, sizes and offset are then those of elements.
     pub(super) ends: bool,

@@ -17,7 +17,7 @@ use crate::Result;
 
 pub(super) use deal::Deal;
 pub(super) use pack::{PACKED_LARGEST, PACKED_TOTAL, Pack};
-pub(super) use split::{JOIN, SHARES};
+pub(super) use split::{MERGE, SHARES};
 pub(super) use stage::{Stage, Staged};
 
 /// Rows to be reduced, as far as the variants need to know them.

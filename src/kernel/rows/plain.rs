@@ -47,7 +47,7 @@ impl<S: RowSetup> Variant<S> for Plain {
     fn rank(&self, setup: &S) -> u32 {
         match setup.profile().kind {
             _ if setup.rows().read_across(setup.profile()) => 1,
-            // It goes through a row one time less than the others, and has no lanes to join.
+            // It goes through a row one time less than the others, and has no lanes to merge.
             AdapterKind::Cpu => 2,
             AdapterKind::Gpu => 4,
         }

@@ -11,7 +11,7 @@ const NAME: &str = "split";
 /// Labels of its dispatches: what comes of the shares, and the two ways to go on from there.
 pub(in crate::kernel) const SHARES: &str = "split: shares";
 pub(super) const APPLY: &str = "split: apply";
-pub(in crate::kernel) const JOIN: &str = "split: join";
+pub(in crate::kernel) const MERGE: &str = "split: merge";
 
 pub(super) struct Split;
 

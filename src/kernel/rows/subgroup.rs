@@ -67,7 +67,7 @@ impl Tile {
         }
     }
 
-    /// Whether a software adapter's subgroup would have too little to do: what it takes for a row, its lanes' parts to join
+    /// Whether a software adapter's subgroup would have too little to do: what it takes for a row, its lanes' partial results to merge
     /// above all, is then more than what it saves. Not if there are too few rows to give each processor some.
     fn has_little(self, rows: &Rows) -> bool {
         const SHORT: usize = 2048;
