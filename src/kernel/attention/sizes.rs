@@ -4,14 +4,14 @@ use super::AttentionProblem;
 pub(super) use crate::graph::AttentionSizes as Sizes;
 use crate::{
     Error, Layout, Result,
-    graph::{Align, AttentionOperand as A, short_of},
+    graph::{Align, AttentionOperand as A, FARTHEST, short_of},
     kernel::narrow::check_floats,
 };
 
 const OP: &str = "attention";
 
 /// Positions count as at most this; windows too.
-const FAR: i64 = 1 << 30;
+const FAR: i64 = FARTHEST as i64;
 
 /// Which keys a query i < `rows` sees: from `max(0, i + lo)` to before `min(end, i + hi + 1)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
