@@ -137,8 +137,8 @@ impl Graph {
         if self.dtype(y) == dtype { Ok(y) } else { self.cast(y, dtype) }
     }
 
-    /// The same graph with the weights of linear layers quantised: each f32 parameter `[out, in]` that only products `x
-    /// · wᵀ` read, and whose name is `wanted`. [`Graph::quantized_parameter`] names its tensors;
+    /// The same graph with the weights of linear layers quantised: each f32 parameter `[out, in]` that only products
+    /// `x · wᵀ` read, and whose name is `wanted`. [`Graph::quantized_parameter`] names its tensors;
     /// [`QuantizedWeight::named`] gives them, and `nn::Weights` makes them from a file that has the weight itself.
     ///
     /// ```

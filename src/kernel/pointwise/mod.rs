@@ -1,6 +1,9 @@
 //! Chains of pointwise functions. Twins: `shaders/pointwise.wgsl`, `src/reference/pointwise.rs`, `tests/pointwise.rs`.
 
 mod expression;
+mod round;
+
+pub(super) use round::{Store, round};
 
 use super::{
     Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,

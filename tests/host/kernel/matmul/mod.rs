@@ -1,12 +1,15 @@
 //! Which variant of matmul is taken, and why others are not.
 
+mod coop;
+
 use std::collections::BTreeSet;
 
-use super::VARIANTS;
 use tilewise::{
     Layout,
     kernel::{AdapterKind, Candidate, Epilogue, MatmulProblem, Problem, Profile},
 };
+
+use crate::common::matmul::VARIANTS;
 
 fn order(a: &[usize], b: &[usize], profile: &Profile) -> Vec<&'static str> {
     let problem = MatmulProblem::new(&Layout::contiguous(a), &Layout::contiguous(b), Epilogue::default());
