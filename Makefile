@@ -47,7 +47,7 @@ model:
 
 # The only test that needs the model; all others make up a tiny one.
 test-model: adapter-dev model
-	TILEWISE_MODEL="$(abspath $(MODEL))" $(CARGO) test -p tilewise-cli --test embed -- --ignored --nocapture
+	TILEWISE_MODEL="$(abspath $(MODEL))" $(CARGO) test -p tilewise-cli --test program -- embed:: --ignored --nocapture
 
 # The program itself is what can tell whether this machine has an adapter.
 adapter-release:

@@ -17,12 +17,12 @@ use tilewise::{
 const BATCH: usize = 2;
 const HEADS: usize = 4;
 const HIDDEN: usize = 256;
-/// The target: 48 tokens of 64 features.
-const T_A: usize = 48;
-const E_A: usize = 64;
 /// The source: up to 80 tokens of 96 features.
-const T_B: usize = 80;
-const E_B: usize = 96;
+const T_A: usize = 80;
+const E_A: usize = 96;
+/// The target: 48 tokens of 64 features.
+const T_B: usize = 48;
+const E_B: usize = 64;
 
 /// `x·Wᵀ + b`
 fn linear(g: &mut Graph, name: &str, x: ValueId, [inputs, outputs]: [usize; 2]) -> Result<ValueId> {
@@ -33,28 +33,28 @@ fn linear(g: &mut Graph, name: &str, x: ValueId, [inputs, outputs]: [usize; 2]) 
 
 /// `norm(x + y)`
 fn add_norm(g: &mut Graph, name: &str, x: ValueId, y: ValueId) -> Result<ValueId> {
-    let weight = g.parameter(&format!("{name}.weight"), DType::F32, [E_A])?;
-    let bias = g.parameter(&format!("{name}.bias"), DType::F32, [E_A])?;
+    let weight = g.parameter(&format!("{name}.weight"), DType::F32, [E_B])?;
+    let bias = g.parameter(&format!("{name}.bias"), DType::F32, [E_B])?;
     let sum = g.add(x, y)?;
     g.layer_norm(sum, Some(weight), Some(bias), 1e-5)
 }
 
-/// Queries from `x [B, Ta, Ea]`, keys and values from `source [B, Tb, Eb]`; the result is `[B, Ta, Ea]`.
+/// Queries from `x [B, T_b, E_b]`, keys and values from `source`, `[B, T_a, E_a]` or `x` itself; the result is `[B, T_b, E_b]`.
 fn attention(g: &mut Graph, name: &str, x: ValueId, source: ValueId, mask: Mask) -> Result<ValueId> {
     let mut heads = |part: &str, from: ValueId| {
         let width = g.shape(from)[2];
-        let y = linear(g, &format!("{name}.{part}"), from, [width, E_A])?;
+        let y = linear(g, &format!("{name}.{part}"), from, [width, E_B])?;
         g.split_heads(y, HEADS)
     };
     let (q, k, v) = (heads("q", x)?, heads("k", source)?, heads("v", source)?);
     let attended = g.attention(q, k, v, mask)?;
     let attended = g.merge_heads(attended)?;
-    linear(g, &format!("{name}.out"), attended, [E_A, E_A])
+    linear(g, &format!("{name}.out"), attended, [E_B, E_B])
 }
 
 fn decoder_layer(g: &mut Graph) -> Result<ValueId> {
-    let x = g.input("target", DType::F32, [BATCH, T_A, E_A])?;
-    let source = g.input("source", DType::F32, [BATCH, T_B, E_B])?;
+    let x = g.input("target", DType::F32, [BATCH, T_B, E_B])?;
+    let source = g.input("source", DType::F32, [BATCH, T_A, E_A])?;
     let lengths = g.input("source_lengths", DType::I32, [BATCH])?;
 
     // No token sees a later one.
@@ -63,9 +63,9 @@ fn decoder_layer(g: &mut Graph) -> Result<ValueId> {
     // Every token sees the whole source, but not its padding.
     let y = attention(g, "cross", x, source, Mask::key_lengths(lengths))?;
     let x = add_norm(g, "norm2", x, y)?;
-    let y = linear(g, "up", x, [E_A, HIDDEN])?;
+    let y = linear(g, "up", x, [E_B, HIDDEN])?;
     let y = g.gelu(y)?;
-    let y = linear(g, "down", y, [HIDDEN, E_A])?;
+    let y = linear(g, "down", y, [HIDDEN, E_B])?;
     add_norm(g, "norm3", x, y)
 }
 
@@ -74,6 +74,6 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let y = decoder_layer(&mut graph)?;
     graph.output("y", y)?;
 
-    let lengths = Tensor::new([BATCH], vec![T_B as i32, 57])?;
+    let lengths = Tensor::new([BATCH], vec![T_A as i32, 57])?;
     common::show(&graph, BTreeMap::from([("source_lengths".to_string(), lengths)]))
 }

@@ -1,6 +1,6 @@
 //! The one error type of the crate.
 
-use crate::tensor::{DType, Shape};
+use std::fmt;
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -119,12 +119,12 @@ impl Error {
     }
 
     /// An operand of the wrong dtype.
-    pub(crate) fn dtype(op: &str, operand: &str, given: DType, expected: &str) -> Self {
+    pub(crate) fn dtype(op: &str, operand: &str, given: impl fmt::Display, expected: &str) -> Self {
         Error::op(op, format!("`{operand}` is {given}, expected {expected}"))
     }
 
     /// An operand of the wrong shape.
-    pub(crate) fn shape(op: &str, operand: &str, given: &Shape, expected: impl std::fmt::Display) -> Self {
+    pub(crate) fn shape(op: &str, operand: &str, given: impl fmt::Display, expected: impl fmt::Display) -> Self {
         Error::op(op, format!("`{operand}` has shape {given}, expected {expected}"))
     }
 }

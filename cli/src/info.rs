@@ -6,7 +6,7 @@ use tilewise::{
     gpu::{self, Adapter, wgpu},
     kernel::{CooperativeMatrix, Profile, QUIRKS, Verdict},
     lower,
-    reference::cases::{self, Level},
+    verify::cases::{self, Level},
     workloads::{self, Size},
 };
 

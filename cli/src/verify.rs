@@ -5,8 +5,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tilewise::{
     gpu::Gpu,
-    reference::cases::{self, FAMILIES, Level},
-    verify::{self, Report, Verdict},
+    kernel::FAMILIES,
+    verify::{
+        self, Report, Verdict,
+        cases::{self, Level},
+    },
 };
 
 use crate::{

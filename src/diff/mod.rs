@@ -215,16 +215,6 @@ impl<'a> Diff<'a> {
     pub fn new(graph: &'a Graph, given: &'a BTreeMap<String, Tensor>, theirs: &'a BTreeMap<String, Tensor>) -> Self {
         Diff { graph, given, theirs, device: None, tolerance: None, padding: &[], hypotheses: true }
     }
-
-    /// Walks through all values that both sides have.
-    ///
-    /// # Errors
-    /// [`Error::Binding`](crate::Error::Binding) if inputs or parameters are missing or don't fit, if no name of the
-    /// dump is known, or if a value has another kind of dtype; as [`evaluate`](crate::reference::evaluate()), and as
-    /// running the graph on the device, if one is given.
-    pub fn run(&self) -> crate::Result<Report> {
-        walk::run(self)
-    }
 }
 
 impl Report {

@@ -107,10 +107,12 @@ impl Visible {
     fn add(&mut self, name: &str, seen: impl Fn([usize; 4]) -> bool) {
         let table: Vec<bool> = indices(&self.sizes).map(seen).collect();
         let kind = self.kind(&table);
-        let name = match kind {
-            Kind::Causal(_) if name != "causal" => format!("causal (`{name}`)"),
-            _ if name == "causal" || name == "window" => name.to_string(),
-            _ => format!("`{name}`"),
+        let name = if name != "causal" && matches!(kind, Kind::Causal(_)) {
+            format!("causal (`{name}`)")
+        } else if ["causal", "window"].contains(&name) {
+            name.to_string()
+        } else {
+            format!("`{name}`")
         };
         self.parts.push(Part { name, kind, table });
     }
@@ -217,11 +219,10 @@ fn place(shape: &Shape, sizes: &[usize; 4], at: [usize; 4]) -> Option<usize> {
 /// What `function` joins.
 fn leaves(g: &Graph, v: ValueId, function: Binary) -> Vec<ValueId> {
     let node = g.definition(v);
-    match node.op {
-        Op::Binary { function: here } if here == function => {
-            node.inputs.iter().flat_map(|&input| leaves(g, input, function)).collect()
-        }
-        _ => vec![v],
+    if node.op == (Op::Binary { function }) {
+        node.inputs.iter().flat_map(|&input| leaves(g, input, function)).collect()
+    } else {
+        vec![v]
     }
 }
 

@@ -34,7 +34,19 @@ struct Ours {
     allowed: f64,
 }
 
-pub(super) fn run(diff: &Diff<'_>) -> Result<Report> {
+impl Diff<'_> {
+    /// Walks through all values that both sides have.
+    ///
+    /// # Errors
+    /// [`Error::Binding`](crate::Error::Binding) if inputs or parameters are missing or don't fit, if no name of the
+    /// dump is known, or if a value has another kind of dtype; as [`evaluate`](crate::reference::evaluate()), and as
+    /// running the graph on the device, if one is given.
+    pub fn run(&self) -> Result<Report> {
+        run(self)
+    }
+}
+
+fn run(diff: &Diff<'_>) -> Result<Report> {
     let mut known = Known { given: check_given(diff.graph, diff.given)?, theirs: HashMap::new() };
     let expanded = expand(diff.graph, &known)?;
     let g = &expanded.graph;

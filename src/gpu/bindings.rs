@@ -4,40 +4,12 @@ use std::ops::Range;
 
 use super::{
     Executable,
-    executable::{BufferInfo, Dispatch, Home},
-    guard,
+    executable::{Bound, BoundSet, BufferInfo, Dispatch, Home},
     names::NameCheck,
+    poison,
     scope::{scoped, scoped_now},
 };
 use crate::{Error, Result};
-
-/// A range of a buffer.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Bound {
-    pub(super) buffer: wgpu::Buffer,
-    pub(super) offset: u64,
-    pub(super) size: u64,
-}
-
-impl Bound {
-    pub(super) fn whole(buffer: wgpu::Buffer) -> Self {
-        Bound { offset: 0, size: buffer.size(), buffer }
-    }
-
-    fn resource(&self) -> wgpu::BindingResource<'_> {
-        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-            buffer: &self.buffer,
-            offset: self.offset,
-            size: wgpu::BufferSize::new(self.size),
-        })
-    }
-}
-
-/// Inputs and outputs, in the order of [`Executable::io`], with the bind groups of the dispatches that touch them.
-pub(super) struct BoundSet {
-    pub(super) key: Vec<Bound>,
-    pub(super) groups: Vec<Option<wgpu::BindGroup>>,
-}
 
 /// Sets of the caller's buffers whose bind groups are kept.
 const KEPT_SETS: usize = 8;
@@ -178,11 +150,12 @@ impl Executable {
                 continue;
             }
             let others = given.iter().filter(|(other, _)| other != name).map(|(other, with)| (*other, with.buffer()));
-            let constants = self.buffers.iter().filter_map(|info| match &info.home {
-                Home::Constant(bound) => Some((info.name.as_str(), &bound.buffer)),
-                _ => None,
+            let kept = self.buffers.iter().filter_map(|info| match &info.home {
+                Home::Constant(bound) | Home::State(bound) => Some((info.name.as_str(), &bound.buffer)),
+                // Bound for this run, the engine's own, or a state's.
+                Home::Input | Home::Output | Home::Temporary(_) | Home::Next(_) => None,
             });
-            if let Some((other, _)) = others.chain(constants).find(|(_, buffer)| *buffer == slice.buffer()) {
+            if let Some((other, _)) = others.chain(kept).find(|(_, buffer)| *buffer == slice.buffer()) {
                 check.problem(format!("output `{name}` has the same buffer as `{other}`"));
             }
         }
@@ -241,7 +214,7 @@ impl Executable {
                 let mut own = Vec::with_capacity(self.io.len());
                 for &i in &self.io {
                     let info = &self.buffers[i];
-                    let bytes = info.bytes + guard::margin(self.guard);
+                    let bytes = info.bytes + poison::margin(self.guard);
                     own.push(Bound::whole(gpu.create_buffer(&info.name, bytes).await?));
                 }
                 self.own.insert(own).clone()

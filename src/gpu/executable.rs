@@ -1,13 +1,8 @@
+//! A program on a device: what it consists of.
+
 use std::{collections::BTreeMap, fmt, ops::Range};
 
-use super::{
-    Gpu,
-    bindings::{Bound, BoundSet},
-    names::NameCheck,
-    pipeline::Pipeline,
-    scope::scoped,
-    transfer::Wait,
-};
+use super::{Gpu, names::NameCheck, pipeline::Pipeline};
 use crate::{DType, Result, Shape, Tensor, kernel::Access};
 
 /// The outputs of a run, by name.
@@ -86,109 +81,42 @@ pub(super) struct Dispatch {
     pub(super) group: Option<wgpu::BindGroup>,
 }
 
+/// A range of a buffer.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Bound {
+    pub(super) buffer: wgpu::Buffer,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+}
+
+impl Bound {
+    pub(super) fn whole(buffer: wgpu::Buffer) -> Self {
+        Bound { offset: 0, size: buffer.size(), buffer }
+    }
+
+    pub(super) fn resource(&self) -> wgpu::BindingResource<'_> {
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer: &self.buffer,
+            offset: self.offset,
+            size: wgpu::BufferSize::new(self.size),
+        })
+    }
+}
+
+/// Inputs and outputs, in the order of [`Executable::io`], with the bind groups of the dispatches that touch them.
+pub(super) struct BoundSet {
+    pub(super) key: Vec<Bound>,
+    pub(super) groups: Vec<Option<wgpu::BindGroup>>,
+}
+
 /// Memory of the host that the device can copy from and to: a buffer for each input, mapped between runs, and one for
 /// each output.
 pub(super) struct Staging {
-    inputs: Vec<wgpu::Buffer>,
-    outputs: Vec<wgpu::Buffer>,
+    pub(super) inputs: Vec<wgpu::Buffer>,
+    pub(super) outputs: Vec<wgpu::Buffer>,
 }
 
 impl Executable {
-    /// Runs the program on host tensors and returns its outputs.
-    ///
-    /// ```
-    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu};
-    /// # let mut g = Graph::new();
-    /// let x = g.input("x", DType::F32, [2])?;
-    /// let y = g.relu(x)?;
-    /// g.output("y", y)?;
-    /// # pollster::block_on(async {
-    /// let mut program = Gpu::new_async().await?.compile_async(&g, []).await?;
-    /// let outputs = program.run_async(&[("x", &Tensor::new([2], vec![-1.0f32, 1.0])?)]).await?;
-    /// assert_eq!(outputs["y"].as_f32(), Some(&[0.0, 1.0][..]));
-    /// # Ok::<(), tilewise::Error>(()) })?;
-    /// # Ok::<(), tilewise::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Binding`](crate::Error::Binding) with everything that is wrong with the inputs: names missing, unknown
-    /// or given twice, wrong shapes and dtypes; [`Error::Guard`](crate::Error::Guard) if the program was loaded with
-    /// [`LoadOptions::guard`](super::LoadOptions::guard) and a kernel broke a promise; [errors of the
-    /// device](crate::gpu#errors-of-the-device).
-    pub async fn run_async(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs> {
-        self.run_with(inputs, Wait::Wake).await
-    }
-
-    /// [`Executable::run_async`], waiting for the outputs.
-    ///
-    /// ```
-    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu};
-    /// # let mut g = Graph::new();
-    /// let x = g.input("x", DType::F32, [2])?;
-    /// let y = g.relu(x)?;
-    /// g.output("y", y)?;
-    /// let mut program = Gpu::new()?.compile(&g, [])?;
-    /// let error = program.run(&[("x", &Tensor::zeros(DType::F32, [3])?)]).unwrap_err();
-    /// assert_eq!(error.to_string(), "`x` is f32 [3], expected f32 [2]; the program's inputs are: `x`");
-    /// # Ok::<(), tilewise::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`Executable::run_async`].
-    #[cfg(feature = "native")]
-    pub fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs> {
-        pollster::block_on(self.run_with(inputs, Wait::Block))
-    }
-
-    /// [`Executable::run_async`], waiting in the given way.
-    pub(crate) async fn run_with(&mut self, inputs: &[(&str, &Tensor)], wait: Wait) -> Result<Outputs> {
-        self.gpu.inner.health.check()?;
-        let inputs = self.check_inputs(inputs)?;
-        if self.guard {
-            return self.run_guarded(&inputs, wait).await;
-        }
-        #[cfg(feature = "native")]
-        {
-            self.copies_differ = true;
-        }
-        let set = self.bind_own().await?;
-        // If this run fails or is dropped half-way, the next one makes new staging buffers.
-        let staging = match self.staging.take() {
-            Some(staging) => staging,
-            None => self.create_staging().await?,
-        };
-        let gpu = &*self.gpu.inner;
-        for (buffer, tensor) in staging.inputs.iter().zip(&inputs) {
-            let mut view = gpu.mapped_mut(buffer)?;
-            let bytes = tensor.as_bytes();
-            view.slice(..bytes.len()).copy_from_slice(bytes);
-        }
-        let own = self.own_buffers();
-        let submission = scoped(&gpu.device, &gpu.health, "a run", || {
-            let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            for (staging, (info, bound)) in staging.inputs.iter().zip(own.inputs()) {
-                staging.unmap();
-                encoder.copy_buffer_to_buffer(staging, 0, &bound.buffer, 0, info.bytes);
-            }
-            self.record_pass(&mut encoder, &self.bound[set].groups);
-            for (staging, (info, bound)) in staging.outputs.iter().zip(own.outputs()) {
-                encoder.copy_buffer_to_buffer(&bound.buffer, 0, staging, 0, info.bytes);
-            }
-            gpu.queue.submit([encoder.finish()])
-        })
-        .await?;
-        self.gpu.map(&staging.outputs, &staging.inputs, submission, wait).await?;
-        let mut outputs = Outputs::new();
-        for (buffer, (info, _)) in staging.outputs.iter().zip(own.outputs()) {
-            let view = gpu.mapped(buffer)?;
-            outputs.insert(info.name.clone(), Tensor::from_bytes(info.dtype, &info.shape, &view)?);
-            drop(view);
-            buffer.unmap();
-        }
-        self.staging = Some(staging);
-        Ok(outputs)
-    }
-
     /// The device.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
@@ -234,19 +162,6 @@ impl Executable {
         }
         check.finish()?;
         Ok(wanted().filter_map(|info| found.get(info.name.as_str()).copied()).collect())
-    }
-
-    async fn create_staging(&self) -> Result<Staging> {
-        let mut staging = Staging { inputs: Vec::new(), outputs: Vec::new() };
-        for &i in &self.io {
-            let info = &self.buffers[i];
-            let (mode, list) = match info.home {
-                Home::Input => (wgpu::MapMode::Write, &mut staging.inputs),
-                _ => (wgpu::MapMode::Read, &mut staging.outputs),
-            };
-            list.push(self.gpu.inner.create_mapped(&info.name, info.bytes, mode).await?);
-        }
-        Ok(staging)
     }
 }
 

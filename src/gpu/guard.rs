@@ -2,8 +2,8 @@
 
 use super::{
     Executable, Gpu, LoadOptions, Outputs, Parameters,
-    bindings::Bound,
-    executable::{BufferInfo, Home},
+    executable::{Bound, BufferInfo, Home},
+    poison::{GARBAGE, POISON, surrounded},
     scope::scoped,
     transfer::Wait,
 };
@@ -12,24 +12,6 @@ use crate::{
     kernel::{Access, Kernel, Operand},
     lower::Program,
 };
-
-/// Bytes behind the end of each buffer that no kernel may write.
-pub(super) fn margin(guard: bool) -> u64 {
-    if guard { 256 } else { 0 }
-}
-
-/// A NaN as f32, as two f16 and as two bf16; as bool neither 0 nor 1.
-pub(super) const POISON: u32 = 0x7ffb_7ffb;
-
-/// 7·10²⁸ as f32 and as bf16, 7612 as f16; as bool neither 0 nor 1. What drops a NaN, such as a maximum, shows this.
-const GARBAGE: u32 = 0x6f6f_6f6f;
-
-/// The bytes of a tensor, then `fill` up to `size` bytes.
-pub(super) fn surrounded(bytes: &[u8], size: u64, fill: u32) -> Vec<u8> {
-    let mut all: Vec<u8> = fill.to_le_bytes().into_iter().cycle().take(size as usize).collect();
-    all[..bytes.len()].copy_from_slice(bytes);
-    all
-}
 
 impl Gpu {
     /// Runs one kernel on host tensors, watched as by [`LoadOptions::guard`], and returns its outputs in order.
@@ -209,12 +191,15 @@ impl Executable {
             let unwritten = match info.dtype {
                 DType::Bool => element[0] > 1,
                 // POISON repeats every two bytes.
-                _ => element.chunks_exact(2).all(|half| half == &POISON.to_le_bytes()[..2]),
+                DType::F32 | DType::F16 | DType::BF16 | DType::I32 | DType::U32 => {
+                    element.chunks_exact(2).all(|half| half == &POISON.to_le_bytes()[..2])
+                }
             };
             if unwritten {
-                let what = match info.dtype {
-                    DType::Bool => format!("is the byte {:#04x}, neither 0 nor 1", element[0]),
-                    _ => "was never written, or comes from memory that was never written".to_string(),
+                let what = if info.dtype == DType::Bool {
+                    format!("is the byte {:#04x}, neither 0 nor 1", element[0])
+                } else {
+                    "was never written, or comes from memory that was never written".to_string()
                 };
                 return Err(self.broken(content.info, &format!("element {} {what}", at(info, i))));
             }

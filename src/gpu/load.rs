@@ -7,11 +7,10 @@ use std::{
 
 use super::{
     Executable, Gpu,
-    bindings::Bound,
     device::Inner,
-    executable::{BufferInfo, Dispatch, Home, StepInfo},
-    guard,
+    executable::{Bound, BufferInfo, Dispatch, Home, StepInfo},
     names::NameCheck,
+    poison,
 };
 use crate::{
     DType, Error, Result, Shape, Tensor,
@@ -176,7 +175,8 @@ impl Gpu {
         program.verify()?;
         gpu.check_program(program)?;
         let buffers = gpu.place(program, parameters.into(), options.guard).await?;
-        let pipelines = gpu.pipelines.get(gpu, program.steps.iter().flat_map(|step| &step.kernel.launches)).await?;
+        let launches = program.steps.iter().flat_map(|step| &step.kernel.launches);
+        let pipelines = gpu.pipelines.get(&gpu.device, &gpu.health, launches).await?;
 
         let mut words: Vec<u32> = Vec::new();
         let mut steps = Vec::with_capacity(program.steps.len());
@@ -366,7 +366,7 @@ impl Inner {
     /// Finds a place for each buffer, and fills parameters and constants.
     async fn place(&self, program: &Program, parameters: Parameters<'_>, guard: bool) -> Result<Vec<BufferInfo>> {
         let mut given = by_name(program, parameters, guard)?;
-        let margin = guard::margin(guard);
+        let margin = poison::margin(guard);
         let mut memory: HashMap<usize, wgpu::Buffer> = HashMap::new();
         let mut buffers = Vec::with_capacity(program.buffers.len());
         for (buffer, slot) in program.buffers.iter().zip(slots(program, guard)) {
@@ -423,9 +423,9 @@ impl Inner {
     }
 
     async fn constant(&self, name: &str, bytes: u64, tensor: &Tensor, guard: bool) -> Result<Bound> {
-        let buffer = self.create_buffer(name, bytes + guard::margin(guard)).await?;
+        let buffer = self.create_buffer(name, bytes + poison::margin(guard)).await?;
         if guard {
-            self.write(&buffer, &guard::surrounded(tensor.as_bytes(), buffer.size(), guard::POISON), name).await?;
+            self.write(&buffer, &poison::surrounded(tensor.as_bytes(), buffer.size(), poison::POISON), name).await?;
         } else {
             self.write(&buffer, tensor.as_bytes(), name).await?;
         }
@@ -438,7 +438,13 @@ impl Inner {
 fn slots(program: &Program, guard: bool) -> Vec<usize> {
     let slot = |(i, buffer): (usize, &Buffer)| match buffer.role {
         Role::Temporary(allocation) if !guard => allocation,
-        _ => i,
+        Role::Temporary(_)
+        | Role::Input(_)
+        | Role::Parameter(_)
+        | Role::Constant(_)
+        | Role::Output(_)
+        | Role::State(_)
+        | Role::Next(_) => i,
     };
     let mut slots: Vec<usize> = program.buffers.iter().enumerate().map(slot).collect();
     for step in program.steps.iter().filter(|_| guard) {
@@ -451,14 +457,14 @@ fn slots(program: &Program, guard: bool) -> Vec<usize> {
 
 /// The given parameters by name, if they are the program's.
 fn by_name<'a>(program: &Program, parameters: Parameters<'a>, guard: bool) -> Result<BTreeMap<&'a str, Parameter<'a>>> {
-    let wanted = program.buffers.iter().filter_map(|buffer| match &buffer.role {
-        Role::Parameter(name) => Some((name.as_str(), buffer)),
-        _ => None,
-    });
-    let states = program.buffers.iter().filter_map(|buffer| match &buffer.role {
-        Role::State(name) => Some((name.as_str(), buffer)),
-        _ => None,
-    });
+    fn parameter(role: &Role) -> Option<&str> {
+        if let Role::Parameter(name) = role { Some(name) } else { None }
+    }
+    fn state(role: &Role) -> Option<&str> {
+        if let Role::State(name) = role { Some(name) } else { None }
+    }
+    let wanted = program.buffers.iter().filter_map(|buffer| Some((parameter(&buffer.role)?, buffer)));
+    let states = program.buffers.iter().filter_map(|buffer| Some((state(&buffer.role)?, buffer)));
     let mut check = NameCheck::new("parameter", "parameters", wanted.clone().map(|(name, _)| name));
     check.allow(states.clone().map(|(name, _)| name));
     let wanted: BTreeMap<_, _> = wanted.chain(states).collect();

@@ -62,7 +62,10 @@ mod executable;
 mod guard;
 mod load;
 mod names;
+mod open;
 mod pipeline;
+mod poison;
+mod run;
 mod scope;
 mod self_test;
 mod state;
@@ -73,9 +76,10 @@ mod transfer;
 #[cfg(feature = "native")]
 pub use adapter::adapters;
 pub use adapter::{Adapter, adapters_async};
-pub use device::{Builder, Gpu};
+pub use device::Gpu;
 pub use executable::{Executable, Outputs};
 pub use load::{LoadOptions, Parameters};
+pub use open::Builder;
 #[cfg(feature = "native")]
 pub use timing::{RunProfile, StepTime, Timing};
 pub(crate) use transfer::Wait;

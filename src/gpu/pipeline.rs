@@ -9,10 +9,7 @@ use std::{
 
 #[cfg(feature = "native")]
 use super::cache::PipelineFile;
-use super::{
-    device::Inner,
-    scope::{lock, scoped},
-};
+use super::scope::{Health, lock, scoped};
 use crate::{
     Error, Result,
     kernel::{Access, Launch, Source},
@@ -86,7 +83,8 @@ impl Pipelines {
     /// The pipeline of each launch; those that are new are compiled, on all cores where there are threads.
     pub(super) async fn get<'a>(
         &self,
-        gpu: &Inner,
+        device: &wgpu::Device,
+        health: &Health,
         launches: impl Iterator<Item = &'a Launch>,
     ) -> Result<Vec<Pipeline>> {
         let keys: Vec<Key> = launches
@@ -100,11 +98,11 @@ impl Pipelines {
             let mut seen = HashSet::new();
             keys.iter().filter(|key| !known.contains_key(*key) && seen.insert(*key)).collect()
         };
-        let layouts: Vec<Layout> = scoped(&gpu.device, &gpu.health, "bind group layouts", || {
-            missing.iter().map(|key| self.layout(gpu, &key.bindings)).collect()
+        let layouts: Vec<Layout> = scoped(device, health, "bind group layouts", || {
+            missing.iter().map(|key| self.layout(device, &key.bindings)).collect()
         })
         .await?;
-        for (key, pipeline) in missing.iter().zip(compile_all(gpu, self, &missing, &layouts).await?) {
+        for (key, pipeline) in missing.iter().zip(self.compile_all(device, health, &missing, &layouts).await?) {
             self.compiled.fetch_add(1, Ordering::Relaxed);
             lock(&self.pipelines).insert((*key).clone(), pipeline);
         }
@@ -112,8 +110,111 @@ impl Pipelines {
         Ok(keys.iter().map(|key| known[key].clone()).collect())
     }
 
-    fn layout(&self, gpu: &Inner, bindings: &[Access]) -> Layout {
-        lock(&self.layouts).entry(bindings.to_vec()).or_insert_with(|| create_layout(&gpu.device, bindings)).clone()
+    fn layout(&self, device: &wgpu::Device, bindings: &[Access]) -> Layout {
+        lock(&self.layouts).entry(bindings.to_vec()).or_insert_with(|| create_layout(device, bindings)).clone()
+    }
+
+    #[cfg(feature = "native")]
+    async fn compile_all(
+        &self,
+        device: &wgpu::Device,
+        health: &Health,
+        keys: &[&Key],
+        layouts: &[Layout],
+    ) -> Result<Vec<Pipeline>> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(keys.len());
+        if threads <= 1 {
+            return self.compile_in_turn(device, health, keys, layouts).await;
+        }
+        // Error scopes belong to a thread, so each one answers for its own share.
+        let share = keys.len().div_ceil(threads);
+        let results: Vec<Result<Vec<Pipeline>>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = keys
+                .chunks(share)
+                .zip(layouts.chunks(share))
+                .map(|(keys, layouts)| {
+                    scope.spawn(move || pollster::block_on(self.compile_in_turn(device, health, keys, layouts)))
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
+        Ok(results.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    }
+
+    #[cfg(not(feature = "native"))]
+    async fn compile_all(
+        &self,
+        device: &wgpu::Device,
+        health: &Health,
+        keys: &[&Key],
+        layouts: &[Layout],
+    ) -> Result<Vec<Pipeline>> {
+        self.compile_in_turn(device, health, keys, layouts).await
+    }
+
+    async fn compile_in_turn(
+        &self,
+        device: &wgpu::Device,
+        health: &Health,
+        keys: &[&Key],
+        layouts: &[Layout],
+    ) -> Result<Vec<Pipeline>> {
+        let mut pipelines = Vec::with_capacity(keys.len());
+        for (key, layout) in keys.iter().zip(layouts) {
+            pipelines.push(self.compile(device, health, &key.source, layout).await?);
+        }
+        Ok(pipelines)
+    }
+
+    async fn compile(
+        &self,
+        device: &wgpu::Device,
+        health: &Health,
+        source: &Source,
+        layout: &Layout,
+    ) -> Result<Pipeline> {
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(source.name),
+            source: wgpu::ShaderSource::Wgsl(Cow::Borrowed(&source.wgsl)),
+        };
+        let commands = || {
+            let module = if source.trusted && !self.checked {
+                let checks = wgpu::ShaderRuntimeChecks {
+                    bounds_checks: false,
+                    force_loop_bounding: false,
+                    ..wgpu::ShaderRuntimeChecks::checked()
+                };
+                // SAFETY: a trusted source is one of this crate's kernels, whose head proves that every index lies in its
+                // buffer or array, given the sizes that its problem puts into the parameters, and whose loops all count
+                // up to such a size. The engine binds buffers of at least the sizes that the program declares. Division
+                // stays checked.
+                unsafe { device.create_shader_module_trusted(descriptor, checks) }
+            } else {
+                device.create_shader_module(descriptor)
+            };
+            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(source.name),
+                layout: Some(&layout.pipeline),
+                module: &module,
+                entry_point: Some("main"),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    // Kernels write workgroup memory before they read it.
+                    zero_initialize_workgroup_memory: false,
+                    ..Default::default()
+                },
+                cache: self.cache(),
+            })
+        };
+        match scoped(device, health, "a shader", commands).await {
+            Ok(pipeline) => Ok(Pipeline { pipeline, layout: layout.group.clone() }),
+            Err(Error::Validation { message, .. }) => {
+                Err(Error::Shader { kernel: source.name.into(), message: source.located(&message) })
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -138,82 +239,6 @@ fn create_layout(device: &wgpu::Device, bindings: &[Access]) -> Layout {
         immediate_size: 0,
     });
     Layout { group, pipeline }
-}
-
-#[cfg(feature = "native")]
-async fn compile_all(gpu: &Inner, to: &Pipelines, keys: &[&Key], layouts: &[Layout]) -> Result<Vec<Pipeline>> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(keys.len());
-    if threads <= 1 {
-        return compile_in_turn(gpu, to, keys, layouts).await;
-    }
-    // Error scopes belong to a thread, so each one answers for its own share.
-    let share = keys.len().div_ceil(threads);
-    let results: Vec<Result<Vec<Pipeline>>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = keys
-            .chunks(share)
-            .zip(layouts.chunks(share))
-            .map(|(keys, layouts)| scope.spawn(move || pollster::block_on(compile_in_turn(gpu, to, keys, layouts))))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    });
-    Ok(results.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
-}
-
-#[cfg(not(feature = "native"))]
-async fn compile_all(gpu: &Inner, to: &Pipelines, keys: &[&Key], layouts: &[Layout]) -> Result<Vec<Pipeline>> {
-    compile_in_turn(gpu, to, keys, layouts).await
-}
-
-async fn compile_in_turn(gpu: &Inner, to: &Pipelines, keys: &[&Key], layouts: &[Layout]) -> Result<Vec<Pipeline>> {
-    let mut pipelines = Vec::with_capacity(keys.len());
-    for (key, layout) in keys.iter().zip(layouts) {
-        pipelines.push(compile(gpu, to, &key.source, layout).await?);
-    }
-    Ok(pipelines)
-}
-
-async fn compile(gpu: &Inner, to: &Pipelines, source: &Source, layout: &Layout) -> Result<Pipeline> {
-    let device = &gpu.device;
-    let descriptor = wgpu::ShaderModuleDescriptor {
-        label: Some(source.name),
-        source: wgpu::ShaderSource::Wgsl(Cow::Borrowed(&source.wgsl)),
-    };
-    let commands = || {
-        let module = if source.trusted && !to.checked {
-            let checks = wgpu::ShaderRuntimeChecks {
-                bounds_checks: false,
-                force_loop_bounding: false,
-                ..wgpu::ShaderRuntimeChecks::checked()
-            };
-            // SAFETY: a trusted source is one of this crate's kernels, whose head proves that every index lies in its
-            // buffer or array, given the sizes that its problem puts into the parameters, and whose loops all count
-            // up to such a size. The engine binds buffers of at least the sizes that the program declares. Division
-            // stays checked.
-            unsafe { device.create_shader_module_trusted(descriptor, checks) }
-        } else {
-            device.create_shader_module(descriptor)
-        };
-        device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(source.name),
-            layout: Some(&layout.pipeline),
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                // Kernels write workgroup memory before they read it.
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
-            cache: to.cache(),
-        })
-    };
-    match scoped(device, &gpu.health, "a shader", commands).await {
-        Ok(pipeline) => Ok(Pipeline { pipeline, layout: layout.group.clone() }),
-        Err(Error::Validation { message, .. }) => Err(Error::Shader { kernel: source.name.into(), message }),
-        Err(error) => Err(error),
-    }
 }
 
 #[cfg(all(test, feature = "native"))]
@@ -247,7 +272,8 @@ fn main(@builtin(local_invocation_index) row: u32) {
         let x = Tensor::new([32, 32], x).expect("fits");
         let run = |trusted: bool, checked: bool| {
             let gpu = Gpu::builder().checked_shaders(checked).build().expect("this test needs a GPU adapter");
-            let source = Source { trusted, ..Source::new("row_sums", ROW_SUMS) };
+            let mut source = Source::new("row_sums", ROW_SUMS);
+            source.trusted = trusted;
             let launch = Launch {
                 label: "main".into(),
                 source: Arc::new(source),

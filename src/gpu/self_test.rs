@@ -12,9 +12,13 @@ use crate::{
 const SIZE: [usize; 3] = [67, 37, 75];
 
 /// Takes those cooperative matrices out of the profile that compute something wrong or not the same twice, and notes why.
-pub(super) async fn cooperative_matrices(gpu: &Gpu) -> Profile {
-    let mut profile = gpu.profile().clone();
-    for matrix in gpu.profile().cooperative_matrices.clone() {
+/// What was compiled for the test is dropped.
+pub(super) async fn tested(device: &wgpu::Device, queue: &wgpu::Queue, mut profile: Profile, checked: bool) -> Profile {
+    if profile.cooperative_matrices.is_empty() {
+        return profile;
+    }
+    let gpu = &Gpu::wrap(device.clone(), queue.clone(), profile.clone(), Pipelines::new(checked));
+    for &matrix in &gpu.profile().cooperative_matrices {
         let size = matrix.m;
         if matrix != CooperativeMatrix::square(size, [DType::F16, DType::F32]) {
             continue; // No kernel uses it.
@@ -54,16 +58,4 @@ async fn product(gpu: &Gpu, variant: &str) -> Result<Option<String>> {
         let (i, j, got) = (at / n, at % n, results.get(at).copied().unwrap_or(f32::NAN));
         format!("a product of {m}×{k} by {k}×{n} gave {got} for {} at [{i}, {j}]", expected(at))
     }))
-}
-
-impl Gpu {
-    /// The same device with a profile that leaves out what its self-test found wrong. What was compiled for the test is
-    /// dropped.
-    pub(super) async fn tested(device: &wgpu::Device, queue: &wgpu::Queue, profile: Profile, checked: bool) -> Profile {
-        if profile.cooperative_matrices.is_empty() {
-            return profile;
-        }
-        let gpu = Gpu::wrap(device.clone(), queue.clone(), profile, Pipelines::new(checked));
-        cooperative_matrices(&gpu).await
-    }
 }

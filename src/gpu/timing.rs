@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{
     Executable, Gpu,
-    bindings::{Bound, BoundSet},
     device::Inner,
+    executable::{Bound, BoundSet},
     scope::scoped,
     transfer::Wait,
 };

@@ -4,7 +4,7 @@ use std::{fmt, ops::Deref, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{Graph, Op, wgsl::Text};
+use super::wgsl::Text;
 use crate::{Error, Result};
 
 /// A query and a key of one attention, and their places: the arguments of functions of scores and masks. In WGSL each
@@ -108,17 +108,17 @@ pub trait FunctionKind {
     /// The parameters before the fields of [`Pair`], in WGSL.
     #[doc(hidden)]
     const LEADING: &'static str;
-    /// The functions of this kind of an attention.
+    /// Those of this kind among the functions of an attention.
     #[doc(hidden)]
-    fn of(attention: &mut super::Attention) -> &mut Vec<Function<Self>>;
+    fn among<'a>(scores: &'a mut [ScoreMod], masks: &'a mut [MaskMod]) -> &'a mut [Function<Self>];
 }
 
 impl FunctionKind for ScoreTwin {
     const NAME: &'static str = "score function";
     const RESULT: &'static str = "f32";
     const LEADING: &'static str = "score: f32, ";
-    fn of(attention: &mut super::Attention) -> &mut Vec<ScoreMod> {
-        &mut attention.score_mods
+    fn among<'a>(scores: &'a mut [ScoreMod], _: &'a mut [MaskMod]) -> &'a mut [ScoreMod] {
+        scores
     }
 }
 
@@ -126,8 +126,8 @@ impl FunctionKind for MaskTwin {
     const NAME: &'static str = "mask function";
     const RESULT: &'static str = "bool";
     const LEADING: &'static str = "";
-    fn of(attention: &mut super::Attention) -> &mut Vec<MaskMod> {
-        &mut attention.mask_mods
+    fn among<'a>(_: &'a mut [ScoreMod], masks: &'a mut [MaskMod]) -> &'a mut [MaskMod] {
+        masks
     }
 }
 
@@ -196,6 +196,11 @@ impl<T: FunctionKind + ?Sized> Function<T> {
     fn with(self, twin: Arc<T>) -> Self {
         Function { twin: Some(twin), ..self }
     }
+
+    /// Takes the twin of a function of the same text.
+    pub(super) fn attach(&mut self, same: &Self) {
+        self.twin.clone_from(&same.twin);
+    }
 }
 
 /// The parameters of a function of this kind, as WGSL declares them.
@@ -245,51 +250,6 @@ impl MaskMod {
     /// As [`Function::wgsl`]. That the twin says the same is not checked.
     pub fn new(text: &str, twin: impl Fn(&Pair<'_>) -> bool + Send + Sync + 'static) -> Result<Self> {
         Ok(Self::wgsl(text)?.with(Arc::new(twin)))
-    }
-}
-
-impl Graph {
-    /// Gives the twin of a function to every function of the same text in this graph, and returns how many there are:
-    /// for graphs from JSON, which keeps the text alone.
-    ///
-    /// ```
-    /// # use tilewise::{DType, Graph, graph::{Mask, MaskMod}};
-    /// # let mut g = Graph::new();
-    /// let q = g.input("q", DType::F32, [1, 1, 2, 1])?;
-    /// g.attention(q, q, q, Mask::function(MaskMod::wgsl("i == j")?))?;
-    /// assert_eq!(g.without_twins(), ["i == j"]);
-    /// assert_eq!(g.attach(&MaskMod::new("i == j", |pair| pair.i == pair.j)?)?, 1);
-    /// assert!(g.without_twins().is_empty());
-    /// # Ok::<(), tilewise::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Op`] if the function has no twin, [`Error::Graph`] if the graph has no function of its text.
-    pub fn attach<T: FunctionKind + ?Sized>(&mut self, function: &Function<T>) -> Result<usize> {
-        function.expect_twin()?;
-        let mut found = 0;
-        for node in &mut self.nodes {
-            let Op::Attention(attention) = &mut node.op else { continue };
-            for same in T::of(attention).iter_mut().filter(|other| *other == function) {
-                same.twin.clone_from(&function.twin);
-                found += 1;
-            }
-        }
-        if found == 0 {
-            return Err(Error::Graph(format!("no attention has the {} `{}`", T::NAME, function.text())));
-        }
-        Ok(found)
-    }
-
-    /// The texts of the functions that have no twin: what the reference needs before it can evaluate the graph.
-    pub fn without_twins(&self) -> Vec<&str> {
-        let mut texts = Vec::new();
-        for node in &self.nodes {
-            let Op::Attention(attention) = &node.op else { continue };
-            texts.extend(attention.score_mods.iter().filter(|f| f.twin.is_none()).map(Function::text));
-            texts.extend(attention.mask_mods.iter().filter(|f| f.twin.is_none()).map(Function::text));
-        }
-        texts
     }
 }
 

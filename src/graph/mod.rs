@@ -43,14 +43,18 @@
 mod attention;
 mod build;
 mod function;
+mod id;
 mod infer;
 mod json;
 mod known;
 mod mask;
 mod op;
+mod operand;
+mod pointwise;
 mod print;
 mod quantize;
 mod trace;
+mod twin;
 mod verify;
 mod weights;
 mod wgsl;
@@ -58,10 +62,13 @@ mod wgsl;
 use std::collections::HashMap;
 
 pub use attention::{Align, Attention, AttentionFault, AttentionOperand, AttentionResults, Window};
+pub(crate) use attention::{AttentionSizes, short_of};
 pub use function::{Function, FunctionKind, MaskMod, MaskTwin, Pair, ScoreMod, ScoreTwin, Scored};
+pub use id::{NodeId, ValueId};
 pub use infer::infer;
 pub use mask::{AttentionArgs, Mask};
-pub use op::{Binary, Op, Reduce, Unary};
+pub use op::{Op, Reduce};
+pub use pointwise::{Binary, Unary};
 pub use quantize::{QuantizedParameter, QuantizedValue};
 pub use weights::ScoreStage;
 
@@ -69,28 +76,6 @@ use crate::{
     Error, Result,
     tensor::{DType, Shape},
 };
-
-/// A value of a graph: what one node's output computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ValueId(pub(crate) u32);
-
-/// A node of a graph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(pub(crate) u32);
-
-impl ValueId {
-    /// The place in [`Graph::values`].
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-impl NodeId {
-    /// The place in [`Graph::nodes`].
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-}
 
 /// One operation with its operands and results.
 #[derive(Clone, Debug, PartialEq)]

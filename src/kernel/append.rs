@@ -1,7 +1,8 @@
 //! Writing into a cache. Twins: `shaders/append.wgsl`, `src/reference/append.rs`, `tests/append.rs`.
 
 use super::{
-    AdapterKind, Binding, Candidate, CopyProblem, Kernel, Launch, Operand, Problem, Profile, Specialization, fold_grid,
+    AdapterKind, Binding, Candidate, CopyProblem, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
+    fold_grid,
 };
 use crate::{DType, Error, Layout, Result, Shape};
 
@@ -161,7 +162,7 @@ impl Problem for AppendProblem {
             AdapterKind::Gpu => 256.min(profile.limits.workgroup_invocations),
             AdapterKind::Cpu => 64,
         };
-        let source = Specialization::new("append", include_str!("../../shaders/append.wgsl"))
+        let source = Specialization::new("append::plain")
             .value("WORKGROUP", workgroup)
             .value("CIRCULAR", self.circular)
             .region("PAGED", self.table.is_some())
@@ -211,5 +212,26 @@ impl Problem for AppendProblem {
 
     fn set_in_place(&mut self, input: usize) {
         self.in_place = input == 0;
+    }
+}
+
+impl AppendProblem {
+    /// Of [`Op::Append`](crate::graph::Op::Append).
+    pub(super) fn of(axis: usize, circular: bool, operands: &mut Operands) -> Result<Self> {
+        Ok(Self::over(axis, None, circular, operands))
+    }
+
+    /// Of [`Op::AppendPaged`](crate::graph::Op::AppendPaged).
+    pub(super) fn of_pages(operands: &mut Operands) -> Result<Self> {
+        let table = operands.shape(3).clone();
+        Ok(Self::over(2, Some(table), false, operands))
+    }
+
+    fn over(axis: usize, table: Option<Shape>, circular: bool, operands: &mut Operands) -> Self {
+        let (dtype, cache, update) = (operands.dtype(0), operands.shape(0).clone(), operands.layout(1));
+        if !Self::takes(dtype, &Layout::contiguous(update.shape.clone()), axis) {
+            (0..2).for_each(|input| operands.widen(input));
+        }
+        AppendProblem { dtype, cache, update, axis, table, circular, in_place: false }
     }
 }

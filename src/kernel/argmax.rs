@@ -1,7 +1,7 @@
 //! The place of the largest element along an axis. Twins: `shaders/argmax*.wgsl`, `tests/argmax.rs`.
 
 use super::{
-    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
+    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
     axes::Axis,
     rows::{Deal, Pack, Rows, SPLIT, most_rounds_in_blocks, rounds, rounds_in_blocks},
     strided::touched,
@@ -126,13 +126,13 @@ impl ArgmaxProblem {
     }
 
     fn launch(&self, plan: &Plan, shares: usize, deal: Deal, label: String, profile: &Profile) -> Result<Launch> {
-        let (name, template) = match deal {
-            Deal::Plain { .. } => ("argmax", include_str!("../../shaders/argmax.wgsl")),
-            Deal::Workgroup { .. } => ("argmax_workgroup", include_str!("../../shaders/argmax_workgroup.wgsl")),
-            Deal::Subgroup { .. } => ("argmax_subgroup", include_str!("../../shaders/argmax_subgroup.wgsl")),
+        let shader = match deal {
+            Deal::Plain { .. } => "argmax::plain",
+            Deal::Workgroup { .. } => "argmax::workgroup",
+            Deal::Subgroup { .. } => "argmax::subgroup",
         };
         let mut shader = deal
-            .slots(Specialization::new(name, template))
+            .slots(Specialization::new(shader))
             .value("KEPT_AXES", plan.kept.len() - 1)
             .value("LAST", self.last)
             .ty("scalar", self.dtype.name());
@@ -177,7 +177,7 @@ impl ArgmaxProblem {
         let results = plan.rows.rows;
         let deal = Deal::Plain { wg: 64 };
         let shader = deal
-            .slots(Specialization::new("argmax_join", include_str!("../../shaders/argmax_join.wgsl")))
+            .slots(Specialization::new("argmax::join"))
             .value("KEPT_AXES", plan.kept.len() - 1)
             .value("LAST", self.last)
             .ty("scalar", self.dtype.name());
@@ -250,5 +250,13 @@ impl Problem for ArgmaxProblem {
     fn summary(&self) -> String {
         let last = if self.last { " last" } else { "" };
         format!("{} {} axis={}{last}", self.dtype, self.x.shape, self.axis)
+    }
+}
+
+impl ArgmaxProblem {
+    /// Of [`Op::Argmax`](crate::graph::Op::Argmax).
+    pub(super) fn of(axis: usize, last: bool, operands: &mut Operands) -> Result<Self> {
+        operands.widen_narrow();
+        Ok(ArgmaxProblem { dtype: operands.dtype(0), x: operands.layout(0), axis, last })
     }
 }

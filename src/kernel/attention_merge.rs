@@ -2,7 +2,8 @@
 //! `tests/attention_merge.rs`.
 
 use super::{
-    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization, Verdict, fold_grid,
+    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization, Verdict,
+    fold_grid,
 };
 use crate::{Error, Result, Shape};
 
@@ -96,16 +97,11 @@ impl Problem for AttentionMergeProblem {
             let columns = width / 4;
             let vectors = vectors(columns, profile);
             let source =
-                Specialization::new("attention_merge_vec", include_str!("../../shaders/attention_merge_vec.wgsl"))
-                    .value("VECTORS", vectors)
-                    .region("LSE", self.lse)
-                    .trusted();
+                Specialization::new("attention::merge_vec").value("VECTORS", vectors).region("LSE", self.lse).trusted();
             let workgroups = ((rows * columns / vectors) as u64).div_ceil(WORKGROUP);
             (source, vec![parts, rows, columns, 0], workgroups)
         } else {
-            let source = Specialization::new("attention_merge", include_str!("../../shaders/attention_merge.wgsl"))
-                .region("LSES", true)
-                .region("LSE", self.lse);
+            let source = Specialization::new("attention::merge").region("LSES", true).region("LSE", self.lse);
             // A row without elements still has an lse.
             let workgroups = ((rows * width.max(1)) as u64).div_ceil(WORKGROUP);
             // All rows are those of one head of one item.
@@ -130,5 +126,13 @@ impl Problem for AttentionMergeProblem {
 
     fn summary(&self) -> String {
         format!("{}{}", self.outs, if self.lse { " +lse" } else { "" })
+    }
+}
+
+impl AttentionMergeProblem {
+    /// Of [`Op::AttentionMerge`](crate::graph::Op::AttentionMerge).
+    pub(super) fn of(operands: &mut Operands) -> Result<Self> {
+        operands.widen_narrow();
+        Ok(AttentionMergeProblem { outs: operands.shape(0).clone(), lse: operands.wants(1) })
     }
 }

@@ -1,7 +1,7 @@
 //! Weights of few bits. Twins: `shaders/dequantize.wgsl`, `src/reference/dequantize.rs`, `tests/quantize.rs`.
 
 use super::{
-    Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization, buffer_bytes, fold_grid,
+    Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization, buffer_bytes, fold_grid,
     matmul::half_loads,
 };
 use crate::{DType, Error, Result, quantize::Packing};
@@ -34,7 +34,7 @@ impl Problem for DequantizeProblem {
             return Err(Error::op("dequantize", format!("there is no variant `{variant}`; there is `plain`")));
         }
         let Packing { bits, group, zero, columns } = self.packing;
-        let mut source = Specialization::new("dequantize", include_str!("../../shaders/dequantize.wgsl"))
+        let mut source = Specialization::new("dequantize::plain")
             .value("BITS", bits.count())
             .value("GROUP", group.unwrap_or(0))
             .value("WORKGROUP", WORKGROUP)
@@ -61,5 +61,12 @@ impl Problem for DequantizeProblem {
 
     fn summary(&self) -> String {
         format!("[{}, {}] {}", self.rows, self.packing.columns, self.packing)
+    }
+}
+
+impl DequantizeProblem {
+    /// Of [`Op::Dequantize`](crate::graph::Op::Dequantize).
+    pub(super) fn of(packing: Packing, operands: &mut Operands) -> Result<Self> {
+        Ok(DequantizeProblem { packing, rows: operands.shape(0)[0], scales: operands.dtype(1) })
     }
 }

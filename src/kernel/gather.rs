@@ -1,7 +1,7 @@
 //! Embedding lookup. Twins: `shaders/gather.wgsl`, `src/reference/gather.rs`, `tests/gather.rs`.
 
 use super::{
-    Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
+    Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
     strided::{self, How, LANES, Scan, View, Word, Words, each_element},
 };
 use crate::{DType, Error, Layout, Result, Shape};
@@ -99,7 +99,7 @@ impl Problem for GatherProblem {
         strided::check_variant("gather", &self.candidates(profile), variant)?;
         let mut words = Words::default();
         let (elements, data_how) = walk.elements(self.dtype, self.data.shape[self.axis], &mut words);
-        let source = Specialization::new("gather", include_str!("../../shaders/gather.wgsl"))
+        let source = Specialization::new("gather::plain")
             .ty("data_block", data_how.block(self.dtype, Word::Bits32))
             .ty("block", strided::block(self.dtype, Word::Bits32))
             .function("pack", strided::pack(self.dtype, Word::Bits32))
@@ -125,5 +125,13 @@ impl Problem for GatherProblem {
 
     fn summary(&self) -> String {
         format!("{} {} axis {} by {}", self.dtype, self.data.shape, self.axis, self.indices.shape)
+    }
+}
+
+impl GatherProblem {
+    /// Of [`Op::Gather`](crate::graph::Op::Gather).
+    pub(super) fn of(axis: usize, operands: &mut Operands) -> Result<Self> {
+        let (data, indices) = (operands.layout(0), operands.layout(1));
+        Ok(GatherProblem { dtype: operands.dtype(0), data, axis, indices })
     }
 }

@@ -4,20 +4,21 @@
 //! `Problem` (sizes, layouts, options), which says which of its *variants* can run on a device and why, and turns one of
 //! them into a [`Kernel`]: specialised WGSL, bindings in order, parameters, and a grid of workgroups.
 
+mod access;
 mod activation;
 mod append;
 mod argmax;
 mod attention;
 mod attention_merge;
-mod axes;
 mod ceiling;
 mod copy;
 mod dequantize;
+mod family;
 mod gather;
-mod long;
+mod lowering;
 mod matmul;
-mod narrow;
 mod norm;
+mod operands;
 mod pointwise;
 mod profile;
 mod quirks;
@@ -26,9 +27,11 @@ mod rotary;
 mod rows;
 mod softmax;
 mod specialize;
-mod strided;
+mod variant;
 
 use std::{fmt, sync::Arc};
+
+use access::{axes, long, matrix, narrow, strided};
 
 pub use activation::unary_wgsl;
 pub use append::AppendProblem;
@@ -38,37 +41,25 @@ pub use attention_merge::AttentionMergeProblem;
 pub use ceiling::{Arithmetic, CeilingProblem};
 pub use copy::{ConcatProblem, CopyProblem, PadProblem};
 pub use dequantize::DequantizeProblem;
+pub use family::FAMILIES;
+pub(crate) use family::Family;
 pub use gather::GatherProblem;
+pub(crate) use lowering::{Lowering, ProblemOf, problem_of};
+pub(crate) use matmul::Product;
 pub use matmul::{Epilogue, MatmulDTypes, MatmulProblem};
+pub(crate) use norm::Norm;
 pub use norm::{NormDTypes, NormKind, NormProblem};
+pub(crate) use operands::Operands;
 pub use pointwise::{Arg, Instr, PointwiseProblem};
 pub use profile::{AdapterKind, CooperativeMatrix, Limits, Profile};
 pub use quirks::{QUIRKS, Quirk};
 pub use reduce::ReduceProblem;
 pub use rotary::RotaryProblem;
+pub(crate) use softmax::Softmax;
 pub use softmax::{SoftmaxDTypes, SoftmaxProblem};
-pub use specialize::{Source, Specialization};
+pub use specialize::{Module, Parameters, Scalar, Source, Specialization, fingerprint};
 
 use crate::{DType, Result};
-
-/// The names of all families that operations of a graph lead to.
-pub const FAMILIES: [&str; 15] = [
-    "append",
-    "argmax",
-    "attention",
-    "attention_merge",
-    "concat",
-    "copy",
-    "dequantize",
-    "gather",
-    "matmul",
-    "norm",
-    "pad",
-    "pointwise",
-    "reduce",
-    "rotary",
-    "softmax",
-];
 
 /// What one kernel family is asked to compute: sizes, layouts, dtypes and options, but no buffers.
 ///

@@ -1,7 +1,7 @@
 //! Layer norm and RMS norm, with the residual addition before them. Twins: `shaders/norm*.wgsl`, `tests/norm.rs`.
 
 use super::{
-    Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
+    Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
     axes::Axis,
     narrow::{Elems, Store, check_floats, narrow_ones},
     rows::{Deal, PACKED_TOTAL, Pack, Rows, SPLIT, Split, rounds_in_blocks},
@@ -268,16 +268,14 @@ impl NormProblem {
 
     /// The launch of a stage: the shader with the operands that the stage reads and writes.
     fn launch(&self, plan: &Plan, stores: &Stores, stage: Stage, label: String, profile: &Profile) -> Result<Launch> {
-        let (name, template) = match stage {
-            Stage::Whole(Deal::Plain { .. }) => ("norm", include_str!("../../shaders/norm.wgsl")),
-            Stage::Whole(Deal::Workgroup { .. }) => {
-                ("norm_workgroup", include_str!("../../shaders/norm_workgroup.wgsl"))
-            }
-            Stage::Whole(Deal::Subgroup { .. }) => ("norm_subgroup", include_str!("../../shaders/norm_subgroup.wgsl")),
-            Stage::Shares(_) => ("norm_shares", include_str!("../../shaders/norm_shares.wgsl")),
-            Stage::Apply(_) => ("norm_apply", include_str!("../../shaders/norm_apply.wgsl")),
+        let shader = match stage {
+            Stage::Whole(Deal::Plain { .. }) => "norm::plain",
+            Stage::Whole(Deal::Workgroup { .. }) => "norm::workgroup",
+            Stage::Whole(Deal::Subgroup { .. }) => "norm::subgroup",
+            Stage::Shares(_) => "norm::shares",
+            Stage::Apply(_) => "norm::apply",
         };
-        let shader = Specialization::new(name, template)
+        let shader = Specialization::new(shader)
             .value("ROW_AXES", plan.leading.len() - 1)
             .value("COL_AXES", plan.trailing.len() - 1)
             .value("PACK", plan.rows.pack)
@@ -470,5 +468,53 @@ impl Problem for NormProblem {
 
     fn set_in_place(&mut self, input: usize) {
         self.in_place = Some(input);
+    }
+}
+
+/// A norm of whatever operands. Inputs: x, \[residual\], \[weight\], \[bias\]. Outputs: y, \[sum\], \[mean\], \[rstd\].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Norm {
+    pub(crate) kind: NormKind,
+    pub(crate) axes: usize,
+    pub(crate) epsilon: f32,
+    pub(crate) residual: bool,
+    pub(crate) weight: bool,
+    pub(crate) bias: bool,
+    pub(crate) sum: bool,
+    pub(crate) mean: bool,
+    pub(crate) rstd: bool,
+}
+
+impl Norm {
+    /// Of x alone to y alone.
+    pub(crate) fn new(kind: NormKind, axes: usize, epsilon: f32) -> Self {
+        let [residual, weight, bias, sum, mean, rstd] = [false; 6];
+        Norm { kind, axes, epsilon, residual, weight, bias, sum, mean, rstd }
+    }
+}
+
+impl NormProblem {
+    pub(crate) fn of(norm: Norm, operands: &mut Operands) -> Result<Self> {
+        let Norm { kind, axes, epsilon, sum, mean, rstd, .. } = norm;
+        let mut problem = NormProblem::new(kind, axes, epsilon, operands.layout(0));
+        let (whole, row) = (operands.out_shape().clone(), problem.row_shape());
+        let mut others = 1..operands.count();
+        let given = [(norm.residual, &whole), (norm.weight, &row), (norm.bias, &row)];
+        let [residual, weight, bias] = given.map(|(given, shape)| {
+            let input = given.then(|| others.next()).flatten()?;
+            Some((operands.layout(input).broadcast(shape), operands.dtype(input)))
+        });
+        let stored = |operand: &Option<(Layout, DType)>| operand.as_ref().map_or(DType::F32, |&(_, dtype)| dtype);
+        problem.dtypes = NormDTypes {
+            x: operands.dtype(0),
+            residual: stored(&residual),
+            weight: stored(&weight),
+            bias: stored(&bias),
+            sum: if sum { operands.out_dtype(1) } else { DType::F32 },
+            y: operands.out_dtype(0),
+        };
+        let layout = |operand: Option<(Layout, DType)>| operand.map(|(layout, _)| layout);
+        [problem.residual, problem.weight, problem.bias] = [residual, weight, bias].map(layout);
+        Ok(NormProblem { sum, mean, rstd, ..problem })
     }
 }

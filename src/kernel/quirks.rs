@@ -1,6 +1,6 @@
 //! What is odd about devices and drivers, in one table: what it is, where, and what the kernels do about it.
 
-use super::{AdapterKind, Profile};
+use super::{AdapterKind, CooperativeMatrix, Profile, profile::HALVES};
 
 /// A property of a device or driver that kernels and their choice have to heed.
 #[derive(Clone, Copy, Debug)]
@@ -90,10 +90,51 @@ pub const QUIRKS: [Quirk; 7] = [
     LOOSE_FLOATS,
 ];
 
+/// What they mean for kernels.
+impl Profile {
+    /// How many rounds an invocation's loops may take, all of them together, before the driver leaves them without a word
+    /// and the result is wrong; `None` where there is no such end.
+    ///
+    /// llvmpipe stops each shader after 65,535 rounds, shared by all loops, nested ones too (`LP_MAX_TGSI_LOOP_ITERATIONS`
+    /// in Mesa's `lp_bld_limits.h`); entering a loop costs one. Loops that the driver unrolls don't count, but that can't be
+    /// relied on. A variant that could take more has to share out its work or be refused.
+    pub fn loop_rounds(&self) -> Option<u64> {
+        LOOPS_END.applies(self).then_some(65_535)
+    }
+
+    /// Whether a load that all invocations of a subgroup share is one load, and compiling quick, on an adapter that has to do the
+    /// work of a GPU in software.
+    pub(crate) fn shares_loads(&self) -> bool {
+        SHARED_LOADS.applies(self)
+    }
+
+    /// Whether the instructions of a branch run though no lane takes it.
+    pub(crate) fn masks_branches(&self) -> bool {
+        MASKED_BRANCHES.applies(self)
+    }
+
+    /// The size of every subgroup of every dispatch, if there is only one.
+    pub fn fixed_subgroup(&self) -> Option<u32> {
+        self.subgroup.filter(|_| !VARYING_SUBGROUPS.applies(self)).map(|(size, _)| size)
+    }
+
+    /// Invocations of each of the subgroups that multiply f16 matrices of this size with f32 sums; or why none do.
+    pub(crate) fn cooperative_lanes(&self, size: u32) -> Result<u32, String> {
+        let matrix = CooperativeMatrix::square(size, HALVES);
+        if let Some((_, fault)) = self.cooperative_matrix_faults.iter().find(|(wrong, _)| *wrong == matrix) {
+            return Err(format!("failed the test when the device was opened: {fault}"));
+        }
+        if !self.cooperative_matrices.contains(&matrix) {
+            return Err(format!("the device has no {size}×{size}×{size} matrices of f16 with f32 sums"));
+        }
+        let varies = "takes subgroups of one size, which the device does not promise";
+        self.fixed_subgroup().ok_or_else(|| varies.into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::{CooperativeMatrix, profile::HALVES};
 
     #[test]
     fn each_quirk_applies_where_it_says() {

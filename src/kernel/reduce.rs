@@ -1,7 +1,7 @@
 //! Sum, mean, maximum and minimum over axes. Twins: `shaders/reduce*.wgsl`, `tests/reduce.rs`.
 
 use super::{
-    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
+    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
     axes::Axis,
     long,
     rows::{Deal, Pack, Rows, SPLIT, most_rounds_in_blocks, rounds},
@@ -255,10 +255,10 @@ impl ReduceProblem {
     }
 
     fn launch(&self, stage: &Stage, deal: Deal, label: String, profile: &Profile) -> Result<Launch> {
-        let (name, template) = match deal {
-            Deal::Plain { .. } => ("reduce", include_str!("../../shaders/reduce.wgsl")),
-            Deal::Workgroup { .. } => ("reduce_workgroup", include_str!("../../shaders/reduce_workgroup.wgsl")),
-            Deal::Subgroup { .. } => ("reduce_subgroup", include_str!("../../shaders/reduce_subgroup.wgsl")),
+        let shader = match deal {
+            Deal::Plain { .. } => "reduce::plain",
+            Deal::Workgroup { .. } => "reduce::workgroup",
+            Deal::Subgroup { .. } => "reduce::subgroup",
         };
         let (join, of_lanes) = match self.function {
             Reduce::Sum | Reduce::Mean => ("a + b", "subgroupAdd"),
@@ -273,7 +273,7 @@ impl ReduceProblem {
         // Of a line that begins within a word, nobody knows here how many words are whole.
         let deal = if stage.ends { deal.without_chunks() } else { deal };
         let mut shader = deal
-            .slots(Specialization::new(name, template))
+            .slots(Specialization::new(shader))
             .value("KEPT_AXES", stage.kept.len() - 1)
             .value("OUTER_AXES", outer.len().saturating_sub(1))
             .value("FLAT", outer.is_empty())
@@ -397,5 +397,13 @@ impl Problem for ReduceProblem {
 
     fn summary(&self) -> String {
         format!("{} {} {} axes={:?}", self.function.name(), self.dtype, self.x.shape, self.axes)
+    }
+}
+
+impl ReduceProblem {
+    /// Of [`Op::Reduce`](crate::graph::Op::Reduce).
+    pub(super) fn of(function: Reduce, axes: &[usize], operands: &mut Operands) -> Result<Self> {
+        operands.widen_narrow();
+        Ok(ReduceProblem::new(function, operands.dtype(0), operands.layout(0), axes))
     }
 }

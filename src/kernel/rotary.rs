@@ -1,6 +1,8 @@
 //! Rotary position embedding. Twins: `shaders/rotary.wgsl`, `src/reference/rotary.rs`, `tests/rotary.rs`.
 
-use super::{AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization, fold_grid};
+use super::{
+    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization, fold_grid,
+};
 use crate::{Error, Layout, Result, Shape};
 
 /// f32 rows whose features turn pairwise by the angles of their positions; see [`Op::Rotary`](crate::graph::Op::Rotary).
@@ -45,7 +47,7 @@ impl Problem for RotaryProblem {
             return Err(Error::op("rotary", format!("tables {} do not fit rows of {d} features", self.table)));
         }
         let workgroup = Self::workgroup(profile);
-        let source = Specialization::new("rotary", include_str!("../../shaders/rotary.wgsl"))
+        let source = Specialization::new("rotary::plain")
             .value("WORKGROUP", workgroup)
             .value("INTERLEAVED", self.interleaved)
             .source()?;
@@ -75,5 +77,13 @@ impl Problem for RotaryProblem {
     fn summary(&self) -> String {
         let kind = if self.interleaved { "interleaved" } else { "halves" };
         format!("{} R={} {kind}", self.x.shape, self.table.last().map_or(0, |pairs| 2 * pairs))
+    }
+}
+
+impl RotaryProblem {
+    /// Of [`Op::Rotary`](crate::graph::Op::Rotary).
+    pub(super) fn of(interleaved: bool, operands: &mut Operands) -> Result<Self> {
+        operands.widen_narrow();
+        Ok(RotaryProblem { x: operands.layout(0), table: operands.shape(1).clone(), interleaved })
     }
 }

@@ -1,7 +1,7 @@
 //! Softmax and log-softmax along an axis. Twins: `shaders/softmax*.wgsl`, `tests/softmax.rs`.
 
 use super::{
-    Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
+    Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
     axes::Axis,
     narrow::{Elems, Store, check_floats, narrow_ones},
     rows::{Deal, PACKED_LARGEST, PACKED_TOTAL, Pack, Rows, SPLIT, Split, rounds_in_blocks},
@@ -176,20 +176,15 @@ enum Stage {
 
 impl SoftmaxProblem {
     fn launch(&self, plan: &Plan, store: Store, stage: Stage, label: String, profile: &Profile) -> Result<Launch> {
-        let (name, template) = match stage {
-            Stage::Whole(Deal::Plain { .. }) => ("softmax", include_str!("../../shaders/softmax.wgsl")),
-            Stage::Whole(Deal::Workgroup { .. }) => {
-                ("softmax_workgroup", include_str!("../../shaders/softmax_workgroup.wgsl"))
-            }
-            Stage::Whole(Deal::Subgroup { .. }) => {
-                ("softmax_subgroup", include_str!("../../shaders/softmax_subgroup.wgsl"))
-            }
-            Stage::Shares(_) => ("softmax_shares", include_str!("../../shaders/softmax_shares.wgsl")),
-            Stage::Apply(_) => ("softmax_apply", include_str!("../../shaders/softmax_apply.wgsl")),
+        let shader = match stage {
+            Stage::Whole(Deal::Plain { .. }) => "softmax::plain",
+            Stage::Whole(Deal::Workgroup { .. }) => "softmax::workgroup",
+            Stage::Whole(Deal::Subgroup { .. }) => "softmax::subgroup",
+            Stage::Shares(_) => "softmax::shares",
+            Stage::Apply(_) => "softmax::apply",
         };
         let Rows { rows, elems: length, .. } = plan.rows;
-        let shader =
-            Specialization::new(name, template).value("LINE_AXES", plan.lines.len() - 1).value("LOG", self.log);
+        let shader = Specialization::new(shader).value("LINE_AXES", plan.lines.len() - 1).value("LOG", self.log);
         let (mut shader, grid, [shares, share, turns]) = match stage {
             Stage::Whole(deal) => {
                 (deal.slots(shader), deal.grid(Self::FAMILY, rows, profile)?, [1, length, deal.turns()])
@@ -301,5 +296,21 @@ impl Problem for SoftmaxProblem {
 
     fn set_in_place(&mut self, input: usize) {
         self.in_place = input == 0;
+    }
+}
+
+/// A softmax of whatever operand: `scale·x` along `axis`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Softmax {
+    pub(crate) log: bool,
+    pub(crate) axis: usize,
+    pub(crate) scale: f32,
+}
+
+impl SoftmaxProblem {
+    pub(crate) fn of(softmax: Softmax, operands: &mut Operands) -> Result<Self> {
+        let Softmax { log, axis, scale } = softmax;
+        let dtypes = SoftmaxDTypes { x: operands.dtype(0), y: operands.out_dtype(0) };
+        Ok(SoftmaxProblem { log, scale, dtypes, ..SoftmaxProblem::new(axis, operands.layout(0)) })
     }
 }

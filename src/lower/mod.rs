@@ -29,6 +29,8 @@
 mod choices;
 mod explain;
 mod fuse;
+mod options;
+mod pattern;
 mod place;
 mod plan;
 mod program;
@@ -36,46 +38,11 @@ mod rewrite;
 mod select;
 mod survey;
 
-use std::collections::BTreeMap;
-
 pub use choices::Choices;
+pub use options::Options;
 pub use program::{Buffer, BufferId, Note, Program, Role, Step};
 
 use crate::{Graph, Result, kernel::Profile};
-
-/// What [`lower`] may do, and must do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Kernel family → variant: the variant that every step of the family takes, whatever the order of its candidates.
-    pub force: BTreeMap<String, String>,
-    /// What was measured on the device, which goes before the order of the candidates.
-    pub choices: Choices,
-    /// Whether operations are fused; otherwise each is a kernel of its own. On by default.
-    pub fuse: bool,
-    /// Whether operations that are written out in simpler ones are recognised. On by default.
-    pub recognise: bool,
-    /// Whether temporaries share memory, also in place; otherwise each has its own. On by default.
-    pub share_memory: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options { force: BTreeMap::new(), choices: Choices::default(), fuse: true, recognise: true, share_memory: true }
-    }
-}
-
-impl Options {
-    /// One kernel an operation: nothing fused, nothing recognised.
-    pub fn unfused() -> Self {
-        Options { fuse: false, recognise: false, ..Options::default() }
-    }
-
-    /// Makes every step of a kernel family take this variant.
-    pub fn force(mut self, family: impl Into<String>, variant: impl Into<String>) -> Self {
-        self.force.insert(family.into(), variant.into());
-        self
-    }
-}
 
 /// Lowers a graph for a device. Takes microseconds a node and compiles nothing: a graph with other shapes is lowered anew,
 /// and its kernels are the ones that are compiled already.

@@ -2,19 +2,14 @@
 
 use super::{
     Buffer, BufferId, Note, Options, Role,
-    fuse::{Kind, Norm, Unit},
+    fuse::Unit,
     select::{Choice, select},
     survey::Survey,
 };
 use crate::{
     DType, Graph, Layout, Result, Shape, ValueId,
-    graph::{AttentionOperand, Op},
-    kernel::{
-        AppendProblem, ArgmaxProblem, AttentionDTypes, AttentionMergeProblem, AttentionProblem, ConcatProblem,
-        CopyProblem, DequantizeProblem, Epilogue, GatherProblem, MatmulDTypes, MatmulProblem, NormDTypes, NormProblem,
-        PadProblem, PointwiseProblem, Problem, Profile, ReduceProblem, RotaryProblem, SoftmaxDTypes, SoftmaxProblem,
-        buffer_bytes,
-    },
+    graph::Op,
+    kernel::{CopyProblem, Lowering, Operands, Problem, Profile, buffer_bytes},
 };
 
 const RULE: &str = "copy";
@@ -41,7 +36,7 @@ pub(super) fn place(
     survey: &Survey<'_>,
     profile: &Profile,
     options: &Options,
-    units: &[Unit],
+    units: &[Unit<'_>],
     notes: &mut Vec<Note>,
 ) -> Result<Placed> {
     let homes = vec![None; survey.graph.values().len()];
@@ -122,18 +117,11 @@ impl Placing<'_> {
             let buffer = self.buffer(self.survey.label(value), tensor.dtype(), shape.clone(), role);
             Home { buffer, layout: Layout::contiguous(shape) }
         } else {
-            let &[operand] = &node.inputs[..] else {
+            let (Lowering::View(view), &[operand]) = (Lowering::of(&node.op), &node.inputs[..]) else {
                 return Err(crate::Error::Graph(format!("{} is read before it is computed", self.survey.label(value))));
             };
             let Home { buffer, layout } = self.home(operand)?;
-            let view = match &node.op {
-                Op::Permute { order } => Some(layout.permute(order)),
-                Op::Broadcast { shape } => Some(layout.broadcast(shape)),
-                Op::Slice { starts, sizes, steps } => Some(layout.slice(starts, steps, &Shape::from(&sizes[..]))),
-                Op::Reshape { shape } => layout.reshape(shape),
-                _ => None,
-            };
-            match view {
+            match view(&layout) {
                 Some(layout) => Home { buffer, layout },
                 None => {
                     let reason = format!(
@@ -173,32 +161,40 @@ impl Placing<'_> {
     }
 
     /// The step of a unit, and copies of operands that no variant can read where they lie.
-    fn unit(&mut self, unit: &Unit) -> Result<()> {
-        let mut homes = Vec::with_capacity(unit.inputs.len());
-        for (i, &value) in unit.inputs.iter().enumerate() {
-            let home = self.home(value)?;
-            homes.push(if home.layout.is_contiguous() || unit.kind.takes_strides(i) {
-                home
-            } else {
-                self.dense(value, "its kernel reads a dense tensor".into())?
-            });
+    fn unit(&mut self, unit: &Unit<'_>) -> Result<()> {
+        let graph = self.survey.graph;
+        let mut operands = Operands::dense(graph, &unit.inputs, &unit.outputs);
+        for (i, &value) in unit.outputs.iter().enumerate() {
+            operands.set_used(i, self.survey.is_used(value));
         }
-        let mut layouts: Vec<Layout> = homes.iter().map(|home| home.layout.clone()).collect();
-        let mut buffers: Vec<BufferId> = homes.into_iter().map(|home| home.buffer).collect();
-        let out = self.order_of(unit);
+        // Made once only to learn how it reads and writes them.
+        (unit.problem)(&mut operands)?;
+        let mut buffers: Vec<BufferId> = Vec::with_capacity(unit.inputs.len());
+        for (i, &value) in unit.inputs.iter().enumerate() {
+            let mut home = self.home(value)?;
+            if !(home.layout.is_contiguous() || operands.is_strided(i)) {
+                home = self.dense(value, "its kernel reads a dense tensor".into())?;
+            }
+            operands.set_layout(i, home.layout);
+            buffers.push(home.buffer);
+        }
+        if operands.takes_any_order() {
+            operands.set_out_layout(self.order_of(unit.outputs[0]));
+        }
         let (problem, choice) = loop {
-            let problem = problem(self.survey, unit, &layouts, &out)?;
+            let problem = (unit.problem)(&mut operands)?;
             let error = match select(&*problem, self.profile, self.options) {
                 Ok(choice) => break (problem, choice),
                 Err(error) => error,
             };
-            let Some(i) = layouts.iter().position(|layout| !layout.is_contiguous()) else { return Err(error) };
+            let Some(i) = operands.first_view() else { return Err(error) };
             let home = self.dense(unit.inputs[i], format!("it is read as it lies by no kernel: {error}"))?;
-            (layouts[i], buffers[i]) = (home.layout, home.buffer);
+            operands.set_layout(i, home.layout);
+            buffers[i] = home.buffer;
         };
         let mut outputs = Vec::with_capacity(unit.outputs.len());
-        for (i, &value) in unit.outputs.iter().enumerate() {
-            let layout = if i == 0 { out.clone() } else { Layout::contiguous(self.survey.graph.shape(value)) };
+        for (i, &value) in unit.outputs.iter().enumerate().filter(|(i, _)| !operands.is_left_out(*i)) {
+            let layout = if i == 0 { operands.out().clone() } else { Layout::contiguous(graph.shape(value)) };
             let buffer = self.temporary(value, stored_shape(&layout));
             self.homes[value.index()] = Some(Home { buffer, layout });
             outputs.push(buffer);
@@ -209,13 +205,14 @@ impl Placing<'_> {
         Ok(())
     }
 
-    /// How the elements of a unit's first result lie: as the only reader wants them, where the kernel can.
-    fn order_of(&mut self, unit: &Unit) -> Layout {
+    /// How the elements of a result lie that may lie in any order of its axes: as the only reader wants them.
+    fn order_of(&mut self, value: ValueId) -> Layout {
         let graph = self.survey.graph;
-        let value = unit.outputs[0];
         let shape = graph.shape(value);
         let dense = Layout::contiguous(shape);
-        let (Kind::Attention { .. }, 4) = (&unit.kind, shape.rank()) else { return dense };
+        if shape.rank() != 4 {
+            return dense;
+        }
         // [B, T, H, D], read as [B, H, T, D].
         let merged = Layout::contiguous(dense.permute(&[0, 2, 1, 3]).shape).permute(&[0, 2, 1, 3]);
         let (mut last, mut views) = (value, [Some(dense.clone()), Some(merged.clone())]);
@@ -341,139 +338,4 @@ fn stored_shape(layout: &Layout) -> Shape {
         axes.sort_by_key(|&(stride, _)| std::cmp::Reverse(stride));
     }
     axes.into_iter().map(|(_, size)| size).collect()
-}
-
-/// The problem of a unit whose inputs lie like this, and whose first output like `out`.
-fn problem(survey: &Survey<'_>, unit: &Unit, inputs: &[Layout], out: &Layout) -> Result<Box<dyn Problem>> {
-    let graph = survey.graph;
-    let dtype = |i: usize| graph.dtype(unit.inputs[i]);
-    let x = || inputs[0].clone();
-    Ok(match &unit.kind {
-        Kind::Matmul { transpose_a, transpose_b, packing, epilogue } => {
-            let unpacked = packing.map(|packing| Layout::contiguous([inputs[1].shape[0], packing.columns]));
-            let b = unpacked.as_ref().unwrap_or(&inputs[1]);
-            let first = 2 + packing.map_or(0, |packing| 1 + usize::from(packing.zero));
-            let rows = inputs[0].shape.rank() > 1;
-            let columns = b.shape.rank() > 1;
-            let a = if rows { matrix(&inputs[0], *transpose_a) } else { with_axis(&inputs[0], 0) };
-            let b = if columns { matrix(b, *transpose_b) } else { with_axis(b, 1) };
-            // Bias and residual with the axes that the product of a vector lacks.
-            let mut others = inputs[first..].iter().map(|layout| {
-                let mut layout = layout.broadcast(&out.shape);
-                if !columns {
-                    layout = with_axis(&layout, layout.shape.rank());
-                }
-                if rows { layout } else { with_axis(&layout, layout.shape.rank() - 1) }
-            });
-            let epilogue = Epilogue {
-                scale: epilogue.scale,
-                bias: epilogue.bias.and_then(|_| others.next()),
-                activation: epilogue.activation,
-                residual: epilogue.residual.and_then(|_| others.next()),
-            };
-            let mut extra = (first..).map(|i| unit.inputs.get(i).map_or(DType::F32, |&value| graph.dtype(value)));
-            let mut other = |layout: &Option<Layout>| layout.as_ref().and_then(|_| extra.next()).unwrap_or(DType::F32);
-            let dtypes = MatmulDTypes {
-                a: dtype(0),
-                b: if packing.is_some() { DType::F32 } else { dtype(1) },
-                bias: other(&epilogue.bias),
-                residual: other(&epilogue.residual),
-                out: graph.dtype(unit.outputs[0]),
-            };
-            let problem = MatmulProblem::new(&a, &b, epilogue)?.stored_as(dtypes)?;
-            match packing {
-                None => Box::new(problem),
-                Some(packing) => Box::new(problem.quantized(*packing, dtype(2))?),
-            }
-        }
-        Kind::Attention { options, lse, status } => {
-            let [q, k, v] = [0, 1, 2].map(|i| inputs[i].clone());
-            let mut problem = AttentionProblem::new(options.clone(), q, k, v, inputs[3..].to_vec());
-            let bias = options.input_of(AttentionOperand::Bias).map_or(DType::F32, dtype);
-            let stored = graph.dtype(unit.outputs[0]);
-            problem.dtypes = AttentionDTypes { q: dtype(0), k: dtype(1), v: dtype(2), bias, out: stored };
-            problem.out = out.clone();
-            (problem.lse, problem.status) = (*lse, *status);
-            Box::new(problem)
-        }
-        Kind::Norm(norm) => {
-            let Norm { kind, axes, epsilon, sum, mean, rstd, .. } = *norm;
-            let mut problem = NormProblem::new(kind, axes, epsilon, x());
-            let row = problem.row_shape();
-            let mut others = inputs[1..].iter().zip((1..).map(dtype));
-            let [residual, weight, bias] =
-                [(norm.residual, &out.shape), (norm.weight, &row), (norm.bias, &row)].map(|(there, shape)| {
-                    let (layout, dtype) = there.then(|| others.next()).flatten()?;
-                    Some((layout.broadcast(shape), dtype))
-                });
-            let stored = |operand: &Option<(Layout, DType)>| operand.as_ref().map_or(DType::F32, |&(_, dtype)| dtype);
-            problem.dtypes = NormDTypes {
-                x: dtype(0),
-                residual: stored(&residual),
-                weight: stored(&weight),
-                bias: stored(&bias),
-                sum: if sum { graph.dtype(unit.outputs[1]) } else { DType::F32 },
-                y: graph.dtype(unit.outputs[0]),
-            };
-            [problem.residual, problem.weight, problem.bias] =
-                [residual, weight, bias].map(|operand| operand.map(|(layout, _)| layout));
-            (problem.sum, problem.mean, problem.rstd) = (sum, mean, rstd);
-            Box::new(problem)
-        }
-        &Kind::Softmax { log, axis, scale } => {
-            let dtypes = SoftmaxDTypes { x: dtype(0), y: graph.dtype(unit.outputs[0]) };
-            Box::new(SoftmaxProblem { log, scale, dtypes, ..SoftmaxProblem::new(axis, x()) })
-        }
-        Kind::Reduce { function, axes } => Box::new(ReduceProblem::new(*function, dtype(0), x(), axes.clone())),
-        &Kind::Argmax { axis, last } => Box::new(ArgmaxProblem { last, ..ArgmaxProblem::new(dtype(0), x(), axis) }),
-        &Kind::Concat { axis } => Box::new(ConcatProblem { dtype: dtype(0), axis, inputs: inputs.to_vec() }),
-        Kind::Pad { before, after, value } => Box::new(PadProblem {
-            dtype: dtype(0),
-            input: x(),
-            before: before.clone(),
-            after: after.clone(),
-            value: *value,
-        }),
-        &Kind::Dequantize(packing) => {
-            Box::new(DequantizeProblem { packing, rows: inputs[0].shape[0], scales: dtype(1) })
-        }
-        &Kind::Rotary { interleaved } => {
-            Box::new(RotaryProblem { x: x(), table: inputs[1].shape.clone(), interleaved })
-        }
-        &Kind::Append { axis, circular } => {
-            let (cache, update) = (inputs[0].shape.clone(), inputs[1].clone());
-            Box::new(AppendProblem { dtype: dtype(0), cache, update, axis, table: None, circular, in_place: false })
-        }
-        Kind::AppendPaged => {
-            let (cache, update, table) = (inputs[0].shape.clone(), inputs[1].clone(), Some(inputs[3].shape.clone()));
-            Box::new(AppendProblem { dtype: dtype(0), cache, update, axis: 2, table, circular: false, in_place: false })
-        }
-        &Kind::AttentionMerge { lse } => Box::new(AttentionMergeProblem { outs: inputs[0].shape.clone(), lse }),
-        &Kind::Gather { axis } => {
-            Box::new(GatherProblem { dtype: dtype(0), data: x(), axis, indices: inputs[1].clone() })
-        }
-        Kind::Pointwise(body) => {
-            let operands = inputs.iter().enumerate().map(|(i, layout)| (dtype(i), layout.broadcast(&out.shape)));
-            let result = graph.dtype(unit.outputs[0]);
-            Box::new(PointwiseProblem::new(&out.shape, result, operands.collect(), body.clone()))
-        }
-    })
-}
-
-/// A matrix as the product reads it.
-fn matrix(layout: &Layout, transposed: bool) -> Layout {
-    let mut order: Vec<usize> = (0..layout.shape.rank()).collect();
-    if transposed {
-        order.swap(layout.shape.rank() - 2, layout.shape.rank() - 1);
-    }
-    layout.permute(&order)
-}
-
-/// A layout with a further axis of size 1.
-fn with_axis(layout: &Layout, axis: usize) -> Layout {
-    let Layout { shape, mut strides, offset } = layout.clone();
-    let mut sizes = shape.to_vec();
-    sizes.insert(axis, 1);
-    strides.insert(axis, 0);
-    Layout { shape: sizes.into(), strides, offset }
 }

@@ -29,13 +29,15 @@ mod bound;
 mod breakdown;
 mod ceilings;
 mod host;
+mod probe;
 mod statistics;
 mod timed;
 
 pub use bound::{Bound, Limit};
 pub use breakdown::{Breakdown, Saved, StepTimes};
-pub use ceilings::{Bandwidth, Ceilings, Exponentials, Moving, Probe};
+pub use ceilings::{Bandwidth, Ceilings, Exponentials, Moving};
 pub use host::HostCost;
+pub use probe::Probe;
 pub use statistics::{Statistics, Verdict};
 pub use timed::{Protocol, Timed, Times};
 

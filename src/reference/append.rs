@@ -1,6 +1,6 @@
 //! Writing into a cache. Twins: `src/kernel/append.rs`, `shaders/append.wgsl`, `tests/append.rs`.
 
-use super::{Array, result_shapes};
+use super::{Array, shapes::result_shapes};
 use crate::{DType, Result, graph::Op};
 
 /// The cache with the update's rows at places `positions[b] + t` along an axis, and how many rows were dropped, `[1]`.

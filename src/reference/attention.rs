@@ -1,6 +1,6 @@
 //! Attention by its plain formula. Twins: `src/kernel/attention`, `shaders/attention*.wgsl`, `tests/attention.rs`.
 
-use super::{Array, Real, Value, result_shapes, value::stretch};
+use super::{Array, Real, Value, shapes::result_shapes, value::stretch};
 use crate::{
     DType, Result,
     graph::{Align, Attention, AttentionFault, AttentionOperand, Function, MaskTwin, Op, Pair, ScoreTwin, Scored},

@@ -1,7 +1,7 @@
 //! Attention over parts of the keys, joined. Twins: `src/kernel/attention_merge.rs`, `shaders/attention_merge.wgsl`,
 //! `tests/attention_merge.rs`.
 
-use super::{Array, Real, result_shapes};
+use super::{Array, Real, shapes::result_shapes};
 use crate::{DType, Result, graph::Op};
 
 /// Attention over P parts of the keys, joined: `outs [P, …, Dv]`, `lses [P, …]` → `(out […, Dv], lse […])`. See

@@ -2,7 +2,8 @@
 //! `tests/copy.rs`.
 
 use super::{
-    Array, result_shape,
+    Array,
+    shapes::result_shape,
     value::{steps, walk},
 };
 use crate::{DType, Result, Shape, graph::Op};

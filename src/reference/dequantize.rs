@@ -1,6 +1,6 @@
 //! Weights of few bits. Twins: `src/kernel/dequantize.rs`, `shaders/dequantize.wgsl`, `tests/quantize.rs`.
 
-use super::{Array, Real, result_shape};
+use super::{Array, Real, shapes::result_shape};
 use crate::{DType, Result, graph::Op, quantize::Packing};
 
 /// The weight `[rows, columns]` of quantised numbers: `w[n, k] = scale[n, k / group] · (q[n, k] − zero[n, k / group])`.

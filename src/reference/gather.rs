@@ -1,6 +1,6 @@
 //! Slices picked by index. Twins: `src/kernel/gather.rs`, `shaders/gather*.wgsl`, `tests/gather.rs`.
 
-use super::{Array, result_shape};
+use super::{Array, shapes::result_shape};
 use crate::{DType, Result, graph::Op};
 
 /// `data[…, indices, …]` along an axis. A negative index counts from the end; one out of range picks the nearest valid.

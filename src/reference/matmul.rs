@@ -1,6 +1,6 @@
 //! Matrix product. Twins: `src/kernel/matmul.rs`, `shaders/matmul*.wgsl`, `tests/matmul.rs`.
 
-use super::{Array, Real, result_shape, value::stretch};
+use super::{Array, Real, shapes::result_shape, value::stretch};
 use crate::{DType, Result, Shape, graph::Op};
 
 /// `c[…, i, j] = Σ_k a[…, i, k] · b[…, k, j]`, k ascending; leading axes broadcast. See [`Op::Matmul`].

@@ -26,7 +26,6 @@
 mod append;
 mod attention;
 mod attention_merge;
-pub mod cases;
 pub mod compare;
 mod copy;
 mod dequantize;
@@ -34,9 +33,11 @@ mod gather;
 mod matmul;
 mod norm;
 mod pointwise;
+mod random;
 mod real;
 mod reduce;
 mod rotary;
+mod shapes;
 mod softmax;
 mod value;
 
@@ -51,6 +52,7 @@ pub use gather::gather;
 pub use matmul::matmul;
 pub use norm::{layer_norm, rms_norm};
 pub use pointwise::{binary, cast, choose, unary, unary_float};
+pub use random::Random;
 pub use real::Real;
 pub use reduce::{argmax, reduce};
 pub use rotary::rotary;
@@ -132,22 +134,19 @@ impl<R: Real> Evaluation<R> {
         check_inputs(graph, inputs)?;
         let mut values: Vec<Value<R>> = Vec::with_capacity(graph.values().len());
         for node in graph.nodes() {
-            let results = match &node.op {
-                Op::Input { .. } | Op::Parameter { .. } => {
-                    let value = node.outputs[0];
-                    let name = graph.label(value);
-                    match inputs.get(&name) {
-                        Some(tensor) => vec![Value::from(tensor)],
-                        None if graph.update_of(value).is_some() => {
-                            vec![Value::from(&Tensor::zeros(graph.dtype(value), graph.shape(value))?)]
-                        }
-                        None => return Err(Error::Binding(format!("`{name}` is missing"))),
+            let results = if let Op::Input { .. } | Op::Parameter { .. } = node.op {
+                let value = node.outputs[0];
+                let name = graph.label(value);
+                match inputs.get(&name) {
+                    Some(tensor) => vec![Value::from(tensor)],
+                    None if graph.update_of(value).is_some() => {
+                        vec![Value::from(&Tensor::zeros(graph.dtype(value), graph.shape(value))?)]
                     }
+                    None => return Err(Error::Binding(format!("`{name}` is missing"))),
                 }
-                op => {
-                    let operands: Vec<&Value<R>> = node.inputs.iter().map(|input| &values[input.index()]).collect();
-                    apply(op, &operands)?
-                }
+            } else {
+                let operands: Vec<&Value<R>> = node.inputs.iter().map(|input| &values[input.index()]).collect();
+                apply(&node.op, &operands)?
             };
             values.extend(results);
         }
@@ -355,17 +354,6 @@ pub fn apply<R: Real>(op: &Op, operands: &[&Value<R>]) -> Result<Vec<Value<R>>> 
             vec![cache, Value::I32(dropped)]
         }
     })
-}
-
-/// The shapes of an operation's results, whose number the caller knows.
-fn result_shapes<const N: usize>(op: &Op, operands: &[(DType, &Shape)]) -> Result<[Shape; N]> {
-    let shapes: Vec<Shape> = infer(op, operands)?.into_iter().map(|(_, shape)| shape).collect();
-    shapes.try_into().map_err(|shapes: Vec<Shape>| Error::op(op.name(), format!("{} results, not {N}", shapes.len())))
-}
-
-/// The shape of an operation's only result.
-fn result_shape(op: &Op, operands: &[(DType, &Shape)]) -> Result<Shape> {
-    result_shapes(op, operands).map(|[shape]| shape)
 }
 
 /// One error for all that is missing, unknown or of the wrong dtype or shape.

@@ -1,6 +1,6 @@
 //! Layer norm and RMS norm. Twins: `src/kernel/norm.rs`, `shaders/norm*.wgsl`, `tests/norm.rs`.
 
-use super::{Array, Real, result_shapes};
+use super::{Array, Real, shapes::result_shapes};
 use crate::{DType, Result, Shape, graph::Op};
 
 /// `(y, mean, rstd)` over the last `axes` axes: `y = (x − mean)·rstd · weight + bias`, `mean = Σx/n`,

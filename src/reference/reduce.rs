@@ -2,7 +2,8 @@
 //! `shaders/{reduce,argmax}*.wgsl`, `tests/{reduce,argmax}.rs`.
 
 use super::{
-    Array, Real, Value, result_shape,
+    Array, Real, Value,
+    shapes::result_shape,
     value::{steps, walk},
 };
 use crate::{

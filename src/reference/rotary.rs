@@ -1,6 +1,6 @@
 //! Rotary position embedding. Twins: `src/kernel/rotary.rs`, `shaders/rotary.wgsl`, `tests/rotary.rs`.
 
-use super::{Array, Real, result_shape};
+use super::{Array, Real, shapes::result_shape};
 use crate::{DType, Result, graph::Op};
 
 /// `x [B, H, T, D]` with the first R features of each row turned pairwise by the angles of its position, whose cosines

@@ -1,6 +1,6 @@
 //! Softmax and its logarithm. Twins: `src/kernel/softmax.rs`, `shaders/softmax*.wgsl`, `tests/softmax.rs`.
 
-use super::{Array, Real, reduce::Lines, result_shape};
+use super::{Array, Real, reduce::Lines, shapes::result_shape};
 use crate::{DType, Result, graph::Op};
 
 /// `exp(x_j − m)/Σ exp(x − m)` along `axis`, m the maximum. Where all of a line is −inf, it is 0.

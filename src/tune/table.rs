@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -6,12 +7,18 @@ use std::{
 use etcetera::{BaseStrategy, choose_base_strategy};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, gpu::Gpu, lower::Choices};
+use crate::{
+    Error, Result,
+    gpu::Gpu,
+    kernel::{FAMILIES, fingerprint},
+    lower::Choices,
+};
 
 /// What was measured on one device, and the file that keeps it.
 ///
-/// A file that can't be read, or that is of another device, driver, version of this crate or of its shaders, counts as
-/// empty: [`Table::warning`] says why, and the next [`Table::save`] replaces it.
+/// A file that can't be read, or that is of another device, driver or version of this crate, counts as empty; what it says
+/// of kernel families whose shaders have changed since counts as not said. [`Table::warning`] says why, and the next
+/// [`Table::save`] replaces the file.
 #[derive(Clone, Debug)]
 pub struct Table {
     /// The variants. Give them to [`Gpu::with_choices`].
@@ -28,13 +35,14 @@ struct Device {
     driver: String,
     backend: String,
     tilewise: String,
-    shaders: String,
 }
 
 /// The file.
 #[derive(Serialize, Deserialize)]
 struct File {
     device: Device,
+    /// By kernel family, the fingerprint of the shaders that were measured.
+    shaders: BTreeMap<String, String>,
     choices: Choices,
 }
 
@@ -45,7 +53,6 @@ impl Device {
             driver: gpu.driver(),
             backend: gpu.info().backend.to_string(),
             tilewise: env!("CARGO_PKG_VERSION").into(),
-            shaders: env!("TILEWISE_SHADERS").into(),
         }
     }
 
@@ -56,7 +63,6 @@ impl Device {
             ("driver", &self.driver, &other.driver),
             ("backend", &self.backend, &other.backend),
             ("version", &self.tilewise, &other.tilewise),
-            ("shaders", &self.shaders, &other.shaders),
         ];
         let differs = parts.into_iter().find(|(_, a, b)| a != b);
         differs.map(|(what, theirs, ours)| format!("its {what} is {theirs:?}, here it is {ours:?}"))
@@ -89,7 +95,13 @@ impl Table {
     pub fn open(path: impl Into<PathBuf>, gpu: &Gpu) -> Self {
         let (path, device) = (path.into(), Device::of(gpu));
         let (choices, warning) = match read(&path, &device) {
-            Ok(choices) => (choices, None),
+            Ok((choices, outdated)) if outdated.is_empty() => (choices, None),
+            Ok((choices, outdated)) => {
+                let families = outdated.join(", ");
+                let why =
+                    format!("{}: the shaders of {families} have changed since, measure them again", path.display());
+                (choices, Some(why))
+            }
             Err(why) => (Choices::default(), Some(format!("{} is ignored: {why}", path.display()))),
         };
         Table { choices, path, device, warning }
@@ -112,7 +124,7 @@ impl Table {
     pub fn save(&self) -> Result<()> {
         let error =
             |error: io::Error| Error::format(self.path.display().to_string(), format!("can't be written: {error}"));
-        let file = File { device: self.device.clone(), choices: self.choices.clone() };
+        let file = File { device: self.device.clone(), shaders: fingerprints(), choices: self.choices.clone() };
         let text =
             serde_json::to_string_pretty(&file).map_err(|error| Error::format("tuning table", error.to_string()))?;
         if let Some(folder) = self.path.parent() {
@@ -128,14 +140,31 @@ impl Table {
     }
 }
 
-fn read(path: &Path, device: &Device) -> Result<Choices, String> {
+fn fingerprints() -> BTreeMap<String, String> {
+    FAMILIES.iter().map(|&family| (family.into(), fingerprint(family).into())).collect()
+}
+
+/// What a file says, and the families of which it says something that is outdated.
+fn read(path: &Path, device: &Device) -> Result<(Choices, Vec<String>), String> {
     let text = match fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Choices::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Choices::default(), Vec::new())),
         text => text.map_err(|error| error.to_string())?,
     };
     let file: File = serde_json::from_str(&text).map_err(|error| format!("it is no tuning table: {error}"))?;
-    match file.device.difference(device) {
-        None => Ok(file.choices),
-        Some(why) => Err(format!("it is of another device: {why}")),
+    if let Some(why) = file.device.difference(device) {
+        return Err(format!("it is of another device: {why}"));
     }
+    let mut choices = file.choices;
+    let now = fingerprints();
+    let measured: Vec<String> = choices.iter().map(|(key, _)| key.to_string()).collect();
+    let mut outdated: Vec<String> = Vec::new();
+    for key in measured {
+        let family = key.split(' ').next().unwrap_or_default();
+        if file.shaders.get(family) != now.get(family) {
+            choices.remove(&key);
+            outdated.push(family.into());
+        }
+    }
+    outdated.dedup();
+    Ok((choices, outdated))
 }

@@ -1,4 +1,4 @@
-use super::{Builder, Size, Workload};
+use super::workload::{Builder, Size, Workload};
 use crate::{
     DType, Result,
     graph::{Align, AttentionArgs, Mask, ScoreMod},

@@ -1,4 +1,4 @@
-use super::{Size, Workload};
+use super::workload::{Size, Workload};
 use crate::{DType, Result};
 
 /// Squares, linear layers, batches, and products with few rows or one column.

@@ -1,4 +1,7 @@
-use super::{Builder, Size, Workload, attention::lengths};
+use super::{
+    attention::lengths,
+    workload::{Builder, Size, Workload},
+};
 use crate::{
     DType, Result, ValueId,
     graph::Mask,

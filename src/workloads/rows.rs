@@ -1,4 +1,4 @@
-use super::{Random, Size, Workload};
+use super::workload::{Random, Size, Workload};
 use crate::{Result, graph::Reduce};
 
 /// What is limited by memory: norms, softmax, reductions, functions of elements, and moving data.

@@ -1,5 +1,4 @@
 //! What the tests of the families that reduce rows share: numbers, views, and runs of every variant.
-#![allow(dead_code, reason = "each test uses a part")]
 
 use tilewise::{
     DType, Data, Layout, Shape, Tensor,

@@ -1,5 +1,4 @@
 //! Tensors read through layouts, beside what the reference makes of them; and runs of kernels that take such views.
-#![allow(dead_code, reason = "each test uses a part")]
 
 use std::{
     collections::HashSet,
@@ -13,6 +12,8 @@ use tilewise::{
     kernel::{Candidate, Problem, Profile, Source},
     reference::{self, Value},
 };
+
+use super::gpu;
 
 /// A small generator (splitmix64): the same numbers in each run.
 pub(crate) struct Rng(pub(crate) u64);
@@ -153,7 +154,7 @@ impl View {
 
 /// The output of a problem, of which every variant that can run here gives the same bits.
 pub(crate) fn run(problem: &dyn Problem, inputs: &[&Tensor], dtype: DType, shape: &Shape) -> Tensor {
-    run_as(crate::common::gpu().profile(), problem, inputs, dtype, shape)
+    run_as(gpu().profile(), problem, inputs, dtype, shape)
 }
 
 /// [`run`] of what would be launched on a device of this profile.
@@ -178,7 +179,7 @@ pub(crate) fn run_as(
 
 /// [`run`] where a grid may have only this many workgroups in a dimension, so that it is folded as large ones are.
 pub(crate) fn run_folded(limit: u32, problem: &dyn Problem, inputs: &[&Tensor], dtype: DType, shape: &Shape) -> Tensor {
-    let mut profile = crate::common::gpu().profile().clone();
+    let mut profile = gpu().profile().clone();
     profile.limits.workgroups_per_dimension = limit;
     run_as(&profile, problem, inputs, dtype, shape)
 }
@@ -197,7 +198,7 @@ fn run_variant(
         translates(&launch.source);
         assert!(launch.params.len().is_multiple_of(4), "{label}");
     }
-    let results = crate::common::gpu().run_kernel(&kernel, inputs, &[(dtype, shape.clone())]);
+    let results = gpu().run_kernel(&kernel, inputs, &[(dtype, shape.clone())]);
     let Ok(mut results) = results.map_err(|error| panic!("{label}: {error}\n{}", kernel.launches[0].source.wgsl));
     results.remove(0)
 }

@@ -1,6 +1,6 @@
 //! How features are split into heads and put together again.
 
-use super::{Found, Site};
+use super::site::{Found, Site};
 use crate::{
     Tensor, ValueId,
     diff::{expand::Attended, rebuild::Edit},

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Found, Site};
+use super::site::{Found, Site};
 use crate::{Shape, ValueId, diff::rebuild::Edit, graph::Op};
 
 pub(super) fn add(site: &Site<'_>, found: &mut Found) {

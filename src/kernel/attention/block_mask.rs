@@ -68,9 +68,8 @@ impl BlockMask {
         kernel.scratch.push(self.bytes());
         let tiles = Operand::Scratch(kernel.scratch.len() - 1);
         let Some(input) = setup.problem.options.input_of(AttentionOperand::Mask) else { return Ok(tiles) };
-        let mut source = Specialization::new("attention_tiles", include_str!("../../../shaders/attention_tiles.wgsl"))
-            .value("BR", self.tile[0])
-            .value("BC", self.tile[1]);
+        let mut source =
+            Specialization::new("attention::block_mask").value("BR", self.tile[0]).value("BC", self.tile[1]);
         let strides = setup.strides(&self.mask);
         let whole_words = self.mask.strides[3] == 1
             && self.mask.offset.is_multiple_of(4)

@@ -10,7 +10,7 @@ use crate::{
     kernel::{Binding, Kernel, Launch, Specialization},
 };
 
-/// The value slots of `attention_coop.wgsl`, and what follows from them; see there.
+/// The value slots of `coop.wesl`, and what follows from them; see there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shape {
     /// S.
@@ -163,7 +163,7 @@ impl Shape {
         let Shape { size, lanes, sm, sn, tm, bc, .. } = self;
         let ([tk, tn], [quads_k, quads_v]) = (self.matrices(), self.quads());
         let mut source = setup
-            .specialize("attention_coop", include_str!("../../../shaders/attention_coop.wgsl"))
+            .specialize("attention::coop")
             .value("S", size)
             .value("LANES", lanes)
             .value("SM", sm)

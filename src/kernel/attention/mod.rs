@@ -4,6 +4,7 @@
 
 mod block_mask;
 mod coop;
+mod of;
 mod panel;
 mod parts;
 mod plain;

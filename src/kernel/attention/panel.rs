@@ -263,7 +263,7 @@ pub(super) fn kernel(setup: &Setup<'_>, depth: Depth) -> Result<Kernel> {
 
 fn source(setup: &Setup<'_>, shape: Shape) -> Specialization {
     let source = setup
-        .specialize("attention_panel", include_str!("../../../shaders/attention_panel.wgsl"))
+        .specialize("attention::panel")
         .value("LANES", shape.lanes)
         .value("HALVINGS", shape.lanes.ilog2())
         .value("C", shape.c)

@@ -69,7 +69,7 @@ impl Parts {
         ];
         params.extend(setup.strides(&setup.problem.out));
         params.extend(setup.lse_steps());
-        let merge = Specialization::new("attention_merge", include_str!("../../../shaders/attention_merge.wgsl"));
+        let merge = Specialization::new("attention::merge");
         kernel.launches.push(Launch {
             label: "split-kv: merge".into(),
             source: setup

@@ -14,7 +14,7 @@ pub(super) fn kernel(setup: &Setup<'_>) -> Result<Kernel> {
     let widest = setup.sizes.d.max(setup.sizes.dv);
     let out = setup.out(&mut kernel);
     let source = setup
-        .specialize("attention", include_str!("../../../shaders/attention.wgsl"))
+        .specialize("attention::plain")
         .value("D_MAX", widest.next_power_of_two().max(16))
         .region("LSE", setup.problem.lse);
     let source = ["q", "k", "v", "bias"].into_iter().fold(source, |source, name| setup.reads_one(source, name));

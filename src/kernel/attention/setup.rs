@@ -13,7 +13,7 @@ use crate::{
     tensor::DType,
 };
 
-/// Words of a record that `attention_items.wgsl` writes.
+/// Words of a record that `sequences.wesl` writes.
 const RECORD: usize = 8;
 
 /// A problem, checked, on a device.
@@ -53,7 +53,7 @@ impl<'a> Setup<'a> {
         self.problem.operand(operand).is_some()
     }
 
-    /// Whether records come from `attention_items.wgsl`.
+    /// Whether records come from `sequences.wesl`.
     fn has_items(&self) -> bool {
         [A::KeyLengths, A::QueryLengths, A::Offsets, A::QueryOffsets].into_iter().any(|operand| self.has(operand))
     }
@@ -100,7 +100,7 @@ impl<'a> Setup<'a> {
         kernel.scratch.push(buffer_bytes(DType::I32, self.records() * RECORD + slopes));
 
         let status = self.problem.status.then_some(Operand::Output(1 + usize::from(self.problem.lse)));
-        let source = Specialization::new("attention_items", include_str!("../../../shaders/attention_items.wgsl"))
+        let source = Specialization::new("attention::sequences")
             .region("KEY_LENGTHS", self.has(A::KeyLengths))
             .region("QUERY_LENGTHS", self.has(A::QueryLengths))
             .region("OFFSETS", self.has(A::Offsets))
@@ -156,8 +156,8 @@ impl<'a> Setup<'a> {
     }
 
     /// The regions of the block `scores`, and of the bindings that go with it.
-    pub(super) fn specialize(&self, name: &'static str, template: &'static str) -> Specialization {
-        let source = Specialization::new(name, template)
+    pub(super) fn specialize(&self, kernel: &'static str) -> Specialization {
+        let source = Specialization::new(kernel)
             .region("MASK", self.has(A::Mask))
             .region("BIAS", self.has(A::Bias))
             .region("SOFTCAP", self.problem.options.softcap.is_some())

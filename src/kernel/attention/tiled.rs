@@ -10,7 +10,7 @@ use crate::{
     kernel::{Binding, Kernel, Launch, Profile, Specialization},
 };
 
-/// Keys at a time, as in the shader.
+/// Keys at a time.
 const BC: usize = 32;
 const K_STRIDE: usize = BC / 4 + 1;
 
@@ -82,6 +82,7 @@ impl Shape {
     fn fill(self, source: Specialization) -> Specialization {
         source
             .value("BR", self.br)
+            .value("BC", BC)
             .value("TR", self.tr)
             .value("NV", self.nv)
             .value("KT", self.kt)
@@ -127,7 +128,7 @@ fn rows_of_v(nv: usize, vec4s: usize) -> usize {
 }
 
 fn template(setup: &Setup<'_>, shape: Shape) -> Specialization {
-    let source = setup.specialize("attention_tiled", include_str!("../../../shaders/attention_tiled.wgsl"));
+    let source = setup.specialize("attention::tiled");
     let source = ["k", "bias"].into_iter().fold(shape.fill(source), |source, name| setup.reads_one(source, name));
     let source = setup.reads_four(source, "q", &setup.problem.q);
     setup.reads_four(source, "v", &setup.problem.v)

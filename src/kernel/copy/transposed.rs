@@ -89,7 +89,7 @@ impl Transposed {
             n => format!("(tile[k + {}u] << {}u)", n * (TILE + 1), 8 * bytes * n),
         };
         let columns: Vec<String> = (0..per_word).map(column).collect();
-        let source = Specialization::new("copy_tiled", include_str!("../../../shaders/copy_tiled.wgsl"))
+        let source = Specialization::new("copy::tiled")
             .value("TILE", TILE)
             .value("ROWS", ROWS)
             .value("PER", per_word)
@@ -127,7 +127,7 @@ impl Transposed {
         let read_axes = axes(|axis| axis.0.stride, 1, self.j.stride);
         let write_axes = axes(|axis| axis.1 as isize, self.row as isize, 1);
         let mut words = Words::default();
-        let source = Specialization::new("copy_square", include_str!("../../../shaders/copy_square.wgsl"))
+        let source = Specialization::new("copy::square")
             .value("WORKGROUP", WORKGROUP)
             .ty("block", strided::block(self.dtype, Word::Bits32))
             .function("pack", strided::pack(self.dtype, Word::Bits32))

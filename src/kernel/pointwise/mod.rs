@@ -1,9 +1,12 @@
 //! Chains of pointwise functions. Twins: `shaders/pointwise.wgsl`, `src/reference/pointwise.rs`, `tests/pointwise.rs`.
 
 mod expression;
+mod round;
+
+pub(super) use round::{Store, round};
 
 use super::{
-    Binding, Candidate, Kernel, Launch, Operand, Problem, Profile, Specialization,
+    Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
     strided::{self, View, Word, Words},
 };
 use crate::{
@@ -149,17 +152,18 @@ impl Problem for PointwiseProblem {
         let word = self.word(elements, profile);
         let dtypes: Vec<DType> = self.operands.iter().map(|&(dtype, _)| dtype).collect();
         let value = expression::value_functions(&dtypes, &self.body, self.dtype, &mut words)?;
-        let mut source = Specialization::new("pointwise", include_str!("../../../shaders/pointwise.wgsl"))
+        let mut source = Specialization::new("pointwise::plain")
+            .region("NARROW", true)
             .ty("block", strided::block(self.dtype, word))
             .function("pack", strided::pack(self.dtype, word))
             .function("value", value);
         let mut bindings = Vec::with_capacity(self.operands.len() + 1);
         let mut bytes = (elements * self.dtype.bytes()) as u64;
-        let mut loads = 0;
+        let (mut loads, mut reads) = (0, String::new());
         for (n, (dtype, layout)) in self.operands.iter().enumerate() {
             let reader = View::whole(layout).reader(&format!("read{n}"), &self.buffer(n), *dtype, word, &mut words);
             loads += reader.loads;
-            source = source.function(&format!("read{n}"), reader.definition).region(&format!("READ{n}"), true);
+            reads = reads + "\n" + &reader.definition;
             if self.in_place != Some(n) {
                 source = source.ty(&format!("block{n}"), reader.block).region(&format!("X{n}"), true);
                 bindings.push(Binding::read(Operand::Input(n)));
@@ -175,7 +179,7 @@ impl Problem for PointwiseProblem {
         let source = source.function(
             "elements",
             format!(
-                "fn elements(i: u32) -> vec4<u32> {{ {read}return vec4<u32>({}); }}",
+                "fn elements(i: u32) -> vec4<u32> {{ {read}return vec4<u32>({}); }}{reads}",
                 strided::COMPONENTS.map(one).join(", ")
             ),
         );
@@ -208,6 +212,30 @@ impl Instr {
             Instr::Binary(function, ..) => function.name(),
             Instr::Where(..) => "where",
             Instr::Cast(..) => "cast",
+        }
+    }
+}
+
+impl PointwiseProblem {
+    /// Of a chain, whose operands are stretched to the shape of its result.
+    pub(crate) fn of(body: &[Instr], operands: &mut Operands) -> Result<Self> {
+        let (shape, dtype) = (operands.out_shape().clone(), operands.out_dtype(0));
+        let mut inputs = Vec::with_capacity(operands.count());
+        for i in 0..operands.count() {
+            inputs.push((operands.dtype(i), operands.layout(i).broadcast(&shape)));
+        }
+        Ok(PointwiseProblem::new(shape, dtype, inputs, body.to_vec()))
+    }
+}
+
+impl Instr {
+    /// The same function of other arguments.
+    pub(crate) fn over(self, mut arg: impl FnMut(Arg) -> Arg) -> Self {
+        match self {
+            Instr::Unary(function, x) => Instr::Unary(function, arg(x)),
+            Instr::Binary(function, a, b) => Instr::Binary(function, arg(a), arg(b)),
+            Instr::Where(condition, a, b) => Instr::Where(arg(condition), arg(a), arg(b)),
+            Instr::Cast(dtype, x) => Instr::Cast(dtype, arg(x)),
         }
     }
 }

@@ -7,27 +7,25 @@ mod rows;
 
 use std::collections::BTreeSet;
 
-pub(super) use rows::Norm;
-
 use super::{
     Note, Options,
-    rewrite::{scaled, uniform},
+    pattern::{scaled, uniform},
     survey::Survey,
 };
 use crate::{
     DType, Graph, Shape, ValueId,
-    graph::{Attention, AttentionOperand, Binary, Node, NodeId, Op, Reduce, Unary},
-    kernel::{Arg, Instr, NormKind, PointwiseProblem, Profile},
+    graph::{Binary, Node, NodeId, Op, Unary},
+    kernel::{Arg, Instr, Lowering, MatmulProblem, PointwiseProblem, ProblemOf, Product, Profile, problem_of},
     quantize::Packing,
 };
 
 /// Nodes that are one kernel, and what it reads and writes.
-#[derive(Debug)]
-pub(super) struct Unit {
-    pub(super) kind: Kind,
-    /// In the order of the kernel's problem.
+pub(super) struct Unit<'a> {
+    /// Makes the kernel's problem of the inputs and outputs.
+    pub(super) problem: ProblemOf<'a>,
+    /// In the order of the problem.
     pub(super) inputs: Vec<ValueId>,
-    /// In the order of the kernel's problem.
+    /// In the order of the problem, which may leave out those that are not used.
     pub(super) outputs: Vec<ValueId>,
     /// The values that it computes, in order.
     pub(super) computes: Vec<ValueId>,
@@ -35,92 +33,24 @@ pub(super) struct Unit {
     at: NodeId,
 }
 
-/// What a unit's kernel does.
-#[derive(Debug)]
-pub(super) enum Kind {
-    /// With a packing, b is in few bits: its words, scale and zero points stand in its place among the inputs.
-    Matmul {
-        transpose_a: bool,
-        transpose_b: bool,
-        packing: Option<Packing>,
-        epilogue: Epilogue,
-    },
-    Attention {
-        options: Attention,
-        lse: bool,
-        status: bool,
-    },
-    Norm(Norm),
-    Softmax {
-        log: bool,
-        axis: usize,
-        scale: f32,
-    },
-    Reduce {
-        function: Reduce,
-        axes: Vec<usize>,
-    },
-    Argmax {
-        axis: usize,
-        last: bool,
-    },
-    Concat {
-        axis: usize,
-    },
-    Pad {
-        before: Vec<usize>,
-        after: Vec<usize>,
-        value: f64,
-    },
-    Gather {
-        axis: usize,
-    },
-    Dequantize(Packing),
-    Rotary {
-        interleaved: bool,
-    },
-    Append {
-        axis: usize,
-        circular: bool,
-    },
-    AppendPaged,
-    AttentionMerge {
-        lse: bool,
-    },
-    Pointwise(Vec<Instr>),
-}
-
-impl Kind {
-    /// Whether the kernel reads this input through strides; it may still refuse some.
-    pub(super) fn takes_strides(&self, input: usize) -> bool {
-        match self {
-            Kind::Rotary { .. } => input == 0,
-            Kind::Matmul { packing: Some(packing), .. } => !(1..=2 + usize::from(packing.zero)).contains(&input),
-            Kind::Dequantize(_) => false,
-            Kind::Append { .. } | Kind::AppendPaged => input == 1,
-            Kind::AttentionMerge { .. } => false,
-            Kind::Attention { options, .. } => {
-                let tables = [AttentionOperand::ScoreTable, AttentionOperand::MaskTable];
-                tables.into_iter().all(|table| options.input_of(table) != Some(input))
-            }
-            _ => true,
-        }
-    }
-}
-
 /// `activation(scale · product + bias) + residual`; bias and residual are inputs after the two factors.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Epilogue {
-    pub(super) scale: Option<f32>,
-    pub(super) bias: Option<ValueId>,
-    pub(super) activation: Option<Unary>,
-    pub(super) residual: Option<ValueId>,
+struct Epilogue {
+    scale: Option<f32>,
+    bias: Option<ValueId>,
+    activation: Option<Unary>,
+    residual: Option<ValueId>,
     /// Whether the graph rounds the result to a narrower dtype at the end.
     rounded: bool,
 }
 
 /// Every computing node in exactly one unit, in an order of execution.
-pub(super) fn fuse(survey: &Survey<'_>, profile: &Profile, options: &Options, notes: &mut Vec<Note>) -> Vec<Unit> {
+pub(super) fn fuse<'a>(
+    survey: &'a Survey<'_>,
+    profile: &Profile,
+    options: &Options,
+    notes: &mut Vec<Note>,
+) -> Vec<Unit<'a>> {
     let nodes = survey.graph.nodes().len();
     let mut fusion = Fusion {
         survey,
@@ -142,18 +72,18 @@ pub(super) fn fuse(survey: &Survey<'_>, profile: &Profile, options: &Options, no
     units
 }
 
-struct Fusion<'a> {
+struct Fusion<'a, 'n> {
     survey: &'a Survey<'a>,
     fuse: bool,
     /// By node: it is in a unit.
     taken: Vec<bool>,
     /// By node: how many of its readers read its operand instead.
     bypassed: Vec<usize>,
-    units: Vec<Unit>,
-    notes: &'a mut Vec<Note>,
+    units: Vec<Unit<'a>>,
+    notes: &'n mut Vec<Note>,
 }
 
-impl Fusion<'_> {
+impl Fusion<'_, '_> {
     fn note(&mut self, rule: &'static str, value: ValueId, applied: bool, reason: String) {
         self.notes.push(Note { rule, value: self.survey.label(value), applied, reason });
     }
@@ -163,7 +93,7 @@ impl Fusion<'_> {
         const RULE: &str = RULE_MATMUL;
         let graph = self.survey.graph;
         let node = graph.node(id);
-        let Op::Matmul { transpose_a, transpose_b } = node.op else { return };
+        let Lowering::Matmul(mut product) = Lowering::of(&node.op) else { return };
         self.taken[id.index()] = true;
         let (mut epilogue, mut at) = (Epilogue::default(), id);
         let mut computes = vec![node.outputs[0]];
@@ -205,13 +135,14 @@ impl Fusion<'_> {
         }
         let mut inputs = node.inputs.clone();
         inputs.extend([epilogue.bias, epilogue.residual].into_iter().flatten());
-        let mut packing = None;
         if self.fuse {
             inputs.iter_mut().for_each(|input| self.read_narrow(RULE, input, result));
-            packing = self.read_packed(&mut inputs, transpose_b, result);
+            product.packing = self.read_packed(&mut inputs, product.transpose_b, result);
         }
-        let kind = Kind::Matmul { transpose_a, transpose_b, packing, epilogue };
-        self.units.push(Unit { kind, inputs, outputs: vec![result], computes, at });
+        let Epilogue { scale, bias, activation, residual, .. } = epilogue;
+        let product = Product { scale, bias: bias.is_some(), activation, residual: residual.is_some(), ..product };
+        let problem = problem_of(move |operands| MatmulProblem::of(product, operands));
+        self.units.push(Unit { problem, inputs, outputs: vec![result], computes, at });
     }
 
     /// Lets the unit that computes `result` read f16 or bf16 where the graph converts them to f32 for it.
@@ -269,60 +200,21 @@ impl Fusion<'_> {
 
     /// A node whose kernel takes at most what stands directly before it.
     fn single(&mut self, id: NodeId) {
-        let graph = self.survey.graph;
-        let node = graph.node(id);
+        let node = self.survey.graph.node(id);
         if self.taken[id.index()] || self.is_bypassed(id) {
             return;
         }
-        let kind = match &node.op {
-            Op::LayerNorm { axes, epsilon, weight, bias } => {
-                return self.norm(id, NormKind::Layer, (*axes, *epsilon), *weight, *bias);
+        match Lowering::of(&node.op) {
+            Lowering::Norm(norm) => self.norm(id, norm),
+            Lowering::Softmax(softmax) => self.softmax(id, softmax),
+            Lowering::Kernel(problem) => {
+                self.taken[id.index()] = true;
+                let (inputs, outputs) = (node.inputs.clone(), node.outputs.clone());
+                self.units.push(Unit { problem, inputs, outputs, computes: vec![node.outputs[0]], at: id });
             }
-            Op::RmsNorm { axes, epsilon, weight } => {
-                return self.norm(id, NormKind::Rms, (*axes, *epsilon), *weight, false);
-            }
-            Op::Softmax { axis } => return self.softmax(id, *axis, false),
-            Op::LogSoftmax { axis } => return self.softmax(id, *axis, true),
-            Op::Attention(options) => {
-                let [lse, status] = [1, 2].map(|output| self.survey.is_used(node.outputs[output]));
-                Kind::Attention { options: options.clone(), lse, status }
-            }
-            Op::Reduce { function, axes, .. } => Kind::Reduce { function: *function, axes: axes.clone() },
-            Op::Argmax { axis, last, .. } => Kind::Argmax { axis: *axis, last: *last },
-            Op::Concat { axis } => Kind::Concat { axis: *axis },
-            Op::Pad { before, after, value } => {
-                Kind::Pad { before: before.clone(), after: after.clone(), value: *value }
-            }
-            Op::Gather { axis } => Kind::Gather { axis: *axis },
-            Op::Dequantize(packing) => Kind::Dequantize(*packing),
-            Op::Rotary { interleaved } => Kind::Rotary { interleaved: *interleaved },
-            Op::Append { axis, circular } => Kind::Append { axis: *axis, circular: *circular },
-            Op::AppendPaged => Kind::AppendPaged,
-            Op::AttentionMerge => Kind::AttentionMerge { lse: self.survey.is_used(node.outputs[1]) },
-            Op::Input { .. }
-            | Op::Parameter { .. }
-            | Op::Constant { .. }
-            | Op::Matmul { .. }
-            | Op::Unary { .. }
-            | Op::Binary { .. }
-            | Op::Where
-            | Op::Cast { .. }
-            | Op::Reshape { .. }
-            | Op::Permute { .. }
-            | Op::Slice { .. }
-            | Op::Broadcast { .. } => return,
-        };
-        self.taken[id.index()] = true;
-        let mut outputs = node.outputs.clone();
-        if let Kind::Attention { lse, status, .. } = kind {
-            let wanted = [true, lse, status];
-            outputs = outputs.into_iter().zip(wanted).filter_map(|(output, wanted)| wanted.then_some(output)).collect();
+            // Products and chains are looked for by themselves.
+            Lowering::Source | Lowering::View(_) | Lowering::Matmul(_) | Lowering::Pointwise(_) => {}
         }
-        if matches!(kind, Kind::AttentionMerge { lse: false }) {
-            outputs.truncate(1);
-        }
-        let unit = Unit { kind, inputs: node.inputs.clone(), outputs, computes: vec![node.outputs[0]], at: id };
-        self.units.push(unit);
     }
 
     /// The pointwise functions that are left, from the last to the first: each joins the chain that alone reads it.
@@ -331,13 +223,14 @@ impl Fusion<'_> {
         let mut chains: Vec<Chain<'_>> = Vec::new();
         let mut chain_of: Vec<Option<usize>> = vec![None; graph.nodes().len()];
         for (i, node) in graph.nodes().iter().enumerate().rev() {
-            if self.taken[i] || !is_pointwise(&node.op) || self.is_bypassed(NodeId(i as u32)) {
+            let Lowering::Pointwise(instr) = Lowering::of(&node.op) else { continue };
+            if self.taken[i] || self.is_bypassed(NodeId(i as u32)) {
                 continue;
             }
             let result = node.outputs[0];
             let reads = node.inputs.iter().copied().filter(|&v| uniform(graph, v).is_none());
             let reads: BTreeSet<ValueId> = reads.collect();
-            let joined = self.fuse.then(|| self.chain_for(result, &reads, &chains, &chain_of, operands));
+            let joined = self.fuse.then(|| self.chain_for((result, instr), &reads, &chains, &chain_of, operands));
             let place = match joined {
                 Some(Ok(chain)) => {
                     chains[chain].reads.remove(&result);
@@ -352,7 +245,7 @@ impl Fusion<'_> {
                     chains.len() - 1
                 }
             };
-            chains[place].nodes.push(NodeId(i as u32));
+            chains[place].nodes.push((NodeId(i as u32), instr));
             chain_of[i] = Some(place);
         }
         for chain in chains.into_iter().rev() {
@@ -363,7 +256,7 @@ impl Fusion<'_> {
     /// The chain that a pointwise result can join; otherwise why not, if there is something to say.
     fn chain_for(
         &self,
-        result: ValueId,
+        (result, instr): (ValueId, Instr),
         reads: &BTreeSet<ValueId>,
         chains: &[Chain<'_>],
         chain_of: &[Option<usize>],
@@ -379,7 +272,7 @@ impl Fusion<'_> {
             return Err(Some(survey.sole_reader(result).err().unwrap_or_default()));
         }
         let (chain, shape) = (&chains[first], survey.graph.shape(result));
-        if chain.shape != shape && !is_cheap(&survey.graph.definition(result).op) {
+        if chain.shape != shape && !is_cheap(instr) {
             return Err(Some(format!(
                 "{} {shape} would be computed anew for each element of {}",
                 survey.quote(result),
@@ -399,9 +292,8 @@ impl Fusion<'_> {
         let mut nodes = chain.nodes;
         nodes.reverse();
         let mut inputs: Vec<ValueId> = Vec::new();
-        let mut body: Vec<Instr> = Vec::with_capacity(nodes.len());
-        let mut arg = |value: ValueId| {
-            if let Ok(instr) = nodes.binary_search(&graph.value(value).node) {
+        let mut read = |value: ValueId| {
+            if let Ok(instr) = nodes.binary_search_by_key(&graph.value(value).node, |(id, _)| *id) {
                 return Arg::Instr(instr);
             }
             if let Some(number) = uniform(graph, value) {
@@ -413,23 +305,22 @@ impl Fusion<'_> {
                 inputs.len() - 1
             }))
         };
-        for &id in &nodes {
-            let node = graph.node(id);
-            body.push(match (&node.op, &node.inputs[..]) {
-                (Op::Unary { function }, &[x]) => Instr::Unary(*function, arg(x)),
-                (Op::Binary { function }, &[a, b]) => Instr::Binary(*function, arg(a), arg(b)),
-                (Op::Where, &[condition, a, b]) => Instr::Where(arg(condition), arg(a), arg(b)),
-                (Op::Cast { dtype }, &[x]) => Instr::Cast(*dtype, arg(x)),
-                (op, operands) => unreachable!("{} of {} operands is not pointwise", op.name(), operands.len()),
-            });
-        }
-        let computes: Vec<ValueId> = nodes.iter().map(|&id| graph.node(id).outputs[0]).collect();
-        let (Some(&at), Some(&result)) = (nodes.last(), computes.last()) else { return };
+        let body = nodes.iter().map(|&(id, instr)| {
+            let operands = &graph.node(id).inputs;
+            instr.over(|arg| match arg {
+                Arg::Operand(i) => read(operands[i]),
+                Arg::Instr(_) | Arg::Scalar(..) => arg,
+            })
+        });
+        let body: Vec<Instr> = body.collect();
+        let computes: Vec<ValueId> = nodes.iter().map(|(id, _)| graph.node(*id).outputs[0]).collect();
+        let (Some(&(at, _)), Some(&result)) = (nodes.last(), computes.last()) else { return };
         if nodes.len() > 1 {
-            let names: Vec<&str> = nodes.iter().map(|&id| graph.node(id).op.name()).collect();
+            let names: Vec<&str> = nodes.iter().map(|(id, _)| graph.node(*id).op.name()).collect();
             self.note(RULE_POINTWISE, result, true, format!("{} in one kernel", names.join(", ")));
         }
-        self.units.push(Unit { kind: Kind::Pointwise(body), inputs, outputs: vec![result], computes, at });
+        let problem = problem_of(move |operands| PointwiseProblem::of(&body, operands));
+        self.units.push(Unit { problem, inputs, outputs: vec![result], computes, at });
     }
 }
 
@@ -438,34 +329,20 @@ const RULE_POINTWISE: &str = "fuse pointwise";
 
 /// Pointwise nodes that are to be one kernel.
 struct Chain<'a> {
-    /// From the last to the first.
-    nodes: Vec<NodeId>,
+    /// From the last to the first, each with its function of its operands.
+    nodes: Vec<(NodeId, Instr)>,
     /// The tensors that they read from memory.
     reads: BTreeSet<ValueId>,
     shape: &'a Shape,
 }
 
-fn is_pointwise(op: &Op) -> bool {
-    matches!(op, Op::Unary { .. } | Op::Binary { .. } | Op::Where | Op::Cast { .. })
-}
-
 /// Whether to compute a pointwise function again for each element that it is stretched to costs less than to store it.
-fn is_cheap(op: &Op) -> bool {
-    match op {
-        Op::Unary { function } => matches!(
-            function,
-            Unary::Neg
-                | Unary::Abs
-                | Unary::Sign
-                | Unary::Relu
-                | Unary::Floor
-                | Unary::Ceil
-                | Unary::Round
-                | Unary::Not
-        ),
-        Op::Binary { function } => !matches!(function, Binary::Div | Binary::Pow),
-        Op::Where | Op::Cast { .. } => true,
-        _ => false,
+fn is_cheap(instr: Instr) -> bool {
+    match instr {
+        // What devices compute exactly is an instruction or two.
+        Instr::Unary(function, _) => function.is_exact(),
+        Instr::Binary(function, ..) => function.is_exact(),
+        Instr::Where(..) | Instr::Cast(..) => true,
     }
 }
 

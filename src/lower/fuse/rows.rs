@@ -1,30 +1,16 @@
 //! Norms and softmax, with what stands directly before and after them.
 
-use super::{Fusion, Kind, Unit};
+use super::{Fusion, Unit};
 use crate::{
     ValueId,
     graph::{Binary, NodeId, Op},
-    kernel::NormKind,
-    lower::rewrite::scaled,
+    kernel::{Norm, NormKind, NormProblem, Softmax, SoftmaxProblem, problem_of},
+    lower::pattern::scaled,
 };
 
-/// Inputs: x, \[residual\], \[weight\], \[bias\]. Outputs: y, \[sum\], \[mean\], \[rstd\].
-#[derive(Debug)]
-pub(in crate::lower) struct Norm {
-    pub(in crate::lower) kind: NormKind,
-    pub(in crate::lower) axes: usize,
-    pub(in crate::lower) epsilon: f32,
-    pub(in crate::lower) residual: bool,
-    pub(in crate::lower) weight: bool,
-    pub(in crate::lower) bias: bool,
-    pub(in crate::lower) sum: bool,
-    pub(in crate::lower) mean: bool,
-    pub(in crate::lower) rstd: bool,
-}
-
-impl Fusion<'_> {
+impl Fusion<'_, '_> {
     /// A norm, with the addition that gives its operand.
-    pub(super) fn norm(&mut self, id: NodeId, kind: NormKind, (axes, epsilon): (usize, f32), weight: bool, bias: bool) {
+    pub(super) fn norm(&mut self, id: NodeId, norm: Norm) {
         const RULE: &str = "fuse into norm";
         let graph = self.survey.graph;
         let node = graph.node(id);
@@ -33,53 +19,44 @@ impl Fusion<'_> {
         let mut x = node.inputs[0];
         let converted = x;
         self.read_narrow(RULE, &mut x, y);
-        let (mean, rstd) = match kind {
+        let (mean, rstd) = match norm.kind {
             NormKind::Layer => (Some(node.outputs[1]), node.outputs[2]),
             NormKind::Rms => (None, node.outputs[1]),
         };
         let mean = mean.filter(|&mean| self.survey.is_used(mean));
         let rstd = Some(rstd).filter(|&rstd| self.survey.is_used(rstd));
-        let mut unit =
-            Unit { kind: Kind::Pointwise(Vec::new()), inputs: vec![x], outputs: vec![y], computes: vec![y], at: id };
+        let (mut inputs, mut outputs, mut computes, mut at) = (vec![x], vec![y], vec![y], id);
         let mut sum = false;
         let addition = self.addition(x, &node.inputs[1..]);
         if let Some((add, operands)) = addition {
             self.taken[add.index()] = true;
-            unit.inputs = operands.to_vec();
-            unit.computes.insert(0, x);
+            inputs = operands.to_vec();
+            computes.insert(0, x);
             // Where it is converted first, the norm may not be the only one who wants that.
             sum = self.survey.sole_reader(x).is_err() || self.survey.sole_reader(converted).is_err();
             let others = if sum {
                 // The sum must be there for its first other reader.
-                unit.at = add;
-                unit.outputs.push(x);
+                at = add;
+                outputs.push(x);
                 format!("the sum {} is a second result", self.survey.quote(x))
             } else {
                 format!("the sum {} is never in memory", self.survey.quote(x))
             };
             self.note(RULE, y, true, format!("adds its operands itself; {others}"));
         }
-        unit.inputs.extend(&node.inputs[1..]);
+        inputs.extend(&node.inputs[1..]);
         let from = usize::from(addition.is_none());
-        unit.inputs[from..].iter_mut().for_each(|input| self.read_narrow(RULE, input, y));
+        inputs[from..].iter_mut().for_each(|input| self.read_narrow(RULE, input, y));
         let written = self.write_narrow(RULE, y);
         if written != y {
-            unit.outputs[0] = written;
-            unit.computes.push(written);
+            outputs[0] = written;
+            computes.push(written);
         }
-        unit.outputs.extend(mean.into_iter().chain(rstd));
-        unit.kind = Kind::Norm(Norm {
-            kind,
-            axes,
-            epsilon,
-            residual: addition.is_some(),
-            weight,
-            bias,
-            sum,
-            mean: mean.is_some(),
-            rstd: rstd.is_some(),
-        });
-        self.units.push(unit);
+        outputs.extend(mean.into_iter().chain(rstd));
+        let (mean, rstd) = (mean.is_some(), rstd.is_some());
+        let norm = Norm { residual: addition.is_some(), sum, mean, rstd, ..norm };
+        let problem = problem_of(move |operands| NormProblem::of(norm, operands));
+        self.units.push(Unit { problem, inputs, outputs, computes, at });
     }
 
     /// The node that adds two tensors of full size to `x`, and the two, if it is free and the `others` that the unit
@@ -107,12 +84,11 @@ impl Fusion<'_> {
     }
 
     /// A softmax, with the factor on its operand.
-    pub(super) fn softmax(&mut self, id: NodeId, axis: usize, log: bool) {
+    pub(super) fn softmax(&mut self, id: NodeId, mut softmax: Softmax) {
         const RULE: &str = "fuse into softmax";
         let graph = self.survey.graph;
         let (mut x, y) = (graph.node(id).inputs[0], graph.node(id).outputs[0]);
         let mut computes = vec![y];
-        let mut scale = 1.0;
         self.taken[id.index()] = true;
         let before = graph.value(x).node;
         // A factor below 0 would turn −inf, which the softmax leaves out, into +inf.
@@ -125,7 +101,7 @@ impl Fusion<'_> {
                     self.taken[before.index()] = true;
                     self.note(RULE, y, true, format!("multiplies by {} itself", factor as f32));
                     computes.insert(0, x);
-                    (x, scale) = (inner, factor as f32);
+                    (x, softmax.scale) = (inner, factor as f32);
                 }
                 Err(reason) => self.note(RULE, y, false, reason),
             }
@@ -135,7 +111,7 @@ impl Fusion<'_> {
         if written != y {
             computes.push(written);
         }
-        let kind = Kind::Softmax { log, axis, scale };
-        self.units.push(Unit { kind, inputs: vec![x], outputs: vec![written], computes, at: id });
+        let problem = problem_of(move |operands| SoftmaxProblem::of(softmax, operands));
+        self.units.push(Unit { problem, inputs: vec![x], outputs: vec![written], computes, at: id });
     }
 }

@@ -1,9 +1,10 @@
 //! Activations that are written out in simpler functions, as graphs from other programs have them.
 
-use super::{Rebuild, scaled, unary_of, uniform};
+use super::rebuild::Rebuild;
 use crate::{
     DType, Graph, Result, ValueId,
     graph::{Binary, Node, NodeId, Op, Unary},
+    lower::pattern::{scaled, unary_of, uniform},
 };
 
 const RULE: &str = "recognise activation";

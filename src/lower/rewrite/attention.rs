@@ -6,11 +6,12 @@
 
 use std::cell::Cell;
 
-use super::{Rebuild, scaled, swaps_last_two, unary_of, uniform};
+use super::rebuild::Rebuild;
 use crate::{
     DType, Graph, Layout, Result, Shape, ValueId,
     graph::{Attention, AttentionOperand, Binary, NodeId, Op, Unary},
     kernel::{AttentionProblem, Candidate, Problem, Profile, Verdict},
+    lower::pattern::{scaled, swaps_last_two, unary_of, uniform},
 };
 
 const RULE: &str = "recognise attention";

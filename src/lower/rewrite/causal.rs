@@ -1,6 +1,6 @@
 //! Masks that are known now and say no more than `causal` does: the kernels then read no mask and skip the hidden tiles.
 
-use super::Rebuild;
+use super::rebuild::Rebuild;
 use crate::{
     Data, Graph, Result, ValueId,
     graph::{Align, Attention, AttentionOperand, NodeId, Op, Window},

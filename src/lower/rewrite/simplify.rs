@@ -1,9 +1,10 @@
 //! Operations that do nothing, or that two in a row do as one.
 
-use super::{Rebuild, uniform};
+use super::rebuild::Rebuild;
 use crate::{
     DType, Data, Graph, Result, Tensor, ValueId,
     graph::{Binary, NodeId, Op, Unary},
+    lower::pattern::uniform,
 };
 
 /// What a node amounts to.

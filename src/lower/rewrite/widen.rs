@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::Rebuild;
+use super::rebuild::Rebuild;
 use crate::{
-    DType, Layout, Result, ValueId,
+    DType, Result, ValueId,
     graph::{NodeId, Op},
-    kernel::AppendProblem,
+    kernel::{Lowering, Operands},
 };
 
 const RULE: &str = "widen";
@@ -20,23 +20,10 @@ impl Widened {
     pub(super) fn widen(&mut self, rebuild: &mut Rebuild<'_>, id: NodeId) -> Result<bool> {
         let graph = rebuild.old;
         let node = graph.node(id);
-        let narrow = |i: usize| node.inputs.get(i).is_some_and(|&v| graph.dtype(v).is_narrow());
-        let inputs: Vec<bool> = match &node.op {
-            Op::Rotary { .. } | Op::AttentionMerge | Op::Reduce { .. } | Op::Argmax { .. } => {
-                (0..node.inputs.len()).map(narrow).collect()
-            }
-            Op::Append { axis, .. } => {
-                let update = Layout::contiguous(graph.shape(node.inputs[1]));
-                let wide = !AppendProblem::takes(graph.dtype(node.inputs[0]), &update, *axis);
-                vec![wide, wide, false]
-            }
-            Op::AppendPaged => {
-                let update = Layout::contiguous(graph.shape(node.inputs[1]));
-                let wide = !AppendProblem::takes(graph.dtype(node.inputs[0]), &update, 2);
-                vec![wide, wide, false, false]
-            }
-            _ => return Ok(false),
-        };
+        let Lowering::Kernel(problem) = Lowering::of(&node.op) else { return Ok(false) };
+        let mut operands = Operands::dense(graph, &node.inputs, &node.outputs);
+        problem(&mut operands)?;
+        let inputs: Vec<bool> = (0..node.inputs.len()).map(|i| operands.is_widened(i)).collect();
         if !inputs.contains(&true) {
             return Ok(false);
         }

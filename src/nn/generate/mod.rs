@@ -29,7 +29,7 @@ mod request;
 mod run;
 mod sample;
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::collections::BTreeMap;
 
 pub use model::{Autoregressive, Source, Step};
 pub use request::{End, Generated, Request, Sequence, Strategy, Time, Token};
@@ -187,7 +187,7 @@ impl<M: Autoregressive> Generator<M> {
     }
 
     async fn prepare_with(&mut self, request: &Request, wait: Wait) -> Result<()> {
-        let readback = run::readback(request);
+        let readback = Readback::of(request);
         let sources = self.plan.sources.clone().into_iter().map(|tokens| Kind::Remember { tokens });
         let chunks = [1].into_iter().chain(self.plan.chunks.clone());
         let steps = chunks.map(|tokens| Kind::Step { tokens, readback });
@@ -227,93 +227,6 @@ impl<M: Autoregressive> Generator<M> {
     #[cfg(feature = "native")]
     pub fn prepare(&mut self, request: &Request) -> Result<()> {
         pollster::block_on(self.prepare_with(request, Wait::Block))
-    }
-
-    /// Answers a request. `on_token` is called with each token as soon as it is known, and can break off.
-    ///
-    /// ```
-    /// # use std::{collections::BTreeMap, ops::ControlFlow};
-    /// # use tilewise::{Result, Tensor, gpu::Gpu, nn::{Gpt, generate::{self, Capacity, Generator, Request}}};
-    /// # let model = Gpt::gpt2(50, 32, 16, 1, 4);
-    /// # let zeros = |(name, (dtype, shape))| Ok((name, Tensor::zeros(dtype, shape)?));
-    /// # let weights = generate::parameters(&model)?.into_iter().map(zeros).collect::<Result<BTreeMap<_, _>>>()?;
-    /// # pollster::block_on(async {
-    /// # let gpu = Gpu::new_async().await?;
-    /// # let capacity = Capacity { chunks: vec![4], ..Capacity::items(1) };
-    /// let mut generator = Generator::new_async(&gpu, model, &weights, capacity).await?;
-    /// let request = Request::new(vec![vec![3, 14, 15]], 2);
-    /// let mut said = Vec::new();
-    /// let generated = generator.generate_async(&request, &mut |token| {
-    ///     said.push(token.id);
-    ///     ControlFlow::Continue(())
-    /// }).await?;
-    /// assert_eq!(generated.sequences[0].ids, said);
-    /// # Ok::<(), tilewise::Error>(()) })?;
-    /// # Ok::<(), tilewise::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// - [`Error::Op`] before anything runs if there are no prompts or an empty one, ids outside the vocabulary, more
-    ///   sequences than there is room for, more tokens than the model has positions or the cache places, or if an
-    ///   option is out of range;
-    /// - as [`Generator::prepare_async`].
-    pub async fn generate_async(
-        &mut self,
-        request: &Request,
-        on_token: &mut dyn FnMut(Token) -> ControlFlow<()>,
-    ) -> Result<Generated> {
-        self.run(request, on_token, Wait::Wake).await
-    }
-
-    /// [`Generator::generate_async`] without a callback, blocking.
-    ///
-    /// ```
-    /// # use std::collections::BTreeMap;
-    /// # use tilewise::{Result, Tensor, gpu::Gpu, nn::{Gpt, generate::{self, Capacity, Generator, Request}}};
-    /// # let model = Gpt::gpt2(50, 32, 16, 1, 4);
-    /// # let zeros = |(name, (dtype, shape))| Ok((name, Tensor::zeros(dtype, shape)?));
-    /// # let weights = generate::parameters(&model)?.into_iter().map(zeros).collect::<Result<BTreeMap<_, _>>>()?;
-    /// # let capacity = Capacity { chunks: vec![4], ..Capacity::items(2) };
-    /// let mut generator = Generator::new(&Gpu::new()?, model, &weights, capacity)?;
-    /// let generated = generator.generate(&Request::new(vec![vec![3, 14, 15], vec![9]], 2))?;
-    /// assert_eq!(generated.sequences[1].ids, [0, 0]); // of equal logits the first, and these weights are all 0
-    /// # Ok::<(), tilewise::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`Generator::generate_async`].
-    #[cfg(feature = "native")]
-    pub fn generate(&mut self, request: &Request) -> Result<Generated> {
-        self.generate_streaming(request, |_| ControlFlow::Continue(()))
-    }
-
-    /// [`Generator::generate_async`], blocking.
-    ///
-    /// ```
-    /// # use std::{collections::BTreeMap, ops::ControlFlow};
-    /// # use tilewise::{Result, Tensor, gpu::Gpu, nn::{Gpt, generate::{self, Capacity, Generator, Request}}};
-    /// # let model = Gpt::gpt2(50, 32, 16, 1, 4);
-    /// # let zeros = |(name, (dtype, shape))| Ok((name, Tensor::zeros(dtype, shape)?));
-    /// # let weights = generate::parameters(&model)?.into_iter().map(zeros).collect::<Result<BTreeMap<_, _>>>()?;
-    /// # let capacity = Capacity { chunks: vec![4], ..Capacity::items(1) };
-    /// let mut generator = Generator::new(&Gpu::new()?, model, &weights, capacity)?;
-    /// let two = |token: generate::Token| {
-    ///     if token.index < 1 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    /// };
-    /// let generated = generator.generate_streaming(&Request::new(vec![vec![3, 14, 15]], 20), two)?;
-    /// assert_eq!(generated.sequences[0].ids, [0, 0]);
-    /// # Ok::<(), tilewise::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`Generator::generate_async`].
-    #[cfg(feature = "native")]
-    pub fn generate_streaming(
-        &mut self,
-        request: &Request,
-        mut on_token: impl FnMut(Token) -> ControlFlow<()>,
-    ) -> Result<Generated> {
-        pollster::block_on(self.run(request, &mut on_token, Wait::Block))
     }
 
     /// A program, made if need be.

@@ -1,6 +1,6 @@
 //! The graphs that a generator runs.
 
-use super::{Autoregressive, Step};
+use super::{Autoregressive, Request, Step, Strategy};
 use crate::{
     DType, Error, Graph, Result, Shape, Tensor,
     nn::{Cache, Memory},
@@ -24,6 +24,16 @@ pub(super) enum Readback {
     Ids,
     /// The logits of all.
     Logits,
+}
+
+impl Readback {
+    /// What the strategy needs of a step. A penalty changes logits, so that the device's choice is not the answer.
+    pub(super) fn of(request: &Request) -> Self {
+        match request.strategy {
+            Strategy::Greedy if request.repetition_penalty == 1.0 => Readback::Ids,
+            Strategy::Greedy | Strategy::Sample { .. } | Strategy::Beam { .. } => Readback::Logits,
+        }
+    }
 }
 
 /// Sizes that all programs of a generator share.

@@ -46,16 +46,95 @@ impl Clock {
     }
 }
 
-/// What the strategy needs of a step. A penalty changes logits, so that the device's choice is not the answer.
-pub(super) fn readback(request: &Request) -> Readback {
-    match request.strategy {
-        Strategy::Greedy if request.repetition_penalty == 1.0 => Readback::Ids,
-        _ => Readback::Logits,
-    }
-}
-
 impl<M: Autoregressive> Generator<M> {
-    pub(super) async fn run(
+    /// Answers a request. `on_token` is called with each token as soon as it is known, and can break off.
+    ///
+    /// ```
+    /// # use std::{collections::BTreeMap, ops::ControlFlow};
+    /// # use tilewise::{Result, Tensor, gpu::Gpu, nn::{Gpt, generate::{self, Capacity, Generator, Request}}};
+    /// # let model = Gpt::gpt2(50, 32, 16, 1, 4);
+    /// # let zeros = |(name, (dtype, shape))| Ok((name, Tensor::zeros(dtype, shape)?));
+    /// # let weights = generate::parameters(&model)?.into_iter().map(zeros).collect::<Result<BTreeMap<_, _>>>()?;
+    /// # pollster::block_on(async {
+    /// # let gpu = Gpu::new_async().await?;
+    /// # let capacity = Capacity { chunks: vec![4], ..Capacity::items(1) };
+    /// let mut generator = Generator::new_async(&gpu, model, &weights, capacity).await?;
+    /// let request = Request::new(vec![vec![3, 14, 15]], 2);
+    /// let mut said = Vec::new();
+    /// let generated = generator.generate_async(&request, &mut |token| {
+    ///     said.push(token.id);
+    ///     ControlFlow::Continue(())
+    /// }).await?;
+    /// assert_eq!(generated.sequences[0].ids, said);
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`Error::Op`] before anything runs if there are no prompts or an empty one, ids outside the vocabulary, more
+    ///   sequences than there is room for, more tokens than the model has positions or the cache places, or if an
+    ///   option is out of range;
+    /// - as [`Generator::prepare_async`].
+    pub async fn generate_async(
+        &mut self,
+        request: &Request,
+        on_token: &mut dyn FnMut(Token) -> ControlFlow<()>,
+    ) -> Result<Generated> {
+        self.run(request, on_token, Wait::Wake).await
+    }
+
+    /// [`Generator::generate_async`] without a callback, blocking.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{Result, Tensor, gpu::Gpu, nn::{Gpt, generate::{self, Capacity, Generator, Request}}};
+    /// # let model = Gpt::gpt2(50, 32, 16, 1, 4);
+    /// # let zeros = |(name, (dtype, shape))| Ok((name, Tensor::zeros(dtype, shape)?));
+    /// # let weights = generate::parameters(&model)?.into_iter().map(zeros).collect::<Result<BTreeMap<_, _>>>()?;
+    /// # let capacity = Capacity { chunks: vec![4], ..Capacity::items(2) };
+    /// let mut generator = Generator::new(&Gpu::new()?, model, &weights, capacity)?;
+    /// let generated = generator.generate(&Request::new(vec![vec![3, 14, 15], vec![9]], 2))?;
+    /// assert_eq!(generated.sequences[1].ids, [0, 0]); // of equal logits the first, and these weights are all 0
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Generator::generate_async`].
+    #[cfg(feature = "native")]
+    pub fn generate(&mut self, request: &Request) -> Result<Generated> {
+        self.generate_streaming(request, |_| ControlFlow::Continue(()))
+    }
+
+    /// [`Generator::generate_async`], blocking.
+    ///
+    /// ```
+    /// # use std::{collections::BTreeMap, ops::ControlFlow};
+    /// # use tilewise::{Result, Tensor, gpu::Gpu, nn::{Gpt, generate::{self, Capacity, Generator, Request}}};
+    /// # let model = Gpt::gpt2(50, 32, 16, 1, 4);
+    /// # let zeros = |(name, (dtype, shape))| Ok((name, Tensor::zeros(dtype, shape)?));
+    /// # let weights = generate::parameters(&model)?.into_iter().map(zeros).collect::<Result<BTreeMap<_, _>>>()?;
+    /// # let capacity = Capacity { chunks: vec![4], ..Capacity::items(1) };
+    /// let mut generator = Generator::new(&Gpu::new()?, model, &weights, capacity)?;
+    /// let two = |token: generate::Token| {
+    ///     if token.index < 1 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    /// };
+    /// let generated = generator.generate_streaming(&Request::new(vec![vec![3, 14, 15]], 20), two)?;
+    /// assert_eq!(generated.sequences[0].ids, [0, 0]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Generator::generate_async`].
+    #[cfg(feature = "native")]
+    pub fn generate_streaming(
+        &mut self,
+        request: &Request,
+        mut on_token: impl FnMut(Token) -> ControlFlow<()>,
+    ) -> Result<Generated> {
+        pollster::block_on(self.run(request, &mut on_token, Wait::Block))
+    }
+
+    async fn run(
         &mut self,
         request: &Request,
         on_token: &mut dyn FnMut(Token) -> ControlFlow<()>,
@@ -70,7 +149,7 @@ impl<M: Autoregressive> Generator<M> {
         let sources: Vec<&[u32]> =
             request.sources.iter().flat_map(|s| std::iter::repeat_n(s.as_slice(), beams)).collect();
         let source_lengths = self.remember(&sources, wait).await?;
-        let mut run = Run { source_lengths, readback: readback(request), wait, steps: 0, step_tokens: 0 };
+        let mut run = Run { source_lengths, readback: Readback::of(request), wait, steps: 0, step_tokens: 0 };
         let rows = self.prefill(&run, &prompts).await?;
         let first = clock.elapsed();
         let sequences = match request.strategy {

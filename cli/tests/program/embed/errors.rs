@@ -1,0 +1,131 @@
+//! What is wrong with a model, its files or the texts.
+
+use std::{collections::BTreeMap, fs, path::Path, process::Output};
+
+use serde_json::json;
+use tilewise::{Tensor, safetensors};
+
+use super::{
+    made_up::{self, config, empty, folder, put, put_modules, tokenizer},
+    with_input,
+};
+use crate::common::{fail, text, tilewise};
+
+/// Embeds a text with these options; it is an error.
+fn embed(folder: &Path, options: &[&str]) -> Output {
+    let arguments: Vec<&str> = ["embed", "--model", ".", "ab cd"].iter().chain(options).copied().collect();
+    tilewise(folder, &arguments)
+}
+
+#[test]
+fn folders_that_are_no_model_are_named() {
+    let folder = empty("no_model");
+    fail(&tilewise(&folder, &["embed", "--model", "nowhere", "a"]), &["nowhere is no folder", "model.safetensors"]);
+    fail(&embed(&folder, &[]), &["no config.json", "nothing in it"]);
+    put(&folder, "config.json", &config());
+    fail(&embed(&folder, &[]), &["no tokenizer.json", "it has config.json", "save_pretrained"]);
+    put(&folder, "tokenizer.json", &tokenizer());
+    fail(&embed(&folder, &[]), &["neither model.safetensors.index.json nor model.safetensors"]);
+}
+
+#[test]
+fn files_that_do_not_fit_each_other_are_listed() {
+    let folder = folder("misfits");
+    let change = |name: &str, key: &str, value: serde_json::Value| {
+        let mut changed = if name == "config.json" { config() } else { tokenizer() };
+        changed[key] = value;
+        put(&folder, name, &changed);
+    };
+    change("config.json", "model_type", json!("mpnet"));
+    fail(&embed(&folder, &[]), &["config.json", "`mpnet`", "expected `bert`"]);
+    change("config.json", "hidden_size", json!("wide"));
+    fail(&embed(&folder, &[]), &["config.json", "wide"]);
+    // Another vocabulary and one more layer than the weights have.
+    let mut other = config();
+    (other["vocab_size"], other["num_hidden_layers"]) = (json!(60), json!(3));
+    put(&folder, "config.json", &other);
+    let parts = [
+        "missing",
+        "encoder.layer.2.attention.self.query.weight",
+        "embeddings.word_embeddings.weight: the file has [56, 16], the graph needs [60, 16]",
+    ];
+    fail(&embed(&folder, &[]), &parts);
+    // Fewer words than the tokenizer gives.
+    change("config.json", "vocab_size", json!(30));
+    fail(&embed(&folder, &[]), &["text 1", "`##b` the number 31", "30 words", "vocab_size"]);
+    change("config.json", "type_vocab_size", json!(2));
+    change("tokenizer.json", "model", json!({"type": "Teapot"}));
+    fail(&embed(&folder, &[]), &["tokenizer.json"]);
+    fs::write(folder.join("tokenizer.json"), "{").expect("writable");
+    fail(&embed(&folder, &[]), &["tokenizer.json"]);
+}
+
+#[test]
+fn a_tokenizer_that_adds_nothing_has_nothing_for_an_empty_text() {
+    let folder = folder("nothing_added");
+    let mut bare = tokenizer();
+    bare["post_processor"] = json!(null);
+    put(&folder, "tokenizer.json", &bare);
+    fail(&tilewise(&folder, &["embed", "--model", ".", "a", ""]), &["text 2 has no tokens", "nothing to embed"]);
+}
+
+#[test]
+fn segments_that_the_model_lacks_are_refused() {
+    let folder = folder("segments");
+    let mut other = tokenizer();
+    other["post_processor"]["single"][1]["Sequence"]["type_id"] = json!(5);
+    put(&folder, "tokenizer.json", &other);
+    fail(&embed(&folder, &[]), &["text 1", "segment 5", "the model has 2"]);
+}
+
+#[test]
+fn modules_that_can_not_be_run_are_named() {
+    let folder = folder("modules");
+    put_modules(&folder, &["Transformer", "Pooling", "Dense"]);
+    fail(&embed(&folder, &[]), &["modules.json", "[Transformer, Pooling, Dense]"]);
+    put_modules(&folder, &["Transformer", "Pooling"]);
+    fail(&embed(&folder, &[]), &["1_Pooling/config.json"]);
+    put(&folder, "1_Pooling/config.json", &json!({"pooling_mode": "weightedmean"}));
+    fail(&embed(&folder, &[]), &["1_Pooling/config.json", "`weightedmean`", "mean_sqrt_len_tokens"]);
+    let prompts = json!({"prompts": {"query": "q "}});
+    put(&folder, "config_sentence_transformers.json", &prompts);
+    fail(&embed(&folder, &["--prompt", "passage"]), &["no prompt `passage`", "has query"]);
+    put(&folder, "1_Pooling/config.json", &json!({"pooling_mode": "mean", "include_prompt": false}));
+    fail(&embed(&folder, &["--prompt", "query"]), &["include_prompt"]);
+}
+
+#[test]
+fn texts_that_can_not_be_embedded_are_named() {
+    let folder = folder("texts");
+    let long = "a b c d e f g h i j k l m n o p q r s t u v w x y z";
+    let refused = tilewise(&folder, &["embed", "--model", ".", "--long", "refuse", "a", long, "b"]);
+    fail(&refused, &["1 of 3 texts have more than 24 tokens", "text 2 has 28", "--long truncate"]);
+    for (limit, reason) in [("2", "adds 2 to each"), ("25", "the model has 24 positions")] {
+        fail(&embed(&folder, &["--max-tokens", limit]), &[reason, "expected 3 to 24"]);
+    }
+    let options = ["embed", "--model", "."];
+    fail(&with_input(&folder, &options, b""), &["no texts in the standard input", "--file"]);
+    fail(&with_input(&folder, &options, b"fine\n\xff\n"), &["standard input", "line 2", "utf-8"]);
+    let json = [&options[..], &["--json-lines"]].concat();
+    fail(&with_input(&folder, &json, b"\"a\"\n{}\n"), &["line 2", "expected a JSON string"]);
+    fail(&tilewise(&folder, &["embed", "--model", ".", "--file", "none.txt"]), &["none.txt"]);
+    let many: Vec<&str> = options.into_iter().chain(["--format", "table"]).chain(["a"; 21]).collect();
+    fail(&tilewise(&folder, &many), &["a table of 21 texts", "at most 20"]);
+    fail(&embed(&folder, &["--output", "nowhere/y.json"]), &["nowhere/y.json can't be written"]);
+    // A mistake on the command line itself.
+    for wrong in [&["--format", "safetensors"][..], &["--file", "x"], &["--pooling", "sum"], &["--batch-tokens", "0"]] {
+        assert_eq!(embed(&folder, wrong).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[test]
+fn weights_that_are_not_finite_give_no_vectors() {
+    let folder = folder("not_finite");
+    let mut stored: BTreeMap<String, Tensor> = made_up::weights();
+    let bias = stored.get_mut("encoder.layer.1.output.LayerNorm.bias").expect("a parameter");
+    *bias = Tensor::new([16], vec![f32::NAN; 16]).expect("fits");
+    safetensors::save(folder.join("model.safetensors"), &stored).expect("writable");
+    let output = embed(&folder, &[]);
+    fail(&output, &["text 1: its vector is not finite"]);
+    assert!(!text(&output.stdout).contains("embedding"));
+}

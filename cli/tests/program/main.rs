@@ -1,0 +1,12 @@
+//! The program as a user runs it, in processes of its own.
+
+mod commands;
+mod common;
+mod diff;
+mod embed;
+#[path = "../../../tests/common/diff/mod.rs"]
+#[allow(dead_code, reason = "shared with the library's tests")]
+mod layer;
+#[cfg(unix)]
+mod records;
+mod shaders;

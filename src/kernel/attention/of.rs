@@ -1,0 +1,38 @@
+//! Attention of a graph as a problem.
+
+use super::{AttentionDTypes, AttentionProblem};
+use crate::{
+    DType, Layout, Result,
+    graph::{Attention, AttentionOperand as A},
+    kernel::Operands,
+};
+
+impl AttentionProblem {
+    /// Of [`Op::Attention`](crate::graph::Op::Attention).
+    pub(in crate::kernel) fn of(options: &Attention, operands: &mut Operands) -> Result<Self> {
+        let others = options.operands.iter().zip(3..).map(|(kind, input)| match kind {
+            A::Mask
+            | A::Bias
+            | A::KeyLengths
+            | A::QueryLengths
+            | A::Offsets
+            | A::QueryOffsets
+            | A::KeyOffsets
+            | A::Slopes
+            | A::BlockTable => operands.layout(input),
+            A::ScoreTable | A::MaskTable => Layout::contiguous(operands.shape(input)),
+        });
+        let others = others.collect();
+        let [q, k, v] = [0, 1, 2].map(|input| operands.layout(input));
+        let dtypes = AttentionDTypes {
+            q: operands.dtype(0),
+            k: operands.dtype(1),
+            v: operands.dtype(2),
+            bias: options.input_of(A::Bias).map_or(DType::F32, |input| operands.dtype(input)),
+            out: operands.out_dtype(0),
+        };
+        let problem = AttentionProblem::new(options.clone(), q, k, v, others);
+        let (lse, status) = (operands.wants(1), operands.wants(2));
+        Ok(AttentionProblem { dtypes, out: operands.out_layout(), lse, status, ..problem })
+    }
+}

@@ -1,0 +1,271 @@
+use super::case::{Cases, Draft};
+use crate::{
+    DType, Result, Tensor, ValueId,
+    graph::{Binary, Unary},
+    reference::compare::Check,
+};
+
+const FAMILY: &str = "pointwise";
+const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
+pub(super) fn cases(mut all: Cases) -> Result<Cases> {
+    functions_of_one(&mut all)?;
+    functions_of_two(&mut all)?;
+    choices_and_casts(&mut all)?;
+    chains(&mut all)?;
+    Ok(all)
+}
+
+/// Where a function is tried: where it changes, and where it is flat.
+fn range(function: Unary) -> [f64; 2] {
+    match function {
+        Unary::Log | Unary::Sqrt | Unary::Rsqrt => [1e-3, 50.0],
+        Unary::Reciprocal => [0.1, 9.0],
+        Unary::Erf => [-4.0, 4.0],
+        Unary::Sin | Unary::Cos => [-3.1, 3.1],
+        Unary::Tanh | Unary::Sigmoid => [-30.0, 30.0],
+        Unary::Neg | Unary::Abs | Unary::Sign | Unary::Floor | Unary::Ceil | Unary::Round | Unary::Not => [-8.0, 8.0],
+        Unary::Relu | Unary::Gelu | Unary::GeluTanh | Unary::Silu | Unary::Softplus | Unary::Exp => [-8.0, 8.0],
+    }
+}
+
+fn functions_of_one(all: &mut Cases) -> Result<()> {
+    let sizes = all.choose(&[1, 5, 259], &[0, 65, 70_001]);
+    for function in Unary::ALL {
+        if function == Unary::Not {
+            for &n in &sizes {
+                all.add(FAMILY, format!("not of {n}"), Check::Exact, |draft| {
+                    let x = draft.wholes("x", DType::Bool, [n], [0, 1])?;
+                    Ok(vec![draft.graph.unary(function, x)?])
+                })?;
+            }
+            continue;
+        }
+        let check = if function.is_exact() { Check::Exact } else { Check::measured() };
+        for dtype in FLOATS {
+            // How narrow elements are read and written does not depend on the function.
+            let few = matches!(function, Unary::Neg | Unary::Exp | Unary::Gelu | Unary::Floor);
+            if dtype != DType::F32 && !few && !all.is_full() {
+                continue;
+            }
+            for &n in &sizes {
+                all.add(FAMILY, format!("{dtype} {} of {n}", function.name()), check, |draft| {
+                    let x = draft.reals("x", dtype, [n], range(function))?;
+                    Ok(vec![draft.graph.unary(function, x)?])
+                })?;
+            }
+        }
+        if function.takes_integers() {
+            for dtype in [DType::I32, DType::U32] {
+                all.add(FAMILY, format!("{dtype} {}", function.name()), Check::Exact, |draft| {
+                    let low = if dtype == DType::I32 { -100 } else { 0 };
+                    let x = draft.wholes("x", dtype, [37], [low, 100])?;
+                    Ok(vec![draft.graph.unary(function, x)?])
+                })?;
+            }
+        }
+    }
+    // Special places: zeros, halves, and where a careless formula overflows.
+    let places = vec![0.0f32, -0.0, 0.5, -0.5, 1.5, 2.5, -2.5, 1.0, -1.0, 60.0, -60.0, 1000.0, -1000.0, 1e-30];
+    let functions = [
+        Unary::Sign,
+        Unary::Round,
+        Unary::Relu,
+        Unary::Tanh,
+        Unary::Sigmoid,
+        Unary::Silu,
+        Unary::Softplus,
+        Unary::Gelu,
+        Unary::GeluTanh,
+        Unary::Erf,
+    ];
+    for function in functions {
+        let check = if function.is_exact() { Check::Exact } else { Check::measured() };
+        all.add(FAMILY, format!("{} at special places", function.name()), check, |draft| {
+            let x = draft.given("x", Tensor::new([places.len()], places.clone())?)?;
+            Ok(vec![draft.graph.unary(function, x)?])
+        })?;
+    }
+    Ok(())
+}
+
+fn functions_of_two(all: &mut Cases) -> Result<()> {
+    let shapes = all.choose::<[&[usize]; 2]>(
+        &[
+            [&[37], &[37]],
+            [&[3, 5], &[5]],
+            [&[3, 1], &[1, 7]],
+            [&[], &[4]],
+            [&[2, 1, 3, 1], &[4, 1, 5]],
+            [&[0, 3], &[1]],
+        ],
+        &[[&[257, 65], &[257, 65]], [&[129, 1], &[257]]],
+    );
+    for function in Binary::ALL {
+        for (i, &[a_shape, b_shape]) in shapes.iter().enumerate() {
+            // Also the other way round.
+            let (a_shape, b_shape) = if i % 2 == 0 { (a_shape, b_shape) } else { (b_shape, a_shape) };
+            // How operands broadcast does not depend on the function.
+            if i >= 2 && !all.is_full() && !matches!(function, Binary::Sub | Binary::Less | Binary::Xor) {
+                continue;
+            }
+            for dtype in DType::ALL {
+                let equality = matches!(function, Binary::Equal | Binary::NotEqual);
+                if !equality && function.is_logical() != (dtype == DType::Bool) {
+                    continue;
+                }
+                let rounds = !function.is_exact() && dtype.is_float();
+                let check = if rounds { Check::measured() } else { Check::Exact };
+                let name = format!("{dtype} {} of {a_shape:?} and {b_shape:?}", function.name());
+                all.add(FAMILY, name, check, |draft| {
+                    let (a, b) = if dtype.is_float() && !function.is_comparison() {
+                        // Real numbers; for a power, of positive ones.
+                        let low = if function == Binary::Pow { 0.1 } else { -4.0 };
+                        let a = draft.reals("a", dtype, a_shape, [low, 4.0])?;
+                        let divisor = if function == Binary::Div { [0.5, 4.0] } else { [-4.0, 4.0] };
+                        (a, draft.reals("b", dtype, b_shape, divisor)?)
+                    } else {
+                        // Few different ones, so that some are equal, and some 0.
+                        let low = if dtype == DType::U32 { 0 } else { -3 };
+                        (draft.wholes("a", dtype, a_shape, [low, 4])?, draft.wholes("b", dtype, b_shape, [low, 4])?)
+                    };
+                    Ok(vec![draft.graph.binary(function, a, b)?])
+                })?;
+            }
+        }
+    }
+    all.add(FAMILY, "whole powers of negative numbers", Check::measured(), |draft| {
+        let a = draft.given("a", Tensor::new([8], vec![-2.0f32, -2.0, -3.0, -1.5, -0.5, -1.0, 0.0, -2.0])?)?;
+        let b = draft.given("b", Tensor::new([8], vec![2.0f32, 3.0, 1.0, -1.0, -2.0, 5.0, 2.0, 0.0])?)?;
+        Ok(vec![draft.graph.pow(a, b)?])
+    })?;
+    for exponent in [2.0, 3.0, 0.5, -1.0, 1.7] {
+        all.add(FAMILY, format!("power {exponent}"), Check::measured(), |draft| {
+            let low = if exponent == 2.0 || exponent == 3.0 { -3.0 } else { 0.1 };
+            let x = draft.reals("x", DType::F32, [67], [low, 3.0])?;
+            let exponent = draft.graph.scalar(exponent, x)?;
+            Ok(vec![draft.graph.pow(x, exponent)?])
+        })?;
+    }
+    for dtype in [DType::I32, DType::U32] {
+        for function in [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Max, Binary::Min] {
+            all.add(FAMILY, format!("{dtype} {} at the ends of the range", function.name()), Check::Exact, |draft| {
+                let tensor = |shape: [usize; 2]| {
+                    if dtype == DType::I32 {
+                        Tensor::new(shape, vec![i32::MIN, -1, 0, 1, i32::MAX])
+                    } else {
+                        Tensor::new(shape, vec![0, 1, 2, 1 << 31, u32::MAX])
+                    }
+                };
+                let (a, b) = (draft.given("a", tensor([5, 1])?)?, draft.given("b", tensor([1, 5])?)?);
+                Ok(vec![draft.graph.binary(function, a, b)?])
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn choices_and_casts(all: &mut Cases) -> Result<()> {
+    for dtype in DType::ALL {
+        all.add(FAMILY, format!("{dtype} where"), Check::Exact, |draft| {
+            let condition = draft.wholes("condition", DType::Bool, [3, 1, 7], [0, 1])?;
+            let a = draft.wholes("a", dtype, [5, 1], [0, 100])?;
+            let b = draft.wholes("b", dtype, [3, 5, 7], [0, 100])?;
+            Ok(vec![draft.graph.select(condition, a, b)?])
+        })?;
+        for to in DType::ALL {
+            if to == dtype {
+                continue;
+            }
+            all.add(FAMILY, format!("{dtype} to {to}"), Check::Exact, |draft| {
+                let x = if dtype.is_float() {
+                    draft.reals("x", dtype, [67], [-9.0, 9.0])?
+                } else {
+                    let low = if dtype == DType::I32 { -1000 } else { 0 };
+                    draft.wholes("x", dtype, [67], [low, 1000])?
+                };
+                Ok(vec![draft.graph.cast(x, to)?])
+            })?;
+        }
+    }
+    all.add(FAMILY, "casts that saturate", Check::Exact, |draft| {
+        let x = vec![3e9f32, -3e9, 5e9, -0.9, 0.9, 2147483520.0, -2147483648.0, 4294967040.0, 0.0, 1e30];
+        let x = draft.given("x", Tensor::new([x.len()], x)?)?;
+        Ok(vec![draft.graph.cast(x, DType::I32)?, draft.graph.cast(x, DType::U32)?, draft.graph.cast(x, DType::Bool)?])
+    })?;
+    all.add(FAMILY, "casts between integers keep the bits", Check::Exact, |draft| {
+        let x = draft.given("x", Tensor::new([4], vec![-1i32, i32::MIN, i32::MAX, 0])?)?;
+        let y = draft.given("y", Tensor::new([4], vec![u32::MAX, 1 << 31, 1, 0])?)?;
+        Ok(vec![draft.graph.cast(x, DType::U32)?, draft.graph.cast(y, DType::I32)?])
+    })?;
+    // Ties go to even; what is over the largest number of the dtype is infinite.
+    all.add(FAMILY, "casts that round", Check::Exact, |draft| {
+        let x =
+            vec![1.0f32 + 1.0 / 2048.0, 1.0 + 3.0 / 2048.0, 2049.0, 2051.0, 65519.0, 65520.0, -70000.0, 257.0, 259.0];
+        let x = draft.given("x", Tensor::new([x.len()], x)?)?;
+        Ok(vec![draft.graph.cast(x, DType::F16)?, draft.graph.cast(x, DType::BF16)?])
+    })
+}
+
+/// What lowering puts into one kernel.
+fn chains(all: &mut Cases) -> Result<()> {
+    let check = Check::Measured { magnitude: 1.0 };
+    for dtype in FLOATS {
+        all.add(FAMILY, format!("{dtype} gated unit, silu(x·w)·y + z"), check, |draft| {
+            let [x, y, z] = three(draft, dtype)?;
+            let w = draft.weight("w", dtype, [33])?;
+            let x = draft.graph.mul(x, w)?;
+            let x = draft.graph.silu(x)?;
+            let x = draft.graph.mul(x, y)?;
+            Ok(vec![draft.graph.add(x, z)?])
+        })?;
+    }
+    // Large enough for several blocks an invocation on a software adapter, the last workgroup in part.
+    for dtype in [DType::F32, DType::F16] {
+        all.add(FAMILY, format!("{dtype} a bias and a residual, large"), Check::Exact, |draft| {
+            let x = draft.wholes("x", dtype, [263, 260], [-50, 50])?;
+            let bias = draft.wholes("bias", dtype, [260], [-50, 50])?;
+            let residual = draft.wholes("residual", dtype, [263, 260], [-50, 50])?;
+            let x = draft.graph.add(x, bias)?;
+            Ok(vec![draft.graph.add(x, residual)?])
+        })?;
+    }
+    all.add(FAMILY, "a value used twice, and kept", check, |draft| {
+        let [x, y, _] = three(draft, DType::F32)?;
+        let sum = draft.graph.add(x, y)?;
+        let square = draft.graph.mul(sum, sum)?;
+        Ok(vec![draft.graph.tanh(square)?, sum])
+    })?;
+    all.add(FAMILY, "comparisons, logic and a choice", Check::Exact, |draft| {
+        let [x, y, z] = three(draft, DType::F32)?;
+        let less = draft.graph.binary(Binary::Less, x, y)?;
+        let positive = draft.graph.scalar(0.0, z)?;
+        let positive = draft.graph.binary(Binary::GreaterEqual, z, positive)?;
+        let both = draft.graph.binary(Binary::And, less, positive)?;
+        let chosen = draft.graph.select(both, x, z)?;
+        Ok(vec![chosen, both])
+    })?;
+    all.add(FAMILY, "more operands than a shader can bind", check, |draft| {
+        let mut sum = draft.reals("x", DType::F32, [7, 11], [-1.0, 1.0])?;
+        for i in 0..12 {
+            let next = draft.reals(&format!("x{i}"), DType::F32, [7, 11], [-1.0, 1.0])?;
+            sum = if i % 2 == 0 { draft.graph.mul(sum, next)? } else { draft.graph.add(sum, next)? };
+        }
+        Ok(vec![sum])
+    })?;
+    all.add(FAMILY, "turned and sliced operands", Check::Exact, |draft| {
+        let x = draft.reals("x", DType::F32, [9, 14], [-1.0, 1.0])?;
+        let turned = draft.graph.permute(x, &[1, 0])?;
+        let y = draft.reals("y", DType::F32, [20, 9], [-1.0, 1.0])?;
+        let y = draft.graph.slice(y, 0, 3, 17)?;
+        Ok(vec![draft.graph.max(turned, y)?])
+    })
+}
+
+fn three(draft: &mut Draft, dtype: DType) -> Result<[ValueId; 3]> {
+    Ok([
+        draft.reals("x", dtype, [5, 33], [-2.0, 2.0])?,
+        draft.reals("y", dtype, [5, 33], [-2.0, 2.0])?,
+        draft.reals("z", dtype, [33], [-2.0, 2.0])?,
+    ])
+}

@@ -1,0 +1,73 @@
+//! What PyTorch computed, against graphs of tilewise on the CPU reference and on the device.
+//!
+//! Single operations are graph operations; layers and models are those of [`tilewise::nn`], which take PyTorch's weights
+//! under their own names. PyTorch's results are in float64, rounded once, so the bounds are those of a plain f32 run: 1e-5 of
+//! the largest result for one operation, 1e-4 for a layer or model.
+
+mod case;
+mod layers;
+mod models;
+mod operators;
+mod packed;
+
+use std::path::Path;
+
+use case::{Case, Cases, Compute, Net};
+use tilewise::reference::compare::Bound;
+
+use crate::{Filter, Outcome, Outputs, Report, check, each_machine};
+
+/// How to compute a case of a group.
+fn find(group: &str, operator: &str) -> Option<Compute> {
+    [operators::find, layers::find, packed::find, models::find].into_iter().find_map(|find| find(group, operator))
+}
+
+/// Groups of one operation, which is held to the tighter bound.
+const OPERATIONS: &[&str] = &["sdpa", "norm", "product", "softmax", "pointwise", "gather", "loss"];
+
+fn outcome(case: &Case) -> Outcome {
+    let Some(compute) = find(&case.group, &case.op) else {
+        return Outcome::Unknown(format!("{} {}", case.group, case.op));
+    };
+    let bound = if OPERATIONS.contains(&case.group.as_str()) { 1e-5 } else { 1e-4 };
+    let compared = each_machine(|machine| {
+        let outputs = match compute {
+            Compute::Graph(build) => Net::new(case).and_then(|mut net| {
+                build(&mut net)?;
+                net.run(machine)
+            }),
+            Compute::Steps(steps) => steps(case, machine),
+        };
+        compare(case, &outputs.map_err(|e| e.to_string())?, bound)
+    });
+    match compared {
+        Ok(()) => Outcome::Passed,
+        Err(why) => Outcome::Failed(why),
+    }
+}
+
+fn compare(case: &Case, outputs: &Outputs, bound: f64) -> Result<(), String> {
+    case.expected.iter().try_for_each(|(name, expected)| {
+        let actual = outputs.get(name).ok_or_else(|| format!("there is no output `{name}`"))?;
+        let peak = expected.to_f64().into_iter().map(f64::abs).filter(|x| x.is_finite()).fold(0.0, f64::max);
+        check(name, actual, expected, Bound::absolute(bound * peak))
+    })
+}
+
+/// Runs the cases of a folder that are asked for, and says whether all is right.
+pub(crate) fn run(folder: &Path, filter: &Filter) -> Result<bool, String> {
+    let Cases { source, headers } = Cases::read(folder)?;
+    let report = Report::of(
+        filter,
+        &headers,
+        |header| (header.name.clone(), format!("{} {}", header.group, header.op)),
+        |header| Case::load(folder, header).map_or_else(Outcome::Failed, |case| outcome(&case)),
+    );
+    let gradients = headers.iter().filter(|header| header.has_gradients()).count();
+    let title = format!(
+        "{} cases of {source} in {}; the gradients that {gradients} of them have are not compared, only results",
+        headers.len(),
+        folder.display()
+    );
+    Ok(report.finish(filter, &title))
+}

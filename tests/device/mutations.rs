@@ -1,0 +1,508 @@
+//! Do the cases of `tilewise verify` notice a kernel that is wrong? Each mutation breaks the shaders of attention, or those of
+//! split or narrow rows, in one way that people get wrong, and some case has to fail for it. `cargo test --test device mutations -- --nocapture`
+//! prints the table.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tilewise::{
+    DType, Tensor,
+    gpu::LoadOptions,
+    kernel::{AdapterKind, CooperativeMatrix, Source},
+    lower::{Options, Program},
+    reference::compare::Expected,
+    verify::cases::{self, Case, Level},
+};
+
+use crate::common::gpu;
+
+/// One way to be wrong.
+struct Mutation {
+    name: &'static str,
+    /// The shader it breaks, whose family's cases are to notice it, and the variant that runs it.
+    shader: &'static str,
+    variant: &'static str,
+    /// What is replaced in the specialised text, each wherever it stands, by what.
+    edits: &'static [(&'static str, &'static str)],
+}
+
+impl Mutation {
+    fn family(&self) -> &'static str {
+        self.shader.split("::").next().unwrap_or_default()
+    }
+}
+
+const fn mutation(
+    name: &'static str,
+    shader: &'static str,
+    variant: &'static str,
+    edits: &'static [(&'static str, &'static str)],
+) -> Mutation {
+    Mutation { name, shader, variant, edits }
+}
+
+/// Likewise, in the split variant of a family that reduces rows.
+const fn split(name: &'static str, shader: &'static str, edits: &'static [(&'static str, &'static str)]) -> Mutation {
+    Mutation { name, shader, variant: "split", edits }
+}
+
+/// What goes wrong where a row's shares meet. There the device's own tile shapes are used: on a software adapter a share is
+/// one invocation's.
+const SPLITS: &[Mutation] = &[
+    split(
+        "a share begins in the one before",
+        "softmax::shares",
+        &[("% p.shares * p.elems_of_share,", "% p.shares * (p.elems_of_share - 1u),")],
+    ),
+    split("a share's sum not rescaled", "softmax::shares", &[("sums *= exp(max(most - new_most, elem(-200.0)));", "")]),
+    split(
+        "sums of columns not rescaled",
+        "softmax::shares",
+        &[("total(sums * exp(max(most - elem(m), elem(-200.0))))", "total(sums)")],
+    ),
+    split(
+        "shares joined without their maxima",
+        "softmax::apply",
+        &[(
+            "return Part(most, of_a + b.sum * exp(max(b.most - most, stat(-200.0))));",
+            "return Part(most, of_a + b.sum);",
+        )],
+    ),
+    split(
+        "the last share forgotten",
+        "softmax::apply",
+        &[("s < p.shares; s += LANES", "s + 1u < p.shares; s += LANES")],
+    ),
+    split(
+        "the first line's shares",
+        "softmax::apply",
+        &[("let of_line = index / p.shares * p.shares;", "let of_line = 0u;")],
+    ),
+    split(
+        "the last elements of a share not written",
+        "softmax::apply",
+        &[("for (; i < end; i += LANES) {", "for (; i + 1u < end; i += LANES) {")],
+    ),
+    split(
+        "means of shares not weighted",
+        "norm::apply",
+        &[("let weight = b.count / max(count, 1.0);", "let weight = select(0.5, 1.0, a.count == 0.0);")],
+    ),
+    split("distance of the means forgotten", "norm::apply", &[(" + apart * apart * (a.count * weight)", "")]),
+    split("each share's own shift forgotten", "norm::apply", &[("(found.x - shift) + found.z", "found.z")]),
+    split("the last share forgotten", "norm::apply", &[("s < p.shares; s += LANES", "s + 1u < p.shares; s += LANES")]),
+    split("the first row's shares", "norm::apply", &[("parts[row * p.shares + s]", "parts[s]")]),
+    split(
+        "statistics without the shift",
+        "norm::apply",
+        &[("store_statistics(row, shift + all.mean, inverse)", "store_statistics(row, all.mean, inverse)")],
+    ),
+    split(
+        "blocks merged without their distance",
+        "norm::shares",
+        &[("block_squares + apart * apart * (f32(BLOCK) * count * per_count)", "block_squares")],
+    ),
+    split("columns taken for one", "norm::shares", &[(" + total(apart * apart) * count", "")]),
+    split("a share counted in elems", "norm::shares", &[("Part(count * f32(PACK),", "Part(count,")]),
+    split("the sum not kept", "norm::shares", &[("store_sum(i, s);", "store_sum(i, elem());")]),
+];
+
+/// Likewise, in the plain variant, where rows are read and written in f16 or bf16.
+const fn row(name: &'static str, shader: &'static str, edits: &'static [(&'static str, &'static str)]) -> Mutation {
+    Mutation { name, shader, variant: "plain", edits }
+}
+
+/// What goes wrong in narrow rows.
+const NARROW_ROWS: &[Mutation] = &[
+    row("halves of a word swapped", "norm::plain", &[("(16u * (i & 1u))", "(16u * (~i & 1u))")]),
+    row("halves of a word swapped", "softmax::plain", &[("(16u * (i & 1u))", "(16u * (~i & 1u))")]),
+    row("f16 truncated", "norm::plain", &[("+ 0xfffu + ((a >> 13u) & 1u)", "")]),
+    row("bf16 truncated", "softmax::plain", &[("+ 0x7fffu + ((bits >> 16u) & 1u)", "")]),
+    row("every fourth element lost", "norm::plain", &[("| (bf16_bits(v.w) << 16u)", "")]),
+    row("every fourth element lost", "softmax::plain", &[("| (f16_bits(v.w) << 16u)", "")]),
+];
+
+/// What stands in the block that all variants share is broken in one of them.
+const MUTATIONS: &[Mutation] = &[
+    mutation(
+        "top-left for bottom-right, no lengths",
+        "attention::plain",
+        "plain",
+        &[("p.lo, p.hi, p.offset)", "p.lo, p.hi - p.offset, 0)")],
+    ),
+    mutation(
+        "top-left for bottom-right, with lengths",
+        "attention::sequences",
+        "plain",
+        &[("offset = k_len - q_len;", "offset = 0;")],
+    ),
+    mutation(
+        "window one short on the left",
+        "attention::plain",
+        "plain",
+        &[("max(0, row + item.lo),", "max(0, row + item.lo + 1),")],
+    ),
+    mutation("causal one too far", "attention::plain", "plain", &[("row + item.hi + 1)", "row + item.hi + 2)")]),
+    mutation(
+        "softcap after the bias",
+        "attention::plain",
+        "plain",
+        &[
+            ("value = head.cap * tanh_of(value);", ""),
+            (
+                "value += select(0.0, key.bias, seen);",
+                "value = head.cap * tanh_of(value + select(0.0, key.bias, seen));",
+            ),
+        ],
+    ),
+    mutation("boolean mask inverted", "attention::plain", "plain", &[("& 0xffu) != 0u;", "& 0xffu) == 0u;")]),
+    mutation(
+        "a bias of −1e9 taken for −∞",
+        "attention::plain",
+        "plain",
+        &[("seen = bitcast<u32>(added) != 0xff800000u;", "seen = added > -1e8;")],
+    ),
+    mutation(
+        "query heads tiled over key heads",
+        "attention::plain",
+        "plain",
+        &[
+            ("h / p.group * p.k_h", "h % (p.heads / p.group) * p.k_h"),
+            ("h / p.group * p.v_h", "h % (p.heads / p.group) * p.v_h"),
+        ],
+    ),
+    mutation("ALiBi from the wrong end", "attention::plain", "plain", &[("f32(j - query.position)", "f32(j)")]),
+    mutation("not scaled", "attention::plain", "plain", &[("var value = dot * head.scale;", "var value = dot;")]),
+    mutation(
+        "maximum not subtracted from what came before",
+        "attention::plain",
+        "plain",
+        &[("let keep = exp(m_i - m_new);", "let keep = 1.0;")],
+    ),
+    mutation(
+        "0 for rows that see nothing forgotten",
+        "attention::plain",
+        "plain",
+        &[("select(vec2<f32>(), two / l_i, l_i > 0.0)", "two / l_i")],
+    ),
+    mutation(
+        "log-sum-exp of rows that see nothing forgotten",
+        "attention::plain",
+        "plain",
+        &[("select(LOWEST, m_i + log(l_i), l_i > 0.0)", "m_i + log(l_i)")],
+    ),
+    mutation(
+        "key length ignored",
+        "attention::sequences",
+        "plain",
+        &[("min(k_len, p.k_limit)", "min(keys, p.k_limit)")],
+    ),
+    mutation("query length ignored", "attention::plain", "plain", &[("select(0, end, row < item.q_len)", "end")]),
+    mutation("short mask ignored", "attention::sequences", "plain", &[("min(k_len, p.k_limit)", "k_len")]),
+    mutation(
+        "negative offset clamped to 0",
+        "attention::sequences",
+        "plain",
+        &[("clamp(given, -FAR, FAR)", "clamp(given, 0, FAR)")],
+    ),
+    mutation(
+        "packed sequences see the first one's keys",
+        "attention::plain",
+        "plain",
+        &[(" + item.k_start * p.k_t", ""), (" + item.k_start * p.v_t", "")],
+    ),
+    mutation(
+        "hidden keys in the maximum",
+        "attention::tiled",
+        "tiled",
+        &[("four[0u] = score_e0.value;", "four[0u] = score_e0.value;\nm_new = max(m_new, score_e0.value);")],
+    ),
+    mutation("columns past D not zeroed", "attention::tiled", "tiled", &[("d < vec4<u32>(p.d))", "vec4<bool>(true))")]),
+    mutation(
+        "rows past the end of a sequence written",
+        "attention::tiled",
+        "tiled",
+        &[("place.item.q_start + i, i < place.item.rows)", "place.item.q_start + i, true)")],
+    ),
+    mutation(
+        "sums of the panels before lost",
+        "attention::panel",
+        "panel",
+        &[("j0 > keys.first && query.first < i32(j0)", "false")],
+    ),
+    mutation(
+        "divided with each panel",
+        "attention::panel",
+        "panel",
+        &[("if i32(j0 + BLOCK) >= query.end {", "if i32(j0 + BLOCK) >= 0 {")],
+    ),
+    mutation(
+        "the values of another lane's key",
+        "attention::panel",
+        "panel",
+        &[("let v_row_c0_l1 = subgroupBroadcast(v_row_c0, 1u);", "let v_row_c0_l1 = subgroupBroadcast(v_row_c0, 0u);")],
+    ),
+    mutation(
+        "a column of q for another",
+        "attention::panel",
+        "panel",
+        &[(
+            "let q_y0_e1 = subgroupBroadcast(q_i[0u / (Q_RUN * LANES) * Q_RUN + 0u % Q_RUN][1u]",
+            "let q_y0_e1 = subgroupBroadcast(q_i[0u / (Q_RUN * LANES) * Q_RUN + 0u % Q_RUN][0u]",
+        )],
+    ),
+    mutation(
+        "what is said of a key taken for its neighbour",
+        "attention::panel",
+        "panel",
+        &[("let key_c1 = key_of(head, query, i32(j0 + lane * C + 1u));", "let key_c1 = key_c0;")],
+    ),
+    mutation(
+        "sums of the panels before not shrunk",
+        "attention::panel",
+        "panel",
+        &[("let keep = exp(m_old - m_new);", "let keep = 1.0;")],
+    ),
+    mutation("whole tiles of a mask skipped", "attention::tiled", "block_mask", &[("& 1u) == 0u {", "& 2u) == 0u {")]),
+    mutation(
+        "mixed tiles taken for whole",
+        "attention::tiled",
+        "block_mask",
+        &[("j0 / BC] == 1u;", "j0 / BC] != 2u;")],
+    ),
+    mutation("a mask looked at in its first row", "attention::block_mask", "block_mask", &[("+ i * p.mask_i;", ";")]),
+    mutation("halves of a word swapped", "attention::plain", "plain", &[("(i & 1u)", "(~i & 1u)")]),
+    mutation("f16 truncated", "attention::plain", "plain", &[("+ 0xfffu + ((a >> 13u) & 1u)", "")]),
+    mutation("bf16 truncated", "attention::tiled", "tiled", &[("+ 0x7fffu + ((bits >> 16u) & 1u)", "")]),
+    mutation("the other half of a word lost", "attention::merge", "split_kv", &[("| (f16_bits(two.y) << 16u)", "")]),
+    mutation(
+        "keys behind the end of a part taken for its own",
+        "attention::panel",
+        "panel",
+        &[("query.end = min(query.end, i32(keys.end));", "")],
+    ),
+    mutation(
+        "parts merged without their maxima",
+        "attention::merge",
+        "split_kv",
+        &[("let keep = exp(found.x - m);", "let keep = 1.0;")],
+    ),
+    mutation("mask function ignored", "attention::plain", "plain", &[("seen = mask_mod(", "_ = mask_mod(")]),
+    mutation("score function ignored", "attention::plain", "plain", &[("value = score_mod(", "_ = score_mod(")]),
+    mutation(
+        "functions told of another key head",
+        "attention::plain",
+        "plain",
+        &[("head.h_kv = i32(h / p.group);", "head.h_kv = i32(h % p.group);")],
+    ),
+    mutation(
+        "functions told of the query, not of its place",
+        "attention::tiled",
+        "tiled",
+        &[("row + item.offset,", "row,")],
+    ),
+    mutation(
+        "pages taken in a row",
+        "attention::plain",
+        "plain",
+        &[("u32(page) * page_step", "j / p.page_rows * page_step")],
+    ),
+    mutation("the first item's pages", "attention::tiled", "tiled", &[("+ b * p.table_b", "")]),
+    mutation("packed, the next sequence's pages", "attention::plain", "plain", &[("at -= p.table_b;", "")]),
+    mutation("missing pages not reported", "attention::sequences", "plain", &[("report(FAULT_BLOCK_TABLE);", "")]),
+    mutation("faults of all items on the last", "attention::sequences", "plain", &[("faults = 0u;", "")]),
+];
+
+/// In the variant on cooperative matrices, for adapters that have those of 8 by 8.
+const COOPERATIVE: &[Mutation] = &[
+    cooperative("O not shrunk", &[("if any_moved != 0u {", "if any_moved > 99u {")]),
+    cooperative("O shrunk by other rows' maxima", &[("*= keep[m_s + 0u * S +", "*= keep[0u * m_s +")]),
+    cooperative("l not shrunk", &[("l_i *= shrink;", "")]),
+    cooperative("the maximum of a part of the row", &[("most = max(most, subgroupShuffleXor(most, x));", "")]),
+    cooperative("columns past D not zeroed", &[("d < vec4<u32>(p.d))", "vec4<bool>(true))")]),
+    cooperative(
+        "hidden keys weighed",
+        &[("exp(scores_y1.values - m_i), scores_y1.seen)", "exp(scores_y1.values - m_i), vec4<bool>(true))")],
+    ),
+    cooperative(
+        "a quad of k in its neighbour's place",
+        &[("e_l1 % QUADS_K] = next_l1", "(e_l1 ^ 1u) % QUADS_K] = next_l1")],
+    ),
+    cooperative(
+        "one matrix of weights twice",
+        &[("coopMultiplyAdd(p_x3_m0, v_x3_n0,", "coopMultiplyAdd(p_x2_m0, v_x3_n0,")],
+    ),
+    cooperative("k not transposed", &[("coopLoad<mat_b>(", "coopLoadT<mat_b>(")]),
+    cooperative(
+        "rows past the end of a sequence written",
+        &[("place.item.q_start + i, i < place.item.rows)", "place.item.q_start + i, true)")],
+    ),
+    cooperative("divided by another row's sum", &[("let l = keep[r];", "let l = keep[0];")]),
+    cooperative("keys of another part", &[("query.end = min(query.end, i32(keys.end));", "")]),
+];
+
+const fn cooperative(name: &'static str, edits: &'static [(&'static str, &'static str)]) -> Mutation {
+    mutation(name, "attention::coop", "coop_8x8", edits)
+}
+
+/// What a mutated kernel came to.
+enum Fate {
+    /// The case that noticed it, and how.
+    Noticed(String, String),
+    /// This many cases ran the broken text, and all passed.
+    Survived(usize),
+}
+
+#[test]
+fn every_mutation_is_noticed() {
+    let cases = Cases::new("attention");
+    every_one_is_noticed(&cases, MUTATIONS);
+}
+
+/// Without an adapter that has 8 by 8 matrices (Mesa 26 does) there is nothing to run; `REQUIRE_COOPERATIVE=1` makes that a
+/// failure.
+#[test]
+fn every_mutation_on_cooperative_matrices_is_noticed() {
+    let profile = gpu().profile();
+    let matrix = CooperativeMatrix::square(8, [DType::F16, DType::F32]);
+    if !profile.cooperative_matrices.contains(&matrix) {
+        let required = std::env::var_os("REQUIRE_COOPERATIVE").is_some();
+        assert!(!required, "REQUIRE_COOPERATIVE is set, but {} has no 8×8×8 matrices of f16", profile.adapter);
+        eprintln!("{} has no 8×8×8 matrices of f16: attention on them is not mutated here", profile.adapter);
+        return;
+    }
+    every_one_is_noticed(&Cases::new("attention"), COOPERATIVE);
+}
+
+#[test]
+fn every_mutation_of_a_row_is_noticed() {
+    for family in ["norm", "softmax"] {
+        let cases = Cases::new(family);
+        let of_rows = SPLITS.iter().chain(NARROW_ROWS);
+        every_one_is_noticed(&cases, of_rows.filter(|mutation| mutation.family() == family));
+    }
+}
+
+fn every_one_is_noticed<'a>(cases: &Cases, mutations: impl IntoIterator<Item = &'a Mutation>) {
+    let fates: Vec<(&Mutation, Fate)> =
+        mutations.into_iter().map(|m| (m, cases.fate(m, |text| edited(text, m.edits)))).collect();
+    report(fates.iter().map(|(m, fate)| (m.name.to_string(), *m, fate)));
+    let missed: Vec<&str> =
+        fates.iter().filter(|(_, fate)| matches!(fate, Fate::Survived(_))).map(|(m, _)| m.name).collect();
+    assert!(missed.is_empty(), "not noticed: {missed:?}");
+}
+
+/// Without one barrier, what one subgroup stages another has not seen yet. Each barrier is removed in turn.
+#[test]
+fn every_missing_barrier_is_noticed() {
+    const BARRIER: &str = "workgroupBarrier();";
+    let cases = Cases::new("attention");
+    let tiled =
+        Mutation { name: "a barrier gone", shader: "attention::tiled", variant: "tiled", edits: &[(BARRIER, "")] };
+    let template = include_str!("../../shaders/attention/tiled.wesl");
+    let barriers = template.matches(BARRIER).count();
+    assert!(barriers > 4, "{barriers}");
+    let fates: Vec<(String, Fate)> = (0..barriers)
+        .map(|n| {
+            // The variant's text has all of the file's, in order.
+            let fate = cases.fate(&tiled, |text| {
+                assert_eq!(text.matches(BARRIER).count(), barriers);
+                let (at, _) = text.match_indices(BARRIER).nth(n)?;
+                Some(format!("{}{}", &text[..at], &text[at + BARRIER.len()..]))
+            });
+            (format!("barrier {} of {barriers} gone", n + 1), fate)
+        })
+        .collect();
+    report(fates.iter().map(|(name, fate)| (name.clone(), &tiled, fate)));
+    let missed: Vec<usize> =
+        (1..).zip(&fates).filter(|(_, (_, fate))| matches!(fate, Fate::Survived(_))).map(|(n, _)| n).collect();
+    // The first one after the loop over key tiles. llvmpipe leaves a loop by running its body once more, for no invocation
+    // but with its barriers, so that this one is never missed there.
+    let unseen: &[usize] = if gpu().profile().kind == AdapterKind::Cpu { &[barriers - 1] } else { &[] };
+    assert!(missed.iter().all(|n| unseen.contains(n)), "not noticed: {missed:?}");
+}
+
+/// The text with all edits made, if each has something to change.
+fn edited(text: &str, edits: &[(&str, &str)]) -> Option<String> {
+    let all = edits.iter().all(|(from, _)| text.contains(from));
+    all.then(|| edits.iter().fold(text.to_string(), |text, (from, to)| text.replace(from, to)))
+}
+
+/// The table, smallest cases first: they compile and run the fastest.
+struct Cases(Vec<(Case, Expected)>);
+
+impl Cases {
+    fn new(family: &str) -> Self {
+        let cases = cases::of_family(family, Level::Quick, 1).expect("the table is valid");
+        let expected = cases.into_iter().map(|case| {
+            let expected = case.expected().expect("the reference takes every case");
+            (case, expected)
+        });
+        Cases(expected.collect())
+    }
+
+    /// Runs the cases with a broken shader until one of them fails.
+    fn fate(&self, mutation: &Mutation, broken: impl Fn(&str) -> Option<String>) -> Fate {
+        let options = Options::default().force(mutation.family(), mutation.variant);
+        let mut ran = 0;
+        for (case, expected) in &self.0 {
+            // What the variant can't do is no case for it.
+            let Ok(mut program) = gpu().lower(&case.graph, &options) else { continue };
+            if !mutate(&mut program, mutation.shader, &broken) {
+                continue;
+            }
+            ran += 1;
+            if let Some(how) = notice(&program, case, expected) {
+                return Fate::Noticed(case.name.clone(), how);
+            }
+        }
+        assert!(ran > 0, "{}: no case runs what it breaks", mutation.name);
+        Fate::Survived(ran)
+    }
+}
+
+/// Breaks every launch of the shader; false if there is none, or nothing to break.
+fn mutate(program: &mut Program, shader: &str, broken: impl Fn(&str) -> Option<String>) -> bool {
+    let mut changed = false;
+    for launch in program.steps.iter_mut().flat_map(|step| &mut step.kernel.launches) {
+        if launch.source.name == shader
+            && let Some(text) = broken(&launch.source.wgsl)
+        {
+            // With all checks: a broken index must not bring the driver down.
+            launch.source = Arc::new(Source::new(launch.source.name, text));
+            changed = true;
+        }
+    }
+    changed
+}
+
+/// How a program is wrong, if it is.
+fn notice(program: &Program, case: &Case, expected: &Expected) -> Option<String> {
+    let given = |wanted: &dyn Fn(&str) -> bool| -> Vec<(&str, &Tensor)> {
+        case.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).filter(|(name, _)| wanted(name)).collect()
+    };
+    let parameters = given(&|name| case.graph.parameters().any(|(parameter, _)| parameter == name));
+    let inputs = given(&|name| case.graph.inputs().any(|(input, _)| input == name));
+    let mut executable =
+        gpu().load_with(program, &parameters[..], LoadOptions { guard: true }).expect("a mutation is valid WGSL");
+    match executable.run(&inputs) {
+        Err(error) => Some(error.to_string()),
+        Ok(outputs) => {
+            let outputs: BTreeMap<String, Tensor> = outputs.into_iter().collect();
+            expected.compare_named(&outputs).err().map(|mismatch| mismatch.to_string())
+        }
+    }
+}
+
+fn report<'a>(fates: impl Iterator<Item = (String, &'a Mutation, &'a Fate)>) {
+    for (name, mutation, fate) in fates {
+        match fate {
+            Fate::Noticed(case, how) => {
+                let how: String = how.chars().take(100).collect();
+                println!("{} {}: {name}\n    noticed by {case}: {how}", mutation.shader, mutation.variant);
+            }
+            Fate::Survived(ran) => {
+                println!("{} {}: {name}\n    SURVIVED {ran} cases", mutation.shader, mutation.variant);
+            }
+        }
+    }
+}

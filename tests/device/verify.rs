@@ -1,0 +1,95 @@
+//! Every case of every family, with every variant of its kernels, on the adapter. `TILEWISE_VERIFY=full` takes the larger
+//! set of cases, `TILEWISE_SEED` another seed.
+
+use std::env;
+
+use tilewise::{
+    kernel::FAMILIES,
+    reference::compare::Check,
+    verify::{
+        self, Verdict,
+        cases::{self, Level},
+    },
+};
+
+use crate::common::gpu;
+
+fn level() -> Level {
+    match env::var("TILEWISE_VERIFY").as_deref() {
+        Err(_) | Ok("quick") => Level::Quick,
+        Ok("full") => Level::Full,
+        Ok(other) => panic!("TILEWISE_VERIFY is `{other}`, expected `quick` or `full`"),
+    }
+}
+
+fn seed() -> u64 {
+    env::var("TILEWISE_SEED").map_or(1, |seed| seed.parse().expect("TILEWISE_SEED is a whole number"))
+}
+
+#[test]
+fn every_kernel_family_has_a_test() {
+    assert_eq!(TESTED, FAMILIES);
+}
+
+/// Every case of a family, with every variant.
+fn check(family: &str) {
+    let seed = seed();
+    let report = verify::sweep(gpu(), &[family], level(), seed, |outcome| {
+        if outcome.is_fault() {
+            eprintln!("{outcome}");
+        }
+    });
+    let report = report.expect("the cases are valid");
+    println!("seed {seed}\n{report}");
+    assert!(report.is_right(), "{} runs are wrong or failed", report.faults().len());
+}
+
+macro_rules! families {
+    ($($family:ident),*) => {
+        /// One test a family, so that they run side by side.
+        const TESTED: [&str; FAMILIES.len()] = [$(stringify!($family)),*];
+        $(
+            #[test]
+            fn $family() {
+                check(stringify!($family));
+            }
+        )*
+    };
+}
+
+families!(
+    append,
+    argmax,
+    attention,
+    attention_merge,
+    concat,
+    copy,
+    dequantize,
+    gather,
+    matmul,
+    norm,
+    pad,
+    pointwise,
+    reduce,
+    rotary,
+    softmax
+);
+
+#[test]
+fn a_wrong_result_is_noticed_and_said() {
+    let mut case = cases::of_family("matmul", Level::Quick, 1)
+        .expect("valid")
+        .into_iter()
+        .find(|case| case.name == "64x64 · 64x64")
+        .expect("there is a square one");
+    let variant = verify::variants(gpu(), &case).expect("lowers").remove(0).variant;
+    assert!(matches!(verify::run(gpu(), &case, Some(variant)).verdict, Verdict::Right(_)));
+    // Sums of random products are not what f64 gives, rounded once, in every element.
+    case.check = Check::Exact;
+    let outcome = verify::run(gpu(), &case, Some(variant));
+    assert!(outcome.is_fault());
+    let message = outcome.to_string();
+    assert!(message.starts_with(&format!("matmul {variant}: {}: WRONG: y0: ", case.name)), "{message}");
+    let outcome = verify::run(gpu(), &case, Some("fastest"));
+    assert!(outcome.to_string().contains("there is no variant `fastest`; there are: "), "{outcome}");
+}

@@ -1,0 +1,19 @@
+//! What needs no adapter: the graph, lowering, the reference, layers, comparing, and the shaders in the compilers of other platforms.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod diff;
+mod docs;
+mod fingerprints;
+mod floors;
+mod generate;
+mod graph;
+mod kernel;
+mod lower;
+mod models;
+mod nn;
+mod quantize;
+mod reference;
+mod scale;
+mod shaders;
