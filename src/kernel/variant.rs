@@ -48,6 +48,17 @@ pub(super) struct Needs {
 }
 
 impl Needs {
+    /// What both need, one after the other.
+    pub(super) fn and(self, other: Needs) -> Needs {
+        Needs {
+            invocations: self.invocations.max(other.invocations),
+            workgroup_bytes: self.workgroup_bytes.max(other.workgroup_bytes),
+            workspace: self.workspace.max(other.workspace),
+            buffers: self.buffers.max(other.buffers),
+            rounds: self.rounds.max(other.rounds),
+        }
+    }
+
     /// The first of them that the device doesn't have.
     pub(super) fn lacking(&self, profile: &Profile) -> Option<String> {
         let limits = &profile.limits;
