@@ -453,11 +453,11 @@ let b_k0 = a[/*k*/0u];
     fn lines_know_where_they_come_from() {
         let source = filled(&Specialization::new("t::t").value("BR", 2), TEMPLATE).expect("every slot exists");
         let line = 1 + source.wgsl.lines().position(|line| line.starts_with("let b_k1")).expect("it is there");
-        assert_eq!(source.origin(line), Some(("t/t.wesl", 18)));
-        assert_eq!(source.origin(1), Some(("t/t.wesl", 14)));
+        assert_eq!(source.origin(line), Some(("t/t.wesl", 19)));
+        assert_eq!(source.origin(1), Some(("t/t.wesl", 15)));
         assert_eq!(source.origin(0), None);
         let message = format!("error: no `x`\n  ┌─ wgsl:{line}:5\n see wgsl:9999:1");
-        assert_eq!(source.located(&message), "error: no `x`\n  ┌─ t/t.wesl:18:5\n see wgsl:9999:1");
+        assert_eq!(source.located(&message), "error: no `x`\n  ┌─ t/t.wesl:19:5\n see wgsl:9999:1");
     }
 
     #[test]
