@@ -1,6 +1,6 @@
 //! Attention of a graph as a problem.
 
-use super::{AttentionDTypes, AttentionProblem};
+use super::problem::{AttentionDTypes, AttentionProblem};
 use crate::{
     DType, Layout, Result,
     graph::{Attention, AttentionOperand as A},

@@ -1,10 +1,10 @@
 //! What an [`AttentionProblem`] says about sizes, checked.
 
-use super::AttentionProblem;
+use super::problem::AttentionProblem;
 use crate::{
     Error, Layout, Result, Shape,
     graph::{Align, AttentionOperand},
-    kernel::narrow::check_floats,
+    kernel::access::narrow::check_floats,
 };
 
 const OP: &str = "attention";
