@@ -9,9 +9,11 @@ mod activation;
 mod append;
 mod argmax;
 mod attention;
+mod blocks;
 mod ceiling;
 mod copy;
 mod dequantize;
+mod family;
 mod gather;
 mod lowering;
 mod matmul;
@@ -29,7 +31,7 @@ mod variant;
 
 use std::{fmt, sync::Arc};
 
-use access::{axes, long, narrow, strided};
+use access::{axes, long, matrix, narrow, strided};
 
 pub use activation::unary_wgsl;
 pub use append::AppendProblem;
@@ -38,6 +40,8 @@ pub use attention::{AttentionDTypes, AttentionMergeProblem, AttentionProblem};
 pub use ceiling::{Arithmetic, CeilingProblem};
 pub use copy::{ConcatProblem, CopyProblem, PadProblem};
 pub use dequantize::DequantizeProblem;
+pub use family::FAMILIES;
+pub(crate) use family::Family;
 pub use gather::GatherProblem;
 pub(crate) use lowering::{Lowering, ProblemOf, problem_of};
 pub(crate) use matmul::Product;
@@ -55,25 +59,6 @@ pub use softmax::{SoftmaxDTypes, SoftmaxProblem};
 pub use specialize::{Module, Parameters, Scalar, Source, Specialization, fingerprint};
 
 use crate::{DType, Result};
-
-/// The names of all families that operations of a graph lead to.
-pub const FAMILIES: [&str; 15] = [
-    "append",
-    "argmax",
-    "attention",
-    "attention_merge",
-    "concat",
-    "copy",
-    "dequantize",
-    "gather",
-    "matmul",
-    "norm",
-    "pad",
-    "pointwise",
-    "reduce",
-    "rotary",
-    "softmax",
-];
 
 /// What one kernel family is asked to compute: sizes, layouts, dtypes and options, but no buffers.
 ///

@@ -3,6 +3,10 @@
 
 pub(crate) mod attention;
 pub(crate) mod diff;
+pub(crate) mod generate;
+pub(crate) mod matmul;
+pub(crate) mod models;
+pub(crate) mod quantize;
 pub(crate) mod random;
 pub(crate) mod rows;
 pub(crate) mod view;

@@ -9,10 +9,12 @@ use crate::{
     kernel::{
         Binding, Kernel, Operand, Specialization,
         access::{
+            elems::Elems,
             long::{eight, has_eights, of_eight},
-            narrow::{Elems, element, four, round, word, words},
+            narrow::word,
         },
         buffer_bytes,
+        pointwise::round,
     },
 };
 
@@ -81,27 +83,23 @@ impl Setup<'_> {
         let one = Elems { dtype, packed: false };
         let body = if operand == Float::Bias { one.read_infinities(name) } else { one.read(name) };
         source
-            .ty(&format!("{name}_elem"), "u32")
+            .ty(&format!("{name}_elem"), one.ty())
             .function(&format!("{name}_at"), format!("fn {name}_at(i: u32) -> f32 {{ {body} }}"))
     }
 
     /// `{name}_four`, which reads four elements of a row, and `{name}_elem`.
     pub(super) fn reads_four(&self, source: Specialization, operand: Float) -> Specialization {
-        let (name, dtype) = (operand.name(), self.dtype(operand));
-        let (ty, body) = match (self.has_groups(operand, 4), dtype.is_narrow()) {
-            (true, false) => ("vec4<f32>", format!("return {name}[(row + d.x) >> 2u];")),
-            (true, true) => {
-                let body = format!("let two = {name}[(row + d.x) >> 2u]; return {};", four(dtype, "two"));
-                ("vec2<u32>", body)
-            }
+        let name = operand.name();
+        let elems = Elems { dtype: self.dtype(operand), packed: self.has_groups(operand, 4) };
+        let body = match (elems.packed, elems.dtype.is_narrow()) {
+            (true, _) => elems.four(name, ["(row + d.x)"; 4]),
             (false, true) => {
-                let all = ["at.x", "at.y", "at.z", "at.w"].map(|at| element(name, dtype, at)).join(", ");
-                ("u32", format!("let at = row + d * step; return vec4<f32>({all});"))
+                format!("let at = row + d * step; {}", elems.four(name, ["at.x", "at.y", "at.z", "at.w"]))
             }
             (false, false) => return source,
         };
         let definition = format!("fn {name}_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f32> {{ {body} }}");
-        source.ty(&format!("{name}_elem"), ty).function(&format!("{name}_four"), definition)
+        source.ty(&format!("{name}_elem"), elems.ty()).function(&format!("{name}_four"), definition)
     }
 
     /// Whether an operand lies so that four or eight elements of a row are one element of a binding.
@@ -237,23 +235,20 @@ impl Setup<'_> {
 
     /// `write_four`: columns d to d + 4 of a row of out, as far as there are.
     pub(super) fn writes_four(&self, source: Specialization, out: Out) -> Specialization {
-        let narrow = out == Out::Direct && self.problem.dtypes.out.is_narrow();
-        let dtype = self.problem.dtypes.out;
-        let [low, high] = [word(dtype, "four.x", "four.y"), word(dtype, "four.z", "four.w")];
-        let (ty, body) = match (is_grouped(&self.problem.out, 4), narrow) {
-            (true, false) => ("vec4<f32>", "if d < width { out[(row + d) >> 2u] = four; }".into()),
-            (true, true) => {
-                ("vec2<u32>", format!("if d < width {{ out[(row + d) >> 2u] = {}; }}", words(dtype, "four")))
-            }
+        let dtype = if out == Out::Direct { self.problem.dtypes.out } else { DType::F32 };
+        let elems = Elems { dtype, packed: is_grouped(&self.problem.out, 4) };
+        let body = match (elems.packed, dtype.is_narrow()) {
+            (true, _) => format!("if d < width {{ {} }}", elems.write_at("out", "(row + d) >> 2u", "four")),
             (false, true) => {
-                let at = "let at = (row + d) >> 1u;";
-                let body =
-                    format!("{at} if d < width {{ out[at] = {low}; }} if d + 2u < width {{ out[at + 1u] = {high}; }}");
-                ("u32", body)
+                let [low, high] = [word(dtype, "four.x", "four.y"), word(dtype, "four.z", "four.w")];
+                format!(
+                    "let at = (row + d) >> 1u; if d < width {{ out[at] = {low}; }} \
+                     if d + 2u < width {{ out[at + 1u] = {high}; }}"
+                )
             }
             (false, false) => return source,
         };
-        source.region("NARROW", narrow).ty("out_elem", ty).function(
+        source.region("NARROW", dtype.is_narrow()).ty("out_elem", elems.ty()).function(
             "write_four",
             format!("fn write_four(row: u32, d: u32, step: u32, width: u32, four: vec4<f32>) {{ {body} }}"),
         )

@@ -1,6 +1,5 @@
 //! Every variant of matmul against the reference: first on data whose results are exact, then within bounds.
 
-mod choice;
 mod coop;
 mod panel;
 mod words;
@@ -21,6 +20,7 @@ use tilewise::{
 
 use crate::common::{
     gpu,
+    matmul::VARIANTS,
     rows::{Draw, Lie, View, profiles},
     view::translates,
 };
@@ -500,22 +500,6 @@ fn checked_and_trusted_shaders_give_the_same_bits() {
         }
     }
 }
-
-const VARIANTS: [&str; 13] = [
-    "coop_16x16",
-    "coop_8x8",
-    "plain",
-    "register",
-    "tiled_32x32",
-    "tiled_64x64",
-    "tiled_128x128",
-    "split_k",
-    "vec",
-    "subgroup",
-    "panel",
-    "panel_uniform",
-    "panel_deep",
-];
 
 fn lies() -> impl Strategy<Value = Lie> {
     proptest::sample::select(Lie::ALL.to_vec())

@@ -7,9 +7,10 @@ use tilewise::{
     reference::compare::Check,
 };
 
-use super::{Case, VARIANTS, floats, integers, stored};
+use super::{Case, floats, integers, stored};
 use crate::common::{
     gpu,
+    matmul::VARIANTS,
     rows::{Draw, Lie},
 };
 
