@@ -3,7 +3,7 @@
 use super::{Align, Attention, AttentionArgs, AttentionOperand, Binary, Graph, ValueId};
 use crate::{Error, Result, Shape, Tensor};
 
-/// How far [`Graph::attention_scores`] goes.
+/// A stage of attention's scores, for [`Graph::attention_scores`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScoreStage {
     /// `scale · q·k`.
