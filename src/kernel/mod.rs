@@ -10,6 +10,7 @@ mod append;
 mod argmax;
 mod attention;
 mod attention_merge;
+mod blocks;
 mod ceiling;
 mod copy;
 mod dequantize;
@@ -31,7 +32,7 @@ mod variant;
 
 use std::{fmt, sync::Arc};
 
-use access::{axes, long, narrow, strided};
+use access::{axes, long, matrix, narrow, strided};
 
 pub use activation::unary_wgsl;
 pub use append::AppendProblem;

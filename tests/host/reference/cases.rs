@@ -1,4 +1,4 @@
-use tilewise::verify::cases;
+use tilewise::{kernel::FAMILIES, verify::cases};
 
 use super::*;
 
