@@ -227,7 +227,7 @@ impl Quantized {
 }
 
 /// Sets the slots of an operand that is read by single elements.
-pub(in crate::kernel) fn half_loads(slots: Specialization, x: &str, dtype: DType) -> Specialization {
+fn half_loads(slots: Specialization, x: &str, dtype: DType) -> Specialization {
     let elems = Elems { dtype, packed: false };
     let load = format!("fn load_{x}(i: u32) -> f32 {{ return {}; }}", elems.one(x, "i"));
     slots.ty(&format!("{x}_word"), elems.ty()).function(&format!("load_{x}"), load)
