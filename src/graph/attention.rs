@@ -238,6 +238,9 @@ pub struct AttentionResults {
 
 const OP: &str = "attention";
 
+/// Offsets of query 0 count as at most this, either way.
+pub(crate) const FARTHEST: i32 = 1 << 30;
+
 /// Sizes of an attention whose operands fit each other, packed and paged or not.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AttentionSizes {
@@ -307,6 +310,11 @@ impl Attention {
     /// Whether there are score or mask functions.
     pub fn has_functions(&self) -> bool {
         !(self.score_mods.is_empty() && self.mask_mods.is_empty())
+    }
+
+    /// The factor on q·k for heads of this size.
+    pub(crate) fn scale_for(&self, d: usize) -> f64 {
+        self.scale.map_or_else(|| 1.0 / (d as f64).sqrt(), f64::from)
     }
 
     /// Whether a function of the user asks where the query stands among the keys.

@@ -1,6 +1,6 @@
 //! What can be said of operands that are constants of the graph, before anything runs.
 
-use super::{Attention, AttentionOperand as A, Graph, Op, ValueId};
+use super::{Attention, AttentionOperand as A, Graph, Op, ValueId, attention::FARTHEST};
 use crate::{
     Data, Error, Result,
     tensor::{Shape, Tensor},
@@ -92,7 +92,7 @@ impl Graph {
                 (A::Bias | A::Slopes | A::ScoreTable | A::MaskTable, _) => check_numbers(kind, tensor)?,
                 (A::KeyLengths, Some(lengths)) => check_range(kind, lengths, 0, keys)?,
                 (A::QueryLengths, Some(lengths)) => check_range(kind, lengths, 0, rows_of(q))?,
-                (A::Offsets, Some(offsets)) => check_range(kind, offsets, -(1 << 30), 1 << 30)?,
+                (A::Offsets, Some(offsets)) => check_range(kind, offsets, (-FARTHEST).into(), FARTHEST)?,
                 (A::QueryOffsets, Some(starts)) => check_starts(kind, starts, rows_of(q))?,
                 (A::KeyOffsets, Some(starts)) => check_starts(kind, starts, rows_of(k))?,
                 // Without lengths, all of it is read.

@@ -58,11 +58,12 @@ mod twin;
 mod verify;
 mod weights;
 mod wgsl;
+mod written_out;
 
 use std::collections::HashMap;
 
 pub use attention::{Align, Attention, AttentionFault, AttentionOperand, AttentionResults, Window};
-pub(crate) use attention::{AttentionSizes, short_of};
+pub(crate) use attention::{AttentionSizes, FARTHEST, short_of};
 pub use function::{Function, FunctionKind, MaskMod, MaskTwin, Pair, ScoreMod, ScoreTwin, Scored};
 pub use id::{NodeId, ValueId};
 pub use infer::infer;
@@ -71,6 +72,7 @@ pub use op::{Op, Reduce};
 pub use pointwise::{Binary, Unary};
 pub use quantize::{QuantizedParameter, QuantizedValue};
 pub use weights::ScoreStage;
+pub(crate) use written_out::{Reason, Term, Terms};
 
 use crate::{
     Error, Result,

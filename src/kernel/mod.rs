@@ -10,6 +10,7 @@ mod append;
 mod argmax;
 mod attention;
 mod attention_merge;
+mod blocks;
 mod ceiling;
 mod copy;
 mod dequantize;

@@ -277,6 +277,7 @@ fn written_out_attention_is_attention() {
         ("none", |_| Mask::none()),
         ("causal bottom right", |_| Mask::causal(Align::BottomRight)),
         ("window with a negative offset", |_| Mask::window(1, 2, Align::Offset(-2))),
+        ("the farthest offset", |_| Mask::causal(Align::Offset(i32::MAX))),
         ("lengths, aligned to them", |g| {
             let lengths = g.input("lengths", DType::I32, [2]).expect("fits");
             Mask::key_lengths(lengths) & Mask::causal(Align::BottomRight)

@@ -1,4 +1,4 @@
-//! Chains of pointwise functions. Twins: `shaders/pointwise.wgsl`, `src/reference/pointwise.rs`, `tests/pointwise.rs`.
+//! Chains of pointwise functions.
 
 mod expression;
 mod round;
@@ -6,8 +6,13 @@ mod round;
 pub(super) use round::{Store, round};
 
 use super::{
-    Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
-    strided::{self, View, Word, Words},
+    Binding, Candidate, Kernel, Operand, Operands, Problem, Profile, Specialization,
+    access::{
+        bits::{COMPONENTS, Word},
+        strided::{View, Words, touched},
+    },
+    blocks::{self, Blocks},
+    variant::{Needs, Only},
 };
 use crate::{
     DType, Error, Layout, Result, Shape,
@@ -113,6 +118,10 @@ impl PointwiseProblem {
         }
     }
 
+    fn needs(&self) -> Result<Needs, String> {
+        self.check().map(|_| blocks::needs(self.operands.len() + 1)).map_err(|fault| fault.to_string())
+    }
+
     /// 64 bits on software adapters, for large outputs and where there is little to compute, but something: beside long
     /// formulas, or where an element goes straight from load to store, Mesa 22.3 takes longer for these than for two of 32.
     fn word(&self, elements: usize, profile: &Profile) -> Word {
@@ -122,7 +131,7 @@ impl PointwiseProblem {
             Instr::Where(..) | Instr::Cast(..) => true,
         });
         let computes = self.body.iter().any(|instr| matches!(instr, Instr::Binary(..)));
-        match profile.shader_int64 && strided::is_long(elements, profile) && is_brief && computes {
+        match profile.shader_int64 && blocks::is_long(elements, profile) && is_brief && computes {
             true => Word::Bits64,
             false => Word::Bits32,
         }
@@ -136,27 +145,25 @@ impl PointwiseProblem {
     }
 }
 
+const PLAIN: Only = blocks::only("pointwise");
+
 impl Problem for PointwiseProblem {
     fn family(&self) -> &'static str {
-        "pointwise"
+        PLAIN.family
     }
 
     fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
-        strided::candidates(profile, self.operands.len() + 1, self.check().err().as_ref())
+        PLAIN.candidates(self.needs(), profile)
     }
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
         let elements = self.check()?;
-        strided::check_variant("pointwise", &self.candidates(profile), variant)?;
+        PLAIN.check(variant, self.needs(), profile)?;
         let mut words = Words::default();
         let word = self.word(elements, profile);
         let dtypes: Vec<DType> = self.operands.iter().map(|&(dtype, _)| dtype).collect();
         let value = expression::value_functions(&dtypes, &self.body, self.dtype, &mut words)?;
-        let mut source = Specialization::new("pointwise::plain")
-            .region("NARROW", true)
-            .ty("block", strided::block(self.dtype, word))
-            .function("pack", strided::pack(self.dtype, word))
-            .function("value", value);
+        let mut source = Specialization::new("pointwise::plain").region("NARROW", true).function("value", value);
         let mut bindings = Vec::with_capacity(self.operands.len() + 1);
         let mut bytes = (elements * self.dtype.bytes()) as u64;
         let (mut loads, mut reads) = (0, String::new());
@@ -168,7 +175,7 @@ impl Problem for PointwiseProblem {
                 source = source.ty(&format!("block{n}"), reader.block).region(&format!("X{n}"), true);
                 bindings.push(Binding::read(Operand::Input(n)));
             }
-            bytes += strided::touched(layout) * dtype.bytes() as u64;
+            bytes += touched(layout) * dtype.bytes() as u64;
         }
         bindings.push(Binding::write(Operand::Output(0)));
         let read: String = (0..dtypes.len()).map(|n| format!("let r{n} = read{n}(i); ")).collect();
@@ -180,12 +187,23 @@ impl Problem for PointwiseProblem {
             "elements",
             format!(
                 "fn elements(i: u32) -> vec4<u32> {{ {read}return vec4<u32>({}); }}{reads}",
-                strided::COMPONENTS.map(one).join(", ")
+                COMPONENTS.map(one).join(", ")
             ),
         );
-        let launch = strided::launch("pointwise", variant, source, bindings, words, (elements, loads), profile)?;
-        let launch = Launch { flops: (self.body.len() * elements) as u64, bytes, ..launch };
-        Ok(Kernel { launches: vec![launch], scratch: Vec::new() })
+        let launch = Blocks {
+            family: PLAIN.family,
+            label: variant,
+            source,
+            bindings,
+            words,
+            dtype: self.dtype,
+            elements,
+            word,
+            loads,
+            flops: (self.body.len() * elements) as u64,
+            bytes,
+        };
+        Ok(Kernel { launches: vec![launch.launch(profile)?], scratch: Vec::new() })
     }
 
     fn summary(&self) -> String {
