@@ -29,16 +29,35 @@
 //!
 //! The long answers are in [`guides`].
 //!
+//! # What is promised
+//!
+//! Semantic versioning covers what programs are written with:
+//!
+//! - [`Graph`] and [`graph`], tensors ([`Tensor`], [`quantize`], [`safetensors`]), [`nn`], [`gpu`], [`tune`] and [`diff`]. A new
+//!   major version of wgpu, which [`gpu`] hands on, is a breaking change here too.
+//! - [`mod@reference`] with its [cases](reference::cases) and [comparer](reference::compare), and [`verify`]: any kernel can be
+//!   held to them, yours too. There will be more cases; bounds may become tighter.
+//! - Of [`lower`], [`lower()`](lower::lower()), [`Options`](lower::Options), [`Choices`](lower::Choices) and a
+//!   [`Program`](lower::Program) as a whole; of [`kernel`], [`Profile`](kernel::Profile), [`buffer_bytes`](kernel::buffer_bytes)
+//!   and what a kernel of your own is made of ([`Kernel`](kernel::Kernel), for [`Gpu::run_kernel`](gpu::Gpu::run_kernel)).
+//!
+//! All else in [`lower`] and [`kernel`] (steps, problems, variants, the WGSL), [`measure`] and `workloads` is public for the program
+//! `tilewise`, the benchmarks and the tests, and for readers. It may change in any release.
+//!
 //! [wgpu]: https://docs.rs/wgpu
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// A new operation, function or dtype is to be thought of everywhere: no arm takes what is not written down.
+#![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod diff;
 mod error;
 pub mod gpu;
 pub mod graph;
 pub mod guides;
+#[allow(clippy::wildcard_enum_match_arm, reason = "what a kernel reads and how was narrowed down before")]
 pub mod kernel;
+#[allow(clippy::wildcard_enum_match_arm, reason = "rules look for some operations among all")]
 pub mod lower;
 #[cfg(feature = "native")]
 pub mod measure;
@@ -48,6 +67,8 @@ mod tensor;
 #[cfg(feature = "native")]
 pub mod tune;
 pub mod verify;
+// For the program, the benchmarks and the comparison with other libraries.
+#[doc(hidden)]
 pub mod workloads;
 
 pub use error::{Error, Result};

@@ -5,9 +5,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tilewise::{
     gpu::Gpu,
+    kernel::FAMILIES,
     verify::{
         self, Report, Verdict,
-        cases::{self, FAMILIES, Level},
+        cases::{self, Level},
     },
 };
 

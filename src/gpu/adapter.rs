@@ -8,7 +8,7 @@ use crate::{
 /// An adapter of this system: a GPU, or a software implementation of one.
 #[derive(Clone, Debug)]
 pub struct Adapter {
-    /// Its place in [`adapters`], by which [`Builder::adapter_index`](super::Builder::adapter_index) chooses it.
+    /// Its index in [`adapters`], by which [`Builder::adapter_index`](super::Builder::adapter_index) chooses it.
     pub index: usize,
     /// The name that the driver gives.
     pub name: String,
@@ -16,7 +16,7 @@ pub struct Adapter {
     pub backend: wgpu::Backend,
     /// The driver's name and version.
     pub driver: String,
-    /// What kind of device the driver says it is.
+    /// The kind of device, as the driver has it.
     pub device_type: wgpu::DeviceType,
     /// What a device of this adapter offers to kernels.
     pub profile: Profile,
@@ -71,7 +71,10 @@ pub(super) fn profile(
         driver: driver(info),
         kind: match info.device_type {
             wgpu::DeviceType::Cpu => AdapterKind::Cpu,
-            _ => AdapterKind::Gpu,
+            wgpu::DeviceType::IntegratedGpu
+            | wgpu::DeviceType::DiscreteGpu
+            | wgpu::DeviceType::VirtualGpu
+            | wgpu::DeviceType::Other => AdapterKind::Gpu,
         },
         limits: Limits {
             workgroup_bytes: limits.max_compute_workgroup_storage_size,

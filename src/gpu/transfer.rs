@@ -32,9 +32,22 @@ const USAGE: wgpu::BufferUsages =
 const FLUSH_BYTES: usize = 64 << 20;
 
 impl Gpu {
-    /// A buffer with this tensor: row-major, padded to 16 bytes, usable as storage and in copies.
+    /// A buffer with this tensor: row-major, padded to 16 bytes, usable as storage and in copies. It is for
+    /// [`Executable::encode`](super::Executable::encode) and for parameters that several programs share.
     ///
-    /// For [`Executable::encode`](super::Executable::encode) and for parameters that several programs share.
+    /// ```
+    /// # pollster::block_on(async {
+    /// # use tilewise::{Tensor, gpu::Gpu};
+    /// let gpu = Gpu::new_async().await?;
+    /// let buffer = gpu.upload_async(&Tensor::new([3], vec![1.0f32, 2.0, 3.0])?).await?;
+    /// assert_eq!(buffer.size(), 16);
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if the device has no buffer of this size; [errors of the
+    /// device](crate::gpu#errors-of-the-device).
     pub async fn upload_async(&self, tensor: &Tensor) -> Result<wgpu::Buffer> {
         self.inner.health.check()?;
         let bytes = buffer_bytes(tensor.dtype(), tensor.len());
@@ -44,12 +57,38 @@ impl Gpu {
     }
 
     /// [`Gpu::upload_async`]; it does not wait for the device.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Tensor, gpu::Gpu};
+    /// let (gpu, x) = (Gpu::new()?, Tensor::new([3], vec![1.0f32, 2.0, 3.0])?);
+    /// let buffer = gpu.upload(&x)?;
+    /// assert_eq!(gpu.download(buffer.slice(..), DType::F32, [3])?, x);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Gpu::upload_async`].
     #[cfg(feature = "native")]
     pub fn upload(&self, tensor: &Tensor) -> Result<wgpu::Buffer> {
         pollster::block_on(self.upload_async(tensor))
     }
 
-    /// The tensor at the start of `slice`, whose buffer needs the usage `COPY_SRC`.
+    /// The tensor at the start of `slice`, whose offset is a multiple of 4 and whose buffer has the usage `COPY_SRC`.
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// # use tilewise::{DType, Tensor, gpu::Gpu};
+    /// let (gpu, x) = (Gpu::new_async().await?, Tensor::new([3], vec![1.0f32, 2.0, 3.0])?);
+    /// let buffer = gpu.upload_async(&x).await?;
+    /// assert_eq!(gpu.download_async(buffer.slice(4..), DType::F32, [2]).await?.as_f32(), Some(&[2.0, 3.0][..]));
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Binding`] if the slice is too small for the tensor; [`Error::Limit`] if the tensor has more than 2³¹ −
+    /// 1 elements; [`Error::Validation`] if the offset or the usage is another; [errors of the
+    /// device](crate::gpu#errors-of-the-device).
     pub async fn download_async(
         &self,
         slice: wgpu::BufferSlice<'_>,
@@ -60,6 +99,18 @@ impl Gpu {
     }
 
     /// [`Gpu::download_async`], waiting for the tensor.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Tensor, gpu::Gpu};
+    /// let gpu = Gpu::new()?;
+    /// let buffer = gpu.upload(&Tensor::new([3], vec![1.0f32, 2.0, 3.0])?)?;
+    /// let error = gpu.download(buffer.slice(..), DType::F32, [5]).unwrap_err();
+    /// assert_eq!(error.to_string(), "f32 [5] needs 20 bytes, the buffer has 16 from offset 0");
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Gpu::download_async`].
     #[cfg(feature = "native")]
     pub fn download(&self, slice: wgpu::BufferSlice<'_>, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
         pollster::block_on(self.download_with(slice, dtype, shape.into(), Wait::Block))
@@ -120,12 +171,14 @@ impl Gpu {
         wait: Wait,
     ) -> Result<()> {
         let gpu = &*self.inner;
-        let maps: Vec<Map> = scoped(&gpu.device, &gpu.health, "mapping", || {
-            let read = read.iter().map(|buffer| Map::start(buffer, wgpu::MapMode::Read));
-            read.chain(write.iter().map(|buffer| Map::start(buffer, wgpu::MapMode::Write))).collect()
+        let maps: Vec<Pending> = scoped(&gpu.device, &gpu.health, "mapping", || {
+            let read = read.iter().map(|buffer| Pending::start(buffer, wgpu::MapMode::Read));
+            read.chain(write.iter().map(|buffer| Pending::start(buffer, wgpu::MapMode::Write))).collect()
         })
         .await?;
-        self.wait(submission, wait);
+        if let Some(polled) = self.wait(submission, wait) {
+            polled.await;
+        }
         for map in maps {
             if !map.await {
                 return Err(gpu.health.unmapped());
@@ -134,20 +187,35 @@ impl Gpu {
         Ok(())
     }
 
-    fn wait(&self, submission: wgpu::SubmissionIndex, wait: Wait) {
+    /// Waits for a submission, or starts a thread that does. The thread has let go of the device when what is returned
+    /// resolves: it would otherwise unload the driver while the program ends, and crash it.
+    fn wait(&self, submission: wgpu::SubmissionIndex, wait: Wait) -> Option<Pending> {
         match wait {
             #[cfg(feature = "native")]
-            Wait::Block => self.inner.poll(submission),
+            Wait::Block => {
+                self.inner.poll(submission);
+                None
+            }
             #[cfg(feature = "native")]
             Wait::Wake => {
+                let (pending, callback) = Pending::new();
                 let (gpu, index) = (self.clone(), submission.clone());
                 let thread = std::thread::Builder::new().name("tilewise poll".into());
-                if thread.spawn(move || gpu.inner.poll(index)).is_err() {
+                let poll = move || {
+                    gpu.inner.poll(index);
+                    drop(gpu);
+                    callback.answer(true);
+                };
+                if thread.spawn(poll).is_err() {
                     self.inner.poll(submission);
                 }
+                Some(pending)
             }
             #[cfg(not(feature = "native"))]
-            Wait::Wake => drop(submission),
+            Wait::Wake => {
+                drop(submission);
+                None
+            }
         }
     }
 }
@@ -242,8 +310,8 @@ impl Inner {
     }
 }
 
-/// A request to map a buffer; resolves to whether it succeeded.
-struct Map(Arc<Mutex<Answer>>);
+/// An answer to come: whether a buffer was mapped, or that a thread has done with the device.
+struct Pending(Arc<Mutex<Answer>>);
 
 #[derive(Default)]
 struct Answer {
@@ -251,15 +319,19 @@ struct Answer {
     waker: Option<Waker>,
 }
 
-/// The callback's half of a [`Map`]. Dropped without a call, it answers no.
+/// The callback's half of a [`Pending`]. Dropped without a call, it answers no.
 struct Callback(Arc<Mutex<Answer>>);
 
-impl Map {
-    fn start(buffer: &wgpu::Buffer, mode: wgpu::MapMode) -> Self {
+impl Pending {
+    fn new() -> (Self, Callback) {
         let answer = Arc::default();
-        let callback = Callback(Arc::clone(&answer));
+        (Pending(Arc::clone(&answer)), Callback(answer))
+    }
+
+    fn start(buffer: &wgpu::Buffer, mode: wgpu::MapMode) -> Self {
+        let (pending, callback) = Pending::new();
         buffer.map_async(mode, .., move |result| callback.answer(result.is_ok()));
-        Map(answer)
+        pending
     }
 }
 
@@ -279,7 +351,7 @@ impl Drop for Callback {
     }
 }
 
-impl Future for Map {
+impl Future for Pending {
     type Output = bool;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<bool> {
@@ -290,6 +362,22 @@ impl Future for Map {
                 answer.waker = Some(context.waker().clone());
                 Poll::Pending
             }
+        }
+    }
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_waited_has_let_go_of_the_device() {
+        let gpu = Gpu::new().expect("this test needs a GPU adapter");
+        let buffer = gpu.upload(&Tensor::scalar(2.0)).expect("fits");
+        for _ in 0..50 {
+            let read = pollster::block_on(gpu.download_async(buffer.slice(..), DType::F32, Shape::SCALAR));
+            assert_eq!(read.expect("reads"), Tensor::scalar(2.0));
+            assert_eq!(Arc::strong_count(&gpu.inner), 1);
         }
     }
 }

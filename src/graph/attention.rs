@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Function, MaskMod, ScoreMod, ValueId,
-    operand::{Operand, float},
+    operand::{Operand, check_count, float},
 };
 use crate::{
     Error, Result,
@@ -210,6 +210,19 @@ impl AttentionOperand {
             AttentionOperand::MaskTable => "mask_table",
         }
     }
+
+    /// Its dtype; `None` for any float.
+    pub(crate) fn dtype(self) -> Option<DType> {
+        use AttentionOperand as A;
+        match self {
+            A::Mask => Some(DType::Bool),
+            A::Bias => None,
+            A::Slopes | A::ScoreTable | A::MaskTable => Some(DType::F32),
+            A::QueryOffsets | A::KeyOffsets | A::KeyLengths | A::QueryLengths | A::Offsets | A::BlockTable => {
+                Some(DType::I32)
+            }
+        }
+    }
 }
 
 /// The values that [`Attention`] computes.
@@ -225,15 +238,57 @@ pub struct AttentionResults {
 
 const OP: &str = "attention";
 
-/// Sizes of an attention, whatever the layout of its operands.
-struct Sizes {
-    /// B, or the number of sequences.
-    items: usize,
-    b: usize,
-    hq: usize,
-    tq: usize,
-    tk: usize,
-    dv: usize,
+/// Offsets of query 0 count as at most this, either way.
+pub(crate) const FARTHEST: i32 = 1 << 30;
+
+/// Sizes of an attention whose operands fit each other, packed and paged or not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttentionSizes {
+    pub(crate) packed: bool,
+    /// B, or the number of packed sequences.
+    pub(crate) items: usize,
+    /// The first axis of q: B, or 1 if packed.
+    pub(crate) batch: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    /// Tq; packed ΣTq.
+    pub(crate) rows: usize,
+    /// Tk; packed ΣTk.
+    pub(crate) keys: usize,
+    pub(crate) d: usize,
+    pub(crate) dv: usize,
+    /// How k and v are paged, if they are.
+    pub(crate) pages: Option<AttentionPages>,
+    /// Keys from here on are hidden by a mask or bias that is shorter than Tk.
+    pub(crate) key_limit: usize,
+}
+
+/// Pages of k and v.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttentionPages {
+    pub(crate) count: usize,
+    /// Rows of a page.
+    pub(crate) rows: usize,
+    /// Pages of an item.
+    pub(crate) each: usize,
+}
+
+impl AttentionSizes {
+    /// The shape of lse: an element for each row of q.
+    fn lse(&self) -> Shape {
+        let &AttentionSizes { packed, batch, heads, rows, .. } = self;
+        if packed { [rows, heads].into() } else { [batch, heads, rows].into() }
+    }
+
+    /// The shape of out.
+    pub(crate) fn out(&self) -> Shape {
+        [&self.lse()[..], &[self.dv]].concat().into()
+    }
+}
+
+/// The last axis of a mask or bias, if it hides the keys past its end.
+pub(crate) fn short_of(keys: usize, mask: &Shape) -> Option<usize> {
+    mask.last().copied().filter(|&columns| columns < keys && columns != 1)
 }
 
 impl Attention {
@@ -257,6 +312,11 @@ impl Attention {
         !(self.score_mods.is_empty() && self.mask_mods.is_empty())
     }
 
+    /// The factor on q·k for heads of this size.
+    pub(crate) fn scale_for(&self, d: usize) -> f64 {
+        self.scale.map_or_else(|| 1.0 / (d as f64).sqrt(), f64::from)
+    }
+
     /// Whether a function of the user asks where the query stands among the keys.
     pub(crate) fn uses_position(&self) -> bool {
         self.score_mods.iter().any(Function::uses_position) || self.mask_mods.iter().any(Function::uses_position)
@@ -264,18 +324,23 @@ impl Attention {
 
     /// The dtypes and shapes of out, lse and status, or why the operands do not fit.
     pub(super) fn results(&self, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
+        let sizes = self.fit(operands)?;
+        Ok(vec![(operands[0].0, sizes.out()), (DType::F32, sizes.lse()), (DType::I32, [sizes.items].into())])
+    }
+
+    /// The sizes of attention over q, k, v and the further operands, or why options and operands do not fit.
+    pub(crate) fn fit(&self, operands: &[Operand<'_>]) -> Result<AttentionSizes> {
+        let names = self.operands.iter().map(|operand| operand.name());
+        check_count(OP, operands.len(), &["q", "k", "v"].into_iter().chain(names).collect::<Vec<_>>())?;
         self.check_options()?;
-        let sizes = self.sizes(operands)?;
+        let mut sizes = self.sizes(operands)?;
         for (&kind, &operand) in self.operands.iter().zip(&operands[3..]) {
             self.check_operand(kind, operand, &sizes)?;
+            if let AttentionOperand::Mask | AttentionOperand::Bias = kind {
+                sizes.key_limit = sizes.key_limit.min(short_of(sizes.keys, operand.1).unwrap_or(sizes.keys));
+            }
         }
-        let Sizes { items, b, hq, tq, dv, .. } = sizes;
-        let (out, lse) = if self.is_packed() {
-            (Shape::from([tq, hq, dv]), Shape::from([tq, hq]))
-        } else {
-            (Shape::from([b, hq, tq, dv]), Shape::from([b, hq, tq]))
-        };
-        Ok(vec![(operands[0].0, out), (DType::F32, lse), (DType::I32, Shape::from([items]))])
+        Ok(sizes)
     }
 
     fn check_options(&self) -> Result<()> {
@@ -318,13 +383,13 @@ impl Attention {
                 (false, true) => {
                     return Err(Error::op(OP, format!("there is a `{name}`, but no {function} reads `table`")));
                 }
-                _ => {}
+                (true, true) | (false, false) => {}
             }
         }
         Ok(())
     }
 
-    fn sizes(&self, operands: &[Operand<'_>]) -> Result<Sizes> {
+    fn sizes(&self, operands: &[Operand<'_>]) -> Result<AttentionSizes> {
         let (q, k, v) = (float(OP, "q", operands[0])?, float(OP, "k", operands[1])?, float(OP, "v", operands[2])?);
         let (packed, paged) = (self.is_packed(), self.is_paged());
         let q_form = if packed { (3, "[ΣT, H, D]") } else { (4, "[B, H, T, D]") };
@@ -337,81 +402,79 @@ impl Attention {
         // Axes as (batch, heads, length, width), whatever the layout; pages as (pages, heads, page size, width).
         let q_axes = |s: &Shape| if packed { (1, s[1], s[0], s[2]) } else { (s[0], s[1], s[2], s[3]) };
         let k_axes = |s: &Shape| if paged { (s[0], s[2], s[1], s[3]) } else { q_axes(s) };
-        let ((b, hq, tq, d), (bk, hkv, tk, dk), (bv, hv, tv, dv)) = (q_axes(q.1), k_axes(k.1), k_axes(v.1));
+        let (batch, heads, rows, d) = q_axes(q.1);
+        let ((bk, kv_heads, length, dk), (bv, hv, v_length, dv)) = (k_axes(k.1), k_axes(v.1));
         let three = || format!("`q` is {}, `k` is {}, `v` is {}", q.1, k.1, v.1);
         if paged && bk != bv {
             return Err(Error::op(OP, format!("{}: k and v must have as many pages", three())));
         }
-        if !paged && (b != bk || b != bv) {
+        if !paged && (batch != bk || batch != bv) {
             return Err(Error::op(OP, format!("{}: the batch sizes differ", three())));
         }
         if d != dk {
             return Err(Error::op(OP, format!("{}: q and k must have the same head size", three())));
         }
-        if hkv != hv || tk != tv {
+        if kv_heads != hv || length != v_length {
             let length = if paged { "page size" } else { "length" };
             return Err(Error::op(OP, format!("{}: k and v must have the same heads and {length}", three())));
         }
-        if hq != 0 && (hkv == 0 || hq % hkv != 0) {
-            return Err(Error::op(OP, format!("{}: {hq} query heads are no multiple of {hkv} key heads", three())));
+        if heads != 0 && (kv_heads == 0 || heads % kv_heads != 0) {
+            let groups = format!("{heads} query heads are no multiple of {kv_heads} key heads");
+            return Err(Error::op(OP, format!("{}: {groups}", three())));
         }
         if d == 0 && self.scale.is_none() {
             return Err(Error::op(OP, format!("{}: a head size of 0 has no 1/√D; give a scale", three())));
         }
         let input = |operand| self.input_of(operand).map(|at| operands[at].1);
         let starts = input(AttentionOperand::QueryOffsets).filter(|starts| starts.rank() == 1);
-        let items = if packed { starts.map_or(0, |starts| starts[0].saturating_sub(1)) } else { b };
-        let tk = match input(AttentionOperand::BlockTable) {
+        let items = if packed { starts.map_or(0, |starts| starts[0].saturating_sub(1)) } else { batch };
+        let (keys, pages) = match input(AttentionOperand::BlockTable) {
             Some(table) => {
                 if table.rank() != 2 || table[0] != items {
                     let expected = format!("[B, pages of an item] with B = {items}");
                     return Err(Error::shape(OP, AttentionOperand::BlockTable.name(), table, expected));
                 }
-                if bk == 0 && table.elements() != Some(0) && tk > 0 {
+                if bk == 0 && table.elements() != Some(0) && length > 0 {
                     return Err(Error::op(
                         OP,
                         format!("{}: there is no page for `block_table` {table} to name", three()),
                     ));
                 }
-                tk.checked_mul(table[1]).ok_or_else(|| Error::op(OP, "the pages of an item have too many rows"))?
+                let keys = length.checked_mul(table[1]);
+                let keys = keys.ok_or_else(|| Error::op(OP, "the pages of an item have too many rows"))?;
+                (keys, Some(AttentionPages { count: bk, rows: length, each: table[1] }))
             }
-            None => tk,
+            None => (length, None),
         };
-        Ok(Sizes { items, b, hq, tq, tk, dv })
+        Ok(AttentionSizes { packed, items, batch, heads, kv_heads, rows, keys, d, dv, pages, key_limit: keys })
     }
 
-    fn check_operand(&self, kind: AttentionOperand, (dtype, shape): Operand<'_>, sizes: &Sizes) -> Result<()> {
+    fn check_operand(&self, kind: AttentionOperand, operand: Operand<'_>, sizes: &AttentionSizes) -> Result<()> {
         use AttentionOperand as A;
         let name = kind.name();
-        let (fits, expected) = match kind {
-            A::Mask => (dtype == DType::Bool, "bool"),
-            A::Bias => (dtype.is_float(), "f32, f16 or bf16"),
-            A::Slopes | A::ScoreTable | A::MaskTable => (dtype == DType::F32, "f32"),
-            A::QueryOffsets | A::KeyOffsets | A::KeyLengths | A::QueryLengths | A::Offsets | A::BlockTable => {
-                (dtype == DType::I32, "i32")
+        let (_, shape) = match kind.dtype() {
+            None => float(OP, name, operand)?,
+            Some(expected) if operand.0 != expected => {
+                return Err(Error::dtype(OP, name, operand.0, expected.name()));
             }
+            Some(_) => operand,
         };
-        if !fits {
-            return Err(Error::dtype(OP, name, dtype, expected));
-        }
-        let &Sizes { items, b, hq, tq, tk, .. } = sizes;
+        let &AttentionSizes { packed, items, batch, heads, rows, keys, .. } = sizes;
         match kind {
             A::Mask | A::Bias => {
-                if self.is_packed() {
+                if packed {
                     return Err(Error::op(OP, format!("`{name}` is not taken with packed sequences")));
                 }
-                let scores = Shape::from([b, hq, tq, tk]);
-                // A last axis shorter than Tk hides the keys past its end.
-                let short = shape.last().is_some_and(|&keys| keys < tk);
-                let target = if short { Shape::from([b, hq, tq, shape[shape.rank() - 1]]) } else { scores.clone() };
-                if shape.rank() == 0 || !shape.broadcasts_to(&target) {
+                let columns = short_of(keys, shape).unwrap_or(keys);
+                if shape.rank() == 0 || !shape.broadcasts_to(&[batch, heads, rows, columns].into()) {
+                    let scores = Shape::from([batch, heads, rows, keys]);
                     let expected = format!("one that broadcasts to [B, Hq, Tq, Tk] = {scores}");
                     return Err(Error::shape(OP, name, shape, expected));
                 }
             }
             A::Slopes => {
-                if shape != &Shape::from([hq]) {
-                    return Err(Error::shape(OP, name, shape, format!("[Hq] = [{hq}]")));
+                if shape != &Shape::from([heads]) {
+                    return Err(Error::shape(OP, name, shape, format!("[Hq] = [{heads}]")));
                 }
             }
             A::QueryOffsets | A::KeyOffsets => {

@@ -642,8 +642,8 @@ impl Graph {
         self.push_one(Op::Gather { axis }, &[data, indices])
     }
 
-    /// Rotary position embedding of `x [B, H, T, D]` by tables of cosines and sines `[P, R/2]` and i32 positions `[B,
-    /// T]`. See [`Op::Rotary`].
+    /// Rotary position embedding of `x [B, H, T, D]` by tables of cosines and sines `[P, R/2]` and i32 positions
+    /// `[B, T]`. See [`Op::Rotary`].
     ///
     /// ```
     /// # use tilewise::{Graph, Tensor, reference::Evaluation};

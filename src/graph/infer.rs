@@ -1,5 +1,5 @@
 use super::{
-    Binary, Op, Reduce, Unary,
+    Binary, Op, Reduce,
     operand::{Operand, broadcast, float, in_rank, same_dtype},
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
 /// does not; [`Error::Limit`] if a result has more than 2³¹ − 1 elements.
 pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
     let name = op.name();
-    check_count(op, operands.len())?;
+    op.check_count(operands.len())?;
     let one = |dtype: DType, shape: Shape| Ok(vec![(dtype, shape)]);
     let results = match op {
         Op::Input { dtype, shape } | Op::Parameter { dtype, shape } => one(*dtype, shape.clone()),
@@ -47,7 +47,11 @@ pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
             in_rank(name, *axis, shape)?;
             one(dtype, shape.clone())
         }
-        Op::Unary { function } => unary(*function, operands[0]),
+        Op::Unary { function } => {
+            let (dtype, shape) = operands[0];
+            function.check(dtype)?;
+            one(dtype, shape.clone())
+        }
         Op::Binary { function } => binary(*function, operands[0], operands[1]),
         Op::Where => {
             let (condition, a, b) = (operands[0], operands[1], operands[2]);
@@ -63,8 +67,10 @@ pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
             let (dtype, shape) = operands[0];
             match function {
                 Reduce::Mean => float(name, "x", operands[0]).map(|_| ())?,
-                _ if dtype == DType::Bool => return Err(Error::dtype(name, "x", dtype, "a number (cast it first)")),
-                _ => {}
+                Reduce::Sum | Reduce::Max | Reduce::Min if dtype == DType::Bool => {
+                    return Err(Error::dtype(name, "x", dtype, "a number (cast it first)"));
+                }
+                Reduce::Sum | Reduce::Max | Reduce::Min => {}
             }
             if axes.windows(2).any(|pair| pair[0] >= pair[1]) {
                 return Err(Error::op(name, format!("axes {axes:?} are not sorted or repeat")));
@@ -163,42 +169,6 @@ pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
     Ok(results)
 }
 
-fn check_count(op: &Op, given: usize) -> Result<()> {
-    let (expected, names): (usize, String) = match op {
-        Op::Input { .. } | Op::Parameter { .. } | Op::Constant { .. } => (0, String::new()),
-        Op::Matmul { .. } | Op::Binary { .. } => (2, "a, b".into()),
-        Op::Where => (3, "condition, a, b".into()),
-        Op::Gather { .. } => (2, "data, indices".into()),
-        Op::Dequantize(packing) if packing.zero => (3, "words, scale, zero".into()),
-        Op::Dequantize(_) => (2, "words, scale".into()),
-        Op::Rotary { .. } => (4, "x, cos, sin, positions".into()),
-        Op::Append { .. } => (3, "cache, update, positions".into()),
-        Op::AppendPaged => (4, "pages, update, positions, table".into()),
-        Op::AttentionMerge => (2, "outs, lses".into()),
-        Op::Attention(a) => {
-            let names = a.operands.iter().map(|o| format!(", {}", o.name())).collect::<String>();
-            (3 + a.operands.len(), format!("q, k, v{names}"))
-        }
-        Op::LayerNorm { weight, bias, .. } => {
-            let names = [("x", true), (", weight", *weight), (", bias", *bias)];
-            (1 + usize::from(*weight) + usize::from(*bias), names.iter().filter(|n| n.1).map(|n| n.0).collect())
-        }
-        Op::RmsNorm { weight, .. } => (1 + usize::from(*weight), if *weight { "x, weight" } else { "x" }.into()),
-        Op::Concat { .. } => {
-            return if given > 0 {
-                Ok(())
-            } else {
-                Err(Error::op("concat", "no operands were given, expected at least one"))
-            };
-        }
-        _ => (1, "x".into()),
-    };
-    if given == expected {
-        return Ok(());
-    }
-    Err(Error::op(op.name(), format!("{given} operands were given, expected {expected} ({names})")))
-}
-
 fn reduced(shape: &Shape, axes: &[usize], keep: bool) -> Shape {
     let sizes = shape.iter().enumerate();
     sizes.filter_map(|(axis, &size)| if !axes.contains(&axis) { Some(size) } else { keep.then_some(1) }).collect()
@@ -291,31 +261,10 @@ fn norm(op: &str, operands: &[Operand<'_>], axes: usize, epsilon: f32, optional:
     Ok(outer.into())
 }
 
-fn unary(function: Unary, (dtype, shape): Operand<'_>) -> Result<Vec<(DType, Shape)>> {
-    let name = function.name();
-    let fits = match function {
-        Unary::Not => dtype == DType::Bool,
-        _ if function.takes_integers() => dtype.is_float() || dtype.is_integer(),
-        _ => dtype.is_float(),
-    };
-    let expected = match function {
-        Unary::Not => "bool",
-        _ if function.takes_integers() => "a number",
-        _ => "f32, f16 or bf16",
-    };
-    if fits { Ok(vec![(dtype, shape.clone())]) } else { Err(Error::dtype(name, "x", dtype, expected)) }
-}
-
 fn binary(function: Binary, a: Operand<'_>, b: Operand<'_>) -> Result<Vec<(DType, Shape)>> {
     let name = function.name();
     same_dtype(name, a, b)?;
-    let fits = match function {
-        Binary::Equal | Binary::NotEqual => true,
-        _ => function.is_logical() == (a.0 == DType::Bool),
-    };
-    if !fits {
-        return Err(Error::dtype(name, "a", a.0, if function.is_logical() { "bool" } else { "a number" }));
-    }
+    function.check(a.0)?;
     let dtype = if function.is_comparison() { DType::Bool } else { a.0 };
     Ok(vec![(dtype, broadcast(name, a.1, b.1)?)])
 }

@@ -50,6 +50,7 @@ mod known;
 mod mask;
 mod op;
 mod operand;
+mod pointwise;
 mod print;
 mod quantize;
 mod trace;
@@ -57,17 +58,21 @@ mod twin;
 mod verify;
 mod weights;
 mod wgsl;
+mod written_out;
 
 use std::collections::HashMap;
 
 pub use attention::{Align, Attention, AttentionFault, AttentionOperand, AttentionResults, Window};
+pub(crate) use attention::{AttentionSizes, FARTHEST, short_of};
 pub use function::{Function, FunctionKind, MaskMod, MaskTwin, Pair, ScoreMod, ScoreTwin, Scored};
 pub use id::{NodeId, ValueId};
 pub use infer::infer;
 pub use mask::{AttentionArgs, Mask};
-pub use op::{Binary, Op, Reduce, Unary};
+pub use op::{Op, Reduce};
+pub use pointwise::{Binary, Unary};
 pub use quantize::{QuantizedParameter, QuantizedValue};
 pub use weights::ScoreStage;
+pub(crate) use written_out::{Reason, Term, Terms};
 
 use crate::{
     Error, Result,

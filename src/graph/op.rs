@@ -1,7 +1,10 @@
 use serde::{Deserialize, Serialize};
 
-use super::Attention;
-use crate::tensor::{DType, Shape, Tensor, quantize::Packing};
+use super::{Attention, Binary, Unary, operand::check_count};
+use crate::{
+    Error, Result,
+    tensor::{DType, Shape, Tensor, quantize::Packing},
+};
 
 /// What a node computes: `operands → results`. An operand in brackets may be left out; `…` stands for any leading axes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -200,97 +203,6 @@ pub enum Op {
     AttentionMerge,
 }
 
-/// A function of one element. Functions take floats, and give the same dtype; in parentheses stands what else they
-/// take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Unary {
-    /// −x (integers too)
-    Neg,
-    /// |x| (integers too)
-    Abs,
-    /// −1, 0 or 1 (integers too)
-    Sign,
-    /// eˣ
-    Exp,
-    /// ln x
-    Log,
-    /// √x
-    Sqrt,
-    /// 1/√x
-    Rsqrt,
-    /// 1/x
-    Reciprocal,
-    /// 2/√π · ∫₀ˣ e^(−t²) dt
-    Erf,
-    /// tanh x
-    Tanh,
-    /// 1/(1 + e^(−x))
-    Sigmoid,
-    /// max(x, 0) (integers too)
-    Relu,
-    /// x·Φ(x) = x/2·(1 + erf(x/√2)); Hendrycks and Gimpel, 2016
-    Gelu,
-    /// x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))); the tanh form of the same paper
-    GeluTanh,
-    /// x·sigmoid(x); Elfwing, Uchibe and Doya, 2017
-    Silu,
-    /// ln(1 + eˣ)
-    Softplus,
-    /// sin x
-    Sin,
-    /// cos x
-    Cos,
-    /// ⌊x⌋
-    Floor,
-    /// ⌈x⌉
-    Ceil,
-    /// The nearest integer, halves to even
-    Round,
-    /// ¬x (bool alone)
-    Not,
-}
-
-/// A function of two elements of one dtype. Arithmetic takes floats and integers, and gives the same dtype.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Binary {
-    /// a + b
-    Add,
-    /// a − b
-    Sub,
-    /// a · b
-    Mul,
-    /// a / b; integers truncate towards zero, and division by 0 gives 0
-    Div,
-    /// The larger; see [`Reduce::Max`] for a whole axis
-    Max,
-    /// The smaller
-    Min,
-    /// a to the power b; for a < 0 and integral b the sign is that of real arithmetic, for other b the result is NaN
-    Pow,
-    /// a = b: bool, of any dtype
-    Equal,
-    /// a ≠ b: bool, of any dtype
-    NotEqual,
-    /// a < b: bool
-    Less,
-    /// a ≤ b: bool
-    LessEqual,
-    /// a > b: bool
-    Greater,
-    /// a ≥ b: bool
-    GreaterEqual,
-    /// a ∧ b (bool alone)
-    And,
-    /// a ∨ b (bool alone)
-    Or,
-    /// a ⊕ b (bool alone)
-    Xor,
-}
-
 /// The function of a reduction. Over no elements, sum and mean give 0, the maximum −inf or the lowest integer, the
 /// minimum +inf or the highest integer. Sums of integers wrap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -304,129 +216,6 @@ pub enum Reduce {
     Max,
     /// The smallest
     Min,
-}
-
-impl Unary {
-    /// Every function, in declaration order.
-    pub const ALL: [Unary; 22] = [
-        Unary::Neg,
-        Unary::Abs,
-        Unary::Sign,
-        Unary::Exp,
-        Unary::Log,
-        Unary::Sqrt,
-        Unary::Rsqrt,
-        Unary::Reciprocal,
-        Unary::Erf,
-        Unary::Tanh,
-        Unary::Sigmoid,
-        Unary::Relu,
-        Unary::Gelu,
-        Unary::GeluTanh,
-        Unary::Silu,
-        Unary::Softplus,
-        Unary::Sin,
-        Unary::Cos,
-        Unary::Floor,
-        Unary::Ceil,
-        Unary::Round,
-        Unary::Not,
-    ];
-
-    /// The name in graphs and messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Unary::Neg => "neg",
-            Unary::Abs => "abs",
-            Unary::Sign => "sign",
-            Unary::Exp => "exp",
-            Unary::Log => "log",
-            Unary::Sqrt => "sqrt",
-            Unary::Rsqrt => "rsqrt",
-            Unary::Reciprocal => "reciprocal",
-            Unary::Erf => "erf",
-            Unary::Tanh => "tanh",
-            Unary::Sigmoid => "sigmoid",
-            Unary::Relu => "relu",
-            Unary::Gelu => "gelu",
-            Unary::GeluTanh => "gelu_tanh",
-            Unary::Silu => "silu",
-            Unary::Softplus => "softplus",
-            Unary::Sin => "sin",
-            Unary::Cos => "cos",
-            Unary::Floor => "floor",
-            Unary::Ceil => "ceil",
-            Unary::Round => "round",
-            Unary::Not => "not",
-        }
-    }
-
-    /// Whether it takes integers too.
-    pub fn takes_integers(self) -> bool {
-        matches!(self, Unary::Neg | Unary::Abs | Unary::Sign | Unary::Relu)
-    }
-}
-
-impl Binary {
-    /// Every function, in declaration order.
-    pub const ALL: [Binary; 16] = [
-        Binary::Add,
-        Binary::Sub,
-        Binary::Mul,
-        Binary::Div,
-        Binary::Max,
-        Binary::Min,
-        Binary::Pow,
-        Binary::Equal,
-        Binary::NotEqual,
-        Binary::Less,
-        Binary::LessEqual,
-        Binary::Greater,
-        Binary::GreaterEqual,
-        Binary::And,
-        Binary::Or,
-        Binary::Xor,
-    ];
-
-    /// The name in graphs and messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Binary::Add => "add",
-            Binary::Sub => "sub",
-            Binary::Mul => "mul",
-            Binary::Div => "div",
-            Binary::Max => "max",
-            Binary::Min => "min",
-            Binary::Pow => "pow",
-            Binary::Equal => "equal",
-            Binary::NotEqual => "not_equal",
-            Binary::Less => "less",
-            Binary::LessEqual => "less_equal",
-            Binary::Greater => "greater",
-            Binary::GreaterEqual => "greater_equal",
-            Binary::And => "and",
-            Binary::Or => "or",
-            Binary::Xor => "xor",
-        }
-    }
-
-    /// Whether the result is bool whatever the operands are.
-    pub fn is_comparison(self) -> bool {
-        matches!(
-            self,
-            Binary::Equal
-                | Binary::NotEqual
-                | Binary::Less
-                | Binary::LessEqual
-                | Binary::Greater
-                | Binary::GreaterEqual
-        )
-    }
-
-    /// Whether the operands must be bool.
-    pub fn is_logical(self) -> bool {
-        matches!(self, Binary::And | Binary::Or | Binary::Xor)
-    }
 }
 
 impl Reduce {
@@ -447,44 +236,98 @@ impl Reduce {
 impl Op {
     /// The name in graphs and messages.
     pub fn name(&self) -> &'static str {
-        match self {
-            Op::Input { .. } => "input",
-            Op::Parameter { .. } => "parameter",
-            Op::Constant { .. } => "constant",
-            Op::Matmul { .. } => "matmul",
-            Op::Attention(_) => "attention",
-            Op::LayerNorm { .. } => "layer_norm",
-            Op::RmsNorm { .. } => "rms_norm",
-            Op::Softmax { .. } => "softmax",
-            Op::LogSoftmax { .. } => "log_softmax",
-            Op::Unary { function } => function.name(),
-            Op::Binary { function } => function.name(),
-            Op::Where => "where",
-            Op::Cast { .. } => "cast",
-            Op::Reduce { function, .. } => function.name(),
-            Op::Argmax { .. } => "argmax",
-            Op::Reshape { .. } => "reshape",
-            Op::Permute { .. } => "permute",
-            Op::Slice { .. } => "slice",
-            Op::Concat { .. } => "concat",
-            Op::Broadcast { .. } => "broadcast",
-            Op::Pad { .. } => "pad",
-            Op::Gather { .. } => "gather",
-            Op::Dequantize(_) => "dequantize",
-            Op::Rotary { .. } => "rotary",
-            Op::Append { .. } => "append",
-            Op::AppendPaged => "append_paged",
-            Op::AttentionMerge => "attention_merge",
-        }
+        self.row().name
     }
 
     /// Whether the node has no operands.
     pub fn is_source(&self) -> bool {
-        matches!(self, Op::Input { .. } | Op::Parameter { .. } | Op::Constant { .. })
+        self.row().class == Class::Source
     }
 
     /// Whether the result can be a view: another layout of the operand's buffer.
     pub fn is_view(&self) -> bool {
-        matches!(self, Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } | Op::Broadcast { .. })
+        self.row().class == Class::View
     }
+
+    /// An error if the number of operands is not the operation's.
+    pub(super) fn check_count(&self, given: usize) -> Result<()> {
+        let Row { name, operands, .. } = self.row();
+        match operands {
+            Operands::These(names) => check_count(name, given, &names.into_iter().flatten().collect::<Vec<_>>()),
+            Operands::OneOrMore if given > 0 => Ok(()),
+            Operands::OneOrMore => Err(Error::op(name, "no operands were given, expected at least one")),
+            Operands::Listed => Ok(()),
+        }
+    }
+
+    /// The table of operations.
+    fn row(&self) -> Row {
+        use Class::{Computed, Source, View};
+        match self {
+            Op::Input { .. } => row("input", Source, []),
+            Op::Parameter { .. } => row("parameter", Source, []),
+            Op::Constant { .. } => row("constant", Source, []),
+            Op::Matmul { .. } => row("matmul", Computed, ["a", "b"].map(Some)),
+            Op::Attention(_) => Row { operands: Operands::Listed, ..row("attention", Computed, []) },
+            Op::LayerNorm { weight, bias, .. } => {
+                row("layer_norm", Computed, [Some("x"), weight.then_some("weight"), bias.then_some("bias")])
+            }
+            Op::RmsNorm { weight, .. } => row("rms_norm", Computed, [Some("x"), weight.then_some("weight")]),
+            Op::Softmax { .. } => row("softmax", Computed, [Some("x")]),
+            Op::LogSoftmax { .. } => row("log_softmax", Computed, [Some("x")]),
+            Op::Unary { function } => row(function.name(), Computed, [Some("x")]),
+            Op::Binary { function } => row(function.name(), Computed, ["a", "b"].map(Some)),
+            Op::Where => row("where", Computed, ["condition", "a", "b"].map(Some)),
+            Op::Cast { .. } => row("cast", Computed, [Some("x")]),
+            Op::Reduce { function, .. } => row(function.name(), Computed, [Some("x")]),
+            Op::Argmax { .. } => row("argmax", Computed, [Some("x")]),
+            Op::Reshape { .. } => row("reshape", View, [Some("x")]),
+            Op::Permute { .. } => row("permute", View, [Some("x")]),
+            Op::Slice { .. } => row("slice", View, [Some("x")]),
+            Op::Concat { .. } => Row { operands: Operands::OneOrMore, ..row("concat", Computed, []) },
+            Op::Broadcast { .. } => row("broadcast", View, [Some("x")]),
+            Op::Pad { .. } => row("pad", Computed, [Some("x")]),
+            Op::Gather { .. } => row("gather", Computed, ["data", "indices"].map(Some)),
+            Op::Dequantize(packing) => {
+                row("dequantize", Computed, [Some("words"), Some("scale"), packing.zero.then_some("zero")])
+            }
+            Op::Rotary { .. } => row("rotary", Computed, ["x", "cos", "sin", "positions"].map(Some)),
+            Op::Append { .. } => row("append", Computed, ["cache", "update", "positions"].map(Some)),
+            Op::AppendPaged => row("append_paged", Computed, ["pages", "update", "positions", "table"].map(Some)),
+            Op::AttentionMerge => row("attention_merge", Computed, ["outs", "lses"].map(Some)),
+        }
+    }
+}
+
+/// What is known of an operation, whatever it computes.
+struct Row {
+    name: &'static str,
+    class: Class,
+    operands: Operands,
+}
+
+/// How many operands an operation has.
+enum Operands {
+    /// Those that have a name.
+    These([Option<&'static str>; 4]),
+    OneOrMore,
+    /// Those that its own options list, which it checks itself.
+    Listed,
+}
+
+/// Where the value of an operation comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// It is given.
+    Source,
+    /// It is its operand's, in another layout.
+    View,
+    /// It is computed.
+    Computed,
+}
+
+fn row<const N: usize>(name: &'static str, class: Class, given: [Option<&'static str>; N]) -> Row {
+    let mut names = [None; 4];
+    names[..N].copy_from_slice(&given);
+    Row { name, class, operands: Operands::These(names) }
 }

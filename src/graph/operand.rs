@@ -7,6 +7,15 @@ use crate::{
 
 pub(super) type Operand<'a> = (DType, &'a Shape);
 
+/// An error if there are not as many operands as names.
+pub(super) fn check_count(op: &str, given: usize, names: &[&str]) -> Result<()> {
+    if given == names.len() {
+        return Ok(());
+    }
+    let (expected, names) = (names.len(), names.join(", "));
+    Err(Error::op(op, format!("{given} operands were given, expected {expected} ({names})")))
+}
+
 pub(super) fn float<'a>(op: &str, operand: &str, (dtype, shape): Operand<'a>) -> Result<Operand<'a>> {
     if dtype.is_float() { Ok((dtype, shape)) } else { Err(Error::dtype(op, operand, dtype, "f32, f16 or bf16")) }
 }

@@ -126,9 +126,8 @@ impl Graph {
     /// [`Error::Op`] as [`Graph::dequantize`] and [`Graph::linear`].
     pub fn linear_quantized(&mut self, x: ValueId, weight: QuantizedValue, bias: Option<ValueId>) -> Result<ValueId> {
         let dtype = self.dtype(x);
-        let wide = |g: &mut Graph, value: ValueId| match g.dtype(value) {
-            DType::F16 | DType::BF16 => g.cast(value, DType::F32),
-            _ => Ok(value),
+        let wide = |g: &mut Graph, value: ValueId| {
+            if g.dtype(value).is_narrow() { g.cast(value, DType::F32) } else { Ok(value) }
         };
         let x = wide(self, x)?;
         let bias = bias.map(|bias| wide(self, bias)).transpose()?;
@@ -137,8 +136,8 @@ impl Graph {
         if self.dtype(y) == dtype { Ok(y) } else { self.cast(y, dtype) }
     }
 
-    /// The same graph with the weights of linear layers quantised: each f32 parameter `[out, in]` that only products `x
-    /// · wᵀ` read, and whose name is `wanted`. [`Graph::quantized_parameter`] names its tensors;
+    /// The same graph with the weights of linear layers quantised: each f32 parameter `[out, in]` that only products
+    /// `x · wᵀ` read, and whose name is `wanted`. [`Graph::quantized_parameter`] names its tensors;
     /// [`QuantizedWeight::named`] gives them, and `nn::Weights` makes them from a file that has the weight itself.
     ///
     /// ```

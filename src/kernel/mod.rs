@@ -10,9 +10,11 @@ mod append;
 mod argmax;
 mod attention;
 mod attention_merge;
+mod blocks;
 mod ceiling;
 mod copy;
 mod dequantize;
+mod family;
 mod gather;
 mod lowering;
 mod matmul;
@@ -30,7 +32,7 @@ mod variant;
 
 use std::{fmt, sync::Arc};
 
-use access::{axes, long, narrow, strided};
+use access::{axes, long, matrix, narrow, strided};
 
 pub use activation::unary_wgsl;
 pub use append::AppendProblem;
@@ -40,6 +42,8 @@ pub use attention_merge::AttentionMergeProblem;
 pub use ceiling::{Arithmetic, CeilingProblem};
 pub use copy::{ConcatProblem, CopyProblem, PadProblem};
 pub use dequantize::DequantizeProblem;
+pub use family::FAMILIES;
+pub(crate) use family::Family;
 pub use gather::GatherProblem;
 pub(crate) use lowering::{Lowering, ProblemOf, problem_of};
 pub(crate) use matmul::Product;
@@ -57,25 +61,6 @@ pub use softmax::{SoftmaxDTypes, SoftmaxProblem};
 pub use specialize::{Module, Parameters, Scalar, Source, Specialization, fingerprint};
 
 use crate::{DType, Result};
-
-/// The names of all families that operations of a graph lead to.
-pub const FAMILIES: [&str; 15] = [
-    "append",
-    "argmax",
-    "attention",
-    "attention_merge",
-    "concat",
-    "copy",
-    "dequantize",
-    "gather",
-    "matmul",
-    "norm",
-    "pad",
-    "pointwise",
-    "reduce",
-    "rotary",
-    "softmax",
-];
 
 /// What one kernel family is asked to compute: sizes, layouts, dtypes and options, but no buffers.
 ///

@@ -36,26 +36,26 @@ pub struct MultiheadAttention {
     pub batch_first: bool,
 }
 
-/// What hides keys, in PyTorch's polarity, and a [`Mask`] in tilewise's; a key is seen where all agree.
+/// Masks in PyTorch's polarity, and a [`Mask`] in tilewise's. A key is seen where all of them let it be seen.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AttentionMasks {
     /// `[Tq, Tk]` or `[B·heads, Tq, Tk]`. bool: true = may **not** be seen. Float: added.
     pub attn_mask: Option<ValueId>,
     /// `[B, Tk]`. bool: true = may **not** be seen. Float: added.
     pub key_padding_mask: Option<ValueId>,
-    /// Whatever [`Mask`] says: causal, windows, lengths, packed sequences. Boolean parts: true = **may** be seen.
+    /// Everything else: causal, windows, lengths, packed sequences. Boolean parts: true = **may** be seen.
     pub mask: Mask,
 }
 
-/// Whether the attention weights are wanted beside the result.
+/// Whether the attention weights are asked for beside the result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AttentionWeights {
     /// No: the fused kernel runs and no weight is ever stored.
     #[default]
     None,
-    /// The mean over heads, `[B, Tq, Tk]`.
+    /// Their mean over heads, `[B, Tq, Tk]`.
     Averaged,
-    /// Of each head, `[B, heads, Tq, Tk]`.
+    /// Those of each head, `[B, heads, Tq, Tk]`.
     PerHead,
 }
 
@@ -96,7 +96,25 @@ impl MultiheadAttention {
         }
     }
 
-    /// Adds the layer without weights; `name` is the prefix of its parameters.
+    /// Adds the layer to a graph, without attention weights: query `[B, Tq, E]`, key, value → `[B, Tq, E]`. `name` is
+    /// the prefix of its parameters.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::{AttentionMasks, MultiheadAttention}};
+    /// # let mut g = Graph::new();
+    /// let target = g.input("target", DType::F32, [2, 5, 16])?;
+    /// let source = g.input("source", DType::F32, [2, 7, 16])?;
+    /// let attention = MultiheadAttention::new(16, 4);
+    /// let y = attention.build(&mut g, "attention", [target, source, source], &AttentionMasks::default())?;
+    /// assert_eq!(g.shape(y), &[2, 5, 16].into());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`], which begins with `name`, if the width is no multiple of the heads, or if an operand or a mask
+    /// does not have the shape or dtype that it should have; if a [`Mask`] is given, or sequences are packed, where a
+    /// key and value are added (`bias_kv`, `zero_attention`); and as [`Graph::attention`]. [`Error::Graph`] as
+    /// [`parameter`].
     pub fn build(
         &self,
         g: &mut Graph,
@@ -107,7 +125,20 @@ impl MultiheadAttention {
         Ok(self.build_with_weights(g, name, [query, key, value], masks, AttentionWeights::None)?.0)
     }
 
-    /// Adds the layer; the second result is the attention weights, if they are wanted.
+    /// Adds the layer to a graph; the second result is the attention weights, if they are asked for.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::{AttentionMasks, AttentionWeights, MultiheadAttention}};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2, 5, 16])?;
+    /// let (layer, masks) = (MultiheadAttention::new(16, 4), AttentionMasks::default());
+    /// let (_, weights) = layer.build_with_weights(&mut g, "attention", [x; 3], &masks, AttentionWeights::PerHead)?;
+    /// assert_eq!(g.shape(weights.unwrap()), &[2, 4, 5, 5].into());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`MultiheadAttention::build`]; [`Error::Op`] too for weights of packed sequences.
     pub fn build_with_weights(
         &self,
         g: &mut Graph,
@@ -148,15 +179,13 @@ impl MultiheadAttention {
         g.trace(name, y)?;
         let weights = match weights {
             AttentionWeights::None => None,
-            _ if packed => {
+            AttentionWeights::Averaged | AttentionWeights::PerHead if packed => {
                 return Err(Error::op(name, "attention weights are not given for packed sequences: run one at a time"));
             }
-            wanted => {
+            AttentionWeights::Averaged | AttentionWeights::PerHead => {
                 let all = g.attention_weights(q, k, mask)?;
-                let w = match wanted {
-                    AttentionWeights::Averaged => g.reduce(Reduce::Mean, all, &[1], false)?,
-                    _ => all,
-                };
+                let averaged = weights == AttentionWeights::Averaged;
+                let w = if averaged { g.reduce(Reduce::Mean, all, &[1], false)? } else { all };
                 let inner: Shape = g.shape(w)[1..].into();
                 Some(if given == 2 { g.reshape(w, inner)? } else { w })
             }
@@ -343,8 +372,10 @@ impl MultiheadAttention {
             all = all
                 & match g.dtype(value) {
                     DType::Bool => Mask::boolean(g.unary(Unary::Not, value)?),
-                    dtype if dtype.is_float() => Mask::bias(value),
-                    dtype => return Err(Error::dtype("multihead attention", name, dtype, "bool or float")),
+                    DType::F32 | DType::F16 | DType::BF16 => Mask::bias(value),
+                    dtype @ (DType::I32 | DType::U32) => {
+                        return Err(Error::dtype("multihead attention", name, dtype, "bool or float"));
+                    }
                 };
         }
         Ok(all)

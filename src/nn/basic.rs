@@ -18,7 +18,21 @@ impl Linear {
         Linear { inputs, outputs, bias: true }
     }
 
-    /// Adds the layer; `name` is the prefix of its parameters.
+    /// Adds the layer to a graph: `x […, in] → […, out]`. `name` is the prefix of its parameters.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::Linear};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [1, 2])?;
+    /// let y = Linear::new(2, 3).build(&mut g, "head", x)?;
+    /// assert_eq!(g.shape(y), &[1, 3].into());
+    /// let parameters: Vec<String> = g.parameters().map(|(_, value)| g.describe(value)).collect();
+    /// assert_eq!(parameters, ["head.weight: f32 [3, 2]", "head.bias: f32 [3]"]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if `x` is not f32 `[…, in]`; [`Error::Graph`] as [`parameter`].
     pub fn build(&self, g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId> {
         let weight = parameter(g, &join(name, "weight"), [self.outputs, self.inputs])?;
         let bias = if self.bias { Some(parameter(g, &join(name, "bias"), [self.outputs])?) } else { None };
@@ -27,7 +41,7 @@ impl Linear {
     }
 }
 
-/// Rows of a table picked by i32 ids, as `torch.nn.Embedding`: `weight [entries, width]`.
+/// Rows of a table, picked by i32 ids, as `torch.nn.Embedding`: `weight [entries, width]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Embedding {
     /// Rows of the table.
@@ -37,15 +51,42 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// Adds the look-up: `ids […] → […, width]`. Ids out of range can't raise an error on the device: they pick the nearest
-    /// row; check them on the host.
+    /// Adds the look-up: `ids […] → […, width]`. An id out of range can't raise an error on the device; it picks the
+    /// nearest row. Check ids on the host.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::Embedding};
+    /// # let mut g = Graph::new();
+    /// let ids = g.input("ids", DType::I32, [2, 7])?;
+    /// let x = Embedding { entries: 50, width: 16 }.build(&mut g, "words", ids)?;
+    /// assert_eq!(g.shape(x), &[2, 7, 16].into());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if `ids` are not i32, or if the table is empty; [`Error::Graph`] as [`parameter`].
     pub fn build(&self, g: &mut Graph, name: &str, ids: ValueId) -> Result<ValueId> {
         let weight = self.weight(g, name)?;
         let y = g.gather(weight, ids, 0)?;
         g.trace(name, y)
     }
 
-    /// The table itself, for an output layer that is tied to it: `logits = x·weightᵀ`.
+    /// The table itself, `[entries, width]`, for an output layer that is tied to it: `logits = x·weightᵀ`.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::Embedding};
+    /// # let mut g = Graph::new();
+    /// let words = Embedding { entries: 50, width: 16 };
+    /// let ids = g.input("ids", DType::I32, [2, 7])?;
+    /// let x = words.build(&mut g, "words", ids)?;
+    /// let table = words.weight(&mut g, "words")?;
+    /// let logits = g.linear(x, table, None)?;
+    /// assert_eq!((g.shape(logits), g.parameters().count()), (&[2, 7, 50].into(), 1));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Graph`] as [`parameter`].
     pub fn weight(&self, g: &mut Graph, name: &str) -> Result<ValueId> {
         parameter(g, &join(name, "weight"), [self.entries, self.width])
     }
@@ -68,7 +109,21 @@ impl LayerNorm {
         LayerNorm { width, epsilon: 1e-5, bias: true }
     }
 
-    /// Adds the layer; `name` is the prefix of its parameters.
+    /// Adds the layer to a graph: `x […, width] → […, width]`. `name` is the prefix of its parameters.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::LayerNorm};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2, 7, 16])?;
+    /// LayerNorm::new(16).build(&mut g, "norm", x)?;
+    /// let names: Vec<&str> = g.parameters().map(|(name, _)| name).collect();
+    /// assert_eq!(names, ["norm.weight", "norm.bias"]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if `x` is not f32 `[…, width]`, or if ε is negative or not finite; [`Error::Graph`] as
+    /// [`parameter`].
     pub fn build(&self, g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId> {
         let weight = parameter(g, &join(name, "weight"), [self.width])?;
         let bias = if self.bias { Some(parameter(g, &join(name, "bias"), [self.width])?) } else { None };
@@ -87,7 +142,20 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
-    /// Adds the layer; `name` is the prefix of its parameters.
+    /// Adds the layer to a graph: `x […, width] → […, width]`. `name` is the prefix of its parameter.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::RmsNorm};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2, 7, 16])?;
+    /// RmsNorm { width: 16, epsilon: 1e-6 }.build(&mut g, "norm", x)?;
+    /// assert!(g.find("norm.weight").is_some());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if `x` is not f32 `[…, width]`, or if ε is negative or not finite; [`Error::Graph`] as
+    /// [`parameter`].
     pub fn build(&self, g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId> {
         let weight = parameter(g, &join(name, "weight"), [self.width])?;
         let y = g.rms_norm(x, Some(weight), self.epsilon)?;
@@ -95,8 +163,20 @@ impl RmsNorm {
     }
 }
 
-/// The positions of Vaswani et al. (2017) as a constant `[length, width]`:
-/// `p[t, 2i] = sin(t/10000^(2i/width))`, `p[t, 2i+1] = cos` of the same.
+/// The positions of Vaswani et al. (2017) as a constant `[length, width]`: `p[t, 2i] = sin(t/10000^(2i/width))`,
+/// `p[t, 2i+1] = cos` of the same.
+///
+/// ```
+/// # use tilewise::{Graph, nn, reference::Evaluation};
+/// # let mut g = Graph::new();
+/// let positions = nn::sinusoidal_positions(&mut g, 1, 4)?;
+/// let values = Evaluation::<f64>::new(&g, &Default::default())?;
+/// assert_eq!(values.value(positions).to_f64(), [0.0, 1.0, 0.0, 1.0]);
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Limit`] if there are more than 2³¹ − 1 elements.
 pub fn sinusoidal_positions(g: &mut Graph, length: usize, width: usize) -> Result<ValueId> {
     let angle = |t: usize, c: usize| t as f64 / 10_000f64.powf((c - c % 2) as f64 / width as f64);
     let at = |t: usize, c: usize| if c.is_multiple_of(2) { angle(t, c).sin() } else { angle(t, c).cos() };
@@ -104,7 +184,20 @@ pub fn sinusoidal_positions(g: &mut Graph, length: usize, width: usize) -> Resul
     g.constant(Tensor::new([length, width], table)?)
 }
 
-/// `x [B, T, width]` plus the first T rows of a learned table `weight [entries, width]`.
+/// `x [B, T, width]` plus the first T rows of a learned table, `name.weight [entries, width]`.
+///
+/// ```
+/// # use tilewise::{DType, Graph, nn};
+/// # let mut g = Graph::new();
+/// let x = g.input("x", DType::F32, [2, 7, 16])?;
+/// let y = nn::learned_positions(&mut g, "positions", 512, x)?;
+/// assert_eq!(g.shape(y), &[2, 7, 16].into());
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`] if `x` has fewer than two axes, is not f32, or has more tokens than the table has entries;
+/// [`Error::Graph`] as [`parameter`].
 pub fn learned_positions(g: &mut Graph, name: &str, entries: usize, x: ValueId) -> Result<ValueId> {
     let shape = g.shape(x).clone();
     let (Some(&width), Some(&length)) = (shape.last(), shape.iter().rev().nth(1)) else {

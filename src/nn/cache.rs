@@ -6,10 +6,11 @@ use crate::{
     graph::{Align, Binary, Mask},
 };
 
-/// A key–value cache in a graph that computes `tokens` tokens of each item, from a position of its own on.
+/// A key–value cache in a graph that computes `tokens` tokens of each item, from the item's own position on.
 ///
-/// Each self-attention has two states, `[B, heads, places, D]`. Token t of item b stands at the position `starts[b] + t`; rows past an
-/// item's real tokens may hold anything: they are hidden from all real ones and overwritten by later ones.
+/// Each self-attention has two states, `[B, heads, places, D]`. Token t of item b stands at the position
+/// `starts[b] + t`. Rows past an item's real tokens may hold anything: no real token sees them, and later ones
+/// overwrite them.
 ///
 /// ```text
 /// linear, places = 8                        circular, places = 5, window 3
@@ -28,10 +29,23 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// For `tokens` tokens from the positions `starts`, i32 `[B]`, on. With a `window` a token sees itself and the `window − 1`
-    /// before it.
+    /// A cache for `tokens` tokens from the positions `starts`, i32 `[B]`, on. With a `window` a token sees itself and
+    /// the `window − 1` before it.
     ///
     /// A circular cache needs a window, and `places ≥ window + tokens − 1` in every graph that shares it.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::Cache};
+    /// # let mut g = Graph::new();
+    /// let starts = g.input("starts", DType::I32, [2])?;
+    /// let cache = Cache::new(&mut g, starts, 3, 100, None, false)?;
+    /// assert_eq!(g.shape(cache.positions()), &[2, 3].into());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if `starts` is not i32 `[B]`, if there are more tokens than places, if the window is 0, or if a
+    /// circular cache has no window or too few places.
     pub fn new(
         g: &mut Graph,
         starts: ValueId,
@@ -58,7 +72,7 @@ impl Cache {
                 let window = Mask::window(left, None, Align::PerItem);
                 Mask::causal(Align::PerItem) & window & Mask::offsets(starts)
             }
-            (true, Some(window)) if places >= window + tokens - 1 => {
+            (true, Some(window)) if places >= (window - 1).saturating_add(tokens) => {
                 circular_mask(g, starts, positions, tokens, places, window)?
             }
             (true, _) => {
@@ -74,13 +88,31 @@ impl Cache {
         Ok(Cache { items, tokens, places, circular, starts, positions, mask })
     }
 
-    /// i32 `[B, T]`: where each token stands in its sequence.
+    /// i32 `[B, T]`: the position of each token in its sequence.
     pub fn positions(&self) -> ValueId {
         self.positions
     }
 
-    /// Attention of `q [B, Hq, T, D]` over the cache with `k` and `v` `[B, Hkv, T, D]` put in. The states are `name.keys` and
-    /// `name.values`.
+    /// Attention of `q [B, Hq, T, D]` over the cache, into which `k` and `v`, `[B, Hkv, T, D]`, are put first →
+    /// `[B, Hq, T, D]`. The states are `name.keys` and `name.values`.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::Cache};
+    /// # let mut g = Graph::new();
+    /// let starts = g.input("starts", DType::I32, [2])?;
+    /// let cache = Cache::new(&mut g, starts, 1, 100, None, false)?;
+    /// let q = g.input("q", DType::F32, [2, 8, 1, 64])?;
+    /// let [k, v] = ["k", "v"].map(|name| g.input(name, DType::F32, [2, 2, 1, 64]));
+    /// let out = cache.attend(&mut g, "layer.0", [q, k?, v?])?;
+    /// assert_eq!(g.shape(out), &[2, 8, 1, 64].into());
+    /// let states: Vec<&str> = g.states().map(|(name, ..)| name).collect();
+    /// assert_eq!(states, ["layer.0.keys", "layer.0.values"]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if the shapes are others than these, B and T those of the cache; [`Error::Graph`] if the name of a
+    /// state is taken.
     pub fn attend(&self, g: &mut Graph, name: &str, [q, k, v]: [ValueId; 3]) -> Result<ValueId> {
         let k = self.put(g, &join(name, "keys"), k)?;
         let v = self.put(g, &join(name, "values"), v)?;
@@ -162,30 +194,58 @@ impl Past<'_> {
 /// The keys and values of an encoder's output, computed once and read by every step of a decoder.
 #[derive(Clone, Debug)]
 pub struct Memory {
+    items: usize,
     places: usize,
     lengths: ValueId,
 }
 
 impl Memory {
-    /// Up to `places` tokens of each item, of which `lengths`, i32 `[B]`, are real.
+    /// A memory of up to `places` tokens of each item, of which the first `lengths`, i32 `[B]`, are real.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::Memory};
+    /// # let mut g = Graph::new();
+    /// let lengths = g.input("lengths", DType::I32, [2])?;
+    /// assert_eq!(Memory::new(&g, lengths, 50)?.lengths(), lengths);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if `lengths` is not i32 `[B]`.
     pub fn new(g: &Graph, lengths: ValueId, places: usize) -> Result<Self> {
-        if g.dtype(lengths) == DType::I32 && g.shape(lengths).rank() == 1 {
-            return Ok(Memory { places, lengths });
+        match (g.dtype(lengths), &g.shape(lengths)[..]) {
+            (DType::I32, &[items]) => Ok(Memory { items, places, lengths }),
+            _ => Err(Error::op("memory", format!("`lengths` is {}, expected i32 [B]", g.describe(lengths)))),
         }
-        Err(Error::op("memory", format!("`lengths` is {}, expected i32 [B]", g.describe(lengths))))
     }
 
-    /// i32 `[B]`: real tokens.
+    /// i32 `[B]`: the number of real tokens of each item.
     pub fn lengths(&self) -> ValueId {
         self.lengths
     }
 
-    /// Hides what is not real.
+    /// The mask that hides all tokens but the real ones.
     pub fn mask(&self) -> Mask {
         Mask::key_lengths(self.lengths)
     }
 
-    /// Makes `k` and `v`, `[B, H, S, D]` with S up to `places`, what the states `name.keys` and `name.values` hold.
+    /// Keeps `k` and `v`, `[B, H, S, D]` with S up to `places`, in the states `name.keys` and `name.values`,
+    /// `[B, H, places, D]`.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::Memory};
+    /// # let mut g = Graph::new();
+    /// let lengths = g.input("lengths", DType::I32, [2])?;
+    /// let [k, v] = ["k", "v"].map(|name| g.input(name, DType::F32, [2, 4, 7, 64]));
+    /// Memory::new(&g, lengths, 50)?.keep(&mut g, "cross", [k?, v?])?;
+    /// let (name, state, _) = g.states().next().unwrap();
+    /// assert_eq!((name, g.shape(state)), ("cross.keys", &[2, 4, 50, 64].into()));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if the shapes are others than these, or S is over `places`; [`Error::Graph`] if the name of a
+    /// state is taken.
     pub fn keep(&self, g: &mut Graph, name: &str, [k, v]: [ValueId; 2]) -> Result<()> {
         for (part, rows) in [("keys", k), ("values", v)] {
             let name = join(name, part);
@@ -209,9 +269,25 @@ impl Memory {
         Ok(())
     }
 
-    /// What [`Memory::keep`] kept, in another graph: the parameters `name.keys` and `name.values`, which are given its states' buffers.
+    /// The keys and values `[B, H, places, D]` that [`Memory::keep`] kept under this name in another graph: the
+    /// parameters `name.keys` and `name.values`. Give them the buffers of its states.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::Memory};
+    /// # let mut g = Graph::new();
+    /// let lengths = g.input("lengths", DType::I32, [2])?;
+    /// let memory = Memory::new(&g, lengths, 50)?;
+    /// let [k, v] = memory.recall(&mut g, "cross", [4, 64])?;
+    /// let q = g.input("q", DType::F32, [2, 4, 1, 64])?;
+    /// let out = g.attention(q, k, v, memory.mask())?;
+    /// assert_eq!(g.shape(out), &[2, 4, 1, 64].into());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Graph`] as [`parameter`].
     pub fn recall(&self, g: &mut Graph, name: &str, [heads, size]: [usize; 2]) -> Result<[ValueId; 2]> {
-        let shape = [g.shape(self.lengths)[0], heads, self.places, size];
+        let shape = [self.items, heads, self.places, size];
         Ok([parameter(g, &join(name, "keys"), shape)?, parameter(g, &join(name, "values"), shape)?])
     }
 }

@@ -46,7 +46,20 @@ pub use weights::{Uploaded, Weights};
 
 use crate::{DType, Error, Graph, Result, Shape, ValueId, graph::Op};
 
-/// The parameter of this name: declared now, or the one that is there already if shape and dtype agree (tied weights).
+/// The parameter of this name: declared now, in f32, or the one that is there already in this shape (tied weights).
+///
+/// ```
+/// # use tilewise::{DType, Graph, nn};
+/// # let mut g = Graph::new();
+/// let table = nn::parameter(&mut g, "table.weight", [50, 16])?;
+/// assert_eq!(nn::parameter(&mut g, "table.weight", [50, 16])?, table);
+/// assert_eq!(g.describe(table), "table.weight: f32 [50, 16]");
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Graph`] if the name belongs to a value that is no parameter or has another shape, or if it is empty or
+/// begins with `%`.
 pub fn parameter(g: &mut Graph, name: &str, shape: impl Into<Shape>) -> Result<ValueId> {
     let shape = shape.into();
     match g.find(name) {

@@ -3,20 +3,25 @@ use crate::{DType, Error, Graph, Result, Tensor, ValueId};
 
 /// Turns PyTorch's `PackedSequence` into sequences end to end, which attention can take.
 ///
-/// `data [ΣT, …]` is ordered by time step; `batch_sizes` says how many sequences have each step. Sequences come out in the
-/// order of `sorted_indices` undone (that of the batch before sorting), or longest first without it. The second result is
-/// i32 `[B + 1]`: where each sequence begins, for [`Mask::packed`](crate::graph::Mask::packed).
+/// `data [ΣT, …]` is ordered by time step; `batch_sizes` says how many sequences have each step. Sequences come out in
+/// the order before sorting, which `sorted_indices` gives, or longest first without it. The second result is i32
+/// `[B + 1]`: where each sequence begins, and the end, for [`Mask::packed`](crate::graph::Mask::packed).
 ///
 /// ```
-/// use tilewise::{DType, Graph, nn};
-/// let mut g = Graph::new();
-/// // A: a0 a1 a2, B: b0, C: c0 c1, packed as a0 c0 b0 a1 c1 a2.
-/// let data = g.input("data", DType::F32, [6, 16])?;
+/// use tilewise::{Graph, Tensor, nn, reference::Evaluation};
+/// # let mut g = Graph::new();
+/// // A: 10 11 12, B: 20, C: 30 31.
+/// let data = g.constant(Tensor::new([6], vec![10i32, 30, 20, 11, 31, 12])?)?;
 /// let (tokens, offsets) = nn::from_packed_sequence(&mut g, data, &[3, 2, 1], Some(&[0, 2, 1]))?;
-/// assert_eq!(g.shape(tokens), &[6, 16].into());
-/// assert_eq!(g.shape(offsets), &[4].into());
+/// let values = Evaluation::<f64>::new(&g, &Default::default())?;
+/// assert_eq!(values.value(tokens).to_f64(), [10.0, 11.0, 12.0, 20.0, 30.0, 31.0]);
+/// assert_eq!(values.value(offsets).to_f64(), [0.0, 3.0, 4.0, 6.0]);
 /// # Ok::<(), tilewise::Error>(())
 /// ```
+///
+/// # Errors
+/// [`Error::Op`] if the sizes don't add up to the rows of `data` or increase, or if the indices are no permutation of
+/// the sequences.
 pub fn from_packed_sequence(
     g: &mut Graph,
     data: ValueId,
@@ -35,7 +40,21 @@ pub fn from_packed_sequence(
     Ok((tokens, offsets))
 }
 
-/// The other way: sequences end to end become the `data` of a `PackedSequence` with these sizes and indices.
+/// [`from_packed_sequence`] undone: sequences end to end become the `data` of a `PackedSequence` with these sizes and
+/// indices.
+///
+/// ```
+/// # use tilewise::{Graph, Tensor, nn, reference::Evaluation};
+/// # let mut g = Graph::new();
+/// let tokens = g.constant(Tensor::new([6], vec![10i32, 11, 12, 20, 30, 31])?)?;
+/// let data = nn::to_packed_sequence(&mut g, tokens, &[3, 2, 1], Some(&[0, 2, 1]))?;
+/// let values = Evaluation::<f64>::new(&g, &Default::default())?;
+/// assert_eq!(values.value(data).to_f64(), [10.0, 30.0, 20.0, 11.0, 31.0, 12.0]);
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`from_packed_sequence`].
 pub fn to_packed_sequence(
     g: &mut Graph,
     tokens: ValueId,
@@ -60,7 +79,7 @@ fn by_sequence(
 ) -> Result<Vec<Vec<usize>>> {
     const OP: &str = "packed sequence";
     let shape = g.shape(data);
-    let tokens: usize = batch_sizes.iter().sum();
+    let tokens = batch_sizes.iter().fold(0usize, |sum, &size| sum.saturating_add(size));
     if shape.first() != Some(&tokens) {
         return Err(Error::op(
             OP,
@@ -96,6 +115,19 @@ fn by_sequence(
 }
 
 /// i32 `[B + 1]` from i32 lengths `[B]`: where each sequence begins when they lie end to end, and the end.
+///
+/// ```
+/// # use tilewise::{Graph, Tensor, nn, reference::Evaluation};
+/// # let mut g = Graph::new();
+/// let lengths = g.constant(Tensor::new([3], vec![3i32, 1, 2])?)?;
+/// let offsets = nn::offsets(&mut g, lengths)?;
+/// let values = Evaluation::<f64>::new(&g, &Default::default())?;
+/// assert_eq!(values.value(offsets).to_f64(), [0.0, 3.0, 4.0, 6.0]);
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`] if `lengths` is not i32 `[B]`.
 pub fn offsets(g: &mut Graph, lengths: ValueId) -> Result<ValueId> {
     let items = per_item("offsets", g, lengths)?;
     // before[i, b] = b < i: row i adds up the lengths before sequence i.
@@ -107,8 +139,22 @@ pub fn offsets(g: &mut Graph, lengths: ValueId) -> Result<ValueId> {
     g.reduce(crate::graph::Reduce::Sum, kept, &[1], false)
 }
 
-/// `x [B, T, …] → [total, …]`: the real tokens end to end. `total` is the number of rows of the result, the sum of the
-/// lengths (known when the graph is built); rows past that sum repeat the last token.
+/// `x [B, T, …] → [total, …]`: the real tokens end to end, for `lengths` i32 `[B]`. `total` is the sum of the lengths,
+/// which is known when the graph is built; rows past that sum repeat the last row of `x`.
+///
+/// ```
+/// # use tilewise::{Graph, Tensor, nn, reference::Evaluation};
+/// # let mut g = Graph::new();
+/// let x = g.constant(Tensor::new([2, 2], vec![10i32, 11, 20, -1])?)?;
+/// let lengths = g.constant(Tensor::new([2], vec![2i32, 1])?)?;
+/// let packed = nn::pack(&mut g, x, lengths, 3)?;
+/// let values = Evaluation::<f64>::new(&g, &Default::default())?;
+/// assert_eq!(values.value(packed).to_f64(), [10.0, 11.0, 20.0]);
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`] if `lengths` is not i32 `[B]`, if `x` is not `[B, T, …]`, or if it has no tokens and `total` is not 0.
 pub fn pack(g: &mut Graph, x: ValueId, lengths: ValueId, total: usize) -> Result<ValueId> {
     let shape = g.shape(x).clone();
     let items = per_item("pack", g, lengths)?;
@@ -133,7 +179,23 @@ pub fn pack(g: &mut Graph, x: ValueId, lengths: ValueId, total: usize) -> Result
     g.gather(flat, row, 0)
 }
 
-/// `x [ΣT, …] → [B, T, …]`: sequences end to end become a padded batch, 0 where there is no token. `offsets` is i32 `[B + 1]`.
+/// `x [ΣT, …] → [B, tokens, …]`: sequences end to end become a padded batch, 0 where there is no token. `offsets` is
+/// i32 `[B + 1]`.
+///
+/// ```
+/// # use tilewise::{Graph, Tensor, nn, reference::Evaluation};
+/// # let mut g = Graph::new();
+/// let x = g.constant(Tensor::new([3], vec![10i32, 11, 20])?)?;
+/// let offsets = g.constant(Tensor::new([3], vec![0i32, 2, 3])?)?;
+/// let padded = nn::unpack(&mut g, x, offsets, 2)?;
+/// let values = Evaluation::<f64>::new(&g, &Default::default())?;
+/// assert_eq!(values.value(padded).to_f64(), [10.0, 11.0, 20.0, 0.0]);
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`] if `offsets` is not i32 with at least one element, if `x` has rank 0, or if it has no rows for the
+/// tokens.
 pub fn unpack(g: &mut Graph, x: ValueId, offsets: ValueId, tokens: usize) -> Result<ValueId> {
     let shape = g.shape(x).clone();
     let items = per_item("unpack", g, offsets)?.checked_sub(1);

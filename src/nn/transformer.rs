@@ -46,7 +46,24 @@ pub struct FeedForward {
 }
 
 impl FeedForward {
-    /// Adds the block; its parameters are `linear1`, `linear2` (and `linear3`) behind `name`.
+    /// Adds the block to a graph: `x [B, T, width]` → the same shape. Its parameters are `linear1`, `linear2` (and
+    /// `linear3`) behind `name`.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::{Activation, FeedForward}};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2, 5, 16])?;
+    /// let block = FeedForward { width: 16, hidden: 64, activation: Activation::SwiGlu, bias: false };
+    /// let y = block.build(&mut g, "mlp", x)?;
+    /// assert_eq!(g.shape(y), &[2, 5, 16].into());
+    /// let names: Vec<&str> = g.parameters().map(|(name, _)| name).collect();
+    /// assert_eq!(names, ["mlp.linear1.weight", "mlp.linear3.weight", "mlp.linear2.weight"]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`](crate::Error::Op) if `x` is not f32 `[…, width]`; [`Error::Graph`](crate::Error::Graph) as
+    /// [`parameter`](super::parameter).
     pub fn build(&self, g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId> {
         let up = Linear { inputs: self.width, outputs: self.hidden, bias: self.bias };
         let down = Linear { inputs: self.hidden, outputs: self.width, bias: self.bias };
@@ -150,7 +167,20 @@ layer! {
 }
 
 impl EncoderLayer {
-    /// Adds the layer; `name` is the prefix of its parameters.
+    /// Adds the layer to a graph: `x [B, T, E]` → the same shape. `name` is the prefix of its parameters.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, graph::Mask, nn::EncoderLayer};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2, 5, 16])?;
+    /// let lengths = g.input("lengths", DType::I32, [2])?;
+    /// let y = EncoderLayer::new(16, 4, 64).build(&mut g, "layer", x, &Mask::key_lengths(lengths).into())?;
+    /// assert_eq!(g.shape(y), &[2, 5, 16].into());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`MultiheadAttention::build`], [`FeedForward::build`] and [`LayerNorm::build`].
     pub fn build(&self, g: &mut Graph, name: &str, x: ValueId, masks: &AttentionMasks) -> Result<ValueId> {
         let x = self
             .residual(g, (name, 1), x, |g, x| self.attention().build(g, &join(name, "self_attn"), [x, x, x], masks))?;
@@ -170,7 +200,22 @@ layer! {
 }
 
 impl DecoderLayer {
-    /// Adds the layer; `masks` are those of the self-attention (causal, as a rule), `memory_masks` those over the memory.
+    /// Adds the layer to a graph: target `x [B, T, E]` and `memory [B, S, memory width]` → `[B, T, E]`. `masks` are
+    /// those of the self-attention (causal, as a rule), `memory_masks` those over the memory.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, graph::{Align, Mask}, nn::{AttentionMasks, DecoderLayer}};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2, 5, 16])?;
+    /// let memory = g.input("memory", DType::F32, [2, 7, 16])?;
+    /// let (causal, all) = (Mask::causal(Align::TopLeft).into(), AttentionMasks::default());
+    /// let y = DecoderLayer::new(16, 4, 64).build(&mut g, "layer", x, memory, &causal, &all)?;
+    /// assert_eq!(g.shape(y), &[2, 5, 16].into());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`MultiheadAttention::build`], [`FeedForward::build`] and [`LayerNorm::build`].
     pub fn build(
         &self,
         g: &mut Graph,
@@ -235,7 +280,21 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Adds the stack; `name` is the prefix of its parameters.
+    /// Adds the stack to a graph: `x [B, T, E]` → the same shape. `name` is the prefix of its parameters.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::{AttentionMasks, Encoder, EncoderLayer}};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2, 5, 16])?;
+    /// let encoder = Encoder { layer: EncoderLayer::new(16, 4, 64), layers: 2, final_norm: true };
+    /// let y = encoder.build(&mut g, "encoder", x, &AttentionMasks::default())?;
+    /// assert_eq!(g.traced("encoder.norm"), Some(y));
+    /// assert!(g.find("encoder.layers.1.self_attn.in_proj_weight").is_some());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`EncoderLayer::build`].
     pub fn build(&self, g: &mut Graph, name: &str, mut x: ValueId, masks: &AttentionMasks) -> Result<ValueId> {
         for i in 0..self.layers {
             x = self.layer.build(g, &join(name, &format!("layers.{i}")), x, masks)?;
@@ -259,7 +318,23 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Adds the stack: every layer attends to the same `memory`. `name` is the prefix of its parameters.
+    /// Adds the stack to a graph: `x [B, T, E]` → the same shape; every layer attends to the same `memory`. `name` is
+    /// the prefix of its parameters.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, graph::{Align, Mask}, nn::{AttentionMasks, Decoder, DecoderLayer}};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2, 5, 16])?;
+    /// let memory = g.input("memory", DType::F32, [2, 7, 16])?;
+    /// let (causal, all) = (Mask::causal(Align::TopLeft).into(), AttentionMasks::default());
+    /// let decoder = Decoder { layer: DecoderLayer::new(16, 4, 64), layers: 2, final_norm: false };
+    /// let y = decoder.build(&mut g, "decoder", x, memory, &causal, &all)?;
+    /// assert_eq!(g.traced("decoder.layers.1"), Some(y));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`DecoderLayer::build`].
     pub fn build(
         &self,
         g: &mut Graph,
@@ -341,7 +416,23 @@ impl Transformer {
         }
     }
 
-    /// Adds both stacks; parameters are under `encoder` and `decoder` behind `name`.
+    /// Adds both stacks to a graph: source `[B, S, E]`, target `[B, T, E]` → `[B, T, E]`. Their parameters are under
+    /// `encoder` and `decoder` behind `name`.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, graph::{Align, Mask}, nn::{AttentionMasks, EncoderLayer, Transformer}};
+    /// # let mut g = Graph::new();
+    /// let source = g.input("source", DType::F32, [2, 7, 16])?;
+    /// let target = g.input("target", DType::F32, [2, 5, 16])?;
+    /// let (all, causal) = (AttentionMasks::default(), Mask::causal(Align::TopLeft).into());
+    /// let model = Transformer::new(EncoderLayer::new(16, 4, 64), 1, 1);
+    /// let y = model.build(&mut g, "", [source, target], &all, &causal, &all)?;
+    /// assert_eq!(g.shape(y), &[2, 5, 16].into());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`EncoderLayer::build`] and [`DecoderLayer::build`].
     pub fn build(
         &self,
         g: &mut Graph,

@@ -9,7 +9,6 @@ use std::{
 };
 
 use ::safetensors::{Dtype, tensor::Metadata};
-use half::{bf16, f16};
 use serde::Deserialize;
 
 use crate::{
@@ -49,14 +48,14 @@ struct Entry {
     stored: String,
 }
 
-/// Parameters that lie on a device; programs can share them.
+/// Parameters on a device; programs can share them.
 #[derive(Clone, Debug, Default)]
 pub struct Uploaded {
     buffers: Vec<(String, wgpu::Buffer)>,
 }
 
 impl Uploaded {
-    /// For [`Gpu::compile`](crate::gpu::Gpu::compile) and [`Gpu::load`](crate::gpu::Gpu::load).
+    /// The buffers, for [`Gpu::compile`](crate::gpu::Gpu::compile) and [`Gpu::load`](crate::gpu::Gpu::load).
     pub fn parameters(&self) -> Parameters<'_> {
         self.buffers.iter().fold(Parameters::new(), |all, (name, buffer)| all.buffer(name, buffer.clone()))
     }
@@ -69,7 +68,22 @@ struct Index {
 
 impl Weights {
     /// Opens a `.safetensors` file, a `.safetensors.index.json` that lists shards, or a folder with either
-    /// (`model.safetensors.index.json` before `model.safetensors`).
+    /// (`model.safetensors.index.json` before `model.safetensors`). It reads the headers alone.
+    ///
+    /// ```
+    /// # let folder = std::env::temp_dir().join(format!("tilewise-open-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder).unwrap();
+    /// use tilewise::{Tensor, nn::Weights, safetensors};
+    /// safetensors::save(folder.join("model.safetensors"), &[("w".to_string(), Tensor::scalar(2.0))].into())?;
+    /// let weights = Weights::open(&folder)?;
+    /// assert_eq!(weights.names().collect::<Vec<_>>(), ["w"]);
+    /// # std::fs::remove_dir_all(folder).unwrap();
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Format`], which names the file, if it can't be read or is not whole, if the index lists a tensor that
+    /// no shard has, or if two shards have the same one.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if path.is_dir() {
@@ -152,7 +166,21 @@ impl Weights {
         self.entries.get(name).map(|entry| &entry.shape)
     }
 
-    /// Other names: `rename` gives the parameter's name for the file's, or `None` to leave the tensor out.
+    /// Gives tensors other names: `rename` returns the parameter's name for the file's, or `None` to leave the tensor
+    /// out.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("tilewise-rename-{}.safetensors", std::process::id()));
+    /// # use tilewise::{Tensor, nn::Weights, safetensors};
+    /// # safetensors::save(&path, &[("model.w".to_string(), Tensor::scalar(2.0))].into())?;
+    /// let weights = Weights::open(&path)?.rename(|name| name.strip_prefix("model.").map(str::to_string))?;
+    /// assert_eq!(weights.names().collect::<Vec<_>>(), ["w"]);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Binding`] if two tensors would have one name.
     pub fn rename(self, rename: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
         for (name, entry) in self.entries {
@@ -164,8 +192,24 @@ impl Weights {
         Ok(Weights { entries, ..self })
     }
 
-    /// Compares with the parameters of a graph: every missing, unexpected and mis-shaped tensor in one error. For a weight of
-    /// few bits ([`Graph::quantized`]) either its tensors are there, or the weight itself, which is then quantised.
+    /// Compares the tensors with the parameters of a graph. For a quantised weight ([`Graph::quantized`]) either its
+    /// tensors are there, or the weight itself, which is then quantised.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("tilewise-check-{}.safetensors", std::process::id()));
+    /// # use tilewise::{Graph, Tensor, nn::{self, Weights}, safetensors};
+    /// # safetensors::save(&path, &[("w".to_string(), Tensor::scalar(2.0))].into())?;
+    /// # let mut g = Graph::new();
+    /// nn::parameter(&mut g, "w", [3])?;
+    /// let error = Weights::open(&path)?.check(&g).unwrap_err();
+    /// assert!(error.to_string().ends_with("1 of another shape:\n  w: the file has [], the graph needs [3]"));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Binding`] with every tensor that is missing, unexpected or of another shape; [`Error::Graph`] as
+    /// [`Graph::quantized_parameters`].
     pub fn check(&self, graph: &Graph) -> Result<()> {
         let (mut missing, mut shapes) = (Vec::new(), Vec::new());
         let mut expected = std::collections::BTreeSet::new();
@@ -211,7 +255,20 @@ impl Weights {
         Err(Error::Binding(format!("the weights in {} do not fit the model:{message}", files.join(", "))))
     }
 
-    /// Reads one tensor.
+    /// Reads one tensor, in the dtype of the file.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("tilewise-tensor-{}.safetensors", std::process::id()));
+    /// # use tilewise::{Tensor, nn::Weights, safetensors};
+    /// # safetensors::save(&path, &[("w".to_string(), Tensor::scalar(2.0))].into())?;
+    /// assert_eq!(Weights::open(&path)?.tensor("w")?, Tensor::scalar(2.0));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Binding`] if there is no tensor of this name; [`Error::Format`] if the file can't be read any more, or
+    /// has the tensor in a type that tilewise doesn't know.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         let entry = self.entries.get(name).ok_or_else(|| Error::Binding(format!("there is no tensor `{name}`")))?;
         let path = &self.files[entry.file];
@@ -233,8 +290,27 @@ impl Weights {
         Ok(weights)
     }
 
-    /// Uploads what a graph's parameters need, one tensor at a time, converted to their dtypes or quantised. The names must
-    /// fit: see [`Weights::check`].
+    /// Uploads the parameters of a graph, one tensor at a time, converted to their dtypes or quantised.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("tilewise-upload-{}.safetensors", std::process::id()));
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, nn::{self, Weights}, safetensors};
+    /// # safetensors::save(&path, &[("w".to_string(), Tensor::scalar(2.0))].into())?;
+    /// # let mut g = Graph::new();
+    /// let (x, w) = (g.input("x", DType::F32, [2])?, nn::parameter(&mut g, "w", [])?);
+    /// let y = g.mul(x, w)?;
+    /// g.output("y", y)?;
+    /// let gpu = Gpu::new()?;
+    /// let uploaded = Weights::open(&path)?.upload(&gpu, &g)?;
+    /// let outputs = gpu.compile(&g, uploaded.parameters())?.run(&[("x", &Tensor::new([2], vec![1.0f32, 3.0])?)])?;
+    /// assert_eq!(outputs["y"].as_f32(), Some(&[2.0, 6.0][..]));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Weights::check`] and [`Weights::tensor`]; [`Error::Op`] if a tensor is no float where the graph needs one,
+    /// or the other way round, or can't be quantised; [errors of the device](crate::gpu#errors-of-the-device).
     pub fn upload(&self, gpu: &Gpu, graph: &Graph) -> Result<Uploaded> {
         let mut buffers = Vec::new();
         self.each(graph, |name, tensor| {
@@ -244,7 +320,22 @@ impl Weights {
         Ok(Uploaded { buffers })
     }
 
-    /// Reads what a graph's parameters need into host memory, for the reference.
+    /// Reads the parameters of a graph into host memory, converted to their dtypes or quantised: for the reference.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("tilewise-tensors-{}.safetensors", std::process::id()));
+    /// # use tilewise::{Graph, Tensor, nn::{self, Weights}, safetensors};
+    /// # safetensors::save(&path, &[("w".to_string(), Tensor::new([], vec![half::f16::ONE])?)].into())?;
+    /// # let mut g = Graph::new();
+    /// nn::parameter(&mut g, "w", [])?; // f32 here, f16 in the file
+    /// assert_eq!(Weights::open(&path)?.tensors(&g)?["w"], Tensor::scalar(1.0));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Weights::check`] and [`Weights::tensor`]; [`Error::Op`] if a tensor is no float where the graph needs one,
+    /// or the other way round, or can't be quantised.
     pub fn tensors(&self, graph: &Graph) -> Result<BTreeMap<String, Tensor>> {
         let mut tensors = BTreeMap::new();
         self.each(graph, |name, tensor| {
@@ -275,21 +366,8 @@ fn convert(tensor: Tensor, dtype: DType, name: &str) -> Result<Tensor> {
     if tensor.dtype() == dtype {
         return Ok(tensor);
     }
-    if !(tensor.dtype().is_float() && dtype.is_float()) {
-        return Err(Error::op(
-            "weights",
-            format!("`{name}` is {} in the file, the graph needs {dtype}", tensor.dtype()),
-        ));
-    }
-    let shape = tensor.shape().clone();
-    let data: Data = match dtype {
-        DType::F16 => tensor.to_f64().into_iter().map(f16::from_f64).collect::<Vec<_>>().into(),
-        DType::BF16 => tensor.to_f64().into_iter().map(bf16::from_f64).collect::<Vec<_>>().into(),
-        _ => match tensor.data() {
-            Data::F16(v) => v.iter().map(|x| x.to_f32()).collect::<Vec<_>>().into(),
-            Data::BF16(v) => v.iter().map(|x| x.to_f32()).collect::<Vec<_>>().into(),
-            other => other.clone(),
-        },
-    };
-    Tensor::new(shape, data)
+    let numbers = tensor.dtype().is_float().then(|| tensor.to_f64().into_iter());
+    let data = numbers.and_then(|numbers| Data::floats(dtype, numbers));
+    let wrong = || format!("`{name}` is {} in the file, the graph needs {dtype}", tensor.dtype());
+    Tensor::new(tensor.shape(), data.ok_or_else(|| Error::op("weights", wrong()))?)
 }

@@ -3,8 +3,8 @@
 use super::{Array, Real, shapes::result_shapes};
 use crate::{DType, Result, Shape, graph::Op};
 
-/// `(y, mean, rstd)` over the last `axes` axes: `y = (x − mean)·rstd · weight + bias`, `mean = Σx/n`, `rstd = 1/√(Σ(x −
-/// mean)²/n + ε)`. See [`Op::LayerNorm`].
+/// `(y, mean, rstd)` over the last `axes` axes: `y = (x − mean)·rstd · weight + bias`, `mean = Σx/n`,
+/// `rstd = 1/√(Σ(x − mean)²/n + ε)`. See [`Op::LayerNorm`].
 ///
 /// ```
 /// use tilewise::reference::{Array, layer_norm};

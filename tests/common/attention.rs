@@ -1,9 +1,9 @@
 //! Cases of attention: drawn operands in all kinds of layouts, run by a variant, compared with the reference.
 
 use tilewise::{
-    DType, Layout, Shape, Tensor,
+    DType, Graph, Layout, Shape, Tensor,
     gpu::Gpu,
-    graph::{Align, Attention, AttentionOperand as A, MaskMod, Op, ScoreMod, Window},
+    graph::{Align, Attention, AttentionOperand as A, Mask, MaskMod, Op, ScoreMod, Window},
     kernel::{AttentionDTypes, AttentionProblem, CooperativeMatrix, Kernel, Problem, Profile},
     reference::compare::{Check, Expected},
 };
@@ -611,4 +611,14 @@ impl Case {
             case.check(variant, gpu, check);
         }
     }
+}
+
+/// Attention of one item as a graph: `q`, `k` and `v` of as many tokens, and `y`.
+pub(crate) fn graph(tokens: usize, heads: usize, width: usize, mask: Mask) -> Graph {
+    let mut g = Graph::new();
+    let mut operand = |name: &str| g.input(name, DType::F32, [1, heads, tokens, width]).expect("fits");
+    let (q, k, v) = (operand("q"), operand("k"), operand("v"));
+    let y = g.attention(q, k, v, mask).expect("fits");
+    g.output("y", y).expect("a new name");
+    g
 }

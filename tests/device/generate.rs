@@ -8,14 +8,15 @@ use tilewise::{
     gpu::Gpu,
     nn::{
         Activation, Biases, EncoderLayer, Gpt, GptNames, Norm, Positions, Seq2Seq, Transformer,
-        generate::{
-            self, Autoregressive, Capacity, End, Generator, Request, Sequence, Step, Strategy, Token, distribution,
-        },
+        generate::{self, Autoregressive, Capacity, End, Generator, Request, Sequence, Step, Strategy, Token},
     },
     reference::Evaluation,
 };
 
-use crate::common::gpu;
+use crate::common::{
+    generate::{LOGITS, by_definition},
+    gpu,
+};
 
 type Given = BTreeMap<String, Tensor>;
 
@@ -274,47 +275,6 @@ impl Autoregressive for Bigram {
     }
 }
 
-/// Probabilities by definition, over the whole vocabulary: softmax, all but the k likeliest out, then all out that are not needed
-/// for p.
-fn by_definition(logits: &[f32], temperature: f64, top_k: usize, top_p: f64) -> Vec<f64> {
-    let e: Vec<f64> = logits.iter().map(|&x| (f64::from(x) / temperature).exp()).collect();
-    let larger =
-        |i: usize, e: &[f64]| (0..e.len()).filter(|&j| e[j] > e[i] || (e[j] == e[i] && j < i)).collect::<Vec<_>>();
-    let kept: Vec<f64> = (0..e.len()).map(|i| if larger(i, &e).len() < top_k { e[i] } else { 0.0 }).collect();
-    let total: f64 = kept.iter().sum();
-    let before = |i: usize| larger(i, &kept).iter().map(|&j| kept[j] / total).sum::<f64>();
-    let nucleus: Vec<f64> = (0..e.len())
-        .map(|i| if kept[i] > 0.0 && (before(i) < top_p || larger(i, &kept).is_empty()) { kept[i] } else { 0.0 })
-        .collect();
-    let total: f64 = nucleus.iter().sum();
-    nucleus.iter().map(|x| x / total).collect()
-}
-
-const LOGITS: [f32; 8] = [0.3, 2.0, -1.0, 1.5, 0.3, -7.0, 1.1, 0.0];
-
-#[test]
-fn the_distribution_is_that_of_the_definition() {
-    for temperature in [0.25, 1.0, 3.0] {
-        for top_k in [None, Some(1), Some(4), Some(5), Some(99)] {
-            for top_p in [None, Some(1e-9), Some(0.5), Some(0.9), Some(1.0)] {
-                let found = distribution(&LOGITS, temperature, top_k, top_p);
-                let expected = by_definition(
-                    &LOGITS,
-                    temperature.into(),
-                    top_k.unwrap_or(8),
-                    top_p.map_or(f64::INFINITY, f64::from),
-                );
-                let case = format!("temperature {temperature}, top_k {top_k:?}, top_p {top_p:?}");
-                assert_eq!(found.len(), expected.iter().filter(|&&p| p > 0.0).count(), "{case}");
-                for (id, p) in found {
-                    assert!((p - expected[id as usize]).abs() < 1e-12, "{case}: id {id}: {p}");
-                }
-            }
-        }
-    }
-    assert_eq!(distribution(&[], 1.0, None, None), []);
-}
-
 #[test]
 fn drawn_ids_have_the_distribution_and_hang_on_the_seed_alone() {
     const ITEMS: usize = 64;
@@ -530,7 +490,7 @@ fn what_cannot_be_generated_is_named() {
     let sample = |temperature, top_k, top_p| Strategy::Sample { temperature, top_k, top_p, seed: 0 };
     let beam = |beams, length_penalty| Strategy::Beam { beams, length_penalty };
     type Case<'a> = (&'a dyn Fn(&mut Request), &'a str);
-    let cases: [Case<'_>; 17] = [
+    let cases: [Case<'_>; 18] = [
         (&|r| r.prompts.clear(), "no prompts were given, expected at least one"),
         (&|r| r.prompts[1].clear(), "prompt 1 is empty, expected at least one id"),
         (&|r| r.prompts[1][1] = 29, "prompt 1: id 29 at place 1 is not in the vocabulary of 29"),
@@ -540,6 +500,7 @@ fn what_cannot_be_generated_is_named() {
             &|r| r.max_tokens = 20,
             "prompt 1 has 2 ids and 20 more are asked for, the model and its cache have room for 20",
         ),
+        (&|r| r.max_tokens = usize::MAX, "prompt 0 has 1 ids and 18446744073709551615 more are asked for"),
         (&|r| r.stop = vec![4, 40], "stop id 40 is not in the vocabulary of 29"),
         (&|r| r.sources = vec![vec![1]], "sources were given to a model that reads none"),
         (&|r| r.repetition_penalty = 0.0, "repetition_penalty is 0"),

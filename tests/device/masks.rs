@@ -146,7 +146,7 @@ fn page() -> PathBuf {
 fn the_page_shows_what_the_reference_sees() {
     let mut text = String::from(
         "# Masks, drawn\n\nRows are queries `i`, columns are keys `j`; `x` may be seen. Each picture is drawn by attention itself, \
-         from the line of code above it\n(`tests/masks.rs`). In the code `o` holds the mask's operands: `o.lengths` and \
+         from the line of code above it\n(`tests/device/masks.rs`). In the code `o` holds the mask's operands: `o.lengths` and \
          the like are values of the graph.\n",
     );
     for picture in pictures() {

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tilewise::{
     gpu::Gpu,
+    kernel::FAMILIES,
     lower::{self, Options, Program},
     verify::{
         self,
-        cases::{self, Case, FAMILIES, Level},
+        cases::{self, Case, Level},
     },
 };
 

@@ -4,11 +4,11 @@
 use std::env;
 
 use tilewise::{
-    kernel,
+    kernel::FAMILIES,
     reference::compare::Check,
     verify::{
         self, Verdict,
-        cases::{self, FAMILIES, Level},
+        cases::{self, Level},
     },
 };
 
@@ -27,13 +27,8 @@ fn seed() -> u64 {
 }
 
 #[test]
-fn every_kernel_family_has_cases_and_a_test() {
-    let sorted = |mut families: [&'static str; FAMILIES.len()]| {
-        families.sort_unstable();
-        families
-    };
-    assert_eq!(sorted(FAMILIES), sorted(kernel::FAMILIES));
-    assert_eq!(sorted(TESTED), sorted(kernel::FAMILIES));
+fn every_kernel_family_has_a_test() {
+    assert_eq!(TESTED, FAMILIES);
 }
 
 /// Every case of a family, with every variant.

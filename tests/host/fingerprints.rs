@@ -1,6 +1,11 @@
 //! What each kernel's modules are, by their hashes: a change that alters shaders says which.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, hash::Hasher};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+    hash::Hasher,
+};
 
 use fnv::FnvHasher;
 
@@ -62,11 +67,11 @@ fn kernels_are_what_they_were() {
     let before: BTreeMap<String, String> = text
         .lines()
         .map(|line| {
-            let words: Vec<&str> = line.split(' ').collect();
-            (words[..2].join(" "), words[2..].join(" "))
+            let count = line.rsplitn(3, ' ').last().map_or(0, str::len);
+            (line[..count].to_string(), line[count..].trim_start().to_string())
         })
         .collect();
-    let names: std::collections::BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
     let changed: Vec<&String> = names.into_iter().filter(|name| before.get(*name) != now.get(*name)).collect();
     assert!(
         changed.is_empty(),

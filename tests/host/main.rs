@@ -4,10 +4,16 @@
 mod common;
 
 mod diff;
+mod docs;
 mod fingerprints;
+mod floors;
+mod generate;
 mod graph;
 mod kernel;
 mod lower;
+mod models;
 mod nn;
+mod quantize;
 mod reference;
+mod scale;
 mod shaders;

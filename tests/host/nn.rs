@@ -1,4 +1,4 @@
-//! Layers on the CPU reference: what they build is what they say. Their values against PyTorch's: `tests/torch.rs`.
+//! Layers on the CPU reference: what they build is what they say. Their values against PyTorch's: `tests/corpus/torch`.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -61,6 +61,26 @@ fn a_packed_sequence_that_is_none_is_refused() {
     assert!(message(&[1, 2, 3], None).contains("increase"));
     assert!(message(&[3, 2, 1], Some(&[0, 0, 1])).contains("no permutation"));
     assert!(message(&[3, 2, 1], Some(&[0, 1])).contains("no permutation"));
+    assert!(message(&[usize::MAX, 7], None).contains("add up to"));
+}
+
+#[test]
+fn caches_and_memories_without_room_or_of_another_graph_are_refused() {
+    let mut g = Graph::new();
+    let counts = g.input("counts", DType::I32, [2]).expect("fits");
+    let mut cache = |tokens, window| nn::Cache::new(&mut g, counts, tokens, 100, window, true).err();
+    assert_eq!(cache(1, Some(100)).map(|e| e.to_string()), None);
+    for (tokens, window) in [(2, Some(100)), (2, Some(usize::MAX)), (1, None)] {
+        let message = cache(tokens, window).expect("refused").to_string();
+        assert!(message.contains("a circular cache of 100 places can't take"), "{message}");
+    }
+    let memory = nn::Memory::new(&g, counts, 50).expect("fits");
+    let [k, _] = memory.recall(&mut Graph::new(), "other", [4, 8]).expect("parameters alone");
+    let mut other = Graph::new();
+    other.input("first", DType::F32, [2, 4, 1, 8]).expect("fits");
+    let q = other.input("q", DType::F32, [2, 4, 1, 8]).expect("fits");
+    let message = other.attention(q, k, k, memory.mask()).expect_err("refused").to_string();
+    assert!(message.starts_with("attention: "), "{message}");
 }
 
 proptest! {
@@ -257,6 +277,7 @@ fn written_out_attention_is_attention() {
         ("none", |_| Mask::none()),
         ("causal bottom right", |_| Mask::causal(Align::BottomRight)),
         ("window with a negative offset", |_| Mask::window(1, 2, Align::Offset(-2))),
+        ("the farthest offset", |_| Mask::causal(Align::Offset(i32::MAX))),
         ("lengths, aligned to them", |g| {
             let lengths = g.input("lengths", DType::I32, [2]).expect("fits");
             Mask::key_lengths(lengths) & Mask::causal(Align::BottomRight)

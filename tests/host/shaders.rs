@@ -62,10 +62,11 @@ fn modules_import_what_they_use_and_use_what_they_import() {
     let is_in_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut faults = Vec::new();
     for module in Module::all() {
-        let code = module.text.lines().filter(|line| !line.starts_with("import ")).map(|line| {
-            // What a slot's comment says is no code.
-            line.split("//").next().unwrap_or_default()
-        });
+        // What a slot's comment names is what the host fills in.
+        let code =
+            module.text.lines().filter(|line| !line.starts_with("import ")).map(|line| {
+                if line.contains("// @slot ") { line } else { line.split("//").next().unwrap_or_default() }
+            });
         let code: Vec<&str> = code.collect();
         let own: BTreeSet<&str> = module.declares().into_iter().collect();
         let imports = module.imports().expect("they can be read");

@@ -10,7 +10,7 @@ use crate::{
     kernel::{Binding, Kernel, Launch, Specialization},
 };
 
-/// The value slots of `attention_coop.wgsl`, and what follows from them; see there.
+/// The value slots of `coop.wesl`, and what follows from them; see there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shape {
     /// S.

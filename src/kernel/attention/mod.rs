@@ -48,7 +48,7 @@ pub struct AttentionProblem {
     pub k: Layout,
     /// `[B, Hkv, Tk, Dv]`; packed `[ΣTk, Hkv, Dv]`; paged `[pages, page size, Hkv, Dv]`.
     pub v: Layout,
-    /// One for each of `options.operands`: mask and bias with the shape that broadcasts (rank 0 to 4), the block table
+    /// One for each of `options.operands`: mask and bias with the shape that broadcasts (rank 1 to 4), the block table
     /// `[B, P]`, dense tables of functions, the others rank 1.
     pub operands: Vec<Layout>,
     /// `[B, Hq, Tq, Dv]`, packed `[ΣTq, Hq, Dv]`: how the elements of output 0 lie in its dense buffer. Another order of

@@ -13,7 +13,7 @@ use crate::{
     tensor::DType,
 };
 
-/// Words of a record that `attention_items.wgsl` writes.
+/// Words of a record that `sequences.wesl` writes.
 const RECORD: usize = 8;
 
 /// A problem, checked, on a device.
@@ -53,7 +53,7 @@ impl<'a> Setup<'a> {
         self.problem.operand(operand).is_some()
     }
 
-    /// Whether records come from `attention_items.wgsl`.
+    /// Whether records come from `sequences.wesl`.
     fn has_items(&self) -> bool {
         [A::KeyLengths, A::QueryLengths, A::Offsets, A::QueryOffsets].into_iter().any(|operand| self.has(operand))
     }

@@ -1,48 +1,17 @@
 //! What an [`AttentionProblem`] says about sizes, checked.
 
 use super::AttentionProblem;
+pub(super) use crate::graph::AttentionSizes as Sizes;
 use crate::{
-    Error, Layout, Result, Shape,
-    graph::{Align, AttentionOperand},
+    Error, Layout, Result,
+    graph::{Align, AttentionOperand as A, FARTHEST, short_of},
     kernel::narrow::check_floats,
 };
 
 const OP: &str = "attention";
 
 /// Positions count as at most this; windows too.
-const FAR: i64 = 1 << 30;
-
-/// The sizes of a problem whose layouts fit each other.
-#[derive(Clone, Debug)]
-pub(super) struct Sizes {
-    pub(super) packed: bool,
-    /// B, or the number of packed sequences.
-    pub(super) items: usize,
-    /// The first axis of q: B, or 1 if packed.
-    pub(super) batch: usize,
-    pub(super) heads: usize,
-    pub(super) kv_heads: usize,
-    /// Tq; packed ΣTq.
-    pub(super) rows: usize,
-    /// Tk; packed ΣTk.
-    pub(super) keys: usize,
-    pub(super) d: usize,
-    pub(super) dv: usize,
-    /// How k and v are paged, if they are.
-    pub(super) pages: Option<Pages>,
-    /// Keys from here on are hidden by a mask or bias that is shorter than Tk.
-    pub(super) key_limit: usize,
-}
-
-/// Pages of k and v.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pages {
-    pub(super) count: usize,
-    /// Rows of a page.
-    pub(super) rows: usize,
-    /// Pages of an item.
-    pub(super) each: usize,
-}
+const FAR: i64 = FARTHEST as i64;
 
 /// Which keys a query i < `rows` sees: from `max(0, i + lo)` to before `min(end, i + hi + 1)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,77 +24,29 @@ pub(super) struct Range {
 }
 
 impl Sizes {
+    /// Of a problem whose operands fit each other, as [`Attention`](crate::graph::Attention) says, and whose layouts kernels
+    /// can take.
     pub(super) fn of(problem: &AttentionProblem) -> Result<Self> {
-        use AttentionOperand as A;
-        let options = &problem.options;
-        let packed = options.is_packed();
-        let paged = options.is_paged();
-        let form = if packed { (3, "rank 3: [ΣT, H, D]") } else { (4, "rank 4: [B, H, T, D]") };
-        let k_form = if paged { (4, "rank 4: [pages, page size, H, D]") } else { form };
-        let layouts = [
-            ("q", &problem.q, form),
-            ("k", &problem.k, k_form),
-            ("v", &problem.v, k_form),
-            ("out", &problem.out, form),
-        ];
-        for (name, layout, (rank, expected)) in layouts {
-            if layout.shape.rank() != rank {
-                return Err(Error::shape(OP, name, &layout.shape, expected));
-            }
+        let AttentionProblem { options, dtypes, q, k, v, operands, out, .. } = problem;
+        let dtype = |i: usize| options.operands.get(i).and_then(|kind| kind.dtype()).unwrap_or(dtypes.bias);
+        let mut given = vec![(dtypes.q, &q.shape), (dtypes.k, &k.shape), (dtypes.v, &v.shape)];
+        given.extend(operands.iter().enumerate().map(|(i, layout)| (dtype(i), &layout.shape)));
+        let sizes = options.fit(&given)?;
+        check_floats(OP, [("out", dtypes.out)])?;
+        if out.shape != sizes.out() {
+            let expected = format!("{} to fit the other operands", sizes.out());
+            return Err(Error::shape(OP, "out", &out.shape, expected));
+        }
+        for (name, layout) in [("q", q), ("k", k), ("v", v), ("out", out)] {
             in_reach(name, layout)?;
         }
-        check_floats(OP, problem.dtypes.named())?;
-        let [batch, heads, rows, d] = axes(&problem.q.shape);
-        let items = match problem.operand(A::QueryOffsets) {
-            Some(offsets) => offsets
-                .shape
-                .first()
-                .copied()
-                .unwrap_or(0)
-                .checked_sub(1)
-                .ok_or_else(|| Error::shape(OP, A::QueryOffsets.name(), &offsets.shape, "[sequences + 1]"))?,
-            None => batch,
-        };
-        let (kv_heads, keys, dv, pages) = match problem.operand(A::BlockTable) {
-            Some(table) => {
-                let [count, page, kv_heads, dv] = axes(&problem.v.shape);
-                let &[b, each] = &table.shape[..] else {
-                    return Err(Error::shape(OP, A::BlockTable.name(), &table.shape, "[B, pages of an item]"));
-                };
-                if b != items || (count == 0 && each * b * page > 0) {
-                    let expected = format!("[{items}, pages of an item], with pages to name in {}", problem.v.shape);
-                    return Err(Error::shape(OP, A::BlockTable.name(), &table.shape, expected));
-                }
-                (kv_heads, page.saturating_mul(each), dv, Some(Pages { count, rows: page, each }))
-            }
-            None => {
-                let [_, kv_heads, keys, dv] = axes(&problem.v.shape);
-                (kv_heads, keys, dv, None)
-            }
-        };
-        let of_keys = |width: usize| match &pages {
-            Some(pages) => Shape::from([pages.count, pages.rows, kv_heads, width]),
-            None if packed => Shape::from([keys, kv_heads, width]),
-            None => Shape::from([batch, kv_heads, keys, width]),
-        };
-        let out = if packed { Shape::from([rows, heads, dv]) } else { Shape::from([batch, heads, rows, dv]) };
-        let fit = [
-            ("k", &problem.k.shape, of_keys(d)),
-            ("v", &problem.v.shape, of_keys(dv)),
-            ("out", &problem.out.shape, out),
-        ];
-        for (name, shape, expected) in fit {
-            if *shape != expected {
-                return Err(Error::shape(OP, name, shape, format!("{expected} to fit the other operands")));
+        for (&kind, layout) in options.operands.iter().zip(operands) {
+            in_reach(kind.name(), layout)?;
+            if !is_strided(kind) && !layout.is_contiguous() {
+                return Err(Error::op(OP, format!("`{}` is not dense", kind.name())));
             }
         }
-        if heads != 0 && (kv_heads == 0 || heads % kv_heads != 0) {
-            return Err(Error::op(OP, format!("{heads} query heads are no multiple of {kv_heads} key heads")));
-        }
-        if d == 0 && options.scale.is_none() {
-            return Err(Error::op(OP, "a head size of 0 has no 1/√D; give a scale"));
-        }
-        for (what, value) in [("queries", rows), ("keys", keys)] {
+        for (what, value) in [("queries", sizes.rows), ("keys", sizes.keys)] {
             if value as i64 >= FAR {
                 return Err(Error::Limit {
                     what: format!("{OP}: {what} of a sequence"),
@@ -135,55 +56,10 @@ impl Sizes {
                 });
             }
         }
-        if !is_dense_in_some_order(&problem.out) {
-            return Err(Error::op(
-                OP,
-                format!("`out` {:?} is no dense buffer with its axes in another order", problem.out),
-            ));
+        if !is_dense_in_some_order(out) {
+            return Err(Error::op(OP, format!("`out` {out:?} is no dense buffer with its axes in another order")));
         }
-        if problem.operands.len() != options.operands.len() {
-            let (given, named) = (problem.operands.len(), options.operands.len());
-            return Err(Error::op(OP, format!("{given} operands after q, k and v for {named} named ones")));
-        }
-        if packed == problem.operand(A::KeyOffsets).is_none() && !(packed && paged) {
-            return Err(Error::op(OP, "packed sequences need both `query_offsets` and `key_offsets`"));
-        }
-        if (options.align == Align::PerItem) != problem.operand(A::Offsets).is_some() {
-            return Err(Error::op(OP, "alignment per item and the operand `offsets` need each other"));
-        }
-        let mut key_limit = keys;
-        for (&kind, layout) in options.operands.iter().zip(&problem.operands) {
-            in_reach(kind.name(), layout)?;
-            let expected = match kind {
-                A::Mask | A::Bias => {
-                    if packed {
-                        return Err(Error::op(OP, format!("`{}` is not taken with packed sequences", kind.name())));
-                    }
-                    let columns = short_columns(&layout.shape, keys);
-                    key_limit = key_limit.min(columns.unwrap_or(keys));
-                    let target = Shape::from([batch, heads, rows, columns.unwrap_or(keys)]);
-                    if !layout.shape.broadcasts_to(&target) {
-                        let expected = format!("one that broadcasts to [B, Hq, Tq, Tk] = {target}");
-                        return Err(Error::shape(OP, kind.name(), &layout.shape, expected));
-                    }
-                    continue;
-                }
-                A::KeyLengths | A::QueryLengths | A::Offsets => items,
-                A::QueryOffsets | A::KeyOffsets => items + 1,
-                A::Slopes => heads,
-                A::BlockTable => continue,
-                A::ScoreTable | A::MaskTable => {
-                    if !layout.is_contiguous() || layout.shape.contains(&0) {
-                        return Err(Error::op(OP, format!("`{}` is empty or not dense", kind.name())));
-                    }
-                    continue;
-                }
-            };
-            if layout.shape != Shape::from([expected]) {
-                return Err(Error::shape(OP, kind.name(), &layout.shape, format!("[{expected}]")));
-            }
-        }
-        Ok(Sizes { packed, items, batch, heads, kv_heads, rows, keys, d, dv, pages, key_limit })
+        Ok(sizes)
     }
 
     /// Query heads that share a key head.
@@ -193,7 +69,7 @@ impl Sizes {
 
     /// How the mask or bias is read at `[b, h, i, j]`.
     pub(super) fn broadcast(&self, layout: &Layout) -> Layout {
-        let columns = short_columns(&layout.shape, self.keys).unwrap_or(self.keys);
+        let columns = short_of(self.keys, &layout.shape).unwrap_or(self.keys);
         layout.broadcast(&[self.batch, self.heads, self.rows, columns].into())
     }
 
@@ -246,18 +122,20 @@ pub(super) fn window(problem: &AttentionProblem) -> (Option<i64>, Option<i64>) {
     (left, if problem.options.causal { Some(0) } else { right })
 }
 
-/// `[B, H, T, D]` of a shape of q, k, v or out.
-fn axes(shape: &Shape) -> [usize; 4] {
-    match shape[..] {
-        [b, h, t, d] => [b, h, t, d],
-        [t, h, d] => [1, h, t, d],
-        _ => [0; 4],
+/// Whether the kernels read an operand through strides.
+pub(super) fn is_strided(kind: A) -> bool {
+    match kind {
+        A::Mask
+        | A::Bias
+        | A::KeyLengths
+        | A::QueryLengths
+        | A::Offsets
+        | A::QueryOffsets
+        | A::KeyOffsets
+        | A::Slopes
+        | A::BlockTable => true,
+        A::ScoreTable | A::MaskTable => false,
     }
-}
-
-/// The last axis of a mask or bias, where it hides the keys past its end.
-fn short_columns(shape: &Shape, keys: usize) -> Option<usize> {
-    shape.last().copied().filter(|&columns| columns < keys && columns != 1)
 }
 
 /// Whether every element can be reached by a 32-bit index.

@@ -133,14 +133,15 @@ impl Setup<'_> {
 
     /// `{name}_four`, which reads four f16 as they are, and `{name}_elem`.
     pub(super) fn reads_halves(&self, source: Specialization, name: &str, layout: &Layout) -> Specialization {
-        if !is_grouped(layout, 4) {
-            return source;
-        }
-        source.ty(&format!("{name}_elem"), "vec4<f16>").function(
+        let (ty, body) = if is_grouped(layout, 4) {
+            ("vec4<f16>", format!("return {name}[(row + d.x) >> 2u];"))
+        } else {
+            let all = ["x", "y", "z", "w"].map(|at| format!("{name}[at.{at}]")).join(", ");
+            ("f16", format!("let at = row + d * step; return vec4<f16>({all});"))
+        };
+        source.ty(&format!("{name}_elem"), ty).function(
             &format!("{name}_four"),
-            format!(
-                "fn {name}_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f16> {{ return {name}[(row + d.x) >> 2u]; }}"
-            ),
+            format!("fn {name}_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f16> {{ {body} }}"),
         )
     }
 

@@ -10,7 +10,7 @@ use crate::{
     kernel::{Binding, Kernel, Launch, Profile, Specialization},
 };
 
-/// Keys at a time, as in the shader.
+/// Keys at a time.
 const BC: usize = 32;
 const K_STRIDE: usize = BC / 4 + 1;
 
@@ -82,6 +82,7 @@ impl Shape {
     fn fill(self, source: Specialization) -> Specialization {
         source
             .value("BR", self.br)
+            .value("BC", BC)
             .value("TR", self.tr)
             .value("NV", self.nv)
             .value("KT", self.kt)

@@ -339,18 +339,9 @@ struct Chain<'a> {
 /// Whether to compute a pointwise function again for each element that it is stretched to costs less than to store it.
 fn is_cheap(instr: Instr) -> bool {
     match instr {
-        Instr::Unary(function, _) => matches!(
-            function,
-            Unary::Neg
-                | Unary::Abs
-                | Unary::Sign
-                | Unary::Relu
-                | Unary::Floor
-                | Unary::Ceil
-                | Unary::Round
-                | Unary::Not
-        ),
-        Instr::Binary(function, ..) => !matches!(function, Binary::Div | Binary::Pow),
+        // What devices compute exactly is an instruction or two.
+        Instr::Unary(function, _) => function.is_exact(),
+        Instr::Binary(function, ..) => function.is_exact(),
         Instr::Where(..) | Instr::Cast(..) => true,
     }
 }

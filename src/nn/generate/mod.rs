@@ -41,24 +41,24 @@ use crate::{
 };
 use program::{Kind, Plan, Readback};
 
-/// How much a [`Generator`] has room for.
+/// The room of a [`Generator`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capacity {
     /// Sequences at once: prompts, times beams.
     pub items: usize,
-    /// Tokens that a linear cache holds of each; `None` is as many as the model has positions. What memory the caches need is this times
-    /// items, layers, key heads and twice their width.
+    /// Tokens that a linear cache holds of each sequence; `None` is as many as the model has positions. The caches take
+    /// this times items, layers, key heads and twice their width.
     pub places: Option<usize>,
-    /// Whether the caches are circular, which a model with a window allows: they then hold little more than the window, however
-    /// long the sequence.
+    /// Whether the caches are circular, for which the model needs a window: they then hold little more than the window,
+    /// however long the sequence.
     pub circular: bool,
-    /// Tokens of a prompt that are taken at once. A program is made for each size when it is first needed; of those that take the
-    /// rest of a prompt the least is used.
+    /// Tokens of a prompt that are taken at once. Each size has a program, made when it is first needed; the rest of a
+    /// prompt takes the smallest that holds it.
     pub chunks: Vec<usize>,
 }
 
 impl Capacity {
-    /// So many sequences, linear caches as long as the model allows, prompts by 16 and 128 tokens.
+    /// Room for this many sequences: linear caches as long as the model allows, prompts by 16 and 128 tokens.
     pub fn items(items: usize) -> Self {
         Capacity { items, places: None, circular: false, chunks: vec![16, 128] }
     }
@@ -75,6 +75,17 @@ pub struct Generator<M> {
 }
 
 /// The parameters that a model needs, with dtypes and shapes.
+///
+/// ```
+/// use tilewise::nn::{Gpt, generate};
+/// let parameters = generate::parameters(&Gpt::gpt2(50, 32, 16, 2, 4))?;
+/// assert_eq!(parameters["wte.weight"].1, [50, 16].into());
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`] if the model has no positions; and those of the model's [`step`](Autoregressive::step),
+/// [`logits`](Autoregressive::logits) and [`remember`](Autoregressive::remember).
 pub fn parameters(model: &impl Autoregressive) -> Result<BTreeMap<String, (DType, Shape)>> {
     let plan = plan(model, &Capacity { places: Some(1), chunks: vec![1], ..Capacity::items(1) })?;
     wanted(&plan, model)
@@ -82,6 +93,27 @@ pub fn parameters(model: &impl Autoregressive) -> Result<BTreeMap<String, (DType
 
 impl<M: Autoregressive> Generator<M> {
     /// Uploads the weights, allocates the caches and compiles the program of a step.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{Result, Tensor, gpu::Gpu, nn::{Gpt, generate::{self, Capacity, Generator}}};
+    /// # let model = Gpt::gpt2(50, 32, 16, 1, 4);
+    /// # let zeros = |(name, (dtype, shape))| Ok((name, Tensor::zeros(dtype, shape)?));
+    /// # let weights = generate::parameters(&model)?.into_iter().map(zeros).collect::<Result<BTreeMap<_, _>>>()?;
+    /// # pollster::block_on(async {
+    /// let gpu = Gpu::new_async().await?;
+    /// let generator = Generator::new_async(&gpu, model, &weights, Capacity::items(2)).await?;
+    /// assert_eq!(generator.model().vocabulary, 50);
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`Error::Op`] if the capacity has no items, chunks or places, or a circular cache for a model without a
+    ///   window;
+    /// - [`Error::Binding`] with every weight that is missing, unknown or of another dtype or shape;
+    /// - those of the model's [`step`](Autoregressive::step), [`logits`](Autoregressive::logits) and
+    ///   [`remember`](Autoregressive::remember), and of [`Gpu::compile_async`].
     pub async fn new_async(
         gpu: &Gpu,
         model: M,
@@ -102,6 +134,20 @@ impl<M: Autoregressive> Generator<M> {
     }
 
     /// [`Generator::new_async`], blocking.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{Result, Tensor, gpu::Gpu, nn::{Gpt, generate::{self, Capacity, Generator}}};
+    /// # let model = Gpt::gpt2(50, 32, 16, 1, 4);
+    /// # let zeros = |(name, (dtype, shape))| Ok((name, Tensor::zeros(dtype, shape)?));
+    /// # let weights = generate::parameters(&model)?.into_iter().map(zeros).collect::<Result<BTreeMap<_, _>>>()?;
+    /// let error = Generator::new(&Gpu::new()?, model, &weights, Capacity::items(0)).unwrap_err();
+    /// assert_eq!(error.to_string(), "generator: there is room for 0 items, expected at least 1");
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Generator::new_async`].
     #[cfg(feature = "native")]
     pub fn new<'a>(gpu: &Gpu, model: M, weights: impl Into<Parameters<'a>>, capacity: Capacity) -> Result<Self> {
         pollster::block_on(Self::new_async(gpu, model, weights.into(), capacity))
@@ -112,8 +158,30 @@ impl<M: Autoregressive> Generator<M> {
         &self.model
     }
 
-    /// Makes every program that requests of this strategy can need, and runs each once: many drivers compile only then. Otherwise the
-    /// first such request does.
+    /// Makes every program that requests of this strategy can need, and runs each once, as many drivers compile only
+    /// then. Without it the first such request does.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{Result, Tensor, gpu::Gpu, nn::{Gpt, generate::{self, Capacity, Generator, Request}}};
+    /// # let model = Gpt::gpt2(50, 32, 16, 1, 4);
+    /// # let zeros = |(name, (dtype, shape))| Ok((name, Tensor::zeros(dtype, shape)?));
+    /// # let weights = generate::parameters(&model)?.into_iter().map(zeros).collect::<Result<BTreeMap<_, _>>>()?;
+    /// # pollster::block_on(async {
+    /// # let gpu = Gpu::new_async().await?;
+    /// # let capacity = Capacity { chunks: vec![4], ..Capacity::items(1) };
+    /// let mut generator = Generator::new_async(&gpu, model, &weights, capacity).await?;
+    /// let request = Request::new(vec![vec![3, 14, 15]], 2);
+    /// generator.prepare_async(&request).await?;
+    /// let compiled = gpu.compiled_pipelines();
+    /// generator.generate_async(&request, &mut |_| std::ops::ControlFlow::Continue(())).await?;
+    /// assert_eq!(gpu.compiled_pipelines(), compiled);
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Gpu::compile_async`] and of [`Executable::run_async`].
     pub async fn prepare_async(&mut self, request: &Request) -> Result<()> {
         self.prepare_with(request, Wait::Wake).await
     }
@@ -136,6 +204,26 @@ impl<M: Autoregressive> Generator<M> {
     }
 
     /// [`Generator::prepare_async`], blocking.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{Result, Tensor, gpu::Gpu, nn::{Gpt, generate::{self, Capacity, Generator, Request}}};
+    /// # let model = Gpt::gpt2(50, 32, 16, 1, 4);
+    /// # let zeros = |(name, (dtype, shape))| Ok((name, Tensor::zeros(dtype, shape)?));
+    /// # let weights = generate::parameters(&model)?.into_iter().map(zeros).collect::<Result<BTreeMap<_, _>>>()?;
+    /// # let capacity = Capacity { chunks: vec![4], ..Capacity::items(1) };
+    /// let gpu = Gpu::new()?;
+    /// let mut generator = Generator::new(&gpu, model, &weights, capacity)?;
+    /// let request = Request::new(vec![vec![3, 14, 15]], 2);
+    /// generator.prepare(&request)?;
+    /// let compiled = gpu.compiled_pipelines();
+    /// generator.generate(&request)?;
+    /// assert_eq!(gpu.compiled_pipelines(), compiled);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Generator::prepare_async`].
     #[cfg(feature = "native")]
     pub fn prepare(&mut self, request: &Request) -> Result<()> {
         pollster::block_on(self.prepare_with(request, Wait::Block))
@@ -215,7 +303,7 @@ fn plan(model: &impl Autoregressive, capacity: &Capacity) -> Result<Plan> {
             return fail("a circular cache needs a model with a window: this one sees all before".into());
         }
         (true, Some(_), Some(_)) => return fail("a circular cache takes its places from the window: give none".into()),
-        (true, Some(window), None) => window + largest - 1,
+        (true, Some(window), None) => window.saturating_add(largest - 1),
     };
     let sources = model.source().map_or(Vec::new(), |source| {
         let mut sizes = sizes(source.positions);

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-/// What is asked of a [`Generator`](super::Generator).
+/// A request to a [`Generator`](super::Generator).
 ///
 /// ```
 /// use tilewise::nn::generate::{Request, Strategy};
@@ -23,8 +23,8 @@ pub struct Request {
     pub stop: Vec<u32>,
     /// How an id is chosen.
     pub strategy: Strategy,
-    /// Makes ids less likely that a sequence has already, prompt included: a logit is divided by it where positive, multiplied where
-    /// negative (Keskar et al., 2019). 1 changes nothing.
+    /// Makes ids less likely that a sequence has already, its prompt included: a logit is divided by it if it is
+    /// positive, else multiplied (Keskar et al., 2019). 1 changes nothing.
     pub repetition_penalty: f32,
 }
 
@@ -60,7 +60,7 @@ pub enum Strategy {
     },
     /// Beam search: the `beams` likeliest sequences are kept side by side. Each needs an item of the generator.
     Beam {
-        /// How many.
+        /// How many sequences.
         beams: usize,
         /// α: finished sequences are compared by their log-probability over lengthᵅ, the stop id counted. 0 compares
         /// probabilities, more favours the longer.
@@ -79,7 +79,7 @@ pub struct Token {
     pub id: u32,
 }
 
-/// Why a sequence ends.
+/// Why a sequence has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// This stop id was chosen.

@@ -49,9 +49,32 @@ impl Clock {
 impl<M: Autoregressive> Generator<M> {
     /// Answers a request. `on_token` is called with each token as soon as it is known, and can break off.
     ///
+    /// ```
+    /// # use std::{collections::BTreeMap, ops::ControlFlow};
+    /// # use tilewise::{Result, Tensor, gpu::Gpu, nn::{Gpt, generate::{self, Capacity, Generator, Request}}};
+    /// # let model = Gpt::gpt2(50, 32, 16, 1, 4);
+    /// # let zeros = |(name, (dtype, shape))| Ok((name, Tensor::zeros(dtype, shape)?));
+    /// # let weights = generate::parameters(&model)?.into_iter().map(zeros).collect::<Result<BTreeMap<_, _>>>()?;
+    /// # pollster::block_on(async {
+    /// # let gpu = Gpu::new_async().await?;
+    /// # let capacity = Capacity { chunks: vec![4], ..Capacity::items(1) };
+    /// let mut generator = Generator::new_async(&gpu, model, &weights, capacity).await?;
+    /// let request = Request::new(vec![vec![3, 14, 15]], 2);
+    /// let mut said = Vec::new();
+    /// let generated = generator.generate_async(&request, &mut |token| {
+    ///     said.push(token.id);
+    ///     ControlFlow::Continue(())
+    /// }).await?;
+    /// assert_eq!(generated.sequences[0].ids, said);
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
     /// # Errors
-    /// What is wrong with the request, before anything runs: no prompts or an empty one, ids outside of the vocabulary, more sequences
-    /// than there is room for, more tokens than the model has positions or the cache places, options out of range.
+    /// - [`Error::Op`] before anything runs if there are no prompts or an empty one, ids outside the vocabulary, more
+    ///   sequences than there is room for, more tokens than the model has positions or the cache places, or if an
+    ///   option is out of range;
+    /// - as [`Generator::prepare_async`].
     pub async fn generate_async(
         &mut self,
         request: &Request,
@@ -61,12 +84,47 @@ impl<M: Autoregressive> Generator<M> {
     }
 
     /// [`Generator::generate_async`] without a callback, blocking.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{Result, Tensor, gpu::Gpu, nn::{Gpt, generate::{self, Capacity, Generator, Request}}};
+    /// # let model = Gpt::gpt2(50, 32, 16, 1, 4);
+    /// # let zeros = |(name, (dtype, shape))| Ok((name, Tensor::zeros(dtype, shape)?));
+    /// # let weights = generate::parameters(&model)?.into_iter().map(zeros).collect::<Result<BTreeMap<_, _>>>()?;
+    /// # let capacity = Capacity { chunks: vec![4], ..Capacity::items(2) };
+    /// let mut generator = Generator::new(&Gpu::new()?, model, &weights, capacity)?;
+    /// let generated = generator.generate(&Request::new(vec![vec![3, 14, 15], vec![9]], 2))?;
+    /// assert_eq!(generated.sequences[1].ids, [0, 0]); // of equal logits the first, and these weights are all 0
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Generator::generate_async`].
     #[cfg(feature = "native")]
     pub fn generate(&mut self, request: &Request) -> Result<Generated> {
         self.generate_streaming(request, |_| ControlFlow::Continue(()))
     }
 
     /// [`Generator::generate_async`], blocking.
+    ///
+    /// ```
+    /// # use std::{collections::BTreeMap, ops::ControlFlow};
+    /// # use tilewise::{Result, Tensor, gpu::Gpu, nn::{Gpt, generate::{self, Capacity, Generator, Request}}};
+    /// # let model = Gpt::gpt2(50, 32, 16, 1, 4);
+    /// # let zeros = |(name, (dtype, shape))| Ok((name, Tensor::zeros(dtype, shape)?));
+    /// # let weights = generate::parameters(&model)?.into_iter().map(zeros).collect::<Result<BTreeMap<_, _>>>()?;
+    /// # let capacity = Capacity { chunks: vec![4], ..Capacity::items(1) };
+    /// let mut generator = Generator::new(&Gpu::new()?, model, &weights, capacity)?;
+    /// let two = |token: generate::Token| {
+    ///     if token.index < 1 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    /// };
+    /// let generated = generator.generate_streaming(&Request::new(vec![vec![3, 14, 15]], 20), two)?;
+    /// assert_eq!(generated.sequences[0].ids, [0, 0]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Generator::generate_async`].
     #[cfg(feature = "native")]
     pub fn generate_streaming(
         &mut self,
@@ -301,7 +359,7 @@ impl<M: Autoregressive> Generator<M> {
         for (i, prompt) in prompts.iter().enumerate() {
             check_ids(&format!("prompt {i}"), prompt, vocabulary)?;
             // The last id is not looked at again.
-            if prompt.len() + max_tokens - 1 > positions {
+            if (prompt.len() - 1).saturating_add(*max_tokens) > positions {
                 return fail(format!(
                     "prompt {i} has {} ids and {max_tokens} more are asked for, the model and its cache have room for \
                      {positions}: shorten the prompt or ask for fewer",

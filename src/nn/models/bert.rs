@@ -92,7 +92,7 @@ fn epsilon() -> f32 {
 }
 
 impl Bert {
-    /// BERT's own choices (gelu, ε = 1e-12, 2 segments, no pooler) in these sizes.
+    /// BERT's own choices (gelu, ε = 1e-12, 2 segments, no pooler) with these sizes.
     pub fn new(vocabulary: usize, positions: usize, width: usize, layers: usize, heads: usize, hidden: usize) -> Self {
         Bert {
             vocabulary,
@@ -108,7 +108,20 @@ impl Bert {
         }
     }
 
-    /// Sizes and options from a `config.json`; without the pooler. An error for another kind of model.
+    /// Sizes and options from a `config.json`; without the pooler.
+    ///
+    /// ```
+    /// use tilewise::nn::Bert;
+    /// let config = r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 6,
+    ///     "num_attention_heads": 12, "intermediate_size": 1536, "max_position_embeddings": 512,
+    ///     "type_vocab_size": 2}"#;
+    /// assert_eq!(Bert::from_config(config)?, Bert::new(30522, 512, 384, 6, 12, 1536));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the text is no such JSON, for another kind of model, for positions that are not absolute,
+    /// and for an activation that is not known.
     pub fn from_config(json: &str) -> Result<Self> {
         const WHAT: &str = "BERT's config.json";
         let config: Config = serde_json::from_str(json).map_err(|e| Error::format(WHAT, e.to_string()))?;
@@ -133,8 +146,9 @@ impl Bert {
         })
     }
 
-    /// The parameter that a tensor of a published file is, or `None` for what this model does not use (heads for training, the
-    /// table of positions' numbers, the pooler unless it is wanted): for [`Weights::rename`](crate::nn::Weights::rename).
+    /// The parameter's name for the name of a tensor in a published file; `None` for what this model does not use
+    /// (heads for training, the table of positions' numbers, the pooler unless it is wanted). For
+    /// [`Weights::rename`](crate::nn::Weights::rename).
     pub fn parameter_name(&self, stored: &str) -> Option<String> {
         let name = stored.strip_prefix("bert.").unwrap_or(stored);
         let used = (name.starts_with("embeddings.") && !name.ends_with("position_ids"))
@@ -144,9 +158,25 @@ impl Bert {
         used.then(|| name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"))
     }
 
-    /// Padded: `ids` i32 `[B, T]`, `token_types` i32 `[B, T]` (all 0 without it), `lengths` i32 `[B]` (all T without it).
-    /// Tokens past a sequence's length are seen by none; their rows of the result mean nothing. `name` is the prefix of the
-    /// parameters.
+    /// Padded: `ids` i32 `[B, T]`, `token_types` i32 `[B, T]` (all 0 without it), `lengths` i32 `[B]` (all T without
+    /// it). No token sees those past its sequence's length; the rows of the result there mean nothing. `name` is the
+    /// prefix of the parameters.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::Bert};
+    /// # let mut g = Graph::new();
+    /// let bert = Bert { pooler: true, ..Bert::new(100, 64, 16, 1, 4, 32) };
+    /// let ids = g.input("ids", DType::I32, [2, 7])?;
+    /// let lengths = g.input("lengths", DType::I32, [2])?;
+    /// let out = bert.build(&mut g, "", ids, None, Some(lengths))?;
+    /// assert_eq!(g.shape(out.hidden), &[2, 7, 16].into());
+    /// assert_eq!(out.pooled.map(|pooled| g.shape(pooled)), Some(&[2, 16].into()));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if there are more tokens than positions, if an operand is not i32 of its shape, or if the model's
+    /// sizes contradict each other; [`Error::Graph`] as [`parameter`].
     pub fn build(
         &self,
         g: &mut Graph,
@@ -167,8 +197,24 @@ impl Bert {
         Ok(BertOutput { hidden, pooled: self.pool(g, name, first)? })
     }
 
-    /// Packed: `ids` and `token_types` i32 `[ΣT]`, sequences end to end; `offsets` i32 `[B + 1]`, where each begins, and the end.
-    /// No sequence may be longer than [`positions`](Bert::positions): the device can't tell, and repeats the last position.
+    /// Packed: `ids` and `token_types` i32 `[ΣT]`, sequences end to end; `offsets` i32 `[B + 1]`, where each begins,
+    /// and the end. No sequence may have more tokens than [`positions`](Bert::positions): the device can't tell, and
+    /// repeats the last position.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::Bert};
+    /// # let mut g = Graph::new();
+    /// let bert = Bert::new(100, 64, 16, 1, 4, 32);
+    /// let ids = g.input("ids", DType::I32, [9])?;
+    /// let offsets = g.input("offsets", DType::I32, [3])?;
+    /// let out = bert.build_packed(&mut g, "", ids, None, offsets)?;
+    /// assert_eq!(g.shape(out.hidden), &[9, 16].into());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if an operand is not i32 of its shape, or if the model's sizes contradict each other;
+    /// [`Error::Graph`] as [`parameter`].
     pub fn build_packed(
         &self,
         g: &mut Graph,

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// How tokens know where they stand.
+/// How the position of a token enters the model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Positions {
     /// A learned table, added to the words (GPT-2).
@@ -43,7 +43,7 @@ pub enum Biases {
     All,
 }
 
-/// What the parameters are called, and how they lie.
+/// The names of the parameters, and the layout of their matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GptNames {
     /// `wte`, `wpe`, `h.N.ln_1`, `h.N.attn.{c_attn,c_proj}`, `h.N.ln_2`, `h.N.mlp.{c_fc,c_proj}`, `ln_f`, `lm_head`, as in
@@ -86,7 +86,7 @@ pub struct Gpt {
     pub head_width: usize,
     /// Features inside the feed-forward blocks.
     pub hidden: usize,
-    /// How tokens know where they stand.
+    /// How the position of a token enters the model.
     pub position: Positions,
     /// The norm before each block.
     pub norm: Norm,
@@ -98,14 +98,14 @@ pub struct Gpt {
     pub biases: Biases,
     /// Whether the output layer is the table of words.
     pub tied: bool,
-    /// Tokens that a token sees, itself among them; `None` is all before it.
+    /// Tokens that a token sees, itself among them; `None` is all up to itself.
     pub window: Option<usize>,
-    /// What the parameters are called.
+    /// The names of the parameters.
     pub names: GptNames,
 }
 
 impl Gpt {
-    /// GPT-2's choices in these sizes.
+    /// GPT-2's choices with these sizes.
     pub fn gpt2(vocabulary: usize, positions: usize, width: usize, layers: usize, heads: usize) -> Self {
         Gpt {
             vocabulary,
@@ -115,7 +115,7 @@ impl Gpt {
             heads,
             key_heads: heads,
             head_width: width.checked_div(heads).unwrap_or(0),
-            hidden: 4 * width,
+            hidden: width.saturating_mul(4),
             position: Positions::Learned,
             norm: Norm::Layer,
             epsilon: 1e-5,
@@ -127,7 +127,7 @@ impl Gpt {
         }
     }
 
-    /// Llama's choices in these sizes, with one key head a query head.
+    /// Llama's choices with these sizes, and a key head for each query head.
     pub fn llama(
         vocabulary: usize,
         positions: usize,
@@ -148,8 +148,22 @@ impl Gpt {
         }
     }
 
-    /// All tokens at once: `ids` i32 `[B, T]` → logits `[B, T, V]`; row t is about token t + 1. A token sees none after it, so that
-    /// padding behind a sequence changes nothing before it.
+    /// All tokens at once: `ids` i32 `[B, T]` → logits `[B, T, V]`; row t is about token t + 1. A token sees none after
+    /// it, so that padding behind a sequence changes nothing before it.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::Gpt};
+    /// # let mut g = Graph::new();
+    /// let ids = g.input("ids", DType::I32, [2, 7])?;
+    /// let logits = Gpt::llama(50, 64, 16, 2, 4, 32).build(&mut g, ids)?;
+    /// assert_eq!(g.shape(logits), &[2, 7, 50].into());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if `ids` are not i32 `[B, T]`, if there are more tokens than positions, or if the model's sizes
+    /// contradict each other (heads that key heads can't share, rotary positions of an odd width, a window of 0);
+    /// [`Error::Graph`] as [`parameter`].
     pub fn build(&self, g: &mut Graph, ids: ValueId) -> Result<ValueId> {
         expect_ids(g, "gpt", "ids", ids, 2)?;
         let (items, tokens) = (g.shape(ids)[0], g.shape(ids)[1]);

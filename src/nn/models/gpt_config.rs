@@ -67,8 +67,7 @@ struct Kind {
 }
 
 impl Gpt {
-    /// Sizes and options from the `config.json` of a GPT-2, Llama, Mistral or Qwen2. An error for what is not built here, such as
-    /// scaled rotary positions.
+    /// Sizes and options from the `config.json` of a GPT-2, Llama, Mistral or Qwen2.
     ///
     /// ```
     /// use tilewise::nn::Gpt;
@@ -77,6 +76,10 @@ impl Gpt {
     /// assert_eq!(Gpt::from_config(config)?, Gpt::gpt2(50257, 1024, 768, 12, 12));
     /// # Ok::<(), tilewise::Error>(())
     /// ```
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the text is no such JSON, for another kind of model, and for what is not built here: scaled
+    /// rotary positions, biases that Llama lacks, another activation than silu in a Llama, attention scaled by layers.
     pub fn from_config(json: &str) -> Result<Self> {
         let Kind { model_type } = parse(json)?;
         match model_type.as_str() {
@@ -86,8 +89,9 @@ impl Gpt {
         }
     }
 
-    /// The parameter that a tensor of a published file is, or `None` for what this model does not use (masks and tables that are
-    /// computed, the output layer if it is tied): for [`Weights::rename`](crate::nn::Weights::rename).
+    /// The parameter's name for the name of a tensor in a published file; `None` for what this model does not use
+    /// (masks and tables that are computed, the output layer if it is tied). For
+    /// [`Weights::rename`](crate::nn::Weights::rename).
     pub fn parameter_name(&self, stored: &str) -> Option<String> {
         let name = match self.names {
             GptNames::Gpt2 => stored.strip_prefix("transformer.").unwrap_or(stored),

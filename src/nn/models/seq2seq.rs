@@ -34,8 +34,30 @@ const ENCODER: &str = "transformer.encoder";
 const DECODER: &str = "transformer.decoder";
 
 impl Seq2Seq {
-    /// All tokens at once: sources i32 `[B, S]` with their lengths i32 `[B]`, targets i32 `[B, T]` → logits `[B, T, Vt]`; row t is
-    /// about token t + 1 of the target.
+    /// All tokens at once: sources i32 `[B, S]` with their lengths i32 `[B]`, targets i32 `[B, T]` → logits
+    /// `[B, T, Vt]`; row t is about token t + 1 of the target.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::{EncoderLayer, Seq2Seq, Transformer}};
+    /// # let mut g = Graph::new();
+    /// let model = Seq2Seq {
+    ///     transformer: Transformer::new(EncoderLayer::new(16, 4, 32), 1, 1),
+    ///     source_vocabulary: 50,
+    ///     target_vocabulary: 60,
+    ///     source_positions: 64,
+    ///     target_positions: 64,
+    /// };
+    /// let source = g.input("source", DType::I32, [2, 7])?;
+    /// let lengths = g.input("lengths", DType::I32, [2])?;
+    /// let target = g.input("target", DType::I32, [2, 5])?;
+    /// let logits = model.build(&mut g, source, lengths, target)?;
+    /// assert_eq!(g.shape(logits), &[2, 5, 60].into());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if an operand is not i32 of its shape, if a sequence has more tokens than positions, if the layers
+    /// are not batch first, or if encoder and decoder differ in width; and as [`Transformer::build`].
     pub fn build(&self, g: &mut Graph, source: ValueId, lengths: ValueId, target: ValueId) -> Result<ValueId> {
         let memory = self.encode(g, source, lengths)?;
         expect_ids(g, "seq2seq", "target", target, 2)?;

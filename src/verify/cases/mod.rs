@@ -29,47 +29,33 @@ mod softmax;
 use case::Cases;
 pub use case::{Case, Level};
 
-use crate::{Error, Result};
-
-/// The families that have cases.
-pub const FAMILIES: [&str; 15] = [
-    "matmul",
-    "attention",
-    "attention_merge",
-    "norm",
-    "softmax",
-    "reduce",
-    "argmax",
-    "pointwise",
-    "copy",
-    "concat",
-    "pad",
-    "dequantize",
-    "gather",
-    "rotary",
-    "append",
-];
+use crate::{
+    Error, Result,
+    kernel::{FAMILIES, Family},
+};
 
 /// The cases of a family. Another seed draws other numbers, and other options where those are drawn.
 pub fn of_family(family: &str, level: Level, seed: u64) -> Result<Vec<Case>> {
     let all = Cases::new(level, seed);
+    let Some(family) = Family::named(family) else {
+        return Err(Error::op("cases", format!("there is no family `{family}`; there are {}", FAMILIES.join(", "))));
+    };
     let cases = match family {
-        "matmul" => matmul::cases(all),
-        "attention" => attention::cases(all),
-        "attention_merge" => attention_merge::cases(all),
-        "norm" => norm::cases(all),
-        "softmax" => softmax::cases(all),
-        "reduce" => reduce::reduce_cases(all),
-        "argmax" => reduce::argmax_cases(all),
-        "pointwise" => pointwise::cases(all),
-        "copy" => copy::copy_cases(all),
-        "concat" => copy::concat_cases(all),
-        "pad" => copy::pad_cases(all),
-        "dequantize" => dequantize::cases(all),
-        "gather" => gather::cases(all),
-        "rotary" => rotary::cases(all),
-        "append" => append::cases(all),
-        _ => Err(Error::op("cases", format!("there is no family `{family}`; there are {}", FAMILIES.join(", ")))),
+        Family::Append => append::cases(all),
+        Family::Argmax => reduce::argmax_cases(all),
+        Family::Attention => attention::cases(all),
+        Family::AttentionMerge => attention_merge::cases(all),
+        Family::Concat => copy::concat_cases(all),
+        Family::Copy => copy::copy_cases(all),
+        Family::Dequantize => dequantize::cases(all),
+        Family::Gather => gather::cases(all),
+        Family::Matmul => matmul::cases(all),
+        Family::Norm => norm::cases(all),
+        Family::Pad => copy::pad_cases(all),
+        Family::Pointwise => pointwise::cases(all),
+        Family::Reduce => reduce::reduce_cases(all),
+        Family::Rotary => rotary::cases(all),
+        Family::Softmax => softmax::cases(all),
     }?;
     Ok(cases.cases)
 }

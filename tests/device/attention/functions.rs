@@ -3,12 +3,11 @@
 use tilewise::{
     Tensor,
     graph::{Align, AttentionOperand as A, MaskMod, ScoreMod},
-    kernel::{AdapterKind, Problem, Profile},
     reference::compare::Check,
 };
 
 use crate::common::{
-    attention::{Case, Draw, Kind, Sizes, i32s, tensor},
+    attention::{Case, Draw, Sizes, i32s, tensor},
     gpu,
 };
 
@@ -143,26 +142,4 @@ fn without_a_twin_only_the_device_runs() {
             tilewise::reference::compare::compare(name, actual, expected, bound).unwrap_or_else(|e| panic!("{e}"));
         }
     }
-}
-
-/// Eight buffers a stage is what WebGPU promises; more is refused in words.
-#[test]
-fn too_many_buffers_are_refused() {
-    let mut draw = Draw::new(67);
-    let mut case = Case::new("many", SIZES, &mut draw);
-    for kind in [Kind::Mask, Kind::Bias, Kind::KeyLengths, Kind::ScoreMod] {
-        case = kind.apply(case, &mut draw);
-    }
-    let mut profile = Profile::portable();
-    profile.kind = AdapterKind::Gpu;
-    let problem = case.problem().0;
-    let verdicts = problem.candidates(&profile);
-    let refused = verdicts.iter().find(|candidate| candidate.variant == "plain").expect("is there");
-    assert!(!refused.is_usable());
-    let message = problem.kernel("plain", &profile).expect_err("too many").to_string();
-    assert!(message.contains("binds 9 buffers, a stage has 8: leave out an operand, or lse"), "{message}");
-    // Split, the launch that reads the operands writes no lse.
-    assert!(verdicts.iter().any(|candidate| candidate.variant == "split_kv" && candidate.is_usable()));
-    profile.limits.storage_buffers = 9;
-    assert!(problem.kernel("plain", &profile).is_ok());
 }

@@ -17,7 +17,7 @@ use tilewise::{
 };
 
 use crate::common::{
-    attention::{Case, Draw, Kind, Lie, Sizes, VARIANTS, hiding, i32s, tensor},
+    attention::{Case, Draw, Kind, Lie, Sizes, hiding, i32s, tensor},
     gpu,
 };
 
@@ -351,49 +351,6 @@ fn panels_for_other_adapters() {
     }
 }
 
-#[test]
-fn candidates_fit_the_device_and_the_problem() {
-    let mut draw = Draw::new(24);
-    let mut profile = Profile::portable();
-    let first = |case: &Case, profile: &Profile| {
-        let candidates = case.problem().0.candidates(profile);
-        assert_eq!(candidates.len(), VARIANTS.len());
-        for candidate in &candidates {
-            let built = case.problem().0.kernel(candidate.variant, profile);
-            assert_eq!(built.is_ok(), candidate.is_usable(), "{candidate:?}");
-        }
-        candidates.into_iter().find(tilewise::kernel::Candidate::is_usable).expect("plain runs everywhere").variant
-    };
-    let prefill = Case::new("prefill", (2, 8, 8, 512, 512, 64, 64), &mut draw);
-    let decode = Case::new("decode", (1, 8, 8, 1, 2048, 64, 64), &mut draw);
-    assert_eq!(first(&prefill, &profile), "tiled");
-    assert_eq!(first(&decode, &profile), "split_kv");
-    profile.limits.workgroup_bytes = 4 << 10;
-    assert_eq!(first(&prefill, &profile), "plain");
-    // Without memory for tiles, a software adapter takes rows only as far as its loops go.
-    profile.kind = AdapterKind::Cpu;
-    let tiny = Case::new("tiny", (64, 4, 4, 8, 8, 16, 16), &mut draw);
-    for (subgroup, [a, b, c]) in [
-        (Some((8, 8)), ["panel"; 3]),
-        (Some((4, 32)), ["tiled", "split_kv", "plain"]),
-        (None, ["tiled", "split_kv", "plain"]),
-    ] {
-        let software = Profile { subgroup, kind: AdapterKind::Cpu, ..Profile::portable() };
-        assert_eq!([&prefill, &decode, &tiny].map(|case| first(case, &software)), [a, b, c], "{subgroup:?}");
-    }
-    let short = Case::new("short", (2, 8, 8, 40, 400, 64, 64), &mut draw);
-    assert_eq!(first(&short, &profile), "plain");
-    let refused = prefill.problem().0.kernel("plain", &profile).expect_err("its loops would be cut short").to_string();
-    assert!(refused.contains("512 keys take") && refused.contains("the driver stops at 65535"), "{refused}");
-
-    let wide = Case::new("wide", (1, 1, 1, 2, 2, 257, 4), &mut draw).problem().0;
-    assert!(wide.candidates(&profile).iter().all(|candidate| !candidate.is_usable()));
-    let error = wide.kernel("plain", &profile).expect_err("too wide").to_string();
-    assert_eq!(error, "attention: no variant can run here: plain: a head of 257 is wider than 256");
-    let error = prefill.problem().0.kernel("fast", &profile).expect_err("no such variant").to_string();
-    assert_eq!(error, "attention: there is no variant `fast`");
-}
-
 /// Whatever one variant leaves to another because of the driver's end of loops, memory or features, one takes it.
 #[test]
 fn every_length_has_a_variant() {
@@ -441,7 +398,7 @@ fn layouts_that_do_not_fit_are_errors() {
     heads.k = Case::new("", (2, 3, 3, 5, 6, 8, 4), &mut draw).problem().0.k;
     assert_eq!(
         message(&heads),
-        "attention: `k` has shape [2, 3, 6, 8], expected [2, 2, 6, 8] to fit the other operands"
+        "attention: `q` is [2, 4, 5, 8], `k` is [2, 3, 6, 8], `v` is [2, 2, 6, 4]: k and v must have the same heads and length"
     );
     let mut gaps = problem();
     gaps.out.strides[1] += 1;

@@ -1,6 +1,5 @@
 //! Every variant of matmul against the reference: first on data whose results are exact, then within bounds.
 
-mod choice;
 mod coop;
 mod panel;
 mod words;
@@ -21,6 +20,7 @@ use tilewise::{
 
 use crate::common::{
     gpu,
+    matmul::variants,
     rows::{Draw, Lie, View, profiles},
     view::translates,
 };
@@ -459,7 +459,7 @@ fn long_grids_are_folded() {
     for [m, n, k] in [[35, 131, 40], [67, 260, 33], [5, 1000, 70]] {
         let case = Case::exact(&mut draw, &[m, k], &[k, n]);
         let (problem, expected) = (case.problem(), case.expected(Check::Exact));
-        for variant in VARIANTS {
+        for variant in variants() {
             let Ok(kernel) = problem.kernel(variant, &narrow) else {
                 continue;
             };
@@ -491,7 +491,7 @@ fn checked_and_trusted_shaders_give_the_same_bits() {
         let outputs = [(dtype, problem.output_shape().clone())];
         // The other shaders are never trusted; of those that are, `subgroup` has a text for each lie of b.
         let trusted = |v: &&str| if lie == Lie::Dense { !["plain", "register"].contains(v) } else { *v == "subgroup" };
-        for variant in VARIANTS.into_iter().filter(trusted) {
+        for variant in variants().into_iter().filter(trusted) {
             let Ok(kernel) = problem.kernel(variant, gpu().profile()) else {
                 continue;
             };
@@ -500,22 +500,6 @@ fn checked_and_trusted_shaders_give_the_same_bits() {
         }
     }
 }
-
-const VARIANTS: [&str; 13] = [
-    "coop_16x16",
-    "coop_8x8",
-    "plain",
-    "register",
-    "tiled_32x32",
-    "tiled_64x64",
-    "tiled_128x128",
-    "split_k",
-    "vec",
-    "subgroup",
-    "panel",
-    "panel_uniform",
-    "panel_deep",
-];
 
 fn lies() -> impl Strategy<Value = Lie> {
     proptest::sample::select(Lie::ALL.to_vec())

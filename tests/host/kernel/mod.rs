@@ -1,4 +1,11 @@
 //! Kernels as data: what each family says of its problems on devices of which only the profile is there.
 
+mod argmax;
 mod attention;
+mod ceiling;
+mod copy;
+mod matmul;
+mod norm;
 mod pointwise;
+mod reduce;
+mod softmax;

@@ -1,4 +1,4 @@
-use tilewise::verify::cases;
+use tilewise::{kernel::FAMILIES, verify::cases};
 
 use super::*;
 
@@ -48,7 +48,7 @@ fn a_small_mistake_does_not_pass() -> Result {
 
 #[test]
 fn names_are_unique_and_a_seed_decides_everything() -> Result {
-    for family in cases::FAMILIES {
+    for family in FAMILIES {
         for level in [Level::Quick, Level::Full] {
             let cases = cases::of_family(family, level, 1)?;
             let mut names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
