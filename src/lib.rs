@@ -35,7 +35,7 @@
 //!
 //! - [`Graph`] and [`graph`], tensors ([`Tensor`], [`quantize`], [`safetensors`]), [`nn`], [`gpu`], [`tune`] and [`diff`]. A new
 //!   major version of wgpu, which [`gpu`] hands on, is a breaking change here too.
-//! - [`mod@reference`] with its [cases](reference::cases) and [comparer](reference::compare), and [`verify`]: any kernel can be
+//! - [`mod@reference`] with its [comparer](reference::compare), and [`verify`] with its [cases](verify::cases): any kernel can be
 //!   held to them, yours too. There will be more cases; bounds may become tighter.
 //! - Of [`lower`], [`lower()`](lower::lower()), [`Options`](lower::Options), [`Choices`](lower::Choices) and a
 //!   [`Program`](lower::Program) as a whole; of [`kernel`], [`Profile`](kernel::Profile), [`buffer_bytes`](kernel::buffer_bytes)
