@@ -1,5 +1,5 @@
-//! Attention over parts of the keys, joined. Twins: `shaders/attention_merge*.wgsl`, `src/reference/attention_merge.rs`,
-//! `tests/attention_merge.rs`.
+//! Merges results of attention over parts of the keys. Twins: `shaders/attention/merge.wesl`, `src/reference/attention_merge.rs`,
+//! `tests/device/attention_merge.rs`.
 
 use super::{
     AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization, Verdict,
