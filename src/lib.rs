@@ -32,13 +32,17 @@
 //! [wgpu]: https://docs.rs/wgpu
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// A new operation, function or dtype is to be thought of everywhere: no arm takes what is not written down.
+#![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod diff;
 mod error;
 pub mod gpu;
 pub mod graph;
 pub mod guides;
+#[allow(clippy::wildcard_enum_match_arm, reason = "what a kernel reads and how was narrowed down before")]
 pub mod kernel;
+#[allow(clippy::wildcard_enum_match_arm, reason = "rules look for some operations among all")]
 pub mod lower;
 #[cfg(feature = "native")]
 pub mod measure;

@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Diff(DiffArgs),
     /// Show what becomes of a graph: fusions, kernels, buffers, WGSL.
     Explain(ExplainArgs),
+    /// List the shader modules by family, or write each kernel with all that it imports.
+    Shaders(ShadersArgs),
     /// Turn texts into vectors with a BERT of sentence-transformers.
     Embed(EmbedArgs),
 }
@@ -236,6 +238,13 @@ pub(crate) struct DiffArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ShadersArgs {
+    /// Write each kernel, with the defaults of its slots, as a complete WGSL module DIR/family-kernel.wgsl.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) expand: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,6 +1,8 @@
 //! The program `tilewise`: what adapters are here, are the kernels right on them, how fast are they, which variant of
-//! each is the fastest, and what becomes of
-//! a graph.
+//! each is the fastest, and what becomes of a
+//! graph.
+
+#![warn(clippy::wildcard_enum_match_arm)]
 
 mod args;
 mod bench;
@@ -11,6 +13,7 @@ mod info;
 mod output;
 mod profile;
 mod run;
+mod shaders;
 mod tune;
 mod verify;
 
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         Command::Run(command) => run::run(command, &args.device),
         Command::Diff(command) => diff::run(command, &args.device),
         Command::Explain(command) => explain::run(command, &args.device),
+        Command::Shaders(command) => shaders::run(command),
         Command::Embed(command) => embed::run(command, &args.device),
     };
     match done {

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use half::{bf16, f16};
-
 use super::names::{hint, quoted};
 use crate::{DType, Data, Error, Graph, Result, Tensor};
 
@@ -50,16 +48,10 @@ pub(super) fn converted(tensor: &Tensor, dtype: DType) -> Option<Tensor> {
     if tensor.dtype() == dtype {
         return Some(tensor.clone());
     }
-    if !(tensor.dtype().is_float() && dtype.is_float()) {
+    if !tensor.dtype().is_float() {
         return None;
     }
-    let numbers = tensor.to_f64().into_iter();
-    let data: Data = match dtype {
-        DType::F16 => numbers.map(f16::from_f64).collect::<Vec<_>>().into(),
-        DType::BF16 => numbers.map(bf16::from_f64).collect::<Vec<_>>().into(),
-        _ => numbers.map(|x| x as f32).collect::<Vec<_>>().into(),
-    };
-    Tensor::new(tensor.shape(), data).ok()
+    Tensor::new(tensor.shape(), Data::floats(dtype, tensor.to_f64().into_iter())?).ok()
 }
 
 /// Names in which `from` is replaced by `to`, wherever it stands as whole components of the path: `blocks=layers` makes

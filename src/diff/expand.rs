@@ -48,20 +48,19 @@ pub(super) fn expand(old: &Graph, known: &Known) -> Result<Expanded> {
         let is_free = |v: &ValueId| {
             users[v.index()].is_empty() && old.outputs().iter().all(|(_, out)| out != v) && named(old, *v).is_none()
         };
-        let results = match &node.op {
-            Op::Attention(op)
-                if !(op.is_packed() || op.is_paged() || op.has_functions())
-                    && node.outputs.iter().skip(1).all(is_free) =>
-            {
-                let (visible, bias) = Visible::of(old, known, op, &node.inputs)?;
-                let path = path(old, node, attentions.len());
-                let attended = write_out(&mut g, [inputs[0], inputs[1], inputs[2]], op, visible, bias, path)?;
-                // Nobody reads the others: log-sum-exp and status.
-                let results = vec![attended.context; node.outputs.len()];
-                attentions.push(attended);
-                results
-            }
-            op => g.push(op.clone(), &inputs)?,
+        let results = if let Op::Attention(op) = &node.op
+            && !(op.is_packed() || op.is_paged() || op.has_functions())
+            && node.outputs.iter().skip(1).all(is_free)
+        {
+            let (visible, bias) = Visible::of(old, known, op, &node.inputs)?;
+            let path = path(old, node, attentions.len());
+            let attended = write_out(&mut g, [inputs[0], inputs[1], inputs[2]], op, visible, bias, path)?;
+            // Nobody reads the others: log-sum-exp and status.
+            let results = vec![attended.context; node.outputs.len()];
+            attentions.push(attended);
+            results
+        } else {
+            g.push(node.op.clone(), &inputs)?
         };
         for (&new, &old_value) in results.iter().zip(&node.outputs) {
             if let Some(name) = &old.value(old_value).name {

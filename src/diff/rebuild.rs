@@ -125,9 +125,23 @@ pub(super) fn depths(g: &Graph) -> Vec<(usize, usize)> {
                 let longest = |i: usize| g.shape(node.inputs[i]).iter().copied().max().unwrap_or(0);
                 (depth + 3, sum.max(longest(0)).max(longest(1)))
             }
-            ref op if op.is_source() || op.is_view() => (depth, sum),
+            Op::Input { .. } | Op::Parameter { .. } | Op::Constant { .. } => (depth, sum),
+            Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } | Op::Broadcast { .. } => (depth, sum),
             Op::Where | Op::Concat { .. } | Op::Gather { .. } | Op::Pad { .. } => (depth, sum),
-            _ => (depth + 1, sum),
+            Op::LayerNorm { .. }
+            | Op::RmsNorm { .. }
+            | Op::Softmax { .. }
+            | Op::LogSoftmax { .. }
+            | Op::Unary { .. }
+            | Op::Binary { .. }
+            | Op::Cast { .. }
+            | Op::Reduce { .. }
+            | Op::Argmax { .. }
+            | Op::Dequantize(_)
+            | Op::Rotary { .. }
+            | Op::Append { .. }
+            | Op::AppendPaged
+            | Op::AttentionMerge => (depth + 1, sum),
         };
         all.extend(std::iter::repeat_n(here, node.outputs.len()));
     }
@@ -250,6 +264,33 @@ fn resized(op: &Op, old: &Shape, new: &Shape) -> Result<Op> {
             let sizes = (0..sizes.len()).map(|axis| if whole(axis) { new[axis] } else { sizes[axis] }).collect();
             Op::Slice { starts: starts.clone(), sizes, steps: steps.clone() }
         }
-        other => other.clone(),
+        // Sizes that follow from the operands, sizes that every operand must have, and operands of another rank.
+        Op::Reshape { .. }
+        | Op::Slice { .. }
+        | Op::Broadcast { .. }
+        | Op::Input { .. }
+        | Op::Parameter { .. }
+        | Op::Constant { .. }
+        | Op::Matmul { .. }
+        | Op::Attention(_)
+        | Op::LayerNorm { .. }
+        | Op::RmsNorm { .. }
+        | Op::Softmax { .. }
+        | Op::LogSoftmax { .. }
+        | Op::Unary { .. }
+        | Op::Binary { .. }
+        | Op::Where
+        | Op::Cast { .. }
+        | Op::Reduce { .. }
+        | Op::Argmax { .. }
+        | Op::Permute { .. }
+        | Op::Concat { .. }
+        | Op::Pad { .. }
+        | Op::Gather { .. }
+        | Op::Dequantize(_)
+        | Op::Rotary { .. }
+        | Op::Append { .. }
+        | Op::AppendPaged
+        | Op::AttentionMerge => op.clone(),
     })
 }

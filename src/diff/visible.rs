@@ -43,7 +43,8 @@ impl Visible {
             let values = match kind {
                 A::Mask => leaves(g, value, Binary::And),
                 A::Bias => leaves(g, value, Binary::Add),
-                _ => vec![value],
+                A::KeyLengths | A::QueryLengths | A::Offsets | A::QueryOffsets | A::KeyOffsets => vec![value],
+                A::Slopes | A::BlockTable | A::ScoreTable | A::MaskTable => vec![value],
             };
             operands.extend(values.into_iter().map(|value| (kind, value)));
         }
@@ -87,10 +88,12 @@ impl Visible {
     fn add(&mut self, name: &str, seen: impl Fn([usize; 4]) -> bool) {
         let table: Vec<bool> = indices(&self.sizes).map(seen).collect();
         let kind = self.kind(&table);
-        let name = match kind {
-            Kind::Causal(_) if name != "causal" => format!("causal (`{name}`)"),
-            _ if name == "causal" || name == "window" => name.to_string(),
-            _ => format!("`{name}`"),
+        let name = if name != "causal" && matches!(kind, Kind::Causal(_)) {
+            format!("causal (`{name}`)")
+        } else if ["causal", "window"].contains(&name) {
+            name.to_string()
+        } else {
+            format!("`{name}`")
         };
         self.parts.push(Part { name, kind, table });
     }
@@ -189,11 +192,10 @@ fn place(shape: &Shape, at: [usize; 4]) -> usize {
 /// What `function` joins.
 fn leaves(g: &Graph, v: ValueId, function: Binary) -> Vec<ValueId> {
     let node = g.definition(v);
-    match node.op {
-        Op::Binary { function: here } if here == function => {
-            node.inputs.iter().flat_map(|&input| leaves(g, input, function)).collect()
-        }
-        _ => vec![v],
+    if node.op == (Op::Binary { function }) {
+        node.inputs.iter().flat_map(|&input| leaves(g, input, function)).collect()
+    } else {
+        vec![v]
     }
 }
 

@@ -71,7 +71,10 @@ pub(super) fn profile(
         driver: driver(info),
         kind: match info.device_type {
             wgpu::DeviceType::Cpu => AdapterKind::Cpu,
-            _ => AdapterKind::Gpu,
+            wgpu::DeviceType::IntegratedGpu
+            | wgpu::DeviceType::DiscreteGpu
+            | wgpu::DeviceType::VirtualGpu
+            | wgpu::DeviceType::Other => AdapterKind::Gpu,
         },
         limits: Limits {
             workgroup_bytes: limits.max_compute_workgroup_storage_size,

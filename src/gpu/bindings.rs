@@ -93,11 +93,12 @@ impl Executable {
                 continue;
             }
             let others = given.iter().filter(|(other, _)| other != name).map(|(other, with)| (*other, with.buffer()));
-            let constants = self.buffers.iter().filter_map(|info| match &info.home {
-                Home::Constant(bound) => Some((info.name.as_str(), &bound.buffer)),
-                _ => None,
+            let kept = self.buffers.iter().filter_map(|info| match &info.home {
+                Home::Constant(bound) | Home::State(bound) => Some((info.name.as_str(), &bound.buffer)),
+                // Bound for this run, the engine's own, or a state's.
+                Home::Input | Home::Output | Home::Temporary(_) | Home::Next(_) => None,
             });
-            if let Some((other, _)) = others.chain(constants).find(|(_, buffer)| *buffer == slice.buffer()) {
+            if let Some((other, _)) = others.chain(kept).find(|(_, buffer)| *buffer == slice.buffer()) {
                 check.problem(format!("output `{name}` has the same buffer as `{other}`"));
             }
         }

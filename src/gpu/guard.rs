@@ -147,12 +147,15 @@ impl Executable {
             let unwritten = match info.dtype {
                 DType::Bool => element[0] > 1,
                 // POISON repeats every two bytes.
-                _ => element.chunks_exact(2).all(|half| half == &POISON.to_le_bytes()[..2]),
+                DType::F32 | DType::F16 | DType::BF16 | DType::I32 | DType::U32 => {
+                    element.chunks_exact(2).all(|half| half == &POISON.to_le_bytes()[..2])
+                }
             };
             if unwritten {
-                let what = match info.dtype {
-                    DType::Bool => format!("is the byte {:#04x}, neither 0 nor 1", element[0]),
-                    _ => "was never written, or comes from memory that was never written".to_string(),
+                let what = if info.dtype == DType::Bool {
+                    format!("is the byte {:#04x}, neither 0 nor 1", element[0])
+                } else {
+                    "was never written, or comes from memory that was never written".to_string()
                 };
                 return Err(self.broken(content.info, &format!("element {} {what}", at(info, i))));
             }

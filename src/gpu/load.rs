@@ -361,7 +361,13 @@ impl Inner {
 fn slots(program: &Program, guard: bool) -> Vec<usize> {
     let slot = |(i, buffer): (usize, &Buffer)| match buffer.role {
         Role::Temporary(allocation) if !guard => allocation,
-        _ => i,
+        Role::Temporary(_)
+        | Role::Input(_)
+        | Role::Parameter(_)
+        | Role::Constant(_)
+        | Role::Output(_)
+        | Role::State(_)
+        | Role::Next(_) => i,
     };
     let mut slots: Vec<usize> = program.buffers.iter().enumerate().map(slot).collect();
     for step in program.steps.iter().filter(|_| guard) {
@@ -374,14 +380,14 @@ fn slots(program: &Program, guard: bool) -> Vec<usize> {
 
 /// The given parameters by name, if they are the program's.
 fn by_name<'a>(program: &Program, parameters: Parameters<'a>, guard: bool) -> Result<BTreeMap<&'a str, Parameter<'a>>> {
-    let wanted = program.buffers.iter().filter_map(|buffer| match &buffer.role {
-        Role::Parameter(name) => Some((name.as_str(), buffer)),
-        _ => None,
-    });
-    let states = program.buffers.iter().filter_map(|buffer| match &buffer.role {
-        Role::State(name) => Some((name.as_str(), buffer)),
-        _ => None,
-    });
+    fn parameter(role: &Role) -> Option<&str> {
+        if let Role::Parameter(name) = role { Some(name) } else { None }
+    }
+    fn state(role: &Role) -> Option<&str> {
+        if let Role::State(name) = role { Some(name) } else { None }
+    }
+    let wanted = program.buffers.iter().filter_map(|buffer| Some((parameter(&buffer.role)?, buffer)));
+    let states = program.buffers.iter().filter_map(|buffer| Some((state(&buffer.role)?, buffer)));
     let mut check = NameCheck::new("parameter", "parameters", wanted.clone().map(|(name, _)| name));
     check.allow(states.clone().map(|(name, _)| name));
     let wanted: BTreeMap<_, _> = wanted.chain(states).collect();

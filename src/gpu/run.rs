@@ -79,7 +79,9 @@ impl Executable {
             let info = &self.buffers[i];
             let (mode, list) = match info.home {
                 Home::Input => (wgpu::MapMode::Write, &mut staging.inputs),
-                _ => (wgpu::MapMode::Read, &mut staging.outputs),
+                Home::Output => (wgpu::MapMode::Read, &mut staging.outputs),
+                // Not bound for each run.
+                Home::Constant(_) | Home::Temporary(_) | Home::State(_) | Home::Next(_) => continue,
             };
             list.push(self.gpu.inner.create_mapped(&info.name, info.bytes, mode).await?);
         }

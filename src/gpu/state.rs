@@ -73,10 +73,10 @@ impl Executable {
     }
 
     fn state_buffers(&self) -> impl Iterator<Item = (usize, &BufferInfo, &wgpu::Buffer)> {
-        self.buffers.iter().enumerate().filter_map(|(i, info)| match &info.home {
-            Home::State(bound) => Some((i, info, &bound.buffer)),
-            _ => None,
-        })
+        let states = self.buffers.iter().enumerate();
+        states.filter_map(
+            |(i, info)| if let Home::State(bound) = &info.home { Some((i, info, &bound.buffer)) } else { None },
+        )
     }
 
     pub(super) fn state_buffer(&self, name: &str) -> Option<&wgpu::Buffer> {

@@ -120,12 +120,14 @@ impl Gpu {
         wait: Wait,
     ) -> Result<()> {
         let gpu = &*self.inner;
-        let maps: Vec<Map> = scoped(&gpu.device, &gpu.health, "mapping", || {
-            let read = read.iter().map(|buffer| Map::start(buffer, wgpu::MapMode::Read));
-            read.chain(write.iter().map(|buffer| Map::start(buffer, wgpu::MapMode::Write))).collect()
+        let maps: Vec<Pending> = scoped(&gpu.device, &gpu.health, "mapping", || {
+            let read = read.iter().map(|buffer| Pending::start(buffer, wgpu::MapMode::Read));
+            read.chain(write.iter().map(|buffer| Pending::start(buffer, wgpu::MapMode::Write))).collect()
         })
         .await?;
-        self.wait(submission, wait);
+        if let Some(polled) = self.wait(submission, wait) {
+            polled.await;
+        }
         for map in maps {
             if !map.await {
                 return Err(gpu.health.unmapped());
@@ -134,20 +136,35 @@ impl Gpu {
         Ok(())
     }
 
-    fn wait(&self, submission: wgpu::SubmissionIndex, wait: Wait) {
+    /// Waits for a submission, or starts a thread that does. The thread has let go of the device when what is returned
+    /// resolves: it would otherwise unload the driver while the program ends, and crash it.
+    fn wait(&self, submission: wgpu::SubmissionIndex, wait: Wait) -> Option<Pending> {
         match wait {
             #[cfg(feature = "native")]
-            Wait::Block => self.inner.poll(submission),
+            Wait::Block => {
+                self.inner.poll(submission);
+                None
+            }
             #[cfg(feature = "native")]
             Wait::Wake => {
+                let (pending, callback) = Pending::new();
                 let (gpu, index) = (self.clone(), submission.clone());
                 let thread = std::thread::Builder::new().name("tilewise poll".into());
-                if thread.spawn(move || gpu.inner.poll(index)).is_err() {
+                let poll = move || {
+                    gpu.inner.poll(index);
+                    drop(gpu);
+                    callback.answer(true);
+                };
+                if thread.spawn(poll).is_err() {
                     self.inner.poll(submission);
                 }
+                Some(pending)
             }
             #[cfg(not(feature = "native"))]
-            Wait::Wake => drop(submission),
+            Wait::Wake => {
+                drop(submission);
+                None
+            }
         }
     }
 }
@@ -242,8 +259,8 @@ impl Inner {
     }
 }
 
-/// A request to map a buffer; resolves to whether it succeeded.
-struct Map(Arc<Mutex<Answer>>);
+/// An answer to come: whether a buffer was mapped, or that a thread has done with the device.
+struct Pending(Arc<Mutex<Answer>>);
 
 #[derive(Default)]
 struct Answer {
@@ -251,15 +268,19 @@ struct Answer {
     waker: Option<Waker>,
 }
 
-/// The callback's half of a [`Map`]. Dropped without a call, it answers no.
+/// The callback's half of a [`Pending`]. Dropped without a call, it answers no.
 struct Callback(Arc<Mutex<Answer>>);
 
-impl Map {
-    fn start(buffer: &wgpu::Buffer, mode: wgpu::MapMode) -> Self {
+impl Pending {
+    fn new() -> (Self, Callback) {
         let answer = Arc::default();
-        let callback = Callback(Arc::clone(&answer));
+        (Pending(Arc::clone(&answer)), Callback(answer))
+    }
+
+    fn start(buffer: &wgpu::Buffer, mode: wgpu::MapMode) -> Self {
+        let (pending, callback) = Pending::new();
         buffer.map_async(mode, .., move |result| callback.answer(result.is_ok()));
-        Map(answer)
+        pending
     }
 }
 
@@ -279,7 +300,7 @@ impl Drop for Callback {
     }
 }
 
-impl Future for Map {
+impl Future for Pending {
     type Output = bool;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<bool> {
@@ -290,6 +311,22 @@ impl Future for Map {
                 answer.waker = Some(context.waker().clone());
                 Poll::Pending
             }
+        }
+    }
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_waited_has_let_go_of_the_device() {
+        let gpu = Gpu::new().expect("this test needs a GPU adapter");
+        let buffer = gpu.upload(&Tensor::scalar(2.0)).expect("fits");
+        for _ in 0..50 {
+            let read = pollster::block_on(gpu.download_async(buffer.slice(..), DType::F32, Shape::SCALAR));
+            assert_eq!(read.expect("reads"), Tensor::scalar(2.0));
+            assert_eq!(Arc::strong_count(&gpu.inner), 1);
         }
     }
 }

@@ -67,8 +67,10 @@ pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
             let (dtype, shape) = operands[0];
             match function {
                 Reduce::Mean => float(name, "x", operands[0]).map(|_| ())?,
-                _ if dtype == DType::Bool => return Err(Error::dtype(name, "x", dtype, "a number (cast it first)")),
-                _ => {}
+                Reduce::Sum | Reduce::Max | Reduce::Min if dtype == DType::Bool => {
+                    return Err(Error::dtype(name, "x", dtype, "a number (cast it first)"));
+                }
+                Reduce::Sum | Reduce::Max | Reduce::Min => {}
             }
             if axes.windows(2).any(|pair| pair[0] >= pair[1]) {
                 return Err(Error::op(name, format!("axes {axes:?} are not sorted or repeat")));

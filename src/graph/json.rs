@@ -179,10 +179,8 @@ impl GraphForm {
             let place = [text("op").map(|op| format!(", {op}")), first.map(|name| format!(", `{name}`"))];
             let place = format!("node {at}{}", place.into_iter().flatten().collect::<String>());
             push(&mut graph, &mut node).map_err(|e| {
-                let message = match e {
-                    Error::Format { message, .. } | Error::Graph(message) => message,
-                    other => other.to_string(),
-                };
+                let message =
+                    if let Error::Format { message, .. } | Error::Graph(message) = e { message } else { e.to_string() };
                 Error::format(WHAT, format!("{place}: {message}"))
             })?;
         }

@@ -19,7 +19,33 @@ impl Graph {
                 let (pages, table) = (self.shape(inputs[0]), self.shape(inputs[3]));
                 self.check_places(op, inputs[2], self.shape(inputs[1])[2], pages[1].saturating_mul(table[1]))
             }
-            _ => Ok(()),
+            // A circular cache has a place for every position, gather and rotary say that they take the nearest row, and the
+            // others read no indices.
+            Op::Append { circular: true, .. }
+            | Op::Input { .. }
+            | Op::Parameter { .. }
+            | Op::Constant { .. }
+            | Op::Matmul { .. }
+            | Op::LayerNorm { .. }
+            | Op::RmsNorm { .. }
+            | Op::Softmax { .. }
+            | Op::LogSoftmax { .. }
+            | Op::Unary { .. }
+            | Op::Binary { .. }
+            | Op::Where
+            | Op::Cast { .. }
+            | Op::Reduce { .. }
+            | Op::Argmax { .. }
+            | Op::Reshape { .. }
+            | Op::Permute { .. }
+            | Op::Slice { .. }
+            | Op::Concat { .. }
+            | Op::Broadcast { .. }
+            | Op::Pad { .. }
+            | Op::Gather { .. }
+            | Op::Dequantize(_)
+            | Op::Rotary { .. }
+            | Op::AttentionMerge => Ok(()),
         }
     }
 
@@ -27,11 +53,13 @@ impl Graph {
     fn known(&self, mut value: ValueId) -> Option<&Tensor> {
         loop {
             let node = self.definition(value);
-            match &node.op {
-                Op::Constant { value } => return Some(value),
-                Op::Reshape { .. } | Op::Broadcast { .. } => value = node.inputs[0],
-                _ => return None,
+            if let Op::Constant { value } = &node.op {
+                return Some(value);
             }
+            if !matches!(node.op, Op::Reshape { .. } | Op::Broadcast { .. }) {
+                return None;
+            }
+            value = node.inputs[0];
         }
     }
 
@@ -71,7 +99,13 @@ impl Graph {
                 (A::BlockTable, Some(table)) if given(A::KeyLengths).is_none() => {
                     check_range(kind, table, 0, k[0].saturating_sub(1))?;
                 }
-                _ => {}
+                // With lengths, entries behind them may be anything.
+                (A::BlockTable, Some(_)) | (A::Mask, _) => {}
+                // Inference refuses what is not i32.
+                (
+                    A::KeyLengths | A::QueryLengths | A::Offsets | A::QueryOffsets | A::KeyOffsets | A::BlockTable,
+                    None,
+                ) => {}
             }
         }
         Ok(())
@@ -89,7 +123,7 @@ fn check_numbers(kind: A, tensor: &Tensor) -> Result<()> {
         Data::F32(values) => values.iter().position(|&x| bad(x)).map(|at| (at, values[at])),
         Data::F16(values) => values.iter().position(|&x| bad(x.to_f32())).map(|at| (at, values[at].to_f32())),
         Data::BF16(values) => values.iter().position(|&x| bad(x.to_f32())).map(|at| (at, values[at].to_f32())),
-        _ => None,
+        Data::I32(_) | Data::U32(_) | Data::Bool(_) => None,
     };
     match found {
         None => Ok(()),

@@ -126,9 +126,8 @@ impl Graph {
     /// [`Error::Op`] as [`Graph::dequantize`] and [`Graph::linear`].
     pub fn linear_quantized(&mut self, x: ValueId, weight: QuantizedValue, bias: Option<ValueId>) -> Result<ValueId> {
         let dtype = self.dtype(x);
-        let wide = |g: &mut Graph, value: ValueId| match g.dtype(value) {
-            DType::F16 | DType::BF16 => g.cast(value, DType::F32),
-            _ => Ok(value),
+        let wide = |g: &mut Graph, value: ValueId| {
+            if g.dtype(value).is_narrow() { g.cast(value, DType::F32) } else { Ok(value) }
         };
         let x = wide(self, x)?;
         let bias = bias.map(|bias| wide(self, bias)).transpose()?;

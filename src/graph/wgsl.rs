@@ -284,6 +284,7 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what naga learns is not taken either")]
     fn block(&self, block: &Block) -> Found {
         block.span_iter().try_for_each(|(statement, &span)| match statement {
             Statement::Block(inner) => self.block(inner),
@@ -300,6 +301,7 @@ impl Scan<'_> {
         })
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what naga learns is not taken either")]
     fn expressions(&self) -> Found {
         let expressions = &self.module.functions[self.user].expressions;
         expressions.iter().try_for_each(|(handle, expression)| match expression {

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AdapterKind, Binding, Candidate, CooperativeMatrix, Kernel, Launch, Operand, Problem, Profile, Specialization,
-    fold_grid, long, profile::HALVES,
+    AdapterKind, Binding, Candidate, CooperativeMatrix, Kernel, Launch, Operand, Parameters, Problem, Profile,
+    Specialization, fold_grid, long, profile::HALVES,
 };
 use crate::{DType, Error, Result};
 
@@ -233,13 +233,15 @@ impl Problem for CeilingProblem {
             // A power of two divides the grain.
             1 << most.ilog2()
         };
+        let turning = |turns: u32| Parameters::new().set("turns", turns);
+        let chained = |turns: u32, a: f32, b: f32| turning(turns).set("a", a).set("b", b);
         let moving = |kernel, bytes: u64, moved, lanes: u32, turns: u32| {
             let mut shader = Specialization::new(kernel).value("UNROLL", wide).value("LANES", lanes).trusted();
             if moves == Moves::Wide {
                 shader = shader.ty("word", "vec4<u64>");
             }
             let workgroups = bytes / (vector * u64::from(lanes * wide * turns));
-            (shader, vec![turns, 0], workgroups, 0, moved)
+            (shader, turning(turns), workgroups, 0, moved)
         };
         let mut exponentials = 0;
         let (shader, params, workgroups, flops, bytes) = match *self {
@@ -248,7 +250,7 @@ impl Problem for CeilingProblem {
                     Moves::Turns => (LANES, turns_of(bytes)),
                     Moves::Line | Moves::Wide => (LINE_LANES, 1),
                 };
-                let (mut shader, params, workgroups, flops, bytes) =
+                let (mut shader, mut params, workgroups, flops, bytes) =
                     moving("ceiling::copy", bytes, 2 * bytes, lanes, turns);
                 shader = shader.region("TURNS", moves == Moves::Turns);
                 if moves == Moves::Wide {
@@ -256,7 +258,10 @@ impl Problem for CeilingProblem {
                     let whole = ["low", "high"].map(long::joined).join(", ");
                     let zero = "vec4<u32>(p.zero)";
                     let carry = format!("let low = {low} | {zero}; let high = {high} | {zero}; return word({whole});");
-                    shader = shader.function("carry", format!("fn carry(w: word) -> word {{ {carry} }}"));
+                    shader = shader
+                        .region("ZERO", true)
+                        .function("carry", format!("fn carry(w: word) -> word {{ {carry} }}"));
+                    params = params.set("zero", 0u32);
                 }
                 (shader, params, workgroups, flops, bytes)
             }
@@ -285,7 +290,7 @@ impl Problem for CeilingProblem {
                 }
                 let products = u64::from(wide * steps * turns) * u64::from(LANES / lanes) * workgroups;
                 let flops = products * 2 * u64::from(size).pow(3);
-                let params = vec![turns, (1.0 / size as f32).to_bits(), 1f32.to_bits()];
+                let params = chained(turns, 1.0 / size as f32, 1.0);
                 (shader.value("CHAINS", wide).value("STEPS", steps), params, workgroups, flops, 0)
             }
             CeilingProblem::Multiply(arithmetic) => {
@@ -312,7 +317,7 @@ impl Problem for CeilingProblem {
                 }
                 let a_lane = 2 * pair * u64::from(wide * steps * turns);
                 let flops = a_lane * u64::from(LANES) * workgroups;
-                (shader, vec![turns, 0.75f32.to_bits(), 0.5f32.to_bits()], workgroups, flops, 0)
+                (shader, chained(turns, 0.75, 0.5), workgroups, flops, 0)
             }
             CeilingProblem::Exponential => {
                 // In software an exponential is long straight-line code.
@@ -325,17 +330,21 @@ impl Problem for CeilingProblem {
                     .function("advance", "fn advance(x: elem, a: elem, b: elem) -> elem { return exp(-x); }")
                     .trusted();
                 exponentials = u64::from(wide * steps * turns) * u64::from(LANES) * workgroups;
-                (shader, vec![turns, 0, 0], workgroups, 0, 0)
+                (shader, chained(turns, 0.0, 0.0), workgroups, 0, 0)
             }
-            CeilingProblem::Dispatch => (Specialization::new("ceiling::dispatch").trusted(), vec![7], 1, 0, 0),
+            CeilingProblem::Dispatch => {
+                let params = Parameters::new().set("word", 7u32);
+                (Specialization::new("ceiling::dispatch").trusted(), params, 1, 0, 0)
+            }
         };
         let input = matches!(self, CeilingProblem::Copy { .. } | CeilingProblem::Read { .. })
             .then(|| Binding::read(Operand::Input(0)));
+        let source = shader.source()?;
         let launch = Launch {
             label: variant.into(),
-            source: shader.source()?,
+            params: source.words(&params)?,
+            source,
             bindings: input.into_iter().chain([Binding::write(Operand::Output(0))]).collect(),
-            params,
             grid: fold_grid(workgroups, profile, Self::FAMILY)?,
             flops,
             exponentials,

@@ -1,7 +1,7 @@
-//! The list of kernel families; what else there is by family matches on it.
+//! The list of kernel families, each with its name and its folder of `shaders/`; what else there is by family matches on it.
 
 macro_rules! families {
-    ($($family:ident $name:literal,)*) => {
+    ($($family:ident $name:literal $folder:literal,)*) => {
         /// A kernel family that operations of a graph lead to.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Family {
@@ -10,6 +10,13 @@ macro_rules! families {
 
         impl Family {
             const ALL: &[Family] = &[$(Family::$family,)*];
+
+            /// The folder of `shaders/` that has its kernels.
+            pub(crate) fn shaders(self) -> &'static str {
+                match self {
+                    $(Family::$family => $folder,)*
+                }
+            }
 
             /// The family of this name.
             pub(crate) fn named(name: &str) -> Option<Self> {
@@ -23,19 +30,19 @@ macro_rules! families {
 }
 
 families! {
-    Append "append",
-    Argmax "argmax",
-    Attention "attention",
-    AttentionMerge "attention_merge",
-    Concat "concat",
-    Copy "copy",
-    Dequantize "dequantize",
-    Gather "gather",
-    Matmul "matmul",
-    Norm "norm",
-    Pad "pad",
-    Pointwise "pointwise",
-    Reduce "reduce",
-    Rotary "rotary",
-    Softmax "softmax",
+    Append "append" "append",
+    Argmax "argmax" "argmax",
+    Attention "attention" "attention",
+    AttentionMerge "attention_merge" "attention",
+    Concat "concat" "copy",
+    Copy "copy" "copy",
+    Dequantize "dequantize" "dequantize",
+    Gather "gather" "gather",
+    Matmul "matmul" "matmul",
+    Norm "norm" "norm",
+    Pad "pad" "copy",
+    Pointwise "pointwise" "pointwise",
+    Reduce "reduce" "reduce",
+    Rotary "rotary" "rotary",
+    Softmax "softmax" "softmax",
 }

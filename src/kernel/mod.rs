@@ -31,7 +31,7 @@ mod variant;
 
 use std::{fmt, sync::Arc};
 
-use access::{axes, long, narrow, strided};
+use access::{axes, long, matrix, narrow, strided};
 
 pub use activation::unary_wgsl;
 pub use append::AppendProblem;

@@ -49,7 +49,7 @@ pub(super) struct Needs {
 
 impl Needs {
     /// The first of them that the device doesn't have.
-    fn lacking(&self, profile: &Profile) -> Option<String> {
+    pub(super) fn lacking(&self, profile: &Profile) -> Option<String> {
         let limits = &profile.limits;
         let invocations = u64::from(limits.workgroup_invocations.min(limits.workgroup_size_x));
         let rounds = profile.loop_rounds().unwrap_or(u64::MAX);

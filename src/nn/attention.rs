@@ -179,15 +179,13 @@ impl MultiheadAttention {
         g.trace(name, y)?;
         let weights = match weights {
             AttentionWeights::None => None,
-            _ if packed => {
+            AttentionWeights::Averaged | AttentionWeights::PerHead if packed => {
                 return Err(Error::op(name, "attention weights are not given for packed sequences: run one at a time"));
             }
-            wanted => {
+            AttentionWeights::Averaged | AttentionWeights::PerHead => {
                 let all = g.attention_weights(q, k, mask)?;
-                let w = match wanted {
-                    AttentionWeights::Averaged => g.reduce(Reduce::Mean, all, &[1], false)?,
-                    _ => all,
-                };
+                let averaged = weights == AttentionWeights::Averaged;
+                let w = if averaged { g.reduce(Reduce::Mean, all, &[1], false)? } else { all };
                 let inner: Shape = g.shape(w)[1..].into();
                 Some(if given == 2 { g.reshape(w, inner)? } else { w })
             }
@@ -374,8 +372,10 @@ impl MultiheadAttention {
             all = all
                 & match g.dtype(value) {
                     DType::Bool => Mask::boolean(g.unary(Unary::Not, value)?),
-                    dtype if dtype.is_float() => Mask::bias(value),
-                    dtype => return Err(Error::dtype("multihead attention", name, dtype, "bool or float")),
+                    DType::F32 | DType::F16 | DType::BF16 => Mask::bias(value),
+                    dtype @ (DType::I32 | DType::U32) => {
+                        return Err(Error::dtype("multihead attention", name, dtype, "bool or float"));
+                    }
                 };
         }
         Ok(all)

@@ -9,7 +9,6 @@ use std::{
 };
 
 use ::safetensors::{Dtype, tensor::Metadata};
-use half::{bf16, f16};
 use serde::Deserialize;
 
 use crate::{
@@ -367,21 +366,8 @@ fn convert(tensor: Tensor, dtype: DType, name: &str) -> Result<Tensor> {
     if tensor.dtype() == dtype {
         return Ok(tensor);
     }
-    if !(tensor.dtype().is_float() && dtype.is_float()) {
-        return Err(Error::op(
-            "weights",
-            format!("`{name}` is {} in the file, the graph needs {dtype}", tensor.dtype()),
-        ));
-    }
-    let shape = tensor.shape().clone();
-    let data: Data = match dtype {
-        DType::F16 => tensor.to_f64().into_iter().map(f16::from_f64).collect::<Vec<_>>().into(),
-        DType::BF16 => tensor.to_f64().into_iter().map(bf16::from_f64).collect::<Vec<_>>().into(),
-        _ => match tensor.data() {
-            Data::F16(v) => v.iter().map(|x| x.to_f32()).collect::<Vec<_>>().into(),
-            Data::BF16(v) => v.iter().map(|x| x.to_f32()).collect::<Vec<_>>().into(),
-            other => other.clone(),
-        },
-    };
-    Tensor::new(shape, data)
+    let numbers = tensor.dtype().is_float().then(|| tensor.to_f64().into_iter());
+    let data = numbers.and_then(|numbers| Data::floats(dtype, numbers));
+    let wrong = || format!("`{name}` is {} in the file, the graph needs {dtype}", tensor.dtype());
+    Tensor::new(tensor.shape(), data.ok_or_else(|| Error::op("weights", wrong()))?)
 }

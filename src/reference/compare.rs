@@ -100,10 +100,6 @@ pub fn extra(op: &Op) -> f64 {
     match op {
         Op::Rotary { .. } => 2.0,
         Op::Matmul { .. } => 4.0,
-        Op::Reduce { function, .. } => match function {
-            Reduce::Sum | Reduce::Mean => 4.0,
-            Reduce::Max | Reduce::Min => 0.0,
-        },
         Op::LayerNorm { .. } | Op::RmsNorm { .. } => 12.0,
         Op::Softmax { .. } => 16.0,
         Op::LogSoftmax { .. } => 24.0,
@@ -112,24 +108,6 @@ pub fn extra(op: &Op) -> f64 {
             24.0 + 168.0 * attention.softcap.map_or(0.0, f64::from) + functions
         }
         Op::AttentionMerge => 24.0,
-        Op::Binary { function } => match function {
-            Binary::Div => 5.0,
-            Binary::Pow => 128.0,
-            Binary::Add
-            | Binary::Sub
-            | Binary::Mul
-            | Binary::Max
-            | Binary::Min
-            | Binary::Equal
-            | Binary::NotEqual
-            | Binary::Less
-            | Binary::LessEqual
-            | Binary::Greater
-            | Binary::GreaterEqual
-            | Binary::And
-            | Binary::Or
-            | Binary::Xor => 0.0,
-        },
         Op::Unary { function } => match function {
             Unary::Rsqrt | Unary::Reciprocal => 5.0,
             Unary::Sqrt => 9.0,
@@ -138,31 +116,25 @@ pub fn extra(op: &Op) -> f64 {
             Unary::Sin | Unary::Cos => 8192.0,
             Unary::Tanh => 168.0,
             Unary::GeluTanh => 84.0,
-            Unary::Neg
-            | Unary::Abs
-            | Unary::Sign
-            | Unary::Relu
-            | Unary::Floor
-            | Unary::Ceil
-            | Unary::Round
-            | Unary::Not => 0.0,
+            Unary::Neg | Unary::Abs | Unary::Sign | Unary::Relu => 0.0,
+            Unary::Floor | Unary::Ceil | Unary::Round | Unary::Not => 0.0,
         },
-        Op::Input { .. }
-        | Op::Parameter { .. }
-        | Op::Constant { .. }
-        | Op::Where
-        | Op::Cast { .. }
-        | Op::Argmax { .. }
-        | Op::Reshape { .. }
-        | Op::Permute { .. }
-        | Op::Slice { .. }
-        | Op::Concat { .. }
-        | Op::Broadcast { .. }
-        | Op::Pad { .. }
-        | Op::Gather { .. }
-        | Op::Dequantize(_)
-        | Op::Append { .. }
-        | Op::AppendPaged => 0.0,
+        Op::Binary { function } => match function {
+            Binary::Div => 5.0,
+            Binary::Pow => 128.0,
+            Binary::Add | Binary::Sub | Binary::Mul | Binary::Max | Binary::Min => 0.0,
+            Binary::Equal | Binary::NotEqual => 0.0,
+            Binary::Less | Binary::LessEqual | Binary::Greater | Binary::GreaterEqual => 0.0,
+            Binary::And | Binary::Or | Binary::Xor => 0.0,
+        },
+        Op::Reduce { function, .. } => match function {
+            Reduce::Sum | Reduce::Mean => 4.0,
+            Reduce::Max | Reduce::Min => 0.0,
+        },
+        Op::Input { .. } | Op::Parameter { .. } | Op::Constant { .. } => 0.0,
+        Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } | Op::Broadcast { .. } => 0.0,
+        Op::Concat { .. } | Op::Pad { .. } | Op::Gather { .. } | Op::Append { .. } | Op::AppendPaged => 0.0,
+        Op::Where | Op::Cast { .. } | Op::Argmax { .. } | Op::Dequantize(_) => 0.0,
     }
 }
 
@@ -362,7 +334,7 @@ pub fn compare(name: &str, actual: &Tensor, expected: &Value<f64>, bound: &Bound
     let mut comparison = Comparison { elements: actual.len(), observed: 0.0, allowed: 0.0, ratio: 0.0 };
     let (mut wrong, mut first, mut worst) = (0, None, None);
     for (place, (got, exact)) in actual.to_f64().into_iter().zip(expected.to_f64()).enumerate() {
-        let rounded = if dtype.is_float() { round_to(exact, dtype) } else { exact };
+        let rounded = round_to(exact, dtype);
         // Nothing but itself is near an infinity, and nothing is near NaN.
         let (error, allowed) = if rounded.is_infinite() || !dtype.is_float() || *bound == Bound::Exact {
             (if got == rounded { 0.0 } else { (got - rounded).abs() }, 0.0)

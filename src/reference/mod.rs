@@ -134,22 +134,19 @@ impl<R: Real> Evaluation<R> {
         check_inputs(graph, inputs)?;
         let mut values: Vec<Value<R>> = Vec::with_capacity(graph.values().len());
         for node in graph.nodes() {
-            let results = match &node.op {
-                Op::Input { .. } | Op::Parameter { .. } => {
-                    let value = node.outputs[0];
-                    let name = graph.label(value);
-                    match inputs.get(&name) {
-                        Some(tensor) => vec![Value::from(tensor)],
-                        None if graph.update_of(value).is_some() => {
-                            vec![Value::from(&Tensor::zeros(graph.dtype(value), graph.shape(value))?)]
-                        }
-                        None => return Err(Error::Binding(format!("`{name}` is missing"))),
+            let results = if let Op::Input { .. } | Op::Parameter { .. } = node.op {
+                let value = node.outputs[0];
+                let name = graph.label(value);
+                match inputs.get(&name) {
+                    Some(tensor) => vec![Value::from(tensor)],
+                    None if graph.update_of(value).is_some() => {
+                        vec![Value::from(&Tensor::zeros(graph.dtype(value), graph.shape(value))?)]
                     }
+                    None => return Err(Error::Binding(format!("`{name}` is missing"))),
                 }
-                op => {
-                    let operands: Vec<&Value<R>> = node.inputs.iter().map(|input| &values[input.index()]).collect();
-                    apply(op, &operands)?
-                }
+            } else {
+                let operands: Vec<&Value<R>> = node.inputs.iter().map(|input| &values[input.index()]).collect();
+                apply(&node.op, &operands)?
             };
             values.extend(results);
         }

@@ -3,7 +3,7 @@
 
 use super::{Array, Real, Value, shapes::result_shape};
 use crate::{
-    DType, Error, Result,
+    DType, Error, Result, Shape,
     graph::{Binary, Op, Unary},
 };
 
@@ -18,6 +18,7 @@ use crate::{
 ///
 /// # Errors
 /// [`Error::Op`] if the function doesn't take the dtype of `x`.
+#[expect(clippy::wildcard_enum_match_arm, reason = "what a dtype's table of functions lacks is an error")]
 pub fn unary<R: Real>(function: Unary, x: &Value<R>) -> Result<Value<R>> {
     result_shape(&Op::Unary { function }, &[(x.dtype(), x.shape())])?;
     let stranger = || Error::dtype(function.name(), "x", x.dtype(), "a dtype that the function takes");
@@ -95,86 +96,108 @@ pub fn unary_float<R: Real>(function: Unary, x: R) -> R {
 pub fn binary<R: Real>(function: Binary, a: &Value<R>, b: &Value<R>) -> Result<Value<R>> {
     let op = Op::Binary { function };
     let shape = result_shape(&op, &[(a.dtype(), a.shape()), (b.dtype(), b.shape())])?;
-    macro_rules! both {
-        ($a:expr, $b:expr, $f:expr) => {{
-            let (a, b) = ($a.stretched(&shape), $b.stretched(&shape));
-            let data = a.data().iter().zip(b.data()).map(|(&a, &b)| $f(a, b)).collect();
-            Array::new(shape, data)?
-        }};
-    }
-    macro_rules! compared {
-        ($a:expr, $b:expr) => {
-            Value::Bool(both!($a, $b, |a, b| match function {
-                Binary::NotEqual => a != b,
-                Binary::Less => a < b,
-                Binary::LessEqual => a <= b,
-                Binary::Greater => a > b,
-                Binary::GreaterEqual => a >= b,
-                _ => a == b,
-            }))
+    let stranger = || Error::dtype(function.name(), "b", b.dtype(), a.dtype().name());
+    // A comparison gives bool whatever the operands are; another function gives their dtype.
+    macro_rules! joined {
+        ($a:expr, $b:expr, $table:expr, $array:ident => $value:expr) => {
+            match comparison(function) {
+                Some(f) => Value::Bool(each($a, $b, &shape, |a, b| f(&a, &b))?),
+                None => {
+                    let $array = each($a, $b, &shape, $table(function).ok_or_else(stranger)?)?;
+                    $value
+                }
+            }
         };
     }
-    let compares = function.is_comparison();
     Ok(match (a, b) {
-        (Value::Float { array: a, .. }, Value::Float { array: b, .. }) if compares => compared!(a, b),
-        (Value::I32(a), Value::I32(b)) if compares => compared!(a, b),
-        (Value::U32(a), Value::U32(b)) if compares => compared!(a, b),
-        (Value::Bool(a), Value::Bool(b)) if compares => compared!(a, b),
         (Value::Float { dtype, array: a }, Value::Float { array: b, .. }) => {
-            Value::Float { dtype: *dtype, array: both!(a, b, |a, b| binary_float(function, a, b)) }
+            joined!(a, b, on_floats, array => Value::Float { dtype: *dtype, array })
         }
-        (Value::I32(a), Value::I32(b)) => Value::I32(both!(a, b, |a: i32, b: i32| match function {
-            Binary::Add => a.wrapping_add(b),
-            Binary::Sub => a.wrapping_sub(b),
-            Binary::Mul => a.wrapping_mul(b),
-            Binary::Div if b == 0 => 0,
-            Binary::Div => a.wrapping_div(b),
-            Binary::Max => a.max(b),
-            Binary::Min => a.min(b),
-            // 1/aⁿ truncates to 0 unless |a| is 1.
-            _ if b < 0 && a.unsigned_abs() != 1 => 0,
-            _ => a.wrapping_pow(b.unsigned_abs()),
-        })),
-        (Value::U32(a), Value::U32(b)) => Value::U32(both!(a, b, |a: u32, b: u32| match function {
-            Binary::Add => a.wrapping_add(b),
-            Binary::Sub => a.wrapping_sub(b),
-            Binary::Mul => a.wrapping_mul(b),
-            Binary::Div => a.checked_div(b).unwrap_or(0),
-            Binary::Max => a.max(b),
-            Binary::Min => a.min(b),
-            _ => a.wrapping_pow(b),
-        })),
-        (Value::Bool(a), Value::Bool(b)) => Value::Bool(both!(a, b, |a: bool, b: bool| match function {
-            Binary::And => a && b,
-            Binary::Or => a || b,
-            _ => a != b,
-        })),
-        _ => return Err(Error::dtype(function.name(), "b", b.dtype(), a.dtype().name())),
+        (Value::I32(a), Value::I32(b)) => joined!(a, b, on_i32, array => Value::I32(array)),
+        (Value::U32(a), Value::U32(b)) => joined!(a, b, on_u32, array => Value::U32(array)),
+        (Value::Bool(a), Value::Bool(b)) => joined!(a, b, on_bools, array => Value::Bool(array)),
+        _ => return Err(stranger()),
     })
 }
 
-fn binary_float<R: Real>(function: Binary, a: R, b: R) -> R {
-    match function {
-        Binary::Add => a + b,
-        Binary::Sub => a - b,
-        Binary::Mul => a * b,
-        Binary::Div => a / b,
-        Binary::Max => {
-            if a > b {
-                a
-            } else {
-                b
-            }
-        }
-        Binary::Min => {
-            if a < b {
-                a
-            } else {
-                b
-            }
-        }
-        _ => a.powf(b),
-    }
+/// `f(a, b)` element by element, both stretched to a shape.
+fn each<T: Copy, U: Copy>(a: &Array<T>, b: &Array<T>, shape: &Shape, f: impl Fn(T, T) -> U) -> Result<Array<U>> {
+    let (a, b) = (a.stretched(shape), b.stretched(shape));
+    Array::new(shape, a.data().iter().zip(b.data()).map(|(&a, &b)| f(a, b)).collect())
+}
+
+/// A function of two elements of a type.
+type Joins<T> = fn(T, T) -> T;
+
+fn comparison<T: PartialOrd>(function: Binary) -> Option<fn(&T, &T) -> bool> {
+    let compare: fn(&T, &T) -> bool = match function {
+        Binary::Equal => T::eq,
+        Binary::NotEqual => T::ne,
+        Binary::Less => T::lt,
+        Binary::LessEqual => T::le,
+        Binary::Greater => T::gt,
+        Binary::GreaterEqual => T::ge,
+        Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Max | Binary::Min | Binary::Pow => return None,
+        Binary::And | Binary::Or | Binary::Xor => return None,
+    };
+    Some(compare)
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "what this table lacks is an error")]
+fn on_floats<R: Real>(function: Binary) -> Option<Joins<R>> {
+    let join: Joins<R> = match function {
+        Binary::Add => |a, b| a + b,
+        Binary::Sub => |a, b| a - b,
+        Binary::Mul => |a, b| a * b,
+        Binary::Div => |a, b| a / b,
+        Binary::Max => |a, b| if a > b { a } else { b },
+        Binary::Min => |a, b| if a < b { a } else { b },
+        Binary::Pow => R::powf,
+        _ => return None,
+    };
+    Some(join)
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "what this table lacks is an error")]
+fn on_i32(function: Binary) -> Option<Joins<i32>> {
+    let join: Joins<i32> = match function {
+        Binary::Add => i32::wrapping_add,
+        Binary::Sub => i32::wrapping_sub,
+        Binary::Mul => i32::wrapping_mul,
+        Binary::Div => |a, b| if b == 0 { 0 } else { a.wrapping_div(b) },
+        Binary::Max => i32::max,
+        Binary::Min => i32::min,
+        // 1/aⁿ truncates to 0 unless |a| is 1.
+        Binary::Pow => |a, b| if b < 0 && a.unsigned_abs() != 1 { 0 } else { a.wrapping_pow(b.unsigned_abs()) },
+        _ => return None,
+    };
+    Some(join)
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "what this table lacks is an error")]
+fn on_u32(function: Binary) -> Option<Joins<u32>> {
+    let join: Joins<u32> = match function {
+        Binary::Add => u32::wrapping_add,
+        Binary::Sub => u32::wrapping_sub,
+        Binary::Mul => u32::wrapping_mul,
+        Binary::Div => |a, b| a.checked_div(b).unwrap_or(0),
+        Binary::Max => u32::max,
+        Binary::Min => u32::min,
+        Binary::Pow => u32::wrapping_pow,
+        _ => return None,
+    };
+    Some(join)
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "what this table lacks is an error")]
+fn on_bools(function: Binary) -> Option<Joins<bool>> {
+    let join: Joins<bool> = match function {
+        Binary::And => |a, b| a && b,
+        Binary::Or => |a, b| a || b,
+        Binary::Xor => |a, b| a != b,
+        _ => return None,
+    };
+    Some(join)
 }
 
 /// `condition ? a : b`, with NumPy broadcasting. See [`Op::Where`].

@@ -124,13 +124,14 @@ macro_rules! real {
 real!(f64, libm::erf, libm::erfc, |x: f64, _| x);
 real!(f32, libm::erff, libm::erfcf, |x: f32, dtype| round_to(f64::from(x), dtype) as f32);
 
-/// The nearest number that a floating-point dtype can hold, in one rounding, ties to even.
+/// The nearest number that a floating-point dtype can hold, in one rounding, ties to even; for other dtypes the number.
 pub(super) fn round_to(x: f64, dtype: DType) -> f64 {
     // Bits of precision, the exponent of the smallest normal number, and the largest number.
     let (precision, least, largest) = match dtype {
         DType::F16 => (11, -14, 65504.0),
         DType::BF16 => (8, -126, f64::from(half::bf16::MAX)),
-        _ => return f64::from(x as f32),
+        DType::F32 => return f64::from(x as f32),
+        DType::I32 | DType::U32 | DType::Bool => return x,
     };
     if x == 0.0 || !x.is_finite() {
         return x;

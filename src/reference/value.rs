@@ -1,5 +1,3 @@
-use half::{bf16, f16};
-
 use super::real::{Real, round_to};
 use crate::{DType, Data, Error, Result, Shape, Tensor};
 
@@ -164,7 +162,7 @@ impl<R: Real> Value<R> {
     pub(super) fn stored(self) -> Self {
         match self {
             Value::Float { dtype, array } => Value::Float { dtype, array: array.map(|x| x.stored(dtype)) },
-            exact => exact,
+            exact @ (Value::I32(_) | Value::U32(_) | Value::Bool(_)) => exact,
         }
     }
 
@@ -202,12 +200,8 @@ impl<R: Real> Value<R> {
             Value::Bool(array) => Tensor::new(shape, array.data.clone()),
             Value::Float { dtype, array } => {
                 let rounded = array.data.iter().map(|x| round_to(x.wide(), *dtype));
-                let data: Data = match dtype {
-                    DType::F16 => rounded.map(f16::from_f64).collect::<Vec<_>>().into(),
-                    DType::BF16 => rounded.map(bf16::from_f64).collect::<Vec<_>>().into(),
-                    _ => rounded.map(|x| x as f32).collect::<Vec<_>>().into(),
-                };
-                Tensor::new(shape, data)
+                let wrong = || Error::dtype("reference", "floats", dtype, "f32, f16 or bf16");
+                Tensor::new(shape, Data::floats(*dtype, rounded).ok_or_else(wrong)?)
             }
         }
     }

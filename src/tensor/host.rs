@@ -62,6 +62,16 @@ impl Data {
         }
     }
 
+    /// Numbers in a float dtype, each rounded to it; `None` if the dtype is no float.
+    pub(crate) fn floats(dtype: DType, numbers: impl Iterator<Item = f64>) -> Option<Self> {
+        match dtype {
+            DType::F32 => Some(Data::F32(numbers.map(|x| x as f32).collect())),
+            DType::F16 => Some(Data::F16(numbers.map(f16::from_f64).collect())),
+            DType::BF16 => Some(Data::BF16(numbers.map(bf16::from_f64).collect())),
+            DType::I32 | DType::U32 | DType::Bool => None,
+        }
+    }
+
     /// The number of elements.
     pub fn len(&self) -> usize {
         for_each!(self, v => v.len())
@@ -168,34 +178,22 @@ impl Tensor {
 
     /// The elements, if they are f32.
     pub fn as_f32(&self) -> Option<&[f32]> {
-        match &*self.data {
-            Data::F32(v) => Some(v),
-            _ => None,
-        }
+        if let Data::F32(v) = &*self.data { Some(v) } else { None }
     }
 
     /// The elements, if they are i32.
     pub fn as_i32(&self) -> Option<&[i32]> {
-        match &*self.data {
-            Data::I32(v) => Some(v),
-            _ => None,
-        }
+        if let Data::I32(v) = &*self.data { Some(v) } else { None }
     }
 
     /// The elements, if they are u32.
     pub fn as_u32(&self) -> Option<&[u32]> {
-        match &*self.data {
-            Data::U32(v) => Some(v),
-            _ => None,
-        }
+        if let Data::U32(v) = &*self.data { Some(v) } else { None }
     }
 
     /// The elements, if they are bool.
     pub fn as_bool(&self) -> Option<&[bool]> {
-        match &*self.data {
-            Data::Bool(v) => Some(v),
-            _ => None,
-        }
+        if let Data::Bool(v) = &*self.data { Some(v) } else { None }
     }
 
     /// Every element as f64; true is 1. Exact for each dtype.

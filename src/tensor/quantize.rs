@@ -221,9 +221,10 @@ impl Quantization {
         let &[rows, columns] = &weight.shape()[..] else {
             return Err(Error::op(OP, format!("the weight is {}, expected [rows, columns]", weight.shape())));
         };
+        let stranger = |name: &str, dtype: DType| Error::dtype(OP, name, dtype, "f32, f16 or bf16");
         for (name, dtype) in [("weight", weight.dtype()), ("scales", self.scales)] {
             if !dtype.is_float() {
-                return Err(Error::dtype(OP, name, dtype, "f32, f16 or bf16"));
+                return Err(stranger(name, dtype));
             }
         }
         let packing = self.packing(columns);
@@ -253,11 +254,7 @@ impl Quantization {
                 scales.push(scale);
             }
         }
-        let scale = match self.scales {
-            DType::F16 => Data::F16(scales.into_iter().map(f16::from_f64).collect()),
-            DType::BF16 => Data::BF16(scales.into_iter().map(bf16::from_f64).collect()),
-            _ => Data::F32(scales.into_iter().map(|scale| scale as f32).collect()),
-        };
+        let scale = Data::floats(self.scales, scales.into_iter()).ok_or_else(|| stranger("scales", self.scales))?;
         let zeros = self.zero.then(|| Tensor::new([zeros.len()], zeros)).transpose()?;
         Ok(QuantizedWeight {
             packing,
@@ -299,7 +296,8 @@ impl Quantization {
                 let bits = near.to_bits() + u16::from(near.to_f64() < scale);
                 bf16::from_bits(bits).to_f64()
             }
-            _ => f64::from(scale as f32),
+            // What is no float was refused before.
+            DType::F32 | DType::I32 | DType::U32 | DType::Bool => f64::from(scale as f32),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
 };
 
 use crate::{
-    Error, Graph, Result, Tensor,
+    DType, Error, Graph, Result, Tensor,
     gpu::{Executable, Gpu},
     kernel::Candidate,
     lower::{Choices, Options, Program, Role},
@@ -259,7 +259,7 @@ impl<'a> Tuner<'a> {
                 Role::Input(name) => inputs.push((name.as_str(), &values[name])),
                 Role::Parameter(name) => parameters.push((name.as_str(), &values[name])),
                 Role::State(name) => states.push((name.as_str(), &values[name])),
-                _ => {}
+                Role::Constant(_) | Role::Output(_) | Role::Temporary(_) | Role::Next(_) => {}
             }
         }
         let mut executable = self.gpu.load(&program, &parameters[..])?;
@@ -340,7 +340,7 @@ fn inputs(program: &Program, step: usize, given: &BTreeMap<String, Tensor>) -> R
                     Some(tensor) => tensor.clone().reshaped(buffer.shape.clone()).map_err(|error| error.to_string())?,
                     None => draw(buffer, name)?,
                 },
-                _ => draw(buffer, &buffer.name)?,
+                Role::Constant(_) | Role::Output(_) | Role::Temporary(_) | Role::Next(_) => draw(buffer, &buffer.name)?,
             };
             Ok((format!("b{}", id.0), tensor))
         })
@@ -349,11 +349,11 @@ fn inputs(program: &Program, step: usize, given: &BTreeMap<String, Tensor>) -> R
 
 /// A random tensor for a buffer. Whole numbers can't be drawn: they say how much there is to do.
 fn draw(buffer: &crate::lower::Buffer, name: &str) -> Result<Tensor, String> {
-    if buffer.dtype == crate::DType::U32 {
+    if buffer.dtype == DType::U32 {
         // Weights of few bits: any bits are some.
         let bits = Random::new(1).wholes(buffer.dtype, buffer.shape.clone(), 0, i64::from(u32::MAX));
         bits.map_err(|error| error.to_string())
-    } else if buffer.dtype.is_float() || buffer.dtype == crate::DType::Bool {
+    } else if buffer.dtype.is_float() || buffer.dtype == DType::Bool {
         Random::new(1).tensor(buffer.dtype, buffer.shape.clone(), -1.0, 1.0).map_err(|error| error.to_string())
     } else {
         Err(format!("it depends on the numbers in `{name}` ({} {}): give them", buffer.dtype, buffer.shape))
@@ -365,10 +365,7 @@ fn disagreement(expected: &[Tensor], actual: &[Tensor]) -> Option<String> {
     expected.iter().zip(actual).find_map(|(expected, actual)| {
         let expected = Value::<f64>::from(expected);
         let peak = expected.to_f64().into_iter().filter(|x| x.is_finite()).fold(0.0, |peak: f64, x| peak.max(x.abs()));
-        let rounding = match expected.dtype() {
-            crate::DType::BF16 => 8.0 * AGREE,
-            _ => AGREE,
-        };
+        let rounding = if expected.dtype() == DType::BF16 { 8.0 * AGREE } else { AGREE };
         let bound = if expected.dtype().is_float() { Bound::absolute(rounding * peak) } else { Bound::Exact };
         compare("the default's result", actual, &expected, &bound).err().map(|mismatch| format!("wrong: {mismatch}"))
     })

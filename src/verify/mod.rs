@@ -61,10 +61,7 @@ pub enum Verdict {
 
 impl From<Error> for Verdict {
     fn from(error: Error) -> Self {
-        match error {
-            Error::NoVariant { .. } => Verdict::Refused(error.to_string()),
-            error => Verdict::Failed(error),
-        }
+        if let Error::NoVariant { .. } = error { Verdict::Refused(error.to_string()) } else { Verdict::Failed(error) }
     }
 }
 

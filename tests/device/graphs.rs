@@ -382,6 +382,27 @@ fn caches_that_stay_on_the_device() {
     }
 }
 
+/// It would overwrite the state.
+#[test]
+fn an_output_may_not_have_the_buffer_of_a_state() {
+    let mut graph = Graph::new();
+    let build = |g: &mut Graph| -> Result<()> {
+        let [x, sum] = ["x", "sum"].map(|name| g.input(name, DType::F32, [4]));
+        let (x, sum) = (x?, sum?);
+        let next = g.add(sum, x)?;
+        g.update(sum, next)?;
+        let y = g.softmax(sum, 0)?;
+        g.output("y", y)
+    };
+    build(&mut graph).unwrap_or_else(|e| panic!("{e}"));
+    let gpu = gpu();
+    let mut program = gpu.compile(&graph, []).unwrap_or_else(|e| panic!("{e}"));
+    let [x, sum] = ["x", "sum"].map(|name| program.buffer(name).unwrap_or_else(|e| panic!("{e}")));
+    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    let fault = program.encode(&mut encoder, &[("x", x.slice(..)), ("y", sum.slice(..))]).expect_err("y has it");
+    assert!(fault.to_string().starts_with("output `y` has the same buffer as `sum`"), "{fault}");
+}
+
 /// Other shapes are another program over the same pipelines.
 #[test]
 fn another_shape_compiles_nothing() {

@@ -84,7 +84,7 @@ impl<'a> Encoder<'a> {
                 let pooled = outputs[&i.to_string()].as_f32().unwrap_or_default();
                 let scale = match mode {
                     PoolingMode::MeanSqrtLenTokens => (tokens[text].ids.len() as f32).sqrt(),
-                    _ => 1.0,
+                    PoolingMode::Cls | PoolingMode::Max | PoolingMode::Mean => 1.0,
                 };
                 vector.extend(pooled[row * width..][..width].iter().map(|x| x * scale));
             }

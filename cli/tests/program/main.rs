@@ -9,3 +9,4 @@ mod embed;
 mod layer;
 #[cfg(unix)]
 mod records;
+mod shaders;

@@ -241,12 +241,15 @@ fn projected_from(site: &Site<'_>, of: ValueId) -> Option<ValueId> {
             return None;
         }
         let node = site.g.definition(at);
-        at = match node.op {
-            Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } => node.inputs[0],
-            Op::Binary { .. } if site.is_weight(node.inputs[1]) => node.inputs[0],
-            Op::Matmul { .. } if site.is_weight(node.inputs[1]) => return Some(node.inputs[0]),
-            _ => return None,
-        };
+        let by_weight = |is: bool| is && site.is_weight(node.inputs[1]);
+        if by_weight(matches!(node.op, Op::Matmul { .. })) {
+            return Some(node.inputs[0]);
+        }
+        let moves = matches!(node.op, Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. });
+        if !moves && !by_weight(matches!(node.op, Op::Binary { .. })) {
+            return None;
+        }
+        at = node.inputs[0];
     }
 }
 

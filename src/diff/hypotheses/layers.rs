@@ -28,7 +28,33 @@ pub(super) fn add(site: &Site<'_>, found: &mut Found) {
             }
             Op::Unary { function } => activations(v, node, *function, found),
             Op::Gather { .. } if site.is_weight(node.inputs[0]) => embeddings(site, v, found),
-            _ => {}
+            // Products, sums and lookups without a weight; what has hypotheses of its own (attention, wiring); and what nobody
+            // does in two ways.
+            Op::Matmul { .. }
+            | Op::Binary { .. }
+            | Op::Gather { .. }
+            | Op::Input { .. }
+            | Op::Parameter { .. }
+            | Op::Constant { .. }
+            | Op::Attention(_)
+            | Op::AttentionMerge
+            | Op::RmsNorm { .. }
+            | Op::Softmax { .. }
+            | Op::LogSoftmax { .. }
+            | Op::Where
+            | Op::Cast { .. }
+            | Op::Reduce { .. }
+            | Op::Argmax { .. }
+            | Op::Reshape { .. }
+            | Op::Permute { .. }
+            | Op::Slice { .. }
+            | Op::Concat { .. }
+            | Op::Broadcast { .. }
+            | Op::Pad { .. }
+            | Op::Dequantize(_)
+            | Op::Rotary { .. }
+            | Op::Append { .. }
+            | Op::AppendPaged => {}
         }
     }
     found.at = site.name.to_string();

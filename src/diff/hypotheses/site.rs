@@ -83,11 +83,7 @@ impl<'a> Site<'a> {
     /// Whether a value is made of parameters and constants alone.
     pub(super) fn is_weight(&self, v: ValueId) -> bool {
         let node = self.g.definition(v);
-        match node.op {
-            Op::Input { .. } => false,
-            Op::Parameter { .. } | Op::Constant { .. } => true,
-            _ => node.inputs.iter().all(|&input| self.is_weight(input)),
-        }
+        !matches!(node.op, Op::Input { .. }) && node.inputs.iter().all(|&input| self.is_weight(input))
     }
 
     /// Whether `v` is computed from `of`: one pass, as ways through residuals are too many to follow.

@@ -4,5 +4,6 @@
 pub(super) mod axes;
 pub(super) mod elems;
 pub(super) mod long;
+pub(super) mod matrix;
 pub(super) mod narrow;
 pub(super) mod strided;

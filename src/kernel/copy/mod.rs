@@ -268,17 +268,15 @@ impl Assembly<'_> {
             .ty("block", strided::block(self.dtype, Word::Bits32))
             .function("pack", strided::pack(self.dtype, Word::Bits32))
             .function("before", format!("fn before(i: u32) -> vec4<u32> {{ {before} }}"));
-        let mut value = "before(i)".to_string();
+        let (mut value, mut reads) = ("before(i)".to_string(), String::new());
         let (mut bindings, mut moved, mut loads) = (Vec::with_capacity(parts.len() + 1), 0, 0);
         for (n, part) in parts.iter().enumerate() {
             let view = View::part(&self.shape, part.layout, &part.start);
             let reader = view.reader(&format!("read{n}"), &format!("x{n}"), self.dtype, Word::Bits32, &mut words);
             loads += reader.loads;
             value = if view.is_whole() { format!("read{n}(i)") } else { format!("read{n}(i, {value})") };
-            source = source
-                .region(&format!("X{n}"), true)
-                .ty(&format!("block{n}"), reader.block)
-                .function(&format!("read{n}"), reader.definition);
+            source = source.region(&format!("X{n}"), true).ty(&format!("block{n}"), reader.block);
+            reads = reads + "\n" + &reader.definition;
             bindings.push(Binding::read(Operand::Input(part.input)));
             moved += part.layout.shape.iter().product::<usize>();
         }
@@ -287,7 +285,8 @@ impl Assembly<'_> {
             let later: usize = self.parts.iter().map(|part| part.layout.shape.iter().product::<usize>()).sum();
             moved += (elements - later) / 2;
         }
-        let source = source.function("elements", format!("fn elements(i: u32) -> vec4<u32> {{ return {value}; }}"));
+        let elements_of = format!("fn elements(i: u32) -> vec4<u32> {{ return {value}; }}{reads}");
+        let source = source.function("elements", elements_of);
         let label = if group == 0 { "plain" } else { "plain: further parts" };
         let launch = strided::launch(self.family, label, source, bindings, words, (elements, loads), profile)?;
         Ok(Launch { bytes: (2 * moved * self.dtype.bytes()) as u64, ..launch })

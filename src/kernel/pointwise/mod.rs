@@ -159,11 +159,11 @@ impl Problem for PointwiseProblem {
             .function("value", value);
         let mut bindings = Vec::with_capacity(self.operands.len() + 1);
         let mut bytes = (elements * self.dtype.bytes()) as u64;
-        let mut loads = 0;
+        let (mut loads, mut reads) = (0, String::new());
         for (n, (dtype, layout)) in self.operands.iter().enumerate() {
             let reader = View::whole(layout).reader(&format!("read{n}"), &self.buffer(n), *dtype, word, &mut words);
             loads += reader.loads;
-            source = source.function(&format!("read{n}"), reader.definition).region(&format!("READ{n}"), true);
+            reads = reads + "\n" + &reader.definition;
             if self.in_place != Some(n) {
                 source = source.ty(&format!("block{n}"), reader.block).region(&format!("X{n}"), true);
                 bindings.push(Binding::read(Operand::Input(n)));
@@ -179,7 +179,7 @@ impl Problem for PointwiseProblem {
         let source = source.function(
             "elements",
             format!(
-                "fn elements(i: u32) -> vec4<u32> {{ {read}return vec4<u32>({}); }}",
+                "fn elements(i: u32) -> vec4<u32> {{ {read}return vec4<u32>({}); }}{reads}",
                 strided::COMPONENTS.map(one).join(", ")
             ),
         );

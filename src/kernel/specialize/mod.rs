@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use module::{Line, Linked};
+use module::{Line, Linked, name_of};
 pub use module::{Module, fingerprint};
 use parameters::Fields;
 pub use parameters::{Parameters, Scalar};
@@ -204,8 +204,8 @@ impl Specialization {
             }
 
             if let Some(name) = text.strip_prefix("// @region ") {
-                let name = name.split([':', ' ']).next().unwrap_or_default();
-                let (name, wanted) = name.strip_prefix('!').map_or((name, true), |n| (n, false));
+                let (name, wanted) = name.strip_prefix('!').map_or((name, true), |name| (name, false));
+                let name = name_of(name);
                 regions.insert(name.to_string());
                 open.push((*line, self.regions.contains(name) == wanted));
                 continue;
@@ -238,7 +238,7 @@ impl Specialization {
             in_parameters = (in_parameters && text != "}") || begins_parameters(line.text);
             let mut emitted = line.text.to_string();
             if let Some(slot) = text.strip_prefix("// @slot ") {
-                let name = slot_name(slot);
+                let name = name_of(slot);
                 if !used.insert(name.to_string()) {
                     return Err(error(line, format!("slot `{name}` is there twice")));
                 }
@@ -250,7 +250,7 @@ impl Specialization {
                     return Err(error(line, format!("slot `{name}` takes a one-line function")));
                 }
             } else if let Some((code, slot)) = line.text.split_once("// @slot ") {
-                let name = slot_name(slot);
+                let name = name_of(slot);
                 if !used.insert(name.to_string()) {
                     return Err(error(line, format!("slot `{name}` is there twice")));
                 }
@@ -302,14 +302,10 @@ impl Specialization {
         }
         lines.iter().find_map(|line| {
             let (code, slot) = line.text.split_once("// @slot ")?;
-            (slot_name(slot) == count)
+            (name_of(slot) == count)
                 .then(|| code.split_once('=')?.1.trim().trim_end_matches([';', 'u']).parse().ok())?
         })
     }
-}
-
-fn slot_name(slot: &str) -> &str {
-    slot.split([':', ' ']).next().unwrap_or_default()
 }
 
 /// Puts a value behind the `=` of `const NAME: TYPE = …;` (with the type's suffix) or `alias NAME = …;`.

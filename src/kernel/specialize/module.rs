@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, kernel::Family};
 
 include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
 
@@ -69,6 +69,23 @@ impl Module {
         names
     }
 
+    /// The names of its slots, in order.
+    pub fn slots(&self) -> Vec<&'static str> {
+        self.text.lines().filter_map(|line| line.split_once("// @slot ")).map(|(_, mark)| name_of(mark)).collect()
+    }
+
+    /// The names of its regions, in order, each once.
+    pub fn regions(&self) -> Vec<&'static str> {
+        let marks = self.text.lines().filter_map(|line| line.trim_start().strip_prefix("// @region "));
+        let mut names = Vec::new();
+        for name in marks.map(|mark| name_of(mark.trim_start_matches('!'))) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
     fn error(&self, line: usize, message: impl Into<String>) -> Error {
         Error::Shader { kernel: format!("{}:{line}", self.file), message: message.into() }
     }
@@ -102,12 +119,13 @@ impl Module {
 /// The fingerprint of the shaders of a kernel family: it changes with their code, and not with their comments.
 /// Measurements are kept under it. Empty for a family that there isn't.
 pub fn fingerprint(family: &str) -> &'static str {
-    let folder = match family {
-        "concat" | "pad" => "copy",
-        "attention_merge" => "attention",
-        other => other,
-    };
+    let folder = Family::named(family).map_or("", Family::shaders);
     FINGERPRINTS.iter().find(|(name, _)| *name == folder).map_or("", |&(_, fingerprint)| fingerprint)
+}
+
+/// The name that stands first in what comes after `// @slot ` or `// @region `.
+pub(super) fn name_of(mark: &str) -> &str {
+    mark.split([':', ' ']).next().unwrap_or_default()
 }
 
 #[derive(Debug)]
@@ -274,6 +292,15 @@ mod tests {
                     struct S {\n  c: u32,\n}\nfn f(d: u32) { var e = 0u; const g = 1; }\nvar<private> h: bool;\n\
                     alias k = f32;\nconst L: u32 = 1u;\n@compute @workgroup_size(L)\nfn main() {}";
         assert_eq!(module("t::a", "t/a.wesl", text).declares(), ["a", "S", "f", "h", "k", "L", "main"]);
+    }
+
+    #[test]
+    fn slots_and_regions_have_names() {
+        let text = "const A: u32 = 1u; // @slot A: the first\n  // @region B: or not\n// @slot f: a function\nfn f() {}\n\
+                    // @region !B\n// @end\n// @end\n// @region C\n// @end";
+        let module = module("t::a", "t/a.wesl", text);
+        assert_eq!(module.slots(), ["A", "f"]);
+        assert_eq!(module.regions(), ["B", "C"]);
     }
 
     #[test]

@@ -500,7 +500,7 @@ fn build(draft: &mut Draft, setup: &Setup) -> Result<Vec<ValueId>> {
         let bias = match bias_dtype {
             DType::F16 => Tensor::new(shape, bias.into_iter().map(half::f16::from_f32).collect::<Vec<_>>())?,
             DType::BF16 => Tensor::new(shape, bias.into_iter().map(half::bf16::from_f32).collect::<Vec<_>>())?,
-            _ => Tensor::new(shape, bias)?,
+            DType::F32 | DType::I32 | DType::U32 | DType::Bool => Tensor::new(shape, bias)?,
         };
         operands.push(A::Bias);
         extra.push(draft.given("bias", bias)?);

@@ -219,7 +219,12 @@ fn names_of(item: &Item) -> Vec<String> {
         Item::Trait(item) => &item.ident,
         Item::Type(item) => &item.ident,
         Item::Union(item) => &item.ident,
-        Item::Macro(ItemMacro { ident: Some(name), .. }) => name,
+        // What a macro declares is there when it is called, as a rule below it.
+        Item::Macro(ItemMacro { ident: Some(name), mac, .. }) => {
+            let mut names = vec![name.to_string()];
+            declared(mac.tokens.clone(), &mut names);
+            return names;
+        }
         // A macro that is called makes something of the names that it is given.
         Item::Macro(ItemMacro { ident: None, mac, .. }) => {
             let words = mac.tokens.clone().into_iter().filter_map(|token| match token {
@@ -231,6 +236,26 @@ fn names_of(item: &Item) -> Vec<String> {
         _ => return Vec::new(),
     };
     vec![name.to_string()]
+}
+
+/// The names that stand behind the words which declare an item.
+fn declared(tokens: TokenStream, names: &mut Vec<String>) {
+    const WORDS: [&str; 8] = ["const", "enum", "fn", "static", "struct", "trait", "type", "union"];
+    let mut declares = false;
+    for token in tokens {
+        match token {
+            TokenTree::Ident(word) if declares => {
+                names.push(word.to_string());
+                declares = false;
+            }
+            TokenTree::Ident(word) => declares = WORDS.contains(&word.to_string().as_str()),
+            TokenTree::Group(group) => {
+                declares = false;
+                declared(group.stream(), names);
+            }
+            TokenTree::Punct(_) | TokenTree::Literal(_) => declares = false,
+        }
+    }
 }
 
 /// Whether something is there for tests alone.

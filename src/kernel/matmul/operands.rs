@@ -1,16 +1,14 @@
-//! What the shaders' slots get: how operands are read from their words, and how the result is written in its own.
+//! How operands are read and the result is written: bindings, parameters, and the slots of the shaders' parts `operands`,
+//! `result`, `flat` and `eights`.
 
-use std::sync::Arc;
-
-use super::{
-    A, B, BIAS, MatmulProblem, Quantized, RESIDUAL, View,
-    variant::{Panel, Tile},
-};
+use super::problem::{A, B, BIAS, MatmulProblem, Quantized, RESIDUAL};
 use crate::{
-    DType, Result,
+    DType,
     kernel::{
-        Profile, Source, Specialization,
-        long::{eight, has_eights, of_eight},
+        Binding, Operand, Parameters, Specialization,
+        axes::Axis,
+        long::eight,
+        matrix::Matrix,
         narrow::{four, low, word},
         unary_wgsl,
     },
@@ -22,27 +20,73 @@ use crate::{
 pub(super) enum Stage {
     /// The result, in its dtype.
     Result,
-    /// The bare sums in f32, which `matmul_reduce.wgsl` makes the result of.
+    /// The bare sums in f32, of which `reduce.wesl` makes the result.
     Sums,
 }
 
 impl MatmulProblem {
+    /// What the product is of: a, b, and the scales and zero points of b's groups.
+    pub(super) fn factor_bindings(&self) -> Vec<Binding> {
+        let grouped = self.quantized.filter(|b| b.packing.group.is_some());
+        let extra = grouped.map_or(0, |b| 1 + usize::from(b.packing.zero));
+        let inputs = self.factors.into_iter().chain(2..2 + extra);
+        inputs.map(|i| Binding::read(Operand::Input(i))).collect()
+    }
+
+    /// What the result is made of: the scales of b's columns, bias, residual; and the result.
+    pub(super) fn result_bindings(&self) -> Vec<Binding> {
+        let packed = self.quantized.map_or(0, |b| 1 + usize::from(b.packing.zero));
+        let by_column = self.quantized.filter(|b| b.packing.group.is_none()).map(|_| 2);
+        let options = usize::from(self.bias.is_some()) + usize::from(self.residual.is_some());
+        let inputs = by_column.into_iter().chain((2 + packed..).take(options));
+        let mut bindings: Vec<Binding> = inputs.map(|i| Binding::read(Operand::Input(i))).collect();
+        bindings.push(Binding::write(Operand::Output(0)));
+        bindings
+    }
+
+    /// The parameters of a dispatch that takes `part` of the axis that is cut at a time. Those of bias and residual fall away
+    /// where only sums are written.
+    pub(super) fn parameters(&self, part: usize, scale: f32) -> Parameters {
+        let sizes = [("M", self.m), ("N", self.n), ("K", self.k), ("products", self.products()), ("part", part)];
+        let mut all = sizes.into_iter().fold(Parameters::new(), |all, (name, size)| all.set(name, size));
+        all = all.set("scale", scale);
+        let none = Some(Matrix { offset: 0, row: 0, column: 0 });
+        let matrices = [
+            (["a", "a_m", "a_k"], Some(self.a)),
+            (["b", "b_k", "b_n"], Some(self.b)),
+            (["bias", "bias_m", "bias_n"], self.bias.or(none)),
+            (["residual", "residual_m", "residual_n"], self.residual.or(none)),
+        ];
+        for ([first, row, column], matrix) in matrices {
+            if let Some(matrix) = matrix {
+                all = all.set(first, matrix.offset).set(row, matrix.row).set(column, matrix.column);
+            }
+        }
+        for (d, Axis { size, strides }) in self.batch.iter().rev().enumerate() {
+            all = all.set(format!("size_d{d}"), *size);
+            for (operand, stride) in ["a", "b", "bias", "residual"].into_iter().zip(*strides) {
+                all = all.set(format!("{operand}_d{d}"), stride);
+            }
+        }
+        all
+    }
+
     /// Whether each four of a matrix's `columns` columns lie in one word (16 bytes, or 8 of 16-bit elements).
-    pub(super) fn quads(&self, operand: usize, view: View, columns: usize) -> bool {
-        self.words(4, operand, view, columns)
+    pub(super) fn quads(&self, operand: usize, matrix: Matrix, columns: usize) -> bool {
+        self.words(4, operand, matrix, columns)
     }
 
     /// Whether each eight of a matrix's `columns` columns lie in one word (32 bytes, or 16 of 16-bit elements).
-    pub(super) fn octs(&self, operand: usize, view: View, columns: usize) -> bool {
-        self.words(8, operand, view, columns)
+    pub(super) fn eights(&self, operand: usize, matrix: Matrix, columns: usize) -> bool {
+        self.words(8, operand, matrix, columns)
     }
 
-    fn words(&self, elements: usize, operand: usize, view: View, columns: usize) -> bool {
+    fn words(&self, elements: usize, operand: usize, matrix: Matrix, columns: usize) -> bool {
         let whole = |stride: isize| stride % elements as isize == 0;
-        view.column == 1
+        matrix.column == 1
             && columns.is_multiple_of(elements)
-            && view.offset.is_multiple_of(elements)
-            && whole(view.row)
+            && matrix.offset.is_multiple_of(elements)
+            && whole(matrix.row)
             && self.batch.iter().all(|axis| whole(axis.strides[operand]))
     }
 
@@ -86,17 +130,11 @@ impl MatmulProblem {
             return slots;
         }
         let write = "fn write_word(i: u32, x: vec2<f32>) { out[i / 2u] = pack(x); }";
-        slots.value("PER", super::variant::per_word(self.out)).function("write_word", write)
-    }
-
-    /// [`Self::flat`], and the operands' slots.
-    pub(super) fn flat_product(&self, kernel: &'static str) -> Specialization {
-        let slots = loads(self.flat(kernel), "a", self.dtypes[A], self.quads(A, self.a, self.k));
-        self.loads_b(slots, self.quads(B, self.b, self.n))
+        slots.value("PER", per_word(self.out)).function("write_word", write)
     }
 
     /// How b is read, whose quads are words or not.
-    fn loads_b(&self, slots: Specialization, quads: bool) -> Specialization {
+    pub(super) fn loads_b(&self, slots: Specialization, quads: bool) -> Specialization {
         match self.quantized {
             None => loads(slots, "b", self.dtypes[B], quads),
             Some(quantized) => quantized.loads(slots, quads),
@@ -137,78 +175,15 @@ impl MatmulProblem {
              load_b4(i + n.x + k), load_b4(i + n.y + k), load_b4(i + n.z + k), load_b4(i + n.w + k))); }",
         )
     }
-
-    /// The slots of `matmul_panel.wgsl`: [`Self::squares`], and words of eight elements where the panel reads them.
-    pub(super) fn panel(&self, panel: &Panel, profile: &Profile) -> Specialization {
-        let slots = self.squares("matmul::panel");
-        let slots = match panel.octs_of_b(self, profile) {
-            Some(Along::N) => octs(slots, "b", self.dtypes[B]).function("load_b8x8", load_b8x8(Along::N)),
-            Some(Along::K) => octs(slots, "b", self.dtypes[B]).function("load_b8x8", load_b8x8(Along::K)),
-            None => slots,
-        };
-        let slots = if panel.octs_of_a(self, profile) {
-            octs(slots, "a", self.dtypes[A]).function("row_a", ROW_A)
-        } else {
-            slots
-        };
-        if self.out != DType::F32 || !self.n.is_multiple_of(4) {
-            return slots;
-        }
-        if !self.n.is_multiple_of(8) || !panel.has_octs(self.out, profile) {
-            return slots
-                .function("read_out4", "fn read_out4(i: u32, columns: u32) -> vec4<f32> { return out[i / 4u]; }");
-        }
-        let (word, [low, high]) = eight(DType::F32);
-        let read = format!("let w = out[(row + min(n, p.N - 1u)) / 8u]; return Eight({low}, {high});");
-        let write = format!("if n < p.N {{ out[(row + n) / 8u] = {}; }}", of_eight(["x.low", "x.high"]));
-        // Whoever has eights alone calls no fours.
-        slots
-            .ty("out_word", word)
-            .function("read_out8", format!("fn read_out8(row: u32, n: u32) -> Eight {{ {read} }}"))
-            .function("read_out4", "fn read_out4(i: u32, columns: u32) -> vec4<f32> { return vec4<f32>(); }")
-            .function("write_out8", format!("fn write_out8(row: u32, n: u32, x: Eight) {{ {write} }}"))
-            .function("write_out4", write_out4(""))
-    }
-
-    /// The slots of `matmul_subgroup.wgsl`: words of eight elements where they lie so, b's along either axis.
-    pub(super) fn subgroup(&self, profile: &Profile) -> Specialization {
-        let slots = self.quad_slots("matmul::subgroup", self.stage());
-        let (dense, length) = if self.b_dense_by_k() { (self.b.transposed(), self.k) } else { (self.b, self.n) };
-        let slots = if self.quantized.is_none() && has_eights(self.dtypes[B], profile) && self.octs(B, dense, length) {
-            octs(slots, "b", self.dtypes[B])
-                .function("row_b", "fn row_b(i: Places) -> Eight { return load_b8(i.low.x); }")
-        } else {
-            self.loads_b(slots, self.quads(B, dense, length))
-        };
-        if has_eights(self.dtypes[A], profile) && self.octs(A, self.a, self.k) {
-            octs(slots, "a", self.dtypes[A]).function("row_a", ROW_A)
-        } else {
-            slots
-        }
-    }
-
-    pub(super) fn tiled(&self, tile: &Tile, stage: Stage) -> Result<Arc<Source>> {
-        let invocations = tile.invocations();
-        self.quad_slots("matmul::tiled", stage)
-            .value("BM", tile.rows)
-            .value("BN", tile.columns)
-            .value("KQ", tile.quads)
-            .value("TM", tile.own_rows)
-            .value("TQ", tile.own_quads)
-            .value("LA", tile.rows * tile.quads / invocations)
-            .value("LB", tile.quads * tile.columns / invocations)
-            .region("A_BY_M", self.a.row == 1)
-            .region("B_BY_K", self.b_dense_by_k())
-            .region("TAIL", !self.k.is_multiple_of(tile.depth()))
-            .trusted()
-            .source()
-    }
 }
 
-/// Eight elements of a row of a that are one word.
-const ROW_A: &str = "fn row_a(i: Places) -> Eight { return load_a8(i.low.x); }";
+/// Elements in a word of a result.
+pub(super) fn per_word(dtype: DType) -> usize {
+    DType::U32.bytes() / dtype.bytes()
+}
 
-fn write_out4(body: &str) -> String {
+/// The function that writes four columns.
+pub(super) fn write_out4(body: &str) -> String {
     format!("fn write_out4(i: u32, columns: u32, x: vec4<f32>) {{ {body} }}")
 }
 
@@ -262,8 +237,13 @@ pub(in crate::kernel) fn half_loads(slots: Specialization, x: &str, dtype: DType
     slots.ty(&format!("{x}_word"), "u32").function(&format!("load_{x}"), load)
 }
 
+/// Sets the slots of a, whose rows have eight elements in a word.
+pub(super) fn eights_of_a(slots: Specialization, dtype: DType) -> Specialization {
+    eights(slots, "a", dtype).function("row_a", "fn row_a(i: Places) -> Eight { return load_a8(i.low.x); }")
+}
+
 /// Sets the slots of an operand that has eight elements in a word.
-fn octs(slots: Specialization, x: &str, dtype: DType) -> Specialization {
+pub(super) fn eights(slots: Specialization, x: &str, dtype: DType) -> Specialization {
     let (word, [low, high]) = eight(dtype);
     let all = format!("let w = {x}[i / 8u]; return Eight({low}, {high});");
     // Whoever has eights alone loads no fours.
@@ -274,38 +254,8 @@ fn octs(slots: Specialization, x: &str, dtype: DType) -> Specialization {
         .function(&format!("load_{x}"), format!("fn load_{x}(i: u32) -> f32 {{ return 0.0; }}"))
 }
 
-/// The axis of b that words lie along.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Along {
-    K,
-    N,
-}
-
-/// Eight words of b as squares.
-fn load_b8x8(along: Along) -> String {
-    let (from, to) = match along {
-        Along::N => ("k", "n"),
-        Along::K => ("n", "k"),
-    };
-    let steps = ["low.x", "low.y", "low.z", "low.w", "high.x", "high.y", "high.z", "high.w"];
-    let words =
-        steps.iter().enumerate().map(|(w, step)| format!("let w{w} = load_b8(i + {from}.{step} + {to}.low.x); "));
-    let square = |first: usize, half: &str| {
-        let lines: Vec<String> = (first..first + 4).map(|w| format!("w{w}.{half}")).collect();
-        let square = format!("mat4x4<f32>({})", lines.join(", "));
-        if along == Along::K { format!("transpose({square})") } else { square }
-    };
-    // Lower and higher rows of the left columns, then of the right ones.
-    let squares = match along {
-        Along::N => [square(0, "low"), square(4, "low"), square(0, "high"), square(4, "high")],
-        Along::K => [square(0, "low"), square(0, "high"), square(4, "low"), square(4, "high")],
-    };
-    let (words, squares) = (words.collect::<String>(), squares.join(", "));
-    format!("fn load_b8x8(i: u32, k: Places, n: Places) -> Square {{ {words}return Square({squares}); }}")
-}
-
 /// Sets the slots of an operand of this dtype, whose quads are words or not.
-fn loads(slots: Specialization, x: &str, dtype: DType, quads: bool) -> Specialization {
+pub(super) fn loads(slots: Specialization, x: &str, dtype: DType, quads: bool) -> Specialization {
     let (word, one, all) = match (dtype.is_narrow(), quads) {
         (true, _) => {
             let one = |word: &str| format!("let w = {x}[{word}] >> (i % 2u * 16u); return {};", low(dtype, "w"));
