@@ -29,6 +29,21 @@
 //!
 //! The long answers are in [`guides`].
 //!
+//! # What is promised
+//!
+//! Semantic versioning covers what programs are written with:
+//!
+//! - [`Graph`] and [`graph`], tensors ([`Tensor`], [`quantize`], [`safetensors`]), [`nn`], [`gpu`], [`tune`] and [`diff`]. A new
+//!   major version of wgpu, which [`gpu`] hands on, is a breaking change here too.
+//! - [`mod@reference`] with its [comparer](reference::compare), and [`verify`] with its [cases](verify::cases): any kernel can be
+//!   held to them, yours too. There will be more cases; bounds may become tighter.
+//! - Of [`lower`], [`lower()`](lower::lower()), [`Options`](lower::Options), [`Choices`](lower::Choices) and a
+//!   [`Program`](lower::Program) as a whole; of [`kernel`], [`Profile`](kernel::Profile), [`buffer_bytes`](kernel::buffer_bytes)
+//!   and what a kernel of your own is made of ([`Kernel`](kernel::Kernel), for [`Gpu::run_kernel`](gpu::Gpu::run_kernel)).
+//!
+//! All else in [`lower`] and [`kernel`] (steps, problems, variants, the WGSL), [`measure`] and `workloads` is public for the program
+//! `tilewise`, the benchmarks and the tests, and for readers. It may change in any release.
+//!
 //! [wgpu]: https://docs.rs/wgpu
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -52,6 +67,8 @@ mod tensor;
 #[cfg(feature = "native")]
 pub mod tune;
 pub mod verify;
+// For the program, the benchmarks and the comparison with other libraries.
+#[doc(hidden)]
 pub mod workloads;
 
 pub use error::{Error, Result};

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use super::names::{hint, quoted};
 use crate::{DType, Data, Error, Graph, Result, Tensor};
 
-/// The inputs and parameters of a graph out of what was given, floats converted to the graph's dtypes. One error for all that is
-/// missing or does not fit, with what was found and the nearest names.
+/// The inputs and parameters of a graph out of what was given, floats converted to the graph's dtypes.
+///
+/// # Errors
+/// [`Error::Binding`] with all that is missing (and the nearest names that were given) or has another shape or kind of
+/// dtype.
 pub fn check_given(graph: &Graph, given: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
     let mut taken = BTreeMap::new();
     let (mut faults, mut missing) = (Vec::new(), false);
@@ -55,7 +58,10 @@ pub(super) fn converted(tensor: &Tensor, dtype: DType) -> Option<Tensor> {
 }
 
 /// Names in which `from` is replaced by `to`, wherever it stands as whole components of the path: `blocks=layers` makes
-/// `decoder.layers.0` of `decoder.blocks.0`. An empty `to` takes components away. An error if two names become one.
+/// `decoder.layers.0` of `decoder.blocks.0`. An empty `to` takes components away.
+///
+/// # Errors
+/// [`Error::Binding`] if two names become one.
 pub fn rename(tensors: BTreeMap<String, Tensor>, rules: &[(String, String)]) -> Result<BTreeMap<String, Tensor>> {
     let mut renamed: BTreeMap<String, Tensor> = BTreeMap::new();
     for (name, tensor) in tensors {

@@ -191,6 +191,9 @@ impl Inputs<'_> {
 
 impl Model {
     /// Reads a description.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the text is no such JSON.
     pub fn from_json(text: &str) -> Result<Model> {
         serde_json::from_str(text).map_err(|e| Error::format("model", e.to_string()))
     }
@@ -226,6 +229,10 @@ impl Model {
     }
 
     /// The graph for the inputs in a dump, with the output `output`, and which rows of its values are padding.
+    ///
+    /// # Errors
+    /// [`Error::Binding`] if the dump lacks an input; those of the layers ([`nn`](crate::nn)) if an input does not fit
+    /// them.
     pub fn graph(&self, dump: &BTreeMap<String, Tensor>) -> Result<(Graph, Vec<Padding>)> {
         let mut io = Inputs { g: Graph::new(), dump, padding: Vec::new(), batch_first: self.batch_first };
         let prefix = self.prefix.as_str();
@@ -335,7 +342,11 @@ impl Model {
         all
     }
 
-    /// Where several values depart: other descriptions that leave fewer departures than `report` has, the best first.
+    /// Other descriptions of the model that leave fewer departures than `report` has, the best first: for a dump in
+    /// which several values depart.
+    ///
+    /// # Errors
+    /// As [`Diff::run`], but for descriptions that the weights don't fit: those are passed over.
     pub fn better(
         &self,
         given: &BTreeMap<String, Tensor>,

@@ -35,8 +35,12 @@ struct Ours {
 }
 
 impl Diff<'_> {
-    /// Walks through all values that both sides have. An error if inputs or parameters are missing or don't fit, if no name of
-    /// the dump is known, or if a value has another kind of dtype.
+    /// Walks through all values that both sides have.
+    ///
+    /// # Errors
+    /// [`Error::Binding`] if inputs or parameters are missing or don't fit, if no name of the dump is known, or if a value
+    /// has another kind of dtype; as [`evaluate`](crate::reference::evaluate()), and as running the graph on the device, if
+    /// one is given.
     pub fn run(&self) -> Result<Report> {
         run(self)
     }

@@ -8,7 +8,7 @@ use crate::{
 /// An adapter of this system: a GPU, or a software implementation of one.
 #[derive(Clone, Debug)]
 pub struct Adapter {
-    /// Its place in [`adapters`], by which [`Builder::adapter_index`](super::Builder::adapter_index) chooses it.
+    /// Its index in [`adapters`], by which [`Builder::adapter_index`](super::Builder::adapter_index) chooses it.
     pub index: usize,
     /// The name that the driver gives.
     pub name: String,
@@ -16,7 +16,7 @@ pub struct Adapter {
     pub backend: wgpu::Backend,
     /// The driver's name and version.
     pub driver: String,
-    /// What kind of device the driver says it is.
+    /// The kind of device, as the driver has it.
     pub device_type: wgpu::DeviceType,
     /// What a device of this adapter offers to kernels.
     pub profile: Profile,

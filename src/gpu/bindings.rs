@@ -15,7 +15,7 @@ use crate::{Error, Result};
 const KEPT_SETS: usize = 8;
 
 impl Executable {
-    /// Records the program into the caller's encoder, as one compute pass, reading and writing the caller's buffers:
+    /// Records the program into the caller's encoder, as one compute pass that reads and writes the caller's buffers:
     /// every input and every output by name.
     ///
     /// A tensor lies row-major at the start of its slice, which has at least [`buffer_bytes`] bytes (whole 16-byte
@@ -26,8 +26,26 @@ impl Executable {
     /// Temporaries belong to the executable, so runs that are recorded here must be submitted in order on one queue.
     /// The bind groups of the last eight sets of buffers are kept for the next call, and keep those buffers alive.
     ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2])?;
+    /// let y = g.relu(x)?;
+    /// g.output("y", y)?;
+    /// let gpu = Gpu::new()?;
+    /// let mut program = gpu.compile(&g, [])?;
+    /// let x = gpu.upload(&Tensor::new([2], vec![-1.0f32, 1.0])?)?;
+    /// let y = program.buffer("y")?;
+    /// let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    /// program.encode(&mut encoder, &[("x", x.slice(..)), ("y", y.slice(..))])?;
+    /// gpu.queue().submit([encoder.finish()]);
+    /// assert_eq!(gpu.download(y.slice(..), DType::F32, [2])?.as_f32(), Some(&[0.0, 1.0][..]));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
     /// # Errors
-    /// [`Error::Binding`] says everything that is wrong with the buffers. Nothing is recorded then.
+    /// [`Error::Binding`] with everything that is wrong with the buffers; nothing is recorded then. [Errors of the
+    /// device](crate::gpu#errors-of-the-device).
     ///
     /// [`buffer_bytes`]: crate::kernel::buffer_bytes
     pub fn encode(
@@ -55,7 +73,29 @@ impl Executable {
         Ok(())
     }
 
-    /// The buffer of a state, or that of an input or output that [`run`](Executable::run) uses, made if need be.
+    /// The buffer of a state, or that of an input or output that [`run`](Executable::run) uses, which is made if need
+    /// be.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, gpu::Gpu};
+    /// # let mut g = Graph::new();
+    /// let count = g.input("count", DType::I32, [1])?;
+    /// let next = g.scalar(1.0, count)?;
+    /// let next = g.add(count, next)?;
+    /// g.update(count, next)?;
+    /// # pollster::block_on(async {
+    /// let gpu = Gpu::new_async().await?;
+    /// let mut program = gpu.compile_async(&g, []).await?;
+    /// program.run_async(&[]).await?;
+    /// let buffer = program.buffer_async("count").await?;
+    /// assert_eq!(gpu.download_async(buffer.slice(..), DType::I32, [1]).await?.as_i32(), Some(&[1][..]));
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Binding`] if there is no input, output or state of this name; [errors of the
+    /// device](crate::gpu#errors-of-the-device).
     pub async fn buffer_async(&mut self, name: &str) -> Result<wgpu::Buffer> {
         if let Some(buffer) = self.state_buffer(name) {
             return Ok(buffer.clone());
@@ -68,6 +108,23 @@ impl Executable {
     }
 
     /// [`Executable::buffer_async`], blocking.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2])?;
+    /// let y = g.relu(x)?;
+    /// g.output("y", y)?;
+    /// let gpu = Gpu::new()?;
+    /// let mut program = gpu.compile(&g, [])?;
+    /// program.run(&[("x", &Tensor::new([2], vec![-1.0f32, 1.0])?)])?;
+    /// let y = program.buffer("y")?; // for another program, without a way through host memory
+    /// assert_eq!(gpu.download(y.slice(..), DType::F32, [2])?.as_f32(), Some(&[0.0, 1.0][..]));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Executable::buffer_async`].
     #[cfg(feature = "native")]
     pub fn buffer(&mut self, name: &str) -> Result<wgpu::Buffer> {
         pollster::block_on(self.buffer_async(name))

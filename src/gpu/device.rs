@@ -15,7 +15,7 @@ use crate::{
 
 /// An open device with its compiled kernels. Clones share both.
 ///
-/// ```no_run
+/// ```
 /// # #[cfg(feature = "native")] {
 /// let gpu = tilewise::gpu::Gpu::new()?;
 /// println!("{} ({:?})", gpu.profile().adapter, gpu.profile().kind);
@@ -65,8 +65,8 @@ impl Gpu {
         Gpu { choices: Arc::new(choices), ..self }
     }
 
-    /// How graphs are lowered for this device if nothing else is said: the default, and
-    /// [what was measured](Gpu::with_choices).
+    /// The options that [`compile`](Gpu::compile) lowers graphs with: the default, and [what was
+    /// measured](Gpu::with_choices).
     pub fn options(&self) -> Options {
         Options { choices: (*self.choices).clone(), ..Options::default() }
     }
@@ -102,8 +102,17 @@ impl Gpu {
         self.inner.pipelines.compiled()
     }
 
-    /// Writes the compiled pipelines into the folder of [`Builder::pipeline_cache`](super::Builder::pipeline_cache). False if there is none, or if the
-    /// backend keeps no such cache.
+    /// Writes the compiled pipelines into the folder of [`Builder::pipeline_cache`](super::Builder::pipeline_cache). False
+    /// if there is none, or if the backend keeps no such cache.
+    ///
+    /// ```
+    /// use tilewise::gpu::Gpu;
+    /// assert!(!Gpu::new()?.save_pipelines()?); // no folder was given
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Format`](crate::Error::Format), which names the file, if it can't be written.
     #[cfg(feature = "native")]
     pub fn save_pipelines(&self) -> Result<bool> {
         self.inner.pipelines.save()

@@ -8,7 +8,7 @@ use crate::{DType, Result, Shape, Tensor, kernel::Access};
 /// The outputs of a run, by name.
 pub type Outputs = BTreeMap<String, Tensor>;
 
-/// A program on a device: pipelines compiled, parameters uploaded, temporaries allocated. Made by [`Gpu::load`].
+/// A program on a device: pipelines compiled, parameters uploaded, temporaries allocated. [`Gpu::load`] makes it.
 ///
 /// [`run`](Executable::run) takes and returns host tensors; [`encode`](Executable::encode) records into the caller's
 /// encoder, with the caller's buffers. After the first run neither allocates device memory.

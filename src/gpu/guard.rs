@@ -15,18 +15,62 @@ use crate::{
 
 impl Gpu {
     /// Runs one kernel on host tensors, watched as by [`LoadOptions::guard`], and returns its outputs in order.
+    /// Everything is made anew for each call: this is what tests of kernels use.
     ///
-    /// This is what the tests of kernels use. Everything is made anew for each call.
+    /// ```
+    /// # use std::sync::Arc;
+    /// use tilewise::{DType, Shape, Tensor, gpu::Gpu, kernel::{Binding, Kernel, Launch, Operand, Source}};
+    /// let wgsl = "
+    ///     struct Parameters { n: u32 }
+    ///     @group(0) @binding(0) var<uniform> p: Parameters;
+    ///     @group(0) @binding(1) var<storage, read> x: array<f32>;
+    ///     @group(0) @binding(2) var<storage, read_write> y: array<f32>;
+    ///     @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    ///         if (id.x < p.n) { y[id.x] = 2.0 * x[id.x]; }
+    ///     }";
+    /// let launch = Launch {
+    ///     label: "double".into(),
+    ///     source: Arc::new(Source::new("double", wgsl)),
+    ///     bindings: vec![Binding::read(Operand::Input(0)), Binding::write(Operand::Output(0))],
+    ///     params: vec![3],
+    ///     grid: [1, 1, 1],
+    ///     flops: 3,
+    ///     exponentials: 0,
+    ///     bytes: 24,
+    /// };
+    /// let kernel = Kernel { launches: vec![launch], scratch: Vec::new() };
+    /// let x = Tensor::new([3], vec![1.0f32, 2.0, 3.0])?;
+    /// let outputs = Gpu::new()?.run_kernel(&kernel, &[&x], &[(DType::F32, Shape::from([3]))])?;
+    /// assert_eq!(outputs[0].as_f32(), Some(&[2.0, 4.0, 6.0][..]));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Guard`] if the kernel leaves an element of an output unwritten, writes behind the end of a buffer, or
-    /// gives different bits in two runs.
+    /// gives different bits in two runs; [`Error::Shader`] if the driver does not compile it; [`Error::Limit`] if it
+    /// needs more than the device has; [errors of the device](crate::gpu#errors-of-the-device).
     #[cfg(feature = "native")]
     pub fn run_kernel(&self, kernel: &Kernel, inputs: &[&Tensor], outputs: &[(DType, Shape)]) -> Result<Vec<Tensor>> {
         pollster::block_on(self.run_kernel_with(kernel, inputs, outputs, Wait::Block))
     }
 
     /// [`Gpu::run_kernel`] without blocking.
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// use tilewise::{DType, Layout, Shape, Tensor, gpu::Gpu, kernel::{Epilogue, MatmulProblem, Problem}};
+    /// let gpu = Gpu::new_async().await?;
+    /// let square = Layout::contiguous([2, 2]);
+    /// let kernel = MatmulProblem::new(&square, &square, Epilogue::default())?.kernel("plain", gpu.profile())?;
+    /// let x = Tensor::new([2, 2], vec![1.0f32, 1.0, 0.0, 1.0])?;
+    /// let outputs = gpu.run_kernel_async(&kernel, &[&x, &x], &[(DType::F32, Shape::from([2, 2]))]).await?;
+    /// assert_eq!(outputs[0].as_f32(), Some(&[1.0, 2.0, 0.0, 1.0][..]));
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Gpu::run_kernel`].
     pub async fn run_kernel_async(
         &self,
         kernel: &Kernel,

@@ -24,9 +24,9 @@ pub struct LoadOptions {
     /// Watches every [`run`](Executable::run) for kernels that break their promises, at several times the cost.
     ///
     /// Outputs and temporaries, each in memory of its own, are filled with NaN, and so are the bytes behind the end of
-    /// every buffer. A run is done twice, the second time with large finite numbers in place of NaN. It fails
-    /// with [`Error::Guard`] if an element of an output was never written, if memory behind a buffer's end was written,
-    /// or if the two runs differ in a bit: then a kernel read memory that nothing wrote, or its threads race.
+    /// every buffer. A run is done twice, the second time with large finite numbers in place of NaN. It fails with
+    /// [`Error::Guard`] if an element of an output was never written, if memory behind a buffer's end was written, or
+    /// if the two runs differ in a bit: then a kernel read memory that nothing wrote, or its threads race.
     ///
     /// A kernel must not ask for the length of a buffer (`arrayLength`): it is larger here.
     pub guard: bool,
@@ -67,9 +67,10 @@ impl<'a> Parameters<'a> {
     /// Adds a parameter that lies in the caller's buffer, row-major from its start. The buffer needs the usage
     /// `STORAGE` and a size of whole 16-byte blocks; several programs may share it.
     ///
-    /// A state ([`Graph::update`](crate::Graph::update)) may be given in this way too: then it lies in that buffer, with what
-    /// that has, and programs which are given [one and the same](Executable::buffer) take up what the others left. To be read
-    /// back and set, it needs the usages `COPY_SRC` and `COPY_DST`. Not with the guard on.
+    /// A state ([`Graph::update`](crate::Graph::update)) may be given in this way too. It then begins with what the
+    /// buffer holds, and a program that is given [the same buffer](Executable::buffer) goes on where another stopped.
+    /// To be read back and set, the buffer needs the usages `COPY_SRC` and `COPY_DST`. With the guard on, a state can't
+    /// be given.
     pub fn buffer(mut self, name: &'a str, buffer: wgpu::Buffer) -> Self {
         self.given.push((name, Parameter::Buffer(buffer)));
         self
@@ -114,11 +115,55 @@ impl<'a> From<&'a HashMap<String, Tensor>> for Parameters<'a> {
 
 impl Gpu {
     /// Compiles a program's kernels, uploads its parameters and constants and allocates its temporaries.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2])?;
+    /// let w = g.parameter("w", DType::F32, [2])?;
+    /// let y = g.mul(x, w)?;
+    /// g.output("y", y)?;
+    /// # pollster::block_on(async {
+    /// let gpu = Gpu::new_async().await?;
+    /// let program = gpu.lower(&g, &gpu.options())?;
+    /// let (x, w) = (Tensor::new([2], vec![1.0f32, 2.0])?, Tensor::new([2], vec![3.0f32, 5.0])?);
+    /// let mut executable = gpu.load_async(&program, [("w", &w)]).await?;
+    /// assert_eq!(executable.run_async(&[("x", &x)]).await?["y"].as_f32(), Some(&[3.0, 10.0][..]));
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// - [`Error::Binding`] with everything that is wrong with the parameters: names missing, unknown or given twice,
+    ///   wrong shapes and dtypes, buffers too small or without the usage `STORAGE`;
+    /// - [`Error::Limit`] if the program, lowered for another device, needs more than this one has;
+    /// - [`Error::Op`] if the program breaks a rule ([`Program::verify`]);
+    /// - [`Error::Shader`] if the driver does not compile a kernel;
+    /// - [errors of the device](crate::gpu#errors-of-the-device).
     pub async fn load_async(&self, program: &Program, parameters: impl Into<Parameters<'_>>) -> Result<Executable> {
         self.load_with_async(program, parameters, LoadOptions::default()).await
     }
 
     /// [`Gpu::load_async`] with options.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, gpu::{Gpu, LoadOptions}};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2])?;
+    /// let y = g.relu(x)?;
+    /// g.output("y", y)?;
+    /// # pollster::block_on(async {
+    /// let gpu = Gpu::new_async().await?;
+    /// let program = gpu.lower(&g, &gpu.options())?;
+    /// let mut watched = gpu.load_with_async(&program, [], LoadOptions { guard: true }).await?;
+    /// let outputs = watched.run_async(&[("x", &Tensor::new([2], vec![-1.0f32, 1.0])?)]).await?;
+    /// assert_eq!(outputs["y"].as_f32(), Some(&[0.0, 1.0][..]));
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Gpu::load_async`]; [`Error::Binding`] too for a state in a buffer of the caller with the guard on.
     pub async fn load_with_async(
         &self,
         program: &Program,
@@ -190,12 +235,44 @@ impl Gpu {
     }
 
     /// [`Gpu::load_async`], blocking.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2])?;
+    /// let w = g.parameter("w", DType::F32, [2])?;
+    /// let y = g.mul(x, w)?;
+    /// g.output("y", y)?;
+    /// let gpu = Gpu::new()?;
+    /// let error = gpu.load(&gpu.lower(&g, &gpu.options())?, []).unwrap_err();
+    /// assert_eq!(error.to_string(), "parameter `w` is missing; the program's parameters are: `w`");
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Gpu::load_async`].
     #[cfg(feature = "native")]
     pub fn load<'a>(&self, program: &Program, parameters: impl Into<Parameters<'a>>) -> Result<Executable> {
         pollster::block_on(self.load_async(program, parameters.into()))
     }
 
     /// [`Gpu::load_with_async`], blocking.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, gpu::{Gpu, LoadOptions}};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2])?;
+    /// let y = g.relu(x)?;
+    /// g.output("y", y)?;
+    /// let gpu = Gpu::new()?;
+    /// let mut watched = gpu.load_with(&gpu.lower(&g, &gpu.options())?, [], LoadOptions { guard: true })?;
+    /// let outputs = watched.run(&[("x", &Tensor::new([2], vec![-1.0f32, 1.0])?)])?;
+    /// assert_eq!(outputs["y"].as_f32(), Some(&[0.0, 1.0][..]));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Gpu::load_with_async`].
     #[cfg(feature = "native")]
     pub fn load_with<'a>(
         &self,

@@ -42,6 +42,15 @@
 //! # Ok(()) }
 //! # #[cfg(not(feature = "native"))] fn main() {}
 //! ```
+//!
+//! # Errors of the device
+//!
+//! Every call that reaches the device can fail in three ways:
+//!
+//! - [`Error::OutOfMemory`](crate::Error::OutOfMemory): it has no memory left for a buffer;
+//! - [`Error::DeviceLost`](crate::Error::DeviceLost): it is gone, and every later call on this [`Gpu`] fails alike;
+//! - [`Error::Validation`](crate::Error::Validation): it rejected a command. That is a fault of tilewise or of the driver, or
+//!   one of the caller's own earlier commands on a device of [`Gpu::new`], if no error scope caught it.
 
 mod adapter;
 mod bindings;

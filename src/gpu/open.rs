@@ -37,7 +37,7 @@ impl Builder {
         self
     }
 
-    /// Takes the adapter at this place of [`adapters`](super::adapters).
+    /// Takes the adapter of this index in [`adapters`](super::adapters).
     pub fn adapter_index(mut self, index: usize) -> Self {
         self.choice = Choice::Index(index);
         self
@@ -57,7 +57,8 @@ impl Builder {
         self
     }
 
-    /// Further features that the caller's own use of the device needs; an error if the adapter lacks one.
+    /// Further features that the caller's own use of the device needs. [`Builder::build`] fails if the adapter lacks
+    /// one.
     pub fn features(mut self, features: wgpu::Features) -> Self {
         self.features = features;
         self
@@ -73,6 +74,19 @@ impl Builder {
     }
 
     /// Opens the device.
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// use tilewise::gpu::Gpu;
+    /// let gpu = Gpu::builder().portable(true).build_async().await?;
+    /// assert_eq!(gpu.profile().limits.storage_buffers, 8); // WebGPU's default
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`], with what there is and how to get more, if no adapter fits the request, if it lacks a
+    /// feature of [`Builder::features`], or if it opens no device.
     pub async fn build_async(self) -> Result<Gpu> {
         let adapter = adapter::choose(&self.choice).await?;
         let optional = if self.portable { wgpu::Features::empty() } else { OPTIONAL_FEATURES & adapter.features() };
@@ -125,6 +139,15 @@ impl Builder {
     }
 
     /// [`Builder::build_async`], waiting for the device.
+    ///
+    /// ```
+    /// use tilewise::gpu::Gpu;
+    /// let error = Gpu::builder().adapter("no such adapter").build().unwrap_err();
+    /// assert!(error.to_string().starts_with("an adapter named `no such adapter` was asked for"));
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Builder::build_async`].
     #[cfg(feature = "native")]
     pub fn build(self) -> Result<Gpu> {
         pollster::block_on(self.build_async())
@@ -134,12 +157,34 @@ impl Builder {
 impl Gpu {
     /// Opens the default adapter: the one that the environment variable `WGPU_ADAPTER_NAME` names (a part of its name,
     /// in any case), or else a real GPU before a software one.
+    ///
+    /// ```
+    /// use tilewise::gpu::{Gpu, adapters};
+    /// let gpu = Gpu::new()?;
+    /// assert!(adapters().iter().any(|adapter| adapter.name == gpu.info().name));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Builder::build_async`].
     #[cfg(feature = "native")]
     pub fn new() -> Result<Self> {
         Builder::default().build()
     }
 
     /// [`Gpu::new`] without blocking.
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// use tilewise::gpu::{Gpu, adapters_async};
+    /// let gpu = Gpu::new_async().await?;
+    /// assert!(adapters_async().await.iter().any(|adapter| adapter.name == gpu.info().name));
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Builder::build_async`].
     pub async fn new_async() -> Result<Self> {
         Builder::default().build_async().await
     }

@@ -11,14 +11,45 @@ use crate::{Result, Tensor};
 impl Executable {
     /// Runs the program on host tensors and returns its outputs.
     ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2])?;
+    /// let y = g.relu(x)?;
+    /// g.output("y", y)?;
+    /// # pollster::block_on(async {
+    /// let mut program = Gpu::new_async().await?.compile_async(&g, []).await?;
+    /// let outputs = program.run_async(&[("x", &Tensor::new([2], vec![-1.0f32, 1.0])?)]).await?;
+    /// assert_eq!(outputs["y"].as_f32(), Some(&[0.0, 1.0][..]));
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
     /// # Errors
-    /// [`Error::Binding`](crate::Error::Binding) says everything that is wrong with the inputs: names missing, unknown
-    /// or given twice, wrong shapes and dtypes. Errors of the device are returned as such.
+    /// [`Error::Binding`](crate::Error::Binding) with everything that is wrong with the inputs: names missing, unknown
+    /// or given twice, wrong shapes and dtypes; [`Error::Guard`](crate::Error::Guard) if the program was loaded with
+    /// [`LoadOptions::guard`](super::LoadOptions::guard) and a kernel broke a promise; [errors of the
+    /// device](crate::gpu#errors-of-the-device).
     pub async fn run_async(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs> {
         self.run_with(inputs, Wait::Wake).await
     }
 
     /// [`Executable::run_async`], waiting for the outputs.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2])?;
+    /// let y = g.relu(x)?;
+    /// g.output("y", y)?;
+    /// let mut program = Gpu::new()?.compile(&g, [])?;
+    /// let error = program.run(&[("x", &Tensor::zeros(DType::F32, [3])?)]).unwrap_err();
+    /// assert_eq!(error.to_string(), "`x` is f32 [3], expected f32 [2]; the program's inputs are: `x`");
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Executable::run_async`].
     #[cfg(feature = "native")]
     pub fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs> {
         pollster::block_on(self.run_with(inputs, Wait::Block))

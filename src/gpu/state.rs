@@ -15,12 +15,51 @@ impl Executable {
         self.named(|home| matches!(home, Home::State(_)))
     }
 
-    /// Reads a state back.
+    /// Reads a state.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, gpu::Gpu};
+    /// # let mut g = Graph::new();
+    /// let count = g.input("count", DType::I32, [1])?;
+    /// let one = g.scalar(1.0, count)?;
+    /// let next = g.add(count, one)?;
+    /// g.update(count, next)?;
+    /// # pollster::block_on(async {
+    /// let mut program = Gpu::new_async().await?.compile_async(&g, []).await?;
+    /// program.run_async(&[]).await?;
+    /// program.run_async(&[]).await?;
+    /// assert_eq!(program.state_async("count").await?.as_i32(), Some(&[2][..]));
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Binding`] if there is no state of this name; [errors of the device](crate::gpu#errors-of-the-device).
     pub async fn state_async(&self, name: &str) -> Result<Tensor> {
         self.read_state(name, Wait::Wake).await
     }
 
-    /// Gives a state a value.
+    /// Writes a state.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu};
+    /// # let mut g = Graph::new();
+    /// let count = g.input("count", DType::I32, [1])?;
+    /// let one = g.scalar(1.0, count)?;
+    /// let next = g.add(count, one)?;
+    /// g.update(count, next)?;
+    /// # pollster::block_on(async {
+    /// let mut program = Gpu::new_async().await?.compile_async(&g, []).await?;
+    /// program.set_state_async("count", &Tensor::new([1], vec![41])?).await?;
+    /// program.run_async(&[]).await?;
+    /// assert_eq!(program.state_async("count").await?.as_i32(), Some(&[42][..]));
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Binding`] if there is no state of this name, or if it has another dtype or shape; [errors of the
+    /// device](crate::gpu#errors-of-the-device).
     pub async fn set_state_async(&self, name: &str, value: &Tensor) -> Result<()> {
         let (info, buffer) = self.find_state(name)?;
         if (value.dtype(), value.shape()) != (info.dtype, &info.shape) {
@@ -34,6 +73,25 @@ impl Executable {
     }
 
     /// Makes every state zero again.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu};
+    /// # let mut g = Graph::new();
+    /// let count = g.input("count", DType::I32, [1])?;
+    /// let one = g.scalar(1.0, count)?;
+    /// let next = g.add(count, one)?;
+    /// g.update(count, next)?;
+    /// # pollster::block_on(async {
+    /// let mut program = Gpu::new_async().await?.compile_async(&g, []).await?;
+    /// program.run_async(&[]).await?;
+    /// program.reset_async().await?;
+    /// assert_eq!(program.state_async("count").await?.as_i32(), Some(&[0][..]));
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [Errors of the device](crate::gpu#errors-of-the-device).
     pub async fn reset_async(&self) -> Result<()> {
         for (info, buffer) in self.state_buffers().map(|(_, info, buffer)| (info, buffer)) {
             self.gpu.inner.write(buffer, &vec![0; info.bytes as usize], &info.name).await?;
@@ -42,18 +100,69 @@ impl Executable {
     }
 
     /// [`Executable::state_async`], blocking.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, gpu::Gpu};
+    /// # let mut g = Graph::new();
+    /// let count = g.input("count", DType::I32, [1])?;
+    /// let one = g.scalar(1.0, count)?;
+    /// let next = g.add(count, one)?;
+    /// g.update(count, next)?;
+    /// let mut program = Gpu::new()?.compile(&g, [])?;
+    /// program.run(&[])?;
+    /// program.run(&[])?;
+    /// assert_eq!(program.state("count")?.as_i32(), Some(&[2][..]));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Executable::state_async`].
     #[cfg(feature = "native")]
     pub fn state(&self, name: &str) -> Result<Tensor> {
         pollster::block_on(self.read_state(name, Wait::Block))
     }
 
     /// [`Executable::set_state_async`], blocking.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu};
+    /// # let mut g = Graph::new();
+    /// let count = g.input("count", DType::I32, [1])?;
+    /// let one = g.scalar(1.0, count)?;
+    /// let next = g.add(count, one)?;
+    /// g.update(count, next)?;
+    /// let mut program = Gpu::new()?.compile(&g, [])?;
+    /// program.set_state("count", &Tensor::new([1], vec![41])?)?;
+    /// program.run(&[])?;
+    /// assert_eq!(program.state("count")?.as_i32(), Some(&[42][..]));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Executable::set_state_async`].
     #[cfg(feature = "native")]
     pub fn set_state(&self, name: &str, value: &Tensor) -> Result<()> {
         pollster::block_on(self.set_state_async(name, value))
     }
 
     /// [`Executable::reset_async`], blocking.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu};
+    /// # let mut g = Graph::new();
+    /// let count = g.input("count", DType::I32, [1])?;
+    /// let one = g.scalar(1.0, count)?;
+    /// let next = g.add(count, one)?;
+    /// g.update(count, next)?;
+    /// let mut program = Gpu::new()?.compile(&g, [])?;
+    /// program.run(&[])?;
+    /// program.reset()?;
+    /// assert_eq!(program.state("count")?.as_i32(), Some(&[0][..]));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Executable::reset_async`].
     #[cfg(feature = "native")]
     pub fn reset(&self) -> Result<()> {
         pollster::block_on(self.reset_async())

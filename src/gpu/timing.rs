@@ -11,13 +11,13 @@ use super::{
 };
 use crate::{Result, Tensor};
 
-/// The time of each step of one run; see [`Executable::profile`].
+/// The times of one run's steps; see [`Executable::profile`].
 #[derive(Clone, Debug)]
 pub struct RunProfile {
     /// The steps in order.
     pub steps: Vec<StepTime>,
-    /// From the start of the first step to the end of the last, by the device's clock; `None` if it has none. What it has
-    /// more than the steps together are the gaps between them.
+    /// From the start of the first step to the end of the last, by the device's clock; `None` if it has none. It
+    /// exceeds the sum of the steps by the gaps between them.
     pub gpu: Option<Duration>,
     /// From submission to completion, by the host's clock.
     pub wall: Duration,
@@ -32,9 +32,9 @@ pub struct StepTime {
     pub flops: u64,
     /// Bytes that must be read and written at the least.
     pub bytes: u64,
-    /// When it began, counted from the begin of the first step, by the device's clock; `None` if it has none.
+    /// Its start, counted from that of the first step, by the device's clock; `None` if it has none.
     pub start: Option<Duration>,
-    /// By the device's clock; `None` if it has none.
+    /// Its time by the device's clock; `None` if it has none.
     pub gpu: Option<Duration>,
 }
 
@@ -59,6 +59,22 @@ impl Timing {
 impl Executable {
     /// Fills the executable's own inputs, as [`run`](Executable::run) does, for [`profile`](Executable::profile) and
     /// [`bench`](Executable::bench).
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2])?;
+    /// let y = g.relu(x)?;
+    /// g.output("y", y)?;
+    /// let mut program = Gpu::new()?.compile(&g, [])?;
+    /// program.set_inputs(&[("x", &Tensor::new([2], vec![-1.0f32, 1.0])?)])?;
+    /// assert_eq!(program.bench(10, 1)?.iterations, 10);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Binding`](crate::Error::Binding) as [`run`](Executable::run); [errors of the
+    /// device](crate::gpu#errors-of-the-device).
     pub fn set_inputs(&mut self, inputs: &[(&str, &Tensor)]) -> Result<()> {
         self.gpu.inner.health.check()?;
         let inputs = self.check_inputs(inputs)?;
@@ -75,8 +91,23 @@ impl Executable {
     /// Runs the program once on the inputs of the last [`run`](Executable::run) or
     /// [`set_inputs`](Executable::set_inputs) and times each step.
     ///
-    /// With `TIMESTAMP_QUERY_INSIDE_PASSES` the steps share one pass as in any run; with `TIMESTAMP_QUERY` alone each has
-    /// a pass of its own, which costs a little; without either, only the run as a whole is timed.
+    /// With `TIMESTAMP_QUERY_INSIDE_PASSES` the steps share one pass as in any run; with `TIMESTAMP_QUERY` alone each
+    /// has a pass of its own, which costs a little; without either, only the run as a whole is timed.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2, 3])?;
+    /// let y = g.softmax(x, -1)?;
+    /// g.output("y", y)?;
+    /// let mut program = Gpu::new()?.compile(&g, [])?;
+    /// program.set_inputs(&[("x", &Tensor::zeros(DType::F32, [2, 3])?)])?;
+    /// assert!(program.profile()?.steps[0].label.starts_with("softmax "));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [Errors of the device](crate::gpu#errors-of-the-device).
     pub fn profile(&mut self) -> Result<RunProfile> {
         self.gpu.inner.health.check()?;
         pollster::block_on(self.profile_async())
@@ -145,12 +176,27 @@ impl Executable {
 
     /// Runs the program `iterations` times in one submission and times them together.
     ///
-    /// The runs take turns on `rotations` copies of the inputs and outputs (at least one), so that data larger than the
-    /// device's caches can be had from tensors that are smaller. A call goes on with the copy after the last one's. The
-    /// copies have the inputs of the last [`run`](Executable::run) or [`set_inputs`](Executable::set_inputs). Parameters and
+    /// The runs take turns on `rotations` copies of the inputs and outputs (at least one), so that small tensors can
+    /// fill more than the device's caches. A call goes on with the copy after the last one's. The copies have the
+    /// inputs of the last [`run`](Executable::run) or [`set_inputs`](Executable::set_inputs). Parameters and
     /// temporaries are not copied.
     ///
     /// A submission that takes seconds may be ended by the system, with the loss of the device.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2, 3])?;
+    /// let y = g.softmax(x, -1)?;
+    /// g.output("y", y)?;
+    /// let mut program = Gpu::new()?.compile(&g, [])?;
+    /// program.set_inputs(&[("x", &Tensor::zeros(DType::F32, [2, 3])?)])?;
+    /// assert!(program.bench(100, 2)?.seconds() > 0.0);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [Errors of the device](crate::gpu#errors-of-the-device).
     pub fn bench(&mut self, iterations: u32, rotations: usize) -> Result<Timing> {
         self.gpu.inner.health.check()?;
         pollster::block_on(self.bench_async(iterations, rotations))

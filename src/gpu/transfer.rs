@@ -32,9 +32,22 @@ const USAGE: wgpu::BufferUsages =
 const FLUSH_BYTES: usize = 64 << 20;
 
 impl Gpu {
-    /// A buffer with this tensor: row-major, padded to 16 bytes, usable as storage and in copies.
+    /// A buffer with this tensor: row-major, padded to 16 bytes, usable as storage and in copies. It is for
+    /// [`Executable::encode`](super::Executable::encode) and for parameters that several programs share.
     ///
-    /// For [`Executable::encode`](super::Executable::encode) and for parameters that several programs share.
+    /// ```
+    /// # pollster::block_on(async {
+    /// # use tilewise::{Tensor, gpu::Gpu};
+    /// let gpu = Gpu::new_async().await?;
+    /// let buffer = gpu.upload_async(&Tensor::new([3], vec![1.0f32, 2.0, 3.0])?).await?;
+    /// assert_eq!(buffer.size(), 16);
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if the device has no buffer of this size; [errors of the
+    /// device](crate::gpu#errors-of-the-device).
     pub async fn upload_async(&self, tensor: &Tensor) -> Result<wgpu::Buffer> {
         self.inner.health.check()?;
         let bytes = buffer_bytes(tensor.dtype(), tensor.len());
@@ -44,12 +57,38 @@ impl Gpu {
     }
 
     /// [`Gpu::upload_async`]; it does not wait for the device.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Tensor, gpu::Gpu};
+    /// let (gpu, x) = (Gpu::new()?, Tensor::new([3], vec![1.0f32, 2.0, 3.0])?);
+    /// let buffer = gpu.upload(&x)?;
+    /// assert_eq!(gpu.download(buffer.slice(..), DType::F32, [3])?, x);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Gpu::upload_async`].
     #[cfg(feature = "native")]
     pub fn upload(&self, tensor: &Tensor) -> Result<wgpu::Buffer> {
         pollster::block_on(self.upload_async(tensor))
     }
 
-    /// The tensor at the start of `slice`, whose buffer needs the usage `COPY_SRC`.
+    /// The tensor at the start of `slice`, whose offset is a multiple of 4 and whose buffer has the usage `COPY_SRC`.
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// # use tilewise::{DType, Tensor, gpu::Gpu};
+    /// let (gpu, x) = (Gpu::new_async().await?, Tensor::new([3], vec![1.0f32, 2.0, 3.0])?);
+    /// let buffer = gpu.upload_async(&x).await?;
+    /// assert_eq!(gpu.download_async(buffer.slice(4..), DType::F32, [2]).await?.as_f32(), Some(&[2.0, 3.0][..]));
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Binding`] if the slice is too small for the tensor; [`Error::Limit`] if the tensor has more than 2³¹ −
+    /// 1 elements; [`Error::Validation`] if the offset or the usage is another; [errors of the
+    /// device](crate::gpu#errors-of-the-device).
     pub async fn download_async(
         &self,
         slice: wgpu::BufferSlice<'_>,
@@ -60,6 +99,18 @@ impl Gpu {
     }
 
     /// [`Gpu::download_async`], waiting for the tensor.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Tensor, gpu::Gpu};
+    /// let gpu = Gpu::new()?;
+    /// let buffer = gpu.upload(&Tensor::new([3], vec![1.0f32, 2.0, 3.0])?)?;
+    /// let error = gpu.download(buffer.slice(..), DType::F32, [5]).unwrap_err();
+    /// assert_eq!(error.to_string(), "f32 [5] needs 20 bytes, the buffer has 16 from offset 0");
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Gpu::download_async`].
     #[cfg(feature = "native")]
     pub fn download(&self, slice: wgpu::BufferSlice<'_>, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
         pollster::block_on(self.download_with(slice, dtype, shape.into(), Wait::Block))

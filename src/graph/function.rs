@@ -97,13 +97,16 @@ pub struct Function<T: ?Sized> {
     twin: Option<Arc<T>>,
 }
 
-/// What sets the two kinds of functions apart.
+/// What sets the two kinds of functions apart. There are no others: what the trait has is for this crate.
 pub trait FunctionKind {
     /// The kind in messages.
+    #[doc(hidden)]
     const NAME: &'static str;
     /// The type of the result in WGSL.
+    #[doc(hidden)]
     const RESULT: &'static str;
     /// The parameters before the fields of [`Pair`], in WGSL.
+    #[doc(hidden)]
     const LEADING: &'static str;
     /// Those of this kind among the functions of an attention.
     #[doc(hidden)]

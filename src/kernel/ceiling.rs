@@ -1,5 +1,4 @@
-//! What a device reaches at the most: copies, reads, arithmetic and exponentials on registers, empty dispatches. Twins:
-//! `shaders/ceiling_*.wgsl`, `tests/ceiling.rs`.
+//! What a device reaches at the most: copies, reads, arithmetic and exponentials on registers, empty dispatches.
 
 use serde::{Deserialize, Serialize};
 

@@ -56,6 +56,9 @@ pub struct Saved {
 
 impl Breakdown {
     /// Runs a program that has its inputs `runs` times (at least once), after two to warm up.
+    ///
+    /// # Errors
+    /// As [`Executable::profile`].
     pub fn measure(
         executable: &mut Executable,
         program: &Program,
@@ -99,7 +102,11 @@ impl Breakdown {
 }
 
 impl Saved {
-    /// What a graph takes on this device with each operation a kernel of its own, beside the program that it became.
+    /// The cost of a graph on this device with each operation a kernel of its own, beside that of the program that it
+    /// became.
+    ///
+    /// # Errors
+    /// As [`Gpu::lower`].
     pub fn of(gpu: &Gpu, graph: &Graph, program: &Program) -> Result<Self> {
         let unfused = gpu.lower(graph, &Options::unfused())?;
         let dispatches = |p: &Program| p.steps.iter().map(|step| step.kernel.launches.len()).sum();

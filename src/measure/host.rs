@@ -29,6 +29,9 @@ pub struct HostCost {
 
 impl HostCost {
     /// Does each of these things for as long as `time`, and nothing on the device.
+    ///
+    /// # Errors
+    /// As [`Gpu::lower`], [`Executable::buffer`] and [`Executable::encode`].
     pub fn measure(gpu: &Gpu, name: &str, graph: &Graph, executable: &mut Executable, time: Duration) -> Result<Self> {
         let program = gpu.lower(graph, &gpu.options())?;
         let lower = repeat(time, || {

@@ -37,6 +37,10 @@ const ASSUMED_CACHE: u64 = 64 << 20;
 
 impl Probe {
     /// Finds the fastest variants for each limit and takes a first sample of them.
+    ///
+    /// # Errors
+    /// Those of lowering, loading and running a program: see [`Gpu::compile`] and
+    /// [`Executable::bench`](crate::gpu::Executable::bench).
     pub fn new(gpu: &Gpu, effort: Effort) -> Result<Self> {
         let profile = gpu.profile();
         let sizes: &[u64] = match (effort, profile.kind) {
@@ -62,6 +66,9 @@ impl Probe {
     }
 
     /// Adds one sample of everything.
+    ///
+    /// # Errors
+    /// As [`Executable::bench`](crate::gpu::Executable::bench).
     pub fn sample(&mut self) -> Result<()> {
         self.once.sample()?;
         self.entries.iter_mut().try_for_each(|entry| entry.timed.sample())

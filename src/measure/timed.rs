@@ -90,6 +90,9 @@ impl Times {
 
 impl Timed {
     /// Loads the program with its inputs and parameters, runs it to warm up, and finds how many runs fill a sample.
+    ///
+    /// # Errors
+    /// As [`Gpu::load`], [`Executable::set_inputs`] and [`Executable::bench`].
     pub fn new(gpu: &Gpu, program: &Program, values: &[(String, Tensor)], protocol: &Protocol) -> Result<Self> {
         let is_parameter =
             |name: &str| program.buffers.iter().any(|b| matches!(&b.role, Role::Parameter(other) if other == name));
@@ -105,6 +108,9 @@ impl Timed {
     }
 
     /// Times a program that is loaded and has its inputs.
+    ///
+    /// # Errors
+    /// As [`Executable::bench`].
     pub fn of(mut executable: Executable, protocol: &Protocol) -> Result<Self> {
         let (rotations, past_cache) = protocol.rotations(executable.set_bytes());
         // The first run pays for what the driver puts off, and then some runs show how many make a sample.
@@ -126,6 +132,9 @@ impl Timed {
     }
 
     /// Adds one sample.
+    ///
+    /// # Errors
+    /// As [`Executable::bench`].
     pub fn sample(&mut self) -> Result<()> {
         let timing = self.executable.bench(self.runs, self.rotations)?;
         let runs = f64::from(self.runs);
@@ -137,7 +146,7 @@ impl Timed {
         Ok(())
     }
 
-    /// What is timed, to look at in other ways.
+    /// The program that is timed, to look at in other ways.
     pub fn executable(&mut self) -> &mut Executable {
         &mut self.executable
     }

@@ -70,9 +70,11 @@ impl Device {
 }
 
 impl Table {
-    /// Where the table of a device lies if nobody says otherwise: the environment variable `TILEWISE_TUNED`, or a file in
-    /// the folder `tilewise` of the user's cache folder, as the system's convention has it. An error if the system names
-    /// no home folder.
+    /// The usual place of a device's table: the environment variable `TILEWISE_TUNED`, or a file in the folder
+    /// `tilewise` of the user's cache folder, as the system's convention has it.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the system names no home folder.
     pub fn default_path(gpu: &Gpu) -> Result<PathBuf> {
         if let Some(path) = std::env::var_os("TILEWISE_TUNED") {
             return Ok(path.into());
@@ -116,6 +118,9 @@ impl Table {
     }
 
     /// Writes the file: all of it or nothing.
+    ///
+    /// # Errors
+    /// [`Error::Format`], which names the file, if it can't be written.
     pub fn save(&self) -> Result<()> {
         let error =
             |error: io::Error| Error::format(self.path.display().to_string(), format!("can't be written: {error}"));

@@ -87,6 +87,9 @@ impl fmt::Display for Outcome {
 
 /// The variants of the case's family, each with whether it can run the case on this device: all of its steps, if there
 /// are several. Empty if lowering needs no kernel of the family.
+///
+/// # Errors
+/// As [`lower`](lower::lower()).
 pub fn variants(gpu: &Gpu, case: &Case) -> Result<Vec<Candidate>> {
     let program = lower::lower(&case.graph, gpu.profile(), &Options::default())?;
     let mut variants: Vec<Candidate> = Vec::new();
@@ -116,12 +119,18 @@ pub async fn run_async(gpu: &Gpu, case: &Case, variant: Option<&str>) -> Outcome
 }
 
 /// Runs every case of these families with every variant, and tells of each run as it ends.
+///
+/// # Errors
+/// [`Error::Op`] if there is no family of a name. What goes wrong in a case is an [`Outcome`].
 #[cfg(feature = "native")]
 pub fn sweep(gpu: &Gpu, families: &[&str], level: Level, seed: u64, told: impl FnMut(&Outcome)) -> Result<Report> {
     pollster::block_on(sweep_async(gpu, families, level, seed, told))
 }
 
 /// [`sweep`] without blocking.
+///
+/// # Errors
+/// As [`sweep`].
 pub async fn sweep_async(
     gpu: &Gpu,
     families: &[&str],

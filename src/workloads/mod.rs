@@ -14,6 +14,9 @@ pub use workload::{Size, Workload};
 use crate::Result;
 
 /// Every workload of a size.
+///
+/// # Errors
+/// None: the graphs are built with a builder that can fail, but a test builds them all.
 pub fn all(size: Size) -> Result<Vec<Workload>> {
     let mut all = matmul::workloads(size)?;
     all.extend(attention::workloads(size)?);

@@ -81,17 +81,26 @@ impl Workload {
     }
 
     /// A value for every input and parameter.
+    ///
+    /// # Errors
+    /// As [`Workload::inputs`].
     pub fn values(&self) -> Result<Vec<(String, Tensor)>> {
         Ok([self.inputs()?, self.parameters()?].concat())
     }
 
     /// A value for every input, the same at each call: floats in [−1, 1), booleans of which three in four are true, and
     /// integers that make sense, or 0.
+    ///
+    /// # Errors
+    /// [`Error::Limit`](crate::Error::Limit) if one has more than 2³¹ − 1 elements.
     pub fn inputs(&self) -> Result<Vec<(String, Tensor)>> {
         self.draw(self.graph.inputs(), 1.0)
     }
 
     /// A value for every parameter, the same at each call: small, as trained weights are.
+    ///
+    /// # Errors
+    /// As [`Workload::inputs`].
     pub fn parameters(&self) -> Result<Vec<(String, Tensor)>> {
         self.draw(self.graph.parameters(), 0.05)
     }

@@ -1,4 +1,4 @@
-//! Layers on the CPU reference: what they build is what they say. Their values against PyTorch's: `tests/torch.rs`.
+//! Layers on the CPU reference: what they build is what they say. Their values against PyTorch's: `tests/corpus/torch`.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 

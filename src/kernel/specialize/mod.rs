@@ -161,6 +161,10 @@ impl Specialization {
     /// is off leaves no gap. Slots that are not set keep the file's default.
     ///
     /// Sources are remembered: a graph that is lowered again, for other shapes, finds the texts that it had.
+    ///
+    /// # Errors
+    /// [`Error::Shader`], with the file and the line, if a slot or region that was set is not there, or if a module is
+    /// malformed.
     pub fn source(self) -> Result<Arc<Source>> {
         static KNOWN: Mutex<Option<HashMap<Specialization, Arc<Source>>>> = Mutex::new(None);
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
