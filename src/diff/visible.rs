@@ -43,7 +43,8 @@ impl Visible {
             let values = match kind {
                 A::Mask => leaves(g, value, Binary::And),
                 A::Bias => leaves(g, value, Binary::Add),
-                _ => vec![value],
+                A::KeyLengths | A::QueryLengths | A::Offsets | A::QueryOffsets | A::KeyOffsets => vec![value],
+                A::Slopes | A::BlockTable | A::ScoreTable | A::MaskTable => vec![value],
             };
             operands.extend(values.into_iter().map(|value| (kind, value)));
         }
