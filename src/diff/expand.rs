@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::{rebuild::Known, visible::Visible};
 use crate::{
-    Graph, Result, Shape, Tensor, ValueId,
-    graph::{Node, Op},
+    Graph, Result, Tensor, ValueId,
+    graph::{Attention, Node, Op},
 };
 
 /// One attention in steps. All values are of the new graph.
@@ -23,7 +23,7 @@ pub(super) struct Attended {
     pub(super) scores: ValueId,
     /// … after softcap and biases
     pub(super) biased: ValueId,
-    /// … with −inf where nothing may be seen
+    /// … with −inf where a key is masked
     pub(super) masked: ValueId,
     pub(super) weights: ValueId,
     pub(super) context: ValueId,
@@ -54,8 +54,7 @@ pub(super) fn expand(old: &Graph, known: &Known) -> Result<Expanded> {
         {
             let (visible, bias) = Visible::of(old, known, op, &node.inputs)?;
             let path = path(old, node, attentions.len());
-            let cap = op.softcap.map(f64::from);
-            let attended = write_out(&mut g, [inputs[0], inputs[1], inputs[2]], op.scale, cap, visible, bias, path)?;
+            let attended = write_out(&mut g, [inputs[0], inputs[1], inputs[2]], op, visible, bias, path)?;
             // Nobody reads the others: log-sum-exp and status.
             let results = vec![attended.context; node.outputs.len()];
             attentions.push(attended);
@@ -99,54 +98,20 @@ fn path(g: &Graph, node: &Node, number: usize) -> String {
 fn write_out(
     g: &mut Graph,
     [q, k, v]: [ValueId; 3],
-    scale: Option<f32>,
-    cap: Option<f64>,
+    op: &Attention,
     visible: Visible,
     bias: Option<Tensor>,
     path: String,
 ) -> Result<Attended> {
-    let [b, hq, tq, d] = axes(g.shape(q));
-    let [_, hkv, tk, dv] = axes(g.shape(v));
-    let groups = hq / hkv.max(1);
-    let product = if groups == 1 {
-        g.matmul_transposed(q, k)?
-    } else {
-        let grouped = g.reshape(q, [b, hkv, groups, tq, d])?;
-        let keys = g.reshape(k, [b, hkv, 1, tk, d])?;
-        let product = g.matmul_transposed(grouped, keys)?;
-        g.reshape(product, [b, hq, tq, tk])?
-    };
-    let scale = scale.map_or_else(|| 1.0 / (d as f64).sqrt(), f64::from);
-    let factor = g.scalar(scale, product)?;
-    let scores = g.mul(product, factor)?;
-    let mut biased = scores;
-    if let Some(cap) = cap {
-        let c = g.scalar(cap, biased)?;
-        let ratio = g.div(biased, c)?;
-        let bent = g.tanh(ratio)?;
-        biased = g.mul(c, bent)?;
-    }
-    if let Some(bias) = bias {
-        let bias = g.constant(bias)?;
-        biased = g.add(biased, bias)?;
-    }
+    let [product, scores] = g.scaled_scores(q, k, op)?;
+    let capped = g.capped_scores(scores, op)?;
+    let bias = bias.map(|bias| g.constant(bias)).transpose()?;
     let seen = g.constant(Tensor::new(visible.sizes, visible.table())?)?;
-    let hidden = g.scalar(f64::NEG_INFINITY, biased)?;
-    let masked = g.select(seen, biased, hidden)?;
+    let [biased, masked] = g.masked_scores(capped, bias.as_slice(), &[seen])?;
     let weights = g.softmax(masked, 3)?;
-    let context = if groups == 1 {
-        g.matmul(weights, v)?
-    } else {
-        let grouped = g.reshape(weights, [b, hkv, groups, tq, tk])?;
-        let values = g.reshape(v, [b, hkv, 1, tk, dv])?;
-        let product = g.matmul(grouped, values)?;
-        g.reshape(product, [b, hq, tq, dv])?
-    };
+    let context = g.weighted_values(weights, v)?;
+    let scale = op.scale_for(g.shape(q)[3]);
     Ok(Attended { path, q, k, v, product, scores, biased, masked, weights, context, scale, visible })
-}
-
-fn axes(shape: &Shape) -> [usize; 4] {
-    [shape[0], shape[1], shape[2], shape[3]]
 }
 
 /// The names by which values are compared: traces, outputs and names, each with its value, in an order of execution.

@@ -2,7 +2,7 @@
 
 use crate::{
     Graph, Result, Shape, Tensor, ValueId,
-    graph::{Align, Attention, AttentionOperand as A, Binary, Op},
+    graph::{Attention, AttentionOperand as A, Binary, Op, Reason, Term, Terms},
 };
 
 use super::rebuild::{Known, Part as Built};
@@ -14,13 +14,13 @@ pub(super) struct Visible {
     pub(super) parts: Vec<Part>,
 }
 
-/// One reason to hide keys.
+/// One reason to mask keys.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     /// What it is, for messages.
     pub(super) name: String,
     pub(super) kind: Kind,
-    /// `[B, Hq, Tq, Tk]`: true = may be seen.
+    /// `[B, Hq, Tq, Tk]`: true = not masked.
     pub(super) table: Vec<bool>,
 }
 
@@ -37,69 +37,50 @@ impl Visible {
     /// The mask of an attention, and what is added to its scores (finite biases, ALiBi), if anything is.
     pub(super) fn of(g: &Graph, known: &Known, op: &Attention, inputs: &[ValueId]) -> Result<(Self, Option<Tensor>)> {
         let (q, k) = (g.shape(inputs[0]), g.shape(inputs[1]));
-        let sizes @ [b, h, tq, tk] = [q[0], q[1], q[2], k[2]];
+        let sizes = [q[0], q[1], q[2], k[2]];
+        let mut operands = Vec::new();
+        for (&kind, &value) in op.operands.iter().zip(&inputs[3..]) {
+            let values = match kind {
+                A::Mask => leaves(g, value, Binary::And),
+                A::Bias => leaves(g, value, Binary::Add),
+                A::KeyLengths | A::QueryLengths | A::Offsets | A::QueryOffsets | A::KeyOffsets => vec![value],
+                A::Slopes | A::BlockTable | A::ScoreTable | A::MaskTable => vec![value],
+            };
+            operands.extend(values.into_iter().map(|value| (kind, value)));
+        }
+        // In messages, masks come after lengths.
+        operands.sort_by_key(|(kind, _)| *kind == A::Mask);
+        let mut written = g.clone();
+        let Terms { added, seen } = written.score_terms([inputs[0], inputs[1]], op, &operands)?;
+        // An element of a term at `[b, h, i, j]`.
+        let evaluate = |term: &Term| -> Result<_> {
+            let value = Built::new(&written, known, term.value, &[])?.evaluate::<f64>()?;
+            let (shape, numbers) = (value.shape().clone(), value.to_f64());
+            Ok(move |at| numbers[place(&shape, at)])
+        };
         let mut visible = Visible { sizes, parts: Vec::new() };
-        let evaluate = |v: ValueId| Built::new(g, known, v, &[])?.evaluate::<f64>();
-        let operand = |kind| op.input_of(kind).map(|i| inputs[i]);
-        let integers = |kind| -> Result<Option<Vec<i64>>> {
-            let value = operand(kind).map(evaluate).transpose()?;
-            Ok(value.map(|value| value.to_f64().into_iter().map(|x| x as i64).collect()))
-        };
-        let length = |of: Option<&Vec<i64>>, item: usize, whole: usize| {
-            of.map_or(whole as i64, |lengths| lengths[item].clamp(0, whole as i64))
-        };
-        let (keys, queries) = (integers(A::KeyLengths)?, integers(A::QueryLengths)?);
-        let given = integers(A::Offsets)?;
-        let offsets: Vec<i64> = (0..b)
-            .map(|item| match op.align {
-                Align::TopLeft => 0,
-                Align::BottomRight => length(keys.as_ref(), item, tk) - length(queries.as_ref(), item, tq),
-                Align::Offset(offset) => offset.into(),
-                Align::PerItem => given.as_ref().map_or(0, |given| given[item]),
-            })
-            .collect();
-        let distance = |[item, _, i, j]: [usize; 4]| j as i64 - (i as i64 + offsets[item]);
-        if op.causal {
-            visible.add("causal", |at| distance(at) <= 0);
+        for term in &seen {
+            let at = evaluate(term)?;
+            let name = match term.reason {
+                Reason::Causal => "causal".into(),
+                Reason::Window => "window".into(),
+                Reason::Operand(value) => label(g, value),
+            };
+            visible.add(&name, |i| at(i) != 0.0);
         }
-        if op.window.left.is_some() || op.window.right.is_some() {
-            let (left, right) = (op.window.left.map(i64::from), op.window.right.map(i64::from));
-            visible.add("window", |at| {
-                left.is_none_or(|left| distance(at) >= -left) && right.is_none_or(|right| distance(at) <= right)
-            });
-        }
-        let source = |kind| operand(kind).map_or_else(String::new, |v| label(g, v));
-        if let Some(keys) = &keys {
-            visible.add(&source(A::KeyLengths), |[item, _, _, j]| (j as i64) < keys[item]);
-        }
-        if let Some(queries) = &queries {
-            visible.add(&source(A::QueryLengths), |[item, _, i, _]| (i as i64) < queries[item]);
-        }
-        for leaf in operand(A::Mask).map_or_else(Vec::new, |mask| leaves(g, mask, Binary::And)) {
-            let value = evaluate(leaf)?;
-            let table = value.to_f64();
-            visible
-                .add(&label(g, leaf), |at| place(value.shape(), &sizes, at).is_some_and(|place| table[place] != 0.0));
-        }
-        let mut added = vec![0.0f64; b * h * tq * tk];
-        for leaf in operand(A::Bias).map_or_else(Vec::new, |bias| leaves(g, bias, Binary::Add)) {
-            let value = evaluate(leaf)?;
-            let table = value.to_f64();
-            let at = |at| place(value.shape(), &sizes, at).map_or(f64::NEG_INFINITY, |place| table[place]);
-            if indices(&sizes).any(|i| at(i) == f64::NEG_INFINITY) {
-                visible.add(&label(g, leaf), |i| at(i) != f64::NEG_INFINITY);
+        let mut sum = vec![0.0f64; sizes.iter().product()];
+        for term in &added {
+            let at = evaluate(term)?;
+            if let Reason::Operand(value) = term.reason
+                && indices(&sizes).any(|i| at(i) == f64::NEG_INFINITY)
+            {
+                visible.add(&label(g, value), |i| at(i) != f64::NEG_INFINITY);
             }
-            for (sum, i) in added.iter_mut().zip(indices(&sizes)) {
+            for (sum, i) in sum.iter_mut().zip(indices(&sizes)) {
                 *sum += if at(i).is_finite() { at(i) } else { 0.0 };
             }
         }
-        if let Some(slopes) = operand(A::Slopes).map(evaluate).transpose()? {
-            let slopes = slopes.to_f64();
-            for (sum, at) in added.iter_mut().zip(indices(&sizes)) {
-                *sum += slopes[at[1]] * distance(at) as f64;
-            }
-        }
-        let finite: Vec<f32> = added.into_iter().map(|x| x as f32).collect();
+        let finite: Vec<f32> = sum.into_iter().map(|x| x as f32).collect();
         let bias = finite.iter().any(|x| *x != 0.0).then(|| Tensor::new(sizes, finite)).transpose()?;
         Ok((visible, bias))
     }
@@ -142,7 +123,7 @@ impl Visible {
         Kind::Other
     }
 
-    /// What may be seen: where all parts say so.
+    /// The keys that no part masks.
     pub(super) fn table(&self) -> Vec<bool> {
         let mut all = vec![true; self.sizes.iter().product()];
         for part in &self.parts {
@@ -151,15 +132,15 @@ impl Visible {
         all
     }
 
-    /// What one would hardly want: parts that look inverted, queries that see nothing.
+    /// Probable mistakes: parts that look inverted, fully masked rows.
     pub(super) fn oddities(&self, path: &str) -> Vec<String> {
         let mut odd = Vec::new();
         for part in self.parts.iter().filter(|part| part.kind == Kind::Other) {
             let inverse: Vec<bool> = part.table.iter().map(|seen| !seen).collect();
             if matches!(self.kind(&inverse), Kind::Causal(_)) {
                 odd.push(format!(
-                    "{} of `{path}` hides what a causal mask shows, so queries see only what comes after them: in \
-                     nn.MultiheadAttention and the layers around it true means hidden",
+                    "{} of `{path}` masks what a causal mask leaves, so queries attend only to later keys: in \
+                     nn.MultiheadAttention and the layers around it true means masked",
                     part.name
                 ));
             }
@@ -169,7 +150,7 @@ impl Visible {
         if blind > 0 {
             let rows = self.sizes[..3].iter().product::<usize>();
             odd.push(format!(
-                "{blind} of the {rows} rows of scores of `{path}` see nothing: here that gives 0, in PyTorch 0 or NaN"
+                "{blind} of the {rows} rows of scores of `{path}` are fully masked: here such a row gives 0, in PyTorch 0 or NaN"
             ));
         }
         odd
@@ -202,18 +183,10 @@ fn indices(&[b, h, tq, tk]: &[usize; 4]) -> impl Iterator<Item = [usize; 4]> + u
     (0..n).map(move |at| [at / (h * tq * tk), at / (tq * tk) % h, at / tk % tq, at % tk])
 }
 
-/// Where broadcasting from the right puts an element; nothing past the end of a short last axis.
-fn place(shape: &Shape, sizes: &[usize; 4], at: [usize; 4]) -> Option<usize> {
-    let mut place = 0;
-    for (axis, &size) in shape.iter().enumerate() {
-        let full = axis + sizes.len() - shape.rank();
-        let index = if size == 1 { 0 } else { at[full] };
-        if index >= size {
-            return None;
-        }
-        place = place * size + index;
-    }
-    Some(place)
+/// Where broadcasting from the right finds an element.
+fn place(shape: &Shape, at: [usize; 4]) -> usize {
+    let at = &at[at.len() - shape.rank()..];
+    shape.iter().zip(at).fold(0, |place, (&size, &i)| place * size + if size == 1 { 0 } else { i })
 }
 
 /// What `function` joins.

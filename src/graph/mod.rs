@@ -1,16 +1,15 @@
-//! Floor 1: the graph — what is to be computed, before anyone thinks of how.
+//! Floor 1: the graph — what is computed, not how.
 //!
 //! A [`Graph`] is a list of [`Node`]s. Each node applies one [`Op`] to values of earlier nodes and defines one or more new
 //! values. Rules, which construction keeps and [`Graph::verify`] checks again after every pass:
 //!
 //! 1. A node's operands are values of earlier nodes: the order of the list is an order of execution.
-//! 2. Every value has the dtype and shape that inference gives for its node; nothing is stored that inference
-//!    would not say again.
+//! 2. Every value has the dtype and shape that inference gives for its node.
 //! 3. Inputs and parameters have a name; names of values are unique. A value without a name prints as `%N`.
 //! 4. Outputs have unique names and are values of the graph; an output may be an input or a parameter.
 //! 5. A node without users has no effect. The one thing that outlives a run is a *state*: an input that stays on the device
 //!    and takes, after each run, the value that its update names (of the same dtype and shape). States are zero at
-//!    first. All nodes see what a state was before the run.
+//!    first. All nodes read a state as it was before the run.
 //!
 //! ```
 //! use tilewise::{DType, Graph};
@@ -58,11 +57,12 @@ mod twin;
 mod verify;
 mod weights;
 mod wgsl;
+mod written_out;
 
 use std::collections::HashMap;
 
 pub use attention::{Align, Attention, AttentionFault, AttentionOperand, AttentionResults, Window};
-pub(crate) use attention::{AttentionSizes, short_of};
+pub(crate) use attention::{AttentionSizes, FARTHEST, short_of};
 pub use function::{Function, FunctionKind, MaskMod, MaskTwin, Pair, ScoreMod, ScoreTwin, Scored};
 pub use id::{NodeId, ValueId};
 pub use infer::infer;
@@ -71,6 +71,7 @@ pub use op::{Op, Reduce};
 pub use pointwise::{Binary, Unary};
 pub use quantize::{QuantizedParameter, QuantizedValue};
 pub use weights::ScoreStage;
+pub(crate) use written_out::{Reason, Term, Terms};
 
 use crate::{
     Error, Result,

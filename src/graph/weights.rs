@@ -1,7 +1,7 @@
-//! Attention written out with plain operations: for those who must look at scores or weights.
+//! Attention's scores and weights, for those who must look at them.
 
-use super::{Align, Attention, AttentionArgs, AttentionOperand, Binary, Graph, ValueId};
-use crate::{Error, Result, Shape, Tensor};
+use super::{Attention, AttentionArgs, AttentionOperand as A, Graph, ValueId, written_out::Terms};
+use crate::{Error, Result, Tensor};
 
 /// A stage of attention's scores, for [`Graph::attention_scores`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,9 +10,9 @@ pub enum ScoreStage {
     Scaled,
     /// After the softcap.
     Capped,
-    /// After bias, ALiBi and masks: −inf for a hidden key.
+    /// After bias, ALiBi and masks: −inf for a masked key.
     Masked,
-    /// After softmax: all 0 for a row that sees nothing.
+    /// After softmax: all 0 in a fully masked row.
     Weights,
 }
 
@@ -80,57 +80,36 @@ impl Graph {
                 "scores after a function of the user's are never stored: look at ScoreStage::Weights, or at a stage before",
             ));
         }
-        let given = |kind| op.input_of(kind).map(|i| inputs[i]);
-        let k = match given(AttentionOperand::BlockTable) {
-            Some(table) => self.unpaged(k, table)?,
+        let operands: Vec<(A, ValueId)> = op.operands.iter().copied().zip(operands).collect();
+        let k = match operands.iter().find(|(kind, _)| *kind == A::BlockTable) {
+            Some(&(_, table)) => self.unpaged(k, table)?,
             None => k,
         };
-        let mut s = self.scaled_scores(q, k, &op)?;
+        let [_, scaled] = self.scaled_scores(q, k, &op)?;
         if stage == ScoreStage::Scaled {
-            return Ok(s);
+            return Ok(scaled);
         }
-        if let Some(cap) = op.softcap {
-            let c = self.scalar(cap.into(), s)?;
-            let ratio = self.div(s, c)?;
-            let bent = self.tanh(ratio)?;
-            s = self.mul(c, bent)?;
-        }
+        let capped = self.capped_scores(scaled, &op)?;
         if stage == ScoreStage::Capped {
-            return Ok(s);
+            return Ok(capped);
         }
-        let keys = self.shape(k)[2];
-        if let Some(bias) = given(AttentionOperand::Bias) {
-            let bias = self.extended(bias, keys, f64::NEG_INFINITY)?;
-            let bias = self.cast(bias, self.dtype(s))?;
-            s = self.add(s, bias)?;
-        }
-        let offset = self.offset(q, k, &op, &given)?;
-        if let Some(slopes) = given(AttentionOperand::Slopes) {
-            let distance = self.distance(q, k, offset)?;
-            let distance = self.cast(distance, self.dtype(s))?;
-            let heads = self.shape(slopes)[0];
-            let slopes = self.reshape(slopes, [heads, 1, 1])?;
-            let slopes = self.cast(slopes, self.dtype(s))?;
-            let tilt = self.mul(slopes, distance)?;
-            s = self.add(s, tilt)?;
-        }
-        if let Some(seen) = self.seen(q, k, offset, &op, &given)? {
-            let hidden = self.scalar(f64::NEG_INFINITY, s)?;
-            s = self.select(seen, s, hidden)?;
-        }
-        if stage == ScoreStage::Masked { Ok(s) } else { self.softmax(s, -1) }
+        let Terms { added, seen } = self.score_terms([q, k], &op, &operands)?;
+        let [_, masked] = self.masked_scores(capped, &Terms::values(&added), &Terms::values(&seen))?;
+        if stage == ScoreStage::Masked { Ok(masked) } else { self.softmax(masked, -1) }
     }
 
     /// The weights as what attention makes of the rows of an identity matrix, as many columns at a time as heads may have.
     fn weights_by_values(&mut self, q: ValueId, k: ValueId, op: &Attention, operands: &[ValueId]) -> Result<ValueId> {
         const COLUMNS: usize = 256;
-        if let Some(at) = op.input_of(AttentionOperand::BlockTable) {
+        if let Some(at) = op.input_of(A::BlockTable) {
             let (mut op, mut operands) = (op.clone(), operands.to_vec());
             op.operands.remove(at - 3);
             let k = self.unpaged(k, operands.remove(at - 3))?;
             return self.weights_by_values(q, k, &op, &operands);
         }
-        let [items, heads, keys, _] = axes(self.shape(k));
+        let &[items, heads, keys, _] = &self.shape(k)[..] else {
+            return Err(Error::shape("attention_scores", "k", self.shape(k), "[B, H, T, D]"));
+        };
         let mut parts = Vec::new();
         for first in (0..keys.max(1)).step_by(COLUMNS) {
             let columns = COLUMNS.min(keys - first);
@@ -144,140 +123,4 @@ impl Graph {
         }
         if let &[whole] = &parts[..] { Ok(whole) } else { self.concat(&parts, -1) }
     }
-
-    /// Pages `[N, S, H, D]` by a table `[B, P]` as `[B, H, P·S, D]`.
-    fn unpaged(&mut self, pages: ValueId, table: ValueId) -> Result<ValueId> {
-        let [_, rows, heads, width] = axes(self.shape(pages));
-        let (items, each) = (self.shape(table)[0], self.shape(table)[1]);
-        // An entry out of range takes the nearest page; to `gather`, a negative one counts from the end.
-        let zero = self.integer(0)?;
-        let table = self.max(table, zero)?;
-        let picked = self.gather(pages, table, 0)?;
-        let rows = self.reshape(picked, [items, each * rows, heads, width])?;
-        self.permute(rows, &[0, 2, 1, 3])
-    }
-
-    /// `scale · q·kᵀ`, each query head with its key head.
-    fn scaled_scores(&mut self, q: ValueId, k: ValueId, op: &Attention) -> Result<ValueId> {
-        let [b, hq, tq, d] = axes(self.shape(q));
-        let [_, hkv, tk, _] = axes(self.shape(k));
-        let product = if hq == hkv {
-            self.matmul_transposed(q, k)?
-        } else {
-            let q = self.reshape(q, [b, hkv, hq / hkv, tq, d])?;
-            let k = self.reshape(k, [b, hkv, 1, tk, d])?;
-            let product = self.matmul_transposed(q, k)?;
-            self.reshape(product, [b, hq, tq, tk])?
-        };
-        let scale = self.scalar(op.scale.map_or_else(|| 1.0 / (d as f64).sqrt(), f64::from), product)?;
-        self.mul(product, scale)
-    }
-
-    /// A mask or bias whose last axis is shorter than the keys, with `hidden` past its end.
-    fn extended(&mut self, value: ValueId, keys: usize, hidden: f64) -> Result<ValueId> {
-        let shape = self.shape(value).clone();
-        let last = shape.last().copied().unwrap_or(1);
-        if last == 1 || last >= keys {
-            return Ok(value);
-        }
-        let mut frame = vec![(0, 0); shape.rank()];
-        frame[shape.rank() - 1].1 = keys - last;
-        self.pad(value, &frame, hidden)
-    }
-
-    /// i32: where query 0 stands among the keys, of rank 0 or `[B, 1, 1, 1]`.
-    fn offset(
-        &mut self,
-        q: ValueId,
-        k: ValueId,
-        op: &Attention,
-        given: &impl Fn(AttentionOperand) -> Option<ValueId>,
-    ) -> Result<ValueId> {
-        let (tq, tk) = (self.shape(q)[2], self.shape(k)[2]);
-        match (op.align, given(AttentionOperand::Offsets)) {
-            (Align::PerItem, Some(offsets)) => self.per_item(offsets),
-            (Align::BottomRight, _) => {
-                let length = |g: &mut Graph, kind, whole: usize| match given(kind) {
-                    Some(lengths) => {
-                        let lengths = g.per_item(lengths)?;
-                        let (zero, most) = (g.integer(0)?, g.integer(whole as i64)?);
-                        let lengths = g.max(lengths, zero)?;
-                        g.min(lengths, most)
-                    }
-                    None => g.integer(whole as i64),
-                };
-                let keys = length(self, AttentionOperand::KeyLengths, tk)?;
-                let queries = length(self, AttentionOperand::QueryLengths, tq)?;
-                self.sub(keys, queries)
-            }
-            (Align::Offset(offset), _) => self.integer(offset.into()),
-            (Align::TopLeft | Align::PerItem, _) => self.integer(0),
-        }
-    }
-
-    /// i32 `[…, Tq, Tk]`: `j − (i + offset)`.
-    fn distance(&mut self, q: ValueId, k: ValueId, offset: ValueId) -> Result<ValueId> {
-        let (i, j) = (self.positions(self.shape(q)[2], true)?, self.positions(self.shape(k)[2], false)?);
-        let own = self.add(i, offset)?;
-        self.sub(j, own)
-    }
-
-    /// bool: the conjunction of every mask, or `None` where nothing hides anything.
-    fn seen(
-        &mut self,
-        q: ValueId,
-        k: ValueId,
-        offset: ValueId,
-        op: &Attention,
-        given: &impl Fn(AttentionOperand) -> Option<ValueId>,
-    ) -> Result<Option<ValueId>> {
-        let (tq, tk) = (self.shape(q)[2], self.shape(k)[2]);
-        let mut parts = Vec::new();
-        let right = if op.causal { Some(0) } else { op.window.right };
-        if right.is_some() || op.window.left.is_some() {
-            let distance = self.distance(q, k, offset)?;
-            if let Some(right) = right {
-                let most = self.integer(right.into())?;
-                parts.push(self.binary(Binary::LessEqual, distance, most)?);
-            }
-            if let Some(left) = op.window.left {
-                let least = self.integer(-i64::from(left))?;
-                parts.push(self.binary(Binary::GreaterEqual, distance, least)?);
-            }
-        }
-        if let Some(mask) = given(AttentionOperand::Mask) {
-            parts.push(self.extended(mask, tk, 0.0)?);
-        }
-        for (kind, length, column) in
-            [(AttentionOperand::KeyLengths, tk, false), (AttentionOperand::QueryLengths, tq, true)]
-        {
-            if let Some(lengths) = given(kind) {
-                let lengths = self.per_item(lengths)?;
-                let at = self.positions(length, column)?;
-                parts.push(self.binary(Binary::Less, at, lengths)?);
-            }
-        }
-        let mut parts = parts.into_iter();
-        let Some(first) = parts.next() else { return Ok(None) };
-        parts.try_fold(first, |all, part| self.binary(Binary::And, all, part)).map(Some)
-    }
-
-    fn positions(&mut self, length: usize, column: bool) -> Result<ValueId> {
-        let shape = if column { Shape::from([length, 1]) } else { Shape::from([length]) };
-        self.constant(Tensor::new(shape, (0..length as i32).collect::<Vec<_>>())?)
-    }
-
-    fn per_item(&mut self, value: ValueId) -> Result<ValueId> {
-        let items = self.shape(value)[0];
-        self.reshape(value, [items, 1, 1, 1])
-    }
-
-    fn integer(&mut self, value: i64) -> Result<ValueId> {
-        let value = value.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
-        self.constant(Tensor::new(Shape::default(), vec![value])?)
-    }
-}
-
-fn axes(shape: &Shape) -> [usize; 4] {
-    [shape[0], shape[1], shape[2], shape[3]]
 }

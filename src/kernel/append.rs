@@ -1,8 +1,9 @@
-//! Writing into a cache. Twins: `shaders/append.wgsl`, `src/reference/append.rs`, `tests/append.rs`.
+//! Writing into a cache.
 
 use super::{
-    AdapterKind, Binding, Candidate, CopyProblem, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
+    Binding, Candidate, CopyProblem, Kernel, Launch, Operand, Operands, Parameters, Problem, Profile, Specialization,
     fold_grid,
+    variant::{Needs, Only},
 };
 use crate::{DType, Error, Layout, Result, Shape};
 
@@ -42,7 +43,11 @@ impl AppendProblem {
         words(dtype, update, axis).is_ok()
     }
 
-    fn check(&self, profile: &Profile) -> Result<Words, String> {
+    fn needs(&self) -> Result<Needs, String> {
+        self.check().map(|_| Needs { rounds: self.rounds(), ..Needs::default() })
+    }
+
+    fn check(&self) -> Result<Words, String> {
         let update = &self.update.shape;
         let fits = match &self.table {
             Some(table) => {
@@ -63,11 +68,6 @@ impl AppendProblem {
         };
         if !fits {
             return Err(format!("an update {update} of a cache {} along axis {}", self.cache, self.axis));
-        }
-        if let (Some(most), rounds) = (profile.loop_rounds(), self.rounds())
-            && rounds > most
-        {
-            return Err(format!("{} items take {rounds} rounds of a loop, the driver stops at {most}", update[0]));
         }
         words(self.dtype, &self.update, self.axis)
     }
@@ -136,50 +136,56 @@ fn words(dtype: DType, update: &Layout, axis: usize) -> Result<Words, String> {
     Ok(Words { sizes, strides, offset })
 }
 
+const PLAIN: Only = Only { family: "append", reason: "one word of the update an invocation" };
+
 impl Problem for AppendProblem {
     fn family(&self) -> &'static str {
-        "append"
+        PLAIN.family
     }
 
     fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
-        vec![match self.check(profile) {
-            Ok(_) => Candidate::usable("plain", "one word of the update an invocation"),
-            Err(reason) => Candidate::refused("plain", reason),
-        }]
+        PLAIN.candidates(self.needs(), profile)
     }
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
-        if variant != "plain" {
-            return Err(Error::op("append", format!("there is no variant `{variant}`; there is `plain`")));
-        }
-        self.cache.checked_elements("append")?;
-        let Words { sizes, strides, offset } =
-            self.check(profile).map_err(|reason| Error::NoVariant { family: "append", reasons: vec![reason] })?;
+        self.cache.checked_elements(PLAIN.family)?;
+        PLAIN.check(variant, self.needs(), profile)?;
+        let Words { sizes, strides, offset } = self.check().map_err(|reason| Error::op(PLAIN.family, reason))?;
         let [items, middle, rows, inner] = sizes;
-        let [places, page_rows, each, pages] = self.places();
+        let [stride_b, stride_m, stride_t, stride_i] = strides;
+        let [places, page_rows, pages, all_pages] = self.places();
         let total = items * middle * rows * inner;
-        let workgroup = match profile.kind {
-            AdapterKind::Gpu => 256.min(profile.limits.workgroup_invocations),
-            AdapterKind::Cpu => 64,
-        };
+        let workgroup = profile.plain_workgroup();
         let source = Specialization::new("append::plain")
             .value("WORKGROUP", workgroup)
             .value("CIRCULAR", self.circular)
             .region("PAGED", self.table.is_some())
             .source()?;
-        let mut params: Vec<u32> = [total, items, middle, places, rows, inner, offset].map(|n| n as u32).to_vec();
-        params.extend(strides.map(|stride| stride as u32));
-        params.extend([page_rows, each, pages].map(|n| n as u32));
+        let parameters = Parameters::new()
+            .set("words", total)
+            .set("items", items)
+            .set("middle", middle)
+            .set("places", places)
+            .set("rows", rows)
+            .set("inner", inner)
+            .set("offset", offset)
+            .set("stride_b", stride_b)
+            .set("stride_m", stride_m)
+            .set("stride_t", stride_t)
+            .set("stride_i", stride_i)
+            .set("page_rows", page_rows)
+            .set("pages", pages)
+            .set("all_pages", all_pages);
         let mut bindings = vec![Binding::read(Operand::Input(1)), Binding::read(Operand::Input(2))];
         bindings.extend(self.table.as_ref().map(|_| Binding::read(Operand::Input(3))));
         bindings.extend([Operand::Output(0), Operand::Output(1)].map(Binding::write));
         let write = Launch {
-            label: "plain".into(),
+            label: Only::NAME.into(),
+            params: source.words(&parameters)?,
             source,
             bindings,
-            params,
             // The count of dropped rows is written even where there is nothing to move.
-            grid: fold_grid((total as u64).div_ceil(workgroup.into()).max(1), profile, "append")?,
+            grid: fold_grid((total as u64).div_ceil(workgroup.into()).max(1), profile, PLAIN.family)?,
             flops: 0,
             exponentials: 0,
             bytes: (8 * total + 4 * items + 4) as u64,

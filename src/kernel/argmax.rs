@@ -1,10 +1,12 @@
-//! The place of the largest element along an axis. Twins: `shaders/argmax*.wgsl`, `tests/argmax.rs`.
+//! The place of the largest element along an axis. Twins: `shaders/argmax/`, `src/reference/reduce.rs`,
+//! `tests/device/argmax.rs`.
 
 use super::{
-    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
+    Binding, Candidate, Kernel, Launch, Operand, Operands, Parameters, Problem, Profile, Specialization,
     axes::Axis,
-    rows::{Deal, Pack, Rows, SPLIT, most_rounds_in_blocks, rounds, rounds_in_blocks},
+    rows::{self, Deal, MERGE, Pack, RowSetup, Rows, SHARES, most_rounds_in_blocks, rounds, rounds_in_blocks},
     strided::touched,
+    variant::{self, Needs},
 };
 use crate::{DType, Error, Layout, Result};
 
@@ -30,113 +32,153 @@ impl ArgmaxProblem {
     }
 }
 
-/// An [`ArgmaxProblem`] that holds together, with its axes merged.
-struct Plan {
+/// A checked [`ArgmaxProblem`] on a device.
+struct Setup<'a> {
+    problem: &'a ArgmaxProblem,
+    profile: &'a Profile,
+    merged: Merged,
+    /// Without vectors across results, which a second stage can't read.
+    for_shares: Merged,
+}
+
+/// The axes of an argmax.
+struct Merged {
     rows: Rows,
     pack: Option<Pack>,
     /// Axes of the results; strides in elems.
     kept: Vec<Axis<1>>,
-    /// Along the axis, in elems.
-    step: isize,
+    /// The axis along which the largest is sought, in elems.
+    axis: Axis<1>,
     /// The first elem.
     offset: usize,
+}
+
+impl variant::Setup for Setup<'_> {
+    const FAMILY: &'static str = ArgmaxProblem::FAMILY;
+
+    fn profile(&self) -> &Profile {
+        self.profile
+    }
 }
 
 impl ArgmaxProblem {
     const FAMILY: &str = "argmax";
 
-    /// Vectors across results are an option: a second stage can't read them.
-    fn plan(&self, across: bool) -> Result<Plan> {
-        let Layout { shape, strides, offset } = &self.x;
+    fn on<'a>(&'a self, profile: &'a Profile) -> Result<Setup<'a>> {
+        let shape = &self.x.shape;
         if !matches!(self.dtype, DType::F32 | DType::I32 | DType::U32) {
             return Err(Error::dtype(Self::FAMILY, "x", self.dtype, "f32, i32 or u32 (cast it first)"));
         }
         let axis = shape.axis(Self::FAMILY, self.axis as isize)?;
-        let elements = shape[axis];
-        if elements == 0 {
+        if shape[axis] == 0 {
             let message = format!("axis {axis} of {shape} is empty: there is no largest element");
             return Err(Error::op(Self::FAMILY, message));
         }
         shape.checked_elements(Self::FAMILY)?;
+        let merged = |packs: &[Pack]| self.merged(axis, packs);
+        Ok(Setup {
+            problem: self,
+            profile,
+            merged: merged(&[Pack::Along, Pack::Across]),
+            for_shares: merged(&[Pack::Along]),
+        })
+    }
 
+    /// Its axes, in vectors of one of these kinds if they fit.
+    fn merged(&self, axis: usize, packs: &[Pack]) -> Merged {
+        let Layout { shape, strides, offset } = &self.x;
         let others = (0..shape.rank()).filter(|&other| other != axis);
         let (sizes, others): (Vec<usize>, Vec<isize>) = others.map(|other| (shape[other], strides[other])).unzip();
-        let (mut kept, mut step) = (Axis::merged(&sizes, [&others]), strides[axis]);
-
-        const PACK: usize = Pack::ELEMENTS;
-        let multiple = |stride: isize| stride % PACK as isize == 0;
-        let multiples = |axes: &[Axis<1>]| axes.iter().all(|axis| multiple(axis.strides[0]));
-        let aligned = offset.is_multiple_of(PACK);
-        let pack = match kept.split_last() {
-            _ if step == 1 && elements.is_multiple_of(PACK) && aligned && multiples(&kept) => Some(Pack::Along),
-            Some((last, outer)) if across && last.strides == [1] && last.size.is_multiple_of(PACK) => {
-                (aligned && multiple(step) && multiples(outer)).then_some(Pack::Across)
-            }
-            _ => None,
-        };
-        let side_by_side = step.abs() != 1 && kept.last().is_some_and(|axis| axis.strides[0].abs() == 1);
-        if pack.is_some() {
-            let in_elems = |stride: isize| if multiple(stride) { stride / PACK as isize } else { stride };
-            kept.iter_mut().for_each(|axis| axis.strides = axis.strides.map(in_elems));
-            step = in_elems(step);
+        let mut kept = Axis::merged(&sizes, [&others]);
+        let mut along = [Axis { size: shape[axis], strides: [strides[axis]] }];
+        let side_by_side =
+            strides[axis].abs() != 1 && kept.last().is_some_and(|axis: &Axis<1>| axis.strides[0].abs() == 1);
+        let pack = Pack::of(&kept, &along, *offset).filter(|pack| packs.contains(pack));
+        if let Some(pack) = pack {
+            pack.count(Pack::ELEMENTS, &mut kept, &mut along);
         }
-        if pack == Some(Pack::Across)
-            && let Some(last) = kept.last_mut()
-        {
-            last.size /= PACK;
-        }
-        let elems = if pack == Some(Pack::Along) { elements / PACK } else { elements };
+        let [axis] = along;
+        let width = if pack.is_some() { Pack::ELEMENTS } else { 1 };
         let rows = Rows {
-            family: Self::FAMILY,
             rows: kept.iter().map(|axis| axis.size).product(),
-            elems,
-            pack: if pack.is_some() { PACK } else { 1 },
+            elems: axis.size,
+            pack: width,
             registers: 1,
             accesses: 1,
             passes: 1,
-            plain_rounds: rounds_in_blocks(elems),
+            plain_rounds: rounds_in_blocks(axis.size),
             side_by_side,
         };
-        Ok(Plan { rows, pack, kept, step, offset: if pack.is_some() { offset / PACK } else { *offset } })
+        Merged { rows, pack, kept, axis, offset: offset / width }
+    }
+}
+
+impl Merged {
+    fn parameters(&self, stats: usize, shares: usize) -> Parameters {
+        Parameters::new()
+            .set("stats", stats)
+            .set("shares", shares)
+            .set("elems", self.rows.elems)
+            .set("elems_of_share", self.rows.elems.div_ceil(shares))
+            .set("x", self.offset)
+            .set("x_axis", self.axis.strides[0])
+            .and(Axis::parameters(&self.kept, ["x"], "kept", "r"))
+    }
+}
+
+impl RowSetup for Setup<'_> {
+    fn rows(&self) -> &Rows {
+        &self.merged.rows
     }
 
-    /// Into how many shares the split variant deals a result, and how its first stage is dealt; or why the device can't
-    /// run it.
-    fn split(plan: &Plan, profile: &Profile) -> Result<(usize, Deal), String> {
-        let Rows { rows: results, elems, .. } = plan.rows;
-        let shares = Rows::shares(results, elems, profile).max(match profile.loop_rounds() {
-            Some(most) => elems.div_ceil(4 * most as usize),
-            None => 1,
-        });
-        let share = elems.div_ceil(shares);
-        let rows = Rows {
-            rows: results * shares,
-            elems: share,
-            plain_rounds: most_rounds_in_blocks(share),
-            ..plan.rows.clone()
-        };
+    fn whole(&self, deal: Deal) -> Result<Kernel> {
+        let launch = self.launch(&self.merged, 1, deal, deal.name())?;
+        Ok(Kernel { launches: vec![launch], scratch: Vec::new() })
+    }
+
+    fn shares(&self) -> (usize, Needs) {
+        let (shares, rows) = self.dealt_shares();
+        let workspace = self.workspace(shares);
         // The second stage goes through all shares.
-        rounds(shares + 1, profile)?;
-        let deal = match profile.kind {
-            AdapterKind::Cpu => rows.plain(profile)?,
-            AdapterKind::Gpu => rows.workgroup(profile)?,
-        };
-        // The last share may be short.
-        Ok((shares, deal.without_chunks()))
+        let needs = Deal::of_shares(&rows, self.profile).needs(&rows).and(rounds(shares + 1));
+        (shares, Needs { workspace, ..needs })
     }
 
-    fn launch(&self, plan: &Plan, shares: usize, deal: Deal, label: String, profile: &Profile) -> Result<Launch> {
+    fn split(&self) -> Result<Kernel> {
+        let (shares, rows) = self.dealt_shares();
+        // The last share may be short.
+        let deal = Deal::of_shares(&rows, self.profile).without_chunks();
+        Ok(Kernel {
+            launches: vec![self.launch(&self.for_shares, shares, deal, SHARES)?, self.merge(shares)?],
+            scratch: vec![self.workspace(shares)],
+        })
+    }
+}
+
+impl Setup<'_> {
+    /// Into how many shares the split variant deals a result, and they as rows.
+    fn dealt_shares(&self) -> (usize, Rows) {
+        let rows = &self.for_shares.rows;
+        let least = self.profile.loop_rounds().map_or(1, |most| rows.elems.div_ceil(4 * most as usize));
+        let shares = rows.shares(self.profile).max(least);
+        let share = rows.elems.div_ceil(shares);
+        let plain_rounds = most_rounds_in_blocks(share);
+        (shares, Rows { rows: rows.rows * shares, elems: share, plain_rounds, ..rows.clone() })
+    }
+
+    /// Bytes of the places that the shares find.
+    fn workspace(&self, shares: usize) -> u64 {
+        4 * (self.for_shares.rows.rows * shares) as u64
+    }
+
+    fn launch(&self, merged: &Merged, shares: usize, deal: Deal, label: &str) -> Result<Launch> {
         let shader = match deal {
-            Deal::Plain { .. } => "argmax::plain",
-            Deal::Workgroup { .. } => "argmax::workgroup",
-            Deal::Subgroup { .. } => "argmax::subgroup",
+            Deal::Plain(_) => "argmax::plain",
+            Deal::Workgroup(_) => "argmax::workgroup",
+            Deal::Subgroup(_) => "argmax::subgroup",
         };
-        let mut shader = deal
-            .slots(Specialization::new(shader))
-            .value("KEPT_AXES", plan.kept.len() - 1)
-            .value("LAST", self.last)
-            .ty("scalar", self.dtype.name());
-        if let Some(pack) = plan.pack {
+        let mut shader = self.slots(deal.slots(Specialization::new(shader)), merged);
+        if let Some(pack) = merged.pack {
             shader = shader.ty("elem", "vec4<scalar>").ty("elem_place", "vec4<u32>");
             shader = match pack {
                 Pack::Along => shader.function("fold", FOLD),
@@ -145,67 +187,51 @@ impl ArgmaxProblem {
                 }
             };
         }
-        let Rows { rows: results, elems, .. } = plan.rows;
-        let stats = results * shares;
-        let mut params = vec![
-            stats as u32,
-            shares as u32,
-            elems as u32,
-            elems.div_ceil(shares) as u32,
-            deal.turns() as u32,
-            plan.offset as u32,
-            plan.step as u32,
-        ];
-        let (outermost, others) = Axis::words(&plan.kept);
-        params.extend(outermost.into_iter().chain(others));
+        let stats = merged.rows.rows * shares;
+        let parameters = merged.parameters(stats, shares).and(deal.parameters());
+        let source = shader.source()?;
         let to = if shares > 1 { Operand::Scratch(0) } else { Operand::Output(0) };
-        let written = stats * if plan.pack == Some(Pack::Across) { Pack::ELEMENTS } else { 1 };
+        let written = stats * if merged.pack == Some(Pack::Across) { Pack::ELEMENTS } else { 1 };
         Ok(Launch {
-            label,
-            source: shader.source()?,
+            label: label.into(),
+            params: source.words(&parameters)?,
+            source,
             bindings: vec![Binding::read(Operand::Input(0)), Binding::write(to)],
-            params,
-            grid: deal.grid(Self::FAMILY, stats, profile)?,
-            flops: self.x.shape.iter().product::<usize>() as u64,
+            grid: deal.grid(ArgmaxProblem::FAMILY, stats, self.profile)?,
+            flops: self.problem.x.shape.iter().product::<usize>() as u64,
             exponentials: 0,
-            bytes: 4 * (touched(&self.x) + written as u64),
+            bytes: 4 * (touched(&self.problem.x) + written as u64),
         })
     }
 
-    /// The second stage of the split variant.
-    fn join(&self, plan: &Plan, shares: usize, profile: &Profile) -> Result<Launch> {
-        let results = plan.rows.rows;
-        let deal = Deal::Plain { wg: 64 };
-        let shader = deal
-            .slots(Specialization::new("argmax::join"))
-            .value("KEPT_AXES", plan.kept.len() - 1)
-            .value("LAST", self.last)
-            .ty("scalar", self.dtype.name());
-        // In elements, not vectors.
-        let unit = if plan.pack.is_some() { Pack::ELEMENTS } else { 1 };
-        let kept: Vec<Axis<1>> = plan
-            .kept
-            .iter()
-            .map(|&Axis { size, strides: [stride] }| Axis { size, strides: [stride * unit as isize] })
-            .collect();
-        let step = self.x.strides[self.axis];
-        let mut params = vec![results as u32, shares as u32, (plan.offset * unit) as u32, step as u32];
-        let (outermost, others) = Axis::words(&kept);
-        params.extend(outermost.into_iter().chain(others));
+    /// The second stage of the split variant: in elements, not vectors.
+    fn merge(&self, shares: usize) -> Result<Launch> {
+        let merged = self.problem.merged(self.problem.axis, &[]);
+        let results = merged.rows.rows;
+        let deal = Deal::ANY;
+        let source = self.slots(deal.slots(Specialization::new("argmax::merge")), &merged).source()?;
         Ok(Launch {
-            label: format!("{SPLIT}: join"),
-            source: shader.source()?,
+            label: MERGE.into(),
+            params: source.words(&merged.parameters(results, shares))?,
+            source,
             bindings: vec![
                 Binding::read(Operand::Input(0)),
-                Binding::read(Operand::Scratch(0)),
                 Binding::write(Operand::Output(0)),
+                Binding::read(Operand::Scratch(0)),
             ],
-            params,
-            grid: deal.grid(Self::FAMILY, results, profile)?,
+            grid: deal.grid(ArgmaxProblem::FAMILY, results, self.profile)?,
             flops: (results * shares) as u64,
             exponentials: 0,
             bytes: 4 * (2 * results * shares + results) as u64,
         })
+    }
+
+    /// Fills the slots that all shaders have.
+    fn slots(&self, shader: Specialization, merged: &Merged) -> Specialization {
+        shader
+            .value("KEPT_AXES", merged.kept.len() - 1)
+            .value("LAST", self.problem.last)
+            .ty("scalar", self.problem.dtype.name())
     }
 }
 
@@ -219,32 +245,11 @@ impl Problem for ArgmaxProblem {
     }
 
     fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
-        match (self.plan(true), self.plan(false)) {
-            (Ok(plan), Ok(scalar)) => {
-                let split = Self::split(&scalar, profile).map(|(shares, _)| shares);
-                plan.rows.candidates(split, profile)
-            }
-            (Err(error), _) | (_, Err(error)) => Rows::refused(&error),
-        }
+        rows::candidates(self.on(profile))
     }
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
-        if variant != SPLIT {
-            let plan = self.plan(true)?;
-            let deal = plan.rows.deal(variant, profile)?;
-            let launch = self.launch(&plan, 1, deal, variant.into(), profile)?;
-            return Ok(Kernel { launches: vec![launch], scratch: Vec::new() });
-        }
-        let plan = self.plan(false)?;
-        let refused = |reason| Error::NoVariant { family: Self::FAMILY, reasons: vec![format!("{SPLIT}: {reason}")] };
-        let (shares, deal) = Self::split(&plan, profile).map_err(refused)?;
-        Ok(Kernel {
-            launches: vec![
-                self.launch(&plan, shares, deal, format!("{SPLIT}: shares"), profile)?,
-                self.join(&plan, shares, profile)?,
-            ],
-            scratch: vec![4 * (plan.rows.rows * shares) as u64],
-        })
+        rows::kernel(self.on(profile), variant)
     }
 
     fn summary(&self) -> String {

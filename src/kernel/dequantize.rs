@@ -1,10 +1,12 @@
-//! Weights of few bits. Twins: `shaders/dequantize.wgsl`, `src/reference/dequantize.rs`, `tests/quantize.rs`.
+//! Weights of few bits.
 
 use super::{
-    Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization, buffer_bytes, fold_grid,
-    matmul::half_loads,
+    Binding, Candidate, Kernel, Launch, Operand, Operands, Parameters, Problem, Profile, Specialization,
+    access::elems::Elems,
+    buffer_bytes, fold_grid,
+    variant::{Needs, Only},
 };
-use crate::{DType, Error, Result, quantize::Packing};
+use crate::{DType, Result, quantize::Packing};
 
 /// A packed weight as f32 `[rows, columns]`; see [`Op::Dequantize`](crate::graph::Op::Dequantize). Inputs: words, scale,
 /// \[zero\], all dense.
@@ -20,38 +22,41 @@ pub struct DequantizeProblem {
 
 const WORKGROUP: u64 = 64;
 
+const PLAIN: Only = Only { family: "dequantize", reason: "a word an invocation; the kernel is bound by memory" };
+
 impl Problem for DequantizeProblem {
     fn family(&self) -> &'static str {
-        "dequantize"
+        PLAIN.family
     }
 
-    fn candidates(&self, _: &Profile) -> Vec<Candidate> {
-        vec![Candidate::usable("plain", "a word an invocation; the kernel is bound by memory")]
+    fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
+        PLAIN.candidates(Ok(Needs::default()), profile)
     }
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
-        if variant != "plain" {
-            return Err(Error::op("dequantize", format!("there is no variant `{variant}`; there is `plain`")));
-        }
+        PLAIN.check(variant, Ok(Needs::default()), profile)?;
         let Packing { bits, group, zero, columns } = self.packing;
-        let mut source = Specialization::new("dequantize::plain")
+        let scale = Elems { dtype: self.scales, packed: false };
+        let source = Specialization::new("dequantize::plain")
             .value("BITS", bits.count())
             .value("GROUP", group.unwrap_or(0))
             .value("WORKGROUP", WORKGROUP)
-            .region("ZEROS", zero);
-        if self.scales != DType::F32 {
-            source = half_loads(source, "scale", self.scales);
-        }
+            .region("ZEROS", zero)
+            .ty("scale_word", scale.ty())
+            .function("load_scale", format!("fn load_scale(i: u32) -> f32 {{ return {}; }}", scale.one("scale", "i")));
         let words = self.rows * self.packing.words();
         let inputs = 2 + usize::from(zero);
         let mut bindings: Vec<Binding> = (0..inputs).map(|i| Binding::read(Operand::Input(i))).collect();
         bindings.push(Binding::write(Operand::Output(0)));
+        let source = source.source()?;
+        let parameters =
+            Parameters::new().set("rows", self.rows).set("columns", columns).set("words", self.packing.words());
         let launch = Launch {
-            label: "plain".into(),
-            source: source.source()?,
+            label: Only::NAME.into(),
+            params: source.words(&parameters)?,
+            source,
             bindings,
-            params: [self.rows, columns, self.packing.words()].map(|n| n as u32).into(),
-            grid: fold_grid((words as u64).div_ceil(WORKGROUP), profile, "dequantize")?,
+            grid: fold_grid((words as u64).div_ceil(WORKGROUP), profile, PLAIN.family)?,
             flops: 2 * (self.rows * columns) as u64,
             exponentials: 0,
             bytes: self.packing.bytes(self.rows, self.scales) + buffer_bytes(DType::F32, self.rows * columns),

@@ -1,8 +1,13 @@
-//! Embedding lookup. Twins: `shaders/gather.wgsl`, `src/reference/gather.rs`, `tests/gather.rs`.
+//! Embedding lookup.
 
 use super::{
-    Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
-    strided::{self, How, LANES, Scan, View, Word, Words, each_element},
+    Binding, Candidate, Kernel, Operand, Operands, Problem, Profile, Specialization,
+    access::{
+        bits::{LANES, Word, fetch, unpack},
+        strided::{How, Scan, View, Words, each_element, touched},
+    },
+    blocks::{self, Blocks},
+    variant::{Needs, Only},
 };
 use crate::{DType, Error, Layout, Result, Shape};
 
@@ -43,6 +48,10 @@ impl GatherProblem {
         let indices = View::whole(&Layout { shape, strides, offset: self.indices.offset });
         Ok(Walk { elements, data, picked, indices })
     }
+
+    fn needs(&self) -> Result<Needs, String> {
+        self.check().map(|_| blocks::needs(3)).map_err(|fault| fault.to_string())
+    }
 }
 
 /// Data and indices, both as they lie along the output.
@@ -70,7 +79,7 @@ impl Walk {
             format!(
                 "fn elements(i: u32) -> vec4<u32> {{ {lets}let w = data[{index} + slice(i)]; return {}; }}\n\
                  fn slice(i: u32) -> u32 {{ {row} }}",
-                strided::unpack(dtype, Word::Bits32)
+                unpack(dtype, Word::Bits32)
             )
         } else {
             format!(
@@ -78,49 +87,51 @@ impl Walk {
                  fn element(e: u32) -> u32 {{ {lets}let k = {index} + slice(e); return {}; }}\n\
                  fn slice(e: u32) -> u32 {{ {row} }}",
                 each_element(|_, e| format!("element({e})")),
-                strided::fetch("data", "k", dtype)
+                fetch("data", "k", dtype)
             )
         };
         (text, data_how)
     }
 }
 
+const PLAIN: Only = blocks::only("gather");
+
 impl Problem for GatherProblem {
     fn family(&self) -> &'static str {
-        "gather"
+        PLAIN.family
     }
 
     fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
-        strided::candidates(profile, 3, self.check().err().as_ref())
+        PLAIN.candidates(self.needs(), profile)
     }
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
         let walk = self.check()?;
-        strided::check_variant("gather", &self.candidates(profile), variant)?;
+        PLAIN.check(variant, self.needs(), profile)?;
         let mut words = Words::default();
         let (elements, data_how) = walk.elements(self.dtype, self.data.shape[self.axis], &mut words);
         let source = Specialization::new("gather::plain")
             .ty("data_block", data_how.block(self.dtype, Word::Bits32))
-            .ty("block", strided::block(self.dtype, Word::Bits32))
-            .function("pack", strided::pack(self.dtype, Word::Bits32))
             .function("elements", elements);
-        let bindings = vec![
-            Binding::read(Operand::Input(0)),
-            Binding::read(Operand::Input(1)),
-            Binding::write(Operand::Output(0)),
-        ];
-        let indices = strided::touched(&self.indices) * DType::I32.bytes() as u64;
-        let bytes = indices + (2 * walk.elements * self.dtype.bytes()) as u64;
-        let launch = strided::launch(
-            "gather",
-            variant,
+        let indices = touched(&self.indices) * DType::I32.bytes() as u64;
+        let launch = Blocks {
+            family: PLAIN.family,
+            label: variant,
             source,
-            bindings,
+            bindings: vec![
+                Binding::read(Operand::Input(0)),
+                Binding::read(Operand::Input(1)),
+                Binding::write(Operand::Output(0)),
+            ],
             words,
-            (walk.elements, 2 * data_how.loads()),
-            profile,
-        )?;
-        Ok(Kernel { launches: vec![Launch { bytes, ..launch }], scratch: Vec::new() })
+            dtype: self.dtype,
+            elements: walk.elements,
+            word: Word::Bits32,
+            loads: 2 * data_how.loads(),
+            flops: 0,
+            bytes: indices + (2 * walk.elements * self.dtype.bytes()) as u64,
+        };
+        Ok(Kernel { launches: vec![launch.launch(profile)?], scratch: Vec::new() })
     }
 
     fn summary(&self) -> String {

@@ -107,4 +107,12 @@ impl Profile {
             cooperative_matrix_faults: Vec::new(),
         }
     }
+
+    /// Invocations of a workgroup of a kernel whose invocations have nothing to do with each other, nor much to do.
+    pub(super) fn plain_workgroup(&self) -> u32 {
+        match self.kind {
+            AdapterKind::Gpu => 256.min(self.limits.workgroup_invocations),
+            AdapterKind::Cpu => 64,
+        }
+    }
 }

@@ -1,7 +1,8 @@
-//! Rotary position embedding. Twins: `shaders/rotary.wgsl`, `src/reference/rotary.rs`, `tests/rotary.rs`.
+//! Rotary position embedding.
 
 use super::{
-    AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization, fold_grid,
+    Binding, Candidate, Kernel, Launch, Operand, Operands, Parameters, Problem, Profile, Specialization, fold_grid,
+    variant::{Needs, Only},
 };
 use crate::{Error, Layout, Result, Shape};
 
@@ -17,45 +18,49 @@ pub struct RotaryProblem {
     pub interleaved: bool,
 }
 
-impl RotaryProblem {
-    fn workgroup(profile: &Profile) -> u32 {
-        match profile.kind {
-            AdapterKind::Gpu => 256.min(profile.limits.workgroup_invocations),
-            AdapterKind::Cpu => 64,
-        }
-    }
-}
+const PLAIN: Only = Only { family: "rotary", reason: "one feature an invocation; the kernel is bound by memory" };
 
 impl Problem for RotaryProblem {
     fn family(&self) -> &'static str {
-        "rotary"
+        PLAIN.family
     }
 
-    fn candidates(&self, _: &Profile) -> Vec<Candidate> {
-        vec![Candidate::usable("plain", "one feature an invocation; the kernel is bound by memory")]
+    fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
+        PLAIN.candidates(Ok(Needs::default()), profile)
     }
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
-        if variant != "plain" {
-            return Err(Error::op("rotary", format!("there is no variant `{variant}`; there is `plain`")));
-        }
-        let elements = self.x.shape.checked_elements("rotary")?;
-        let (&[b, h, t, d], &[rows, pairs]) = (&self.x.shape[..], &self.table[..]) else {
-            return Err(Error::op("rotary", format!("`x` is {}, the tables are {}", self.x.shape, self.table)));
+        PLAIN.check(variant, Ok(Needs::default()), profile)?;
+        let elements = self.x.shape.checked_elements(PLAIN.family)?;
+        let (&[b, h, t, d], &[rows, pairs], &[stride_b, stride_h, stride_t, stride_d]) =
+            (&self.x.shape[..], &self.table[..], &self.x.strides[..])
+        else {
+            return Err(Error::op(PLAIN.family, format!("`x` is {}, the tables are {}", self.x.shape, self.table)));
         };
         if 2 * pairs > d || (rows == 0 && elements > 0) {
-            return Err(Error::op("rotary", format!("tables {} do not fit rows of {d} features", self.table)));
+            return Err(Error::op(PLAIN.family, format!("tables {} do not fit rows of {d} features", self.table)));
         }
-        let workgroup = Self::workgroup(profile);
+        let workgroup = profile.plain_workgroup();
         let source = Specialization::new("rotary::plain")
             .value("WORKGROUP", workgroup)
             .value("INTERLEAVED", self.interleaved)
             .source()?;
-        let mut params: Vec<u32> = [elements, h, t, d, pairs, rows, self.x.offset].map(|n| n as u32).to_vec();
-        params.extend(self.x.strides.iter().map(|&stride| stride as u32));
+        let parameters = Parameters::new()
+            .set("elements", elements)
+            .set("heads", h)
+            .set("tokens", t)
+            .set("width", d)
+            .set("pairs", pairs)
+            .set("rows", rows)
+            .set("offset", self.x.offset)
+            .set("stride_b", stride_b)
+            .set("stride_h", stride_h)
+            .set("stride_t", stride_t)
+            .set("stride_d", stride_d);
         Ok(Kernel {
             launches: vec![Launch {
-                label: "plain".into(),
+                label: Only::NAME.into(),
+                params: source.words(&parameters)?,
                 source,
                 bindings: vec![
                     Binding::read(Operand::Input(0)),
@@ -64,8 +69,7 @@ impl Problem for RotaryProblem {
                     Binding::read(Operand::Input(3)),
                     Binding::write(Operand::Output(0)),
                 ],
-                params,
-                grid: fold_grid((elements as u64).div_ceil(workgroup.into()), profile, "rotary")?,
+                grid: fold_grid((elements as u64).div_ceil(workgroup.into()), profile, PLAIN.family)?,
                 flops: (3 * b * h * t * 2 * pairs) as u64,
                 exponentials: 0,
                 bytes: (8 * elements + 8 * rows.min(b * t) * pairs + 4 * b * t) as u64,

@@ -1,11 +1,12 @@
-//! Softmax and log-softmax along an axis. Twins: `shaders/softmax*.wgsl`, `tests/softmax.rs`.
+//! Softmax and log-softmax along an axis. Twins: `shaders/softmax/`, `src/reference/softmax.rs`, `tests/device/softmax.rs`.
 
 use super::{
-    Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
+    Binding, Candidate, Kernel, Launch, Operand, Operands, Parameters, Problem, Profile, Specialization,
     axes::Axis,
     narrow::{Elems, Store, check_floats, narrow_ones},
-    rows::{Deal, PACKED_LARGEST, PACKED_TOTAL, Pack, Rows, SPLIT, Split, rounds_in_blocks},
+    rows::{self, Deal, PACKED_LARGEST, PACKED_TOTAL, Pack, Rows, Stage, Staged, rounds_in_blocks},
     strided::touched,
+    variant,
 };
 use crate::{DType, Error, Layout, Result};
 
@@ -67,38 +68,53 @@ impl SoftmaxProblem {
     }
 }
 
-/// A [`SoftmaxProblem`] that holds together, with its axes merged.
-struct Plan {
+/// A checked [`SoftmaxProblem`] on a device.
+struct Setup<'a> {
+    problem: &'a SoftmaxProblem,
+    profile: &'a Profile,
+    merged: Merged,
+}
+
+/// The axes of a softmax.
+struct Merged {
     rows: Rows,
     pack: Option<Pack>,
     /// Of lines; strides in x and y, in elems.
     lines: Vec<Axis<2>>,
-    /// Along a line, in x and y.
-    steps: [isize; 2],
+    /// A line.
+    axis: Axis<2>,
     /// The first elem of x.
     offset: usize,
+}
+
+impl variant::Setup for Setup<'_> {
+    const FAMILY: &'static str = SoftmaxProblem::FAMILY;
+
+    fn profile(&self) -> &Profile {
+        self.profile
+    }
 }
 
 impl SoftmaxProblem {
     const FAMILY: &str = "softmax";
 
-    fn plan(&self) -> Result<Plan> {
-        let plan = self.merged()?;
-        if self.in_place && !self.fits_in_place(&plan) {
+    fn on<'a>(&'a self, profile: &'a Profile) -> Result<Setup<'a>> {
+        let merged = self.merged()?;
+        if self.in_place && !self.fits_in_place(&merged) {
             let message = "y can't share the buffer of x, which is not dense, or stored in another width than y";
             return Err(Error::op(Self::FAMILY, message));
         }
-        Ok(plan)
+        Ok(Setup { problem: self, profile, merged })
     }
 
     /// Whether each elem of x lies where the elem of y does.
-    fn fits_in_place(&self, plan: &Plan) -> bool {
-        let y = Elems { dtype: self.dtypes.y, packed: plan.pack.is_some() };
+    fn fits_in_place(&self, merged: &Merged) -> bool {
+        let y = Elems { dtype: self.dtypes.y, packed: merged.pack.is_some() };
         self.x.is_contiguous() && self.dtypes.x.bytes() == y.dtype.bytes() && y.own_words()
     }
 
-    /// The plan, but for what is computed in place.
-    fn merged(&self) -> Result<Plan> {
+    /// The axes of a problem that holds together, but for what it does in place.
+    fn merged(&self) -> Result<Merged> {
         let Layout { shape, strides, offset } = &self.x;
         let axis = shape.axis(Self::FAMILY, self.axis as isize)?;
         if !self.scale.is_finite() {
@@ -113,129 +129,111 @@ impl SoftmaxProblem {
         };
         let others: Vec<usize> = (0..shape.rank()).filter(|&i| i != axis).map(|i| shape[i]).collect();
         let mut lines = Axis::merged(&others, [&but_axis(strides), &but_axis(&dense)]);
-        let (width, mut steps) = (shape[axis], [strides[axis], dense[axis]]);
-
-        const PACK: usize = Pack::ELEMENTS;
-        let multiple = |stride: isize| stride % PACK as isize == 0;
-        let aligned = offset.is_multiple_of(PACK);
-        let all_but_last = &lines[..lines.len() - 1];
-        let pack = if steps == [1, 1]
-            && aligned
-            && width.is_multiple_of(PACK)
-            && lines.iter().all(|axis| axis.strides.into_iter().all(multiple))
-        {
-            Some(Pack::Along)
-        } else if lines.last().is_some_and(|axis| axis.strides == [1, 1] && axis.size.is_multiple_of(PACK))
-            && aligned
-            && steps.into_iter().all(multiple)
-            && all_but_last.iter().all(|axis| axis.strides.into_iter().all(multiple))
-        {
-            Some(Pack::Across)
-        } else {
-            None
-        };
-        let in_elems = |stride: isize| if multiple(stride) { stride / PACK as isize } else { stride };
-        if pack.is_some() {
-            lines.iter_mut().for_each(|axis| axis.strides = axis.strides.map(in_elems));
-            steps = steps.map(in_elems);
+        let mut line = [Axis { size: shape[axis], strides: [strides[axis], dense[axis]] }];
+        let pack = Pack::of(&lines, &line, *offset);
+        if let Some(pack) = pack {
+            pack.count(Pack::ELEMENTS, &mut lines, &mut line);
         }
-        if pack == Some(Pack::Across)
-            && let Some(last) = lines.last_mut()
-        {
-            last.size /= PACK;
-        }
-        let side_by_side = steps[0].abs() != 1 && lines.last().is_some_and(|axis| axis.strides[0].abs() == 1);
-        let elems = if pack == Some(Pack::Along) { width / PACK } else { width };
+        let [axis] = line;
+        let side_by_side = axis.strides[0].abs() != 1 && lines.last().is_some_and(|axis| axis.strides[0].abs() == 1);
+        let width = if pack.is_some() { Pack::ELEMENTS } else { 1 };
         let rows = Rows {
-            family: Self::FAMILY,
             rows: lines.iter().map(|axis| axis.size).product(),
-            elems,
-            pack: if pack.is_some() { PACK } else { 1 },
+            elems: axis.size,
+            pack: width,
             // The element, and its weight.
             registers: 2,
             accesses: 2,
             passes: 3,
-            plain_rounds: 2 * rounds_in_blocks(elems),
+            plain_rounds: 2 * rounds_in_blocks(axis.size),
             side_by_side,
         };
-        let offset = if pack.is_some() { offset / PACK } else { *offset };
-        Ok(Plan { rows, pack, lines, steps, offset })
+        Ok(Merged { rows, pack, lines, axis, offset: offset / width })
     }
 }
 
-/// What a launch does of a softmax.
-#[derive(Clone, Copy)]
-enum Stage {
-    /// All of it.
-    Whole(Deal),
-    /// Maximum and sum of shares.
-    Shares(Split),
-    /// The rest.
-    Apply(Split),
+impl Staged for Setup<'_> {
+    fn rows(&self) -> &Rows {
+        &self.merged.rows
+    }
+
+    /// Maximum and sum.
+    fn partial_bytes(&self) -> usize {
+        let of_elem = if self.merged.pack == Some(Pack::Across) { Pack::ELEMENTS } else { 1 };
+        2 * 4 * of_elem
+    }
+
+    fn kernel(&self, stages: &[Stage], workspace: Vec<u64>) -> Result<Kernel> {
+        let mut kernel = Kernel { launches: Vec::new(), scratch: workspace };
+        let (packed, elements) = (self.merged.pack.is_some(), self.problem.x.shape.iter().product());
+        let store = Store::new(0, self.problem.dtypes.y, packed, elements, &mut kernel.scratch);
+        for &stage in stages {
+            kernel.launches.push(self.launch(store, stage)?);
+        }
+        kernel.launches.extend(store.finish(self.profile)?);
+        Ok(kernel)
+    }
 }
 
-impl SoftmaxProblem {
-    fn launch(&self, plan: &Plan, store: Store, stage: Stage, label: String, profile: &Profile) -> Result<Launch> {
+impl Setup<'_> {
+    fn launch(&self, store: Store, stage: Stage) -> Result<Launch> {
+        let Setup { problem, profile, merged } = self;
+        let Rows { rows, elems: length, .. } = merged.rows;
         let shader = match stage {
-            Stage::Whole(Deal::Plain { .. }) => "softmax::plain",
-            Stage::Whole(Deal::Workgroup { .. }) => "softmax::workgroup",
-            Stage::Whole(Deal::Subgroup { .. }) => "softmax::subgroup",
+            Stage::Whole(Deal::Plain(_)) => "softmax::plain",
+            Stage::Whole(Deal::Workgroup(_)) => "softmax::workgroup",
+            Stage::Whole(Deal::Subgroup(_)) => "softmax::subgroup",
             Stage::Shares(_) => "softmax::shares",
             Stage::Apply(_) => "softmax::apply",
         };
-        let Rows { rows, elems: length, .. } = plan.rows;
-        let shader = Specialization::new(shader).value("LINE_AXES", plan.lines.len() - 1).value("LOG", self.log);
-        let (mut shader, grid, [shares, share, turns]) = match stage {
-            Stage::Whole(deal) => {
-                (deal.slots(shader), deal.grid(Self::FAMILY, rows, profile)?, [1, length, deal.turns()])
-            }
-            Stage::Shares(split) | Stage::Apply(split) => {
-                (split.slots(shader), split.grid(Self::FAMILY, rows, profile)?, [split.shares, split.share, 1])
-            }
-        };
-        if let Some(pack) = plan.pack {
+        let mut shader = stage
+            .slots(Specialization::new(shader))
+            .value("LINE_AXES", merged.lines.len() - 1)
+            .value("LOG", problem.log);
+        if let Some(pack) = merged.pack {
             shader = shader.ty("elem", "vec4<f32>").ty("bits", "vec4<u32>");
             shader = match pack {
                 Pack::Along => shader.function("total", PACKED_TOTAL).function("largest", PACKED_LARGEST),
                 Pack::Across => shader.ty("stat", "vec4<f32>"),
             };
         }
-        let last = !matches!(stage, Stage::Shares(_));
-        let elems = Elems { dtype: self.dtypes.x, packed: plan.pack.is_some() };
-        let read = elems.read_infinities(if self.in_place { "y" } else { "x" });
+        let last = stage.is_last();
+        let mut bindings = Vec::new();
+        let elems = Elems { dtype: problem.dtypes.x, packed: merged.pack.is_some() };
+        let read = elems.read_infinities(if problem.in_place { "y" } else { "x" });
         shader = shader.function("read_x", format!("fn read_x(i: u32) -> elem {{ {read} }}"));
-        if !self.in_place {
+        if !problem.in_place {
             shader = elems.slots(shader.region("X", true), "x_word");
+            bindings.push(Binding::read(Operand::Input(0)));
         }
-        if last || self.in_place {
+        if last || problem.in_place {
             let write = format!("fn write_y(i: u32, v: elem) {{ {} }}", store.elems.write("y"));
             shader = store.elems.slots(shader.region("Y", true), "y_word").function("write_y", write);
             shader = shader.region("NARROW", store.elems.dtype.is_narrow());
+            bindings.push(Binding::write(store.operand));
         }
-        let bindings = [
-            (!self.in_place).then(|| Binding::read(Operand::Input(0))),
-            (last || self.in_place).then(|| Binding::write(store.operand)),
-            match stage {
-                Stage::Whole(_) => None,
-                Stage::Shares(_) => Some(Binding::write(Operand::Scratch(0))),
-                Stage::Apply(_) => Some(Binding::read(Operand::Scratch(0))),
-            },
-        ];
+        bindings.extend(stage.between());
 
-        let sizes = [rows, length, shares, share, turns].map(|size| size as u32);
-        let mut params: Vec<u32> = sizes.into_iter().chain([self.scale.to_bits(), plan.offset as u32]).collect();
-        let (outermost, others) = Axis::words(&plan.lines);
-        params.extend(outermost.into_iter().chain(plan.steps.map(|step| step as u32)).chain(others));
-
-        let elements = self.x.shape.iter().product::<usize>() as u64;
-        let read = touched(&self.x) * self.dtypes.x.bytes() as u64;
+        let [x_axis, y_axis] = merged.axis.strides;
+        let parameters = Parameters::new()
+            .set("lines", rows)
+            .set("elems", length)
+            .and(stage.parameters())
+            .set("scale", problem.scale)
+            .set("x", merged.offset)
+            .set("x_axis", x_axis)
+            .set("y_axis", y_axis)
+            .and(Axis::parameters(&merged.lines, ["x", "y"], "line", "r"));
+        let source = shader.source()?;
+        let elements = problem.x.shape.iter().product::<usize>() as u64;
+        let read = touched(&problem.x) * problem.dtypes.x.bytes() as u64;
         let written = elements * store.elems.dtype.bytes() as u64;
         Ok(Launch {
-            label,
-            source: shader.source()?,
-            bindings: bindings.into_iter().flatten().collect(),
-            params,
-            grid: if elements == 0 { [0; 3] } else { grid },
+            label: stage.label(),
+            params: source.words(&parameters)?,
+            source,
+            bindings,
+            grid: if elements == 0 { [0; 3] } else { stage.grid(SoftmaxProblem::FAMILY, rows, profile)? },
             // Scale, maximum, difference, sum, and quotient or difference.
             flops: if last { 5 * elements } else { 0 },
             exponentials: if last { elements } else { 0 },
@@ -251,36 +249,11 @@ impl Problem for SoftmaxProblem {
     }
 
     fn candidates(&self, profile: &Profile) -> Vec<Candidate> {
-        match self.plan() {
-            Ok(plan) => {
-                let shares = plan.rows.split(profile).map(|split| split.shares);
-                plan.rows.candidates(shares, profile)
-            }
-            Err(error) => Rows::refused(&error),
-        }
+        rows::candidates(self.on(profile))
     }
 
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
-        let plan = self.plan()?;
-        let mut kernel = Kernel { launches: Vec::new(), scratch: Vec::new() };
-        let stages = if variant == SPLIT {
-            let refused =
-                |reason| Error::NoVariant { family: Self::FAMILY, reasons: vec![format!("{SPLIT}: {reason}")] };
-            let split = plan.rows.split(profile).map_err(refused)?;
-            // Maximum and sum.
-            let of_elem = if plan.pack == Some(Pack::Across) { Pack::ELEMENTS } else { 1 };
-            kernel.scratch.push(4 * (2 * plan.rows.rows * split.shares * of_elem) as u64);
-            vec![(Stage::Shares(split), format!("{SPLIT}: shares")), (Stage::Apply(split), format!("{SPLIT}: apply"))]
-        } else {
-            vec![(Stage::Whole(plan.rows.deal(variant, profile)?), variant.to_string())]
-        };
-        let elements = self.x.shape.iter().product();
-        let store = Store::new(0, self.dtypes.y, plan.pack.is_some(), elements, &mut kernel.scratch);
-        for (stage, label) in stages {
-            kernel.launches.push(self.launch(&plan, store, stage, label, profile)?);
-        }
-        kernel.launches.extend(store.finish(profile)?);
-        Ok(kernel)
+        rows::kernel(self.on(profile), variant)
     }
 
     fn summary(&self) -> String {
@@ -291,7 +264,7 @@ impl Problem for SoftmaxProblem {
     }
 
     fn allows_in_place(&self, input: usize) -> bool {
-        input == 0 && self.merged().is_ok_and(|plan| self.fits_in_place(&plan))
+        input == 0 && self.merged().is_ok_and(|merged| self.fits_in_place(&merged))
     }
 
     fn set_in_place(&mut self, input: usize) {

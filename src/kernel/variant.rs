@@ -48,6 +48,17 @@ pub(super) struct Needs {
 }
 
 impl Needs {
+    /// What both need, one after the other.
+    pub(super) fn and(self, other: Needs) -> Needs {
+        Needs {
+            invocations: self.invocations.max(other.invocations),
+            workgroup_bytes: self.workgroup_bytes.max(other.workgroup_bytes),
+            workspace: self.workspace.max(other.workspace),
+            buffers: self.buffers.max(other.buffers),
+            rounds: self.rounds.max(other.rounds),
+        }
+    }
+
     /// The first of them that the device doesn't have.
     pub(super) fn lacking(&self, profile: &Profile) -> Option<String> {
         let limits = &profile.limits;
@@ -73,9 +84,13 @@ impl Needs {
 
 /// What is said of a variant for a problem on a device.
 fn verdict<S: Setup>(variant: &dyn Variant<S>, setup: &S) -> Verdict {
-    match variant.needs(setup).map(|needs| needs.lacking(setup.profile())) {
+    judge(variant.needs(setup), setup.profile(), || variant.reason(setup))
+}
+
+fn judge(needs: Result<Needs, String>, profile: &Profile, reason: impl FnOnce() -> String) -> Verdict {
+    match needs.map(|needs| needs.lacking(profile)) {
         Err(reason) | Ok(Some(reason)) => Verdict::Refused(reason),
-        Ok(None) => Verdict::Usable(variant.reason(setup)),
+        Ok(None) => Verdict::Usable(reason()),
     }
 }
 
@@ -98,10 +113,41 @@ pub(super) fn kernel<S: Setup>(variants: &[&dyn Variant<S>], name: &str, setup: 
         let known: Vec<&str> = variants.iter().map(|variant| variant.name()).collect();
         return Err(Error::op(S::FAMILY, format!("there is no variant `{name}`; there are {}", known.join(", "))));
     };
-    match verdict(variant, setup) {
-        Verdict::Usable(_) => variant.kernel(setup),
-        Verdict::Refused(reason) => {
-            Err(Error::NoVariant { family: S::FAMILY, reasons: vec![format!("{name}: {reason}")] })
+    usable(S::FAMILY, name, verdict(variant, setup))?;
+    variant.kernel(setup)
+}
+
+fn usable(family: &'static str, name: &str, verdict: Verdict) -> Result<()> {
+    match verdict {
+        Verdict::Usable(_) => Ok(()),
+        Verdict::Refused(reason) => Err(Error::NoVariant { family, reasons: vec![format!("{name}: {reason}")] }),
+    }
+}
+
+/// The variant of a family that has no other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Only {
+    /// The kernel family.
+    pub(super) family: &'static str,
+    /// What it does, in the place of a reason to take it.
+    pub(super) reason: &'static str,
+}
+
+impl Only {
+    /// Its name.
+    pub(super) const NAME: &'static str = "plain";
+
+    /// It, with a verdict.
+    pub(super) fn candidates(self, needs: Result<Needs, String>, profile: &Profile) -> Vec<Candidate> {
+        vec![Candidate { variant: Self::NAME, verdict: judge(needs, profile, || self.reason.into()) }]
+    }
+
+    /// An error unless it is the variant that is asked for, and can run.
+    pub(super) fn check(self, variant: &str, needs: Result<Needs, String>, profile: &Profile) -> Result<()> {
+        if variant != Self::NAME {
+            let message = format!("there is no variant `{variant}`; there is `{}`", Self::NAME);
+            return Err(Error::op(self.family, message));
         }
+        usable(self.family, variant, judge(needs, profile, String::new))
     }
 }

@@ -60,11 +60,11 @@ const SPLITS: &[Mutation] = &[
         &[("total(sums * exp(max(most - elem(m), elem(-200.0))))", "total(sums)")],
     ),
     split(
-        "shares joined without their maxima",
+        "shares merged without their maxima",
         "softmax::apply",
         &[(
-            "return Part(most, of_a + b.sum * exp(max(b.most - most, stat(-200.0))));",
-            "return Part(most, of_a + b.sum);",
+            "return Partial(most, of_a + b.sum * exp(max(b.most - most, stat(-200.0))));",
+            "return Partial(most, of_a + b.sum);",
         )],
     ),
     split(
@@ -90,7 +90,7 @@ const SPLITS: &[Mutation] = &[
     split("distance of the means forgotten", "norm::apply", &[(" + apart * apart * (a.count * weight)", "")]),
     split("each share's own shift forgotten", "norm::apply", &[("(found.x - shift) + found.z", "found.z")]),
     split("the last share forgotten", "norm::apply", &[("s < p.shares; s += LANES", "s + 1u < p.shares; s += LANES")]),
-    split("the first row's shares", "norm::apply", &[("parts[row * p.shares + s]", "parts[s]")]),
+    split("the first row's shares", "norm::apply", &[("partials[row * p.shares + s]", "partials[s]")]),
     split(
         "statistics without the shift",
         "norm::apply",
@@ -102,7 +102,7 @@ const SPLITS: &[Mutation] = &[
         &[("block_squares + apart * apart * (f32(BLOCK) * count * per_count)", "block_squares")],
     ),
     split("columns taken for one", "norm::shares", &[(" + total(apart * apart) * count", "")]),
-    split("a share counted in elems", "norm::shares", &[("Part(count * f32(PACK),", "Part(count,")]),
+    split("a share counted in elems", "norm::shares", &[("Partial(count * f32(PACK),", "Partial(count,")]),
     split("the sum not kept", "norm::shares", &[("store_sum(i, s);", "store_sum(i, elem());")]),
 ];
 

@@ -1,5 +1,7 @@
 //! Axes that several operands walk together.
 
+use super::super::Parameters;
+
 /// An axis, and how far a step along it is in each of N operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::kernel) struct Axis<const N: usize> {
@@ -31,13 +33,37 @@ impl<const N: usize> Axis<N> {
         self.strides.iter().zip(strides).all(|(&outer, inner)| outer == inner * size as isize)
     }
 
-    /// The words of a uniform block: the strides of the outermost axis, then size and strides of the others, innermost
-    /// first. Indices are sums modulo 2³², so that negative strides need no sign.
-    pub(in crate::kernel) fn words(axes: &[Self]) -> (Vec<u32>, Vec<u32>) {
-        let strides = |axis: &Self| axis.strides.map(|stride| stride as u32);
-        let outermost = axes.first().map_or_else(Vec::new, |axis| strides(axis).to_vec());
-        let others = axes.iter().skip(1).rev();
-        (outermost, others.flat_map(|axis| [axis.size as u32].into_iter().chain(strides(axis))).collect())
+    /// Whether a step along it is whole vectors of `width` elements in each operand.
+    pub(in crate::kernel) fn steps_whole(&self, width: usize) -> bool {
+        self.strides.iter().all(|stride| stride % width as isize == 0)
+    }
+
+    /// Counts its strides in vectors of `width` elements. The axis along which they lie keeps its stride of 1.
+    pub(in crate::kernel) fn in_vectors(&mut self, width: usize) {
+        let width = width as isize;
+        self.strides = self.strides.map(|stride| if stride % width == 0 { stride / width } else { stride });
+    }
+
+    /// The parameters of axes, outermost first, of operands with these names: `x_OUTERMOST`, the stride of the outermost axis,
+    /// and of the others, innermost first, `size_I0` and `x_I0`, `size_I1` and `x_I1`, …
+    pub(in crate::kernel) fn parameters(
+        axes: &[Self],
+        operands: [&str; N],
+        outermost: &str,
+        index: &str,
+    ) -> Parameters {
+        let mut all = Parameters::new();
+        let Some((first, others)) = axes.split_first() else { return all };
+        for (operand, stride) in operands.iter().zip(first.strides) {
+            all = all.set(format!("{operand}_{outermost}"), stride);
+        }
+        for (i, axis) in others.iter().rev().enumerate() {
+            all = all.set(format!("size_{index}{i}"), axis.size);
+            for (operand, stride) in operands.iter().zip(axis.strides) {
+                all = all.set(format!("{operand}_{index}{i}"), stride);
+            }
+        }
+        all
     }
 }
 
@@ -51,6 +77,8 @@ mod tests {
         assert_eq!(axes, [Axis { size: 6, strides: [4, 0] }, Axis { size: 4, strides: [1, 1] }]);
         assert_eq!(Axis::merged(&[2, 3], [&[-3, -1]]), [Axis { size: 6, strides: [-1] }]);
         assert_eq!(Axis::merged(&[1, 1], [&[7, 7]]), [Axis { size: 1, strides: [0] }]);
-        assert_eq!(Axis::words(&axes), (vec![4, 0], vec![4, 1, 1]));
+        let parameters = Parameters::new().set("x_row", 4usize).set("y_row", 0usize);
+        let parameters = parameters.set("size_r0", 4usize).set("x_r0", 1usize).set("y_r0", 1usize);
+        assert_eq!(Axis::parameters(&axes, ["x", "y"], "row", "r"), parameters);
     }
 }

@@ -2,6 +2,7 @@
 //! all families.
 
 pub(super) mod axes;
+pub(super) mod bits;
 pub(super) mod elems;
 pub(super) mod long;
 pub(super) mod matrix;

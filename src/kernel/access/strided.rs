@@ -6,14 +6,8 @@
 
 use std::fmt::Write as _;
 
-use super::{
-    super::{AdapterKind, Binding, Candidate, Launch, Profile, Specialization, Verdict, fold_grid},
-    long,
-};
-use crate::{DType, Error, Layout, Result};
-
-/// Elements that one invocation writes together.
-pub(in crate::kernel) const LANES: usize = 4;
+use super::bits::{COMPONENTS, LANES, Word, block, fetch, unpack};
+use crate::{DType, Layout};
 
 /// Run-time parameters: words of the array `p.words` in the uniform block.
 #[derive(Debug, Default)]
@@ -41,7 +35,7 @@ impl Words {
 
 /// An axis of an output, and the part of it that an operand covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::kernel) struct Axis {
+pub(in crate::kernel) struct Span {
     /// Of the output.
     pub(in crate::kernel) size: usize,
     /// Of the operand, in its elements.
@@ -52,15 +46,15 @@ pub(in crate::kernel) struct Axis {
     pub(in crate::kernel) len: usize,
 }
 
-impl Axis {
+impl Span {
     fn is_whole(self) -> bool {
         self.len == self.size
     }
 
     /// This axis and the next inner one as a single axis, if one stride covers both.
-    fn merge(self, inner: Axis) -> Option<Axis> {
+    fn merge(self, inner: Span) -> Option<Span> {
         let inner_size = inner.size as isize;
-        (inner.is_whole() && (self.len == 1 || self.stride == inner.stride * inner_size)).then(|| Axis {
+        (inner.is_whole() && (self.len == 1 || self.stride == inner.stride * inner_size)).then(|| Span {
             size: self.size * inner.size,
             stride: inner.stride,
             start: self.start * inner.size,
@@ -73,16 +67,9 @@ impl Axis {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::kernel) struct View {
     /// Outermost first, merged, none of size 1.
-    pub(in crate::kernel) axes: Vec<Axis>,
+    pub(in crate::kernel) axes: Vec<Span>,
     /// The operand's element at the output's element 0; there need not be one, so it may be negative.
     pub(in crate::kernel) offset: isize,
-}
-
-/// The words in which whole blocks of four 32-bit elements are loaded and stored; narrower ones have few enough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::kernel) enum Word {
-    Bits32,
-    Bits64,
 }
 
 /// How four consecutive elements of the output are found in an operand.
@@ -136,10 +123,10 @@ impl View {
         if output.contains(&0) {
             return View { axes: Vec::new(), offset: 0 };
         }
-        let mut axes: Vec<Axis> = Vec::with_capacity(output.len());
+        let mut axes: Vec<Span> = Vec::with_capacity(output.len());
         let boxes = output.iter().zip(start).zip(layout.shape.iter().zip(&layout.strides));
         for ((&size, &start), (&len, &stride)) in boxes.filter(|((size, _), _)| **size != 1) {
-            let axis = Axis { size, stride, start, len };
+            let axis = Span { size, stride, start, len };
             let merged = axes.last().and_then(|outer| outer.merge(axis));
             if merged.is_some() {
                 axes.pop();
@@ -182,7 +169,7 @@ impl View {
             && let Some(last) = axes.last_mut()
         {
             let (size, start, len) = (last.size.div_ceil(LANES), last.start / LANES, last.len.div_ceil(LANES));
-            *last = Axis { size, start, len, stride: last.stride * LANES as isize };
+            *last = Span { size, start, len, stride: last.stride * LANES as isize };
         }
         if how == How::Blocks {
             offset /= LANES as isize;
@@ -259,8 +246,8 @@ pub(in crate::kernel) struct Scan {
 
 impl Scan {
     /// For the position in a variable of this name.
-    pub(in crate::kernel) fn new(axes: &[Axis], offset: isize, position: &str, words: &mut Words) -> Self {
-        let used = |axis: &Axis| axis.stride != 0 || !axis.is_whole();
+    pub(in crate::kernel) fn new(axes: &[Span], offset: isize, position: &str, words: &mut Words) -> Self {
+        let used = |axis: &Span| axis.stride != 0 || !axis.is_whole();
         let outermost = axes.iter().position(used).unwrap_or(axes.len());
         let (mut lets, mut rest) = (String::new(), position.to_string());
         let (mut index, mut inside) = (words.add(offset as u32), Vec::new());
@@ -287,130 +274,6 @@ impl Scan {
         }
         Scan { lets, index, inside: (!inside.is_empty()).then(|| inside.join(" && ")) }
     }
-}
-
-pub(in crate::kernel) const COMPONENTS: [&str; LANES] = ["x", "y", "z", "w"];
-
-/// The type of four elements of a buffer.
-pub(in crate::kernel) fn block(dtype: DType, word: Word) -> &'static str {
-    match (dtype.bytes(), word) {
-        (1, _) => "u32",
-        (2, _) => "vec2<u32>",
-        (_, Word::Bits32) => "vec4<u32>",
-        (_, Word::Bits64) => "vec2<u64>",
-    }
-}
-
-/// The bits of the four elements in the block `w`.
-pub(in crate::kernel) fn unpack(dtype: DType, word: Word) -> String {
-    match (dtype.bytes(), word) {
-        (1, _) => "vec4<u32>(w & 0xffu, (w >> 8u) & 0xffu, (w >> 16u) & 0xffu, w >> 24u)".into(),
-        (2, _) => "vec4<u32>(w.x & 0xffffu, w.x >> 16u, w.y & 0xffffu, w.y >> 16u)".into(),
-        (_, Word::Bits32) => "w".into(),
-        (_, Word::Bits64) => long::apart("w"),
-    }
-}
-
-/// `fn pack(y: vec4<u32>) -> block { … }`: four elements given by their bits as a block of the output.
-pub(in crate::kernel) fn pack(dtype: DType, word: Word) -> String {
-    let value = match (dtype.bytes(), word) {
-        (1, _) => "y.x | (y.y << 8u) | (y.z << 16u) | (y.w << 24u)".into(),
-        (2, _) => "vec2<u32>(y.x | (y.y << 16u), y.z | (y.w << 16u))".into(),
-        (_, Word::Bits32) => "y".into(),
-        (_, Word::Bits64) => format!("vec2<u64>({})", long::joined("y")),
-    };
-    format!("fn pack(y: vec4<u32>) -> block {{ return {value}; }}")
-}
-
-/// The bits of element `k` of the buffer `x` of words.
-pub(in crate::kernel) fn fetch(x: &str, k: &str, dtype: DType) -> String {
-    match dtype.bytes() {
-        1 => format!("({x}[{k} >> 2u] >> (({k} & 3u) << 3u)) & 0xffu"),
-        2 => format!("({x}[{k} >> 1u] >> (({k} & 1u) << 4u)) & 0xffffu"),
-        _ => format!("{x}[{k}]"),
-    }
-}
-
-/// Invocations of a workgroup of the shaders that write block by block.
-const WORKGROUP: u64 = 256;
-
-/// The verdict on the one variant, `plain`, of a shader that binds `buffers`; with what the problem itself has against it.
-pub(in crate::kernel) fn candidates(profile: &Profile, buffers: usize, fault: Option<&Error>) -> Vec<Candidate> {
-    let limit = profile.limits.storage_buffers as usize;
-    let invocations = profile.limits.workgroup_invocations.min(profile.limits.workgroup_size_x);
-    let refusal = if let Some(fault) = fault {
-        Some(fault.to_string())
-    } else if buffers > limit {
-        Some(format!("{buffers} storage buffers (max_storage_buffers_per_shader_stage is {limit})"))
-    } else if u64::from(invocations) < WORKGROUP {
-        Some(format!("{WORKGROUP} invocations (the limit is {invocations})"))
-    } else {
-        None
-    };
-    vec![match refusal {
-        Some(reason) => Candidate::refused("plain", reason),
-        None => Candidate::usable("plain", "each invocation writes whole blocks of four elements"),
-    }]
-}
-
-/// An error unless one of the candidates has this name and can run.
-pub(in crate::kernel) fn check_variant(family: &'static str, candidates: &[Candidate], name: &str) -> Result<()> {
-    match candidates.iter().find(|candidate| candidate.variant == name).map(|candidate| &candidate.verdict) {
-        Some(Verdict::Usable(_)) => Ok(()),
-        Some(Verdict::Refused(reason)) => Err(Error::NoVariant { family, reasons: vec![format!("{name}: {reason}")] }),
-        None => Err(Error::op(family, format!("there is no variant `{name}`"))),
-    }
-}
-
-/// Whether an output is so large that the invocations of a software adapter take several blocks.
-pub(in crate::kernel) fn is_long(elements: usize, profile: &Profile) -> bool {
-    profile.kind == AdapterKind::Cpu && elements as u64 >= LANES as u64 * MOST_BLOCKS as u64 * 8 * WORKGROUP
-}
-
-/// Blocks of an invocation, the most.
-const MOST_BLOCKS: usize = 8;
-
-/// Blocks that an invocation of the shaders that write block by block writes.
-///
-/// A software adapter takes as long to begin eight invocations as to load and store a block in each, and compiles for some
-/// milliseconds a load.
-fn unroll(elements: usize, loads: usize, profile: &Profile) -> usize {
-    const LOADS: usize = 32;
-    if is_long(elements, profile) {
-        (LOADS / loads.max(1)).clamp(1, MOST_BLOCKS)
-    } else {
-        // Coalesced, and as many invocations as there can be; or too few to go round on a software adapter.
-        1
-    }
-}
-
-/// A launch of a shader that writes block by block, each from so many `loads`.
-pub(in crate::kernel) fn launch(
-    family: &str,
-    label: &str,
-    source: Specialization,
-    bindings: Vec<Binding>,
-    words: Words,
-    (elements, loads): (usize, usize),
-    profile: &Profile,
-) -> Result<Launch> {
-    let blocks = elements.div_ceil(LANES) as u64;
-    let unroll = unroll(elements, loads, profile);
-    let source = source.value("WORDS", words.vectors()).value("UNROLL", unroll).source()?;
-    let mut params = vec![blocks as u32, elements.saturating_sub(1) as u32];
-    // A vector, as the words, begins at 16 bytes.
-    params.resize(4, 0);
-    params.extend(words.padded());
-    Ok(Launch {
-        label: label.into(),
-        source,
-        bindings,
-        params,
-        grid: fold_grid(blocks.div_ceil(WORKGROUP * unroll as u64), profile, family)?,
-        flops: 0,
-        exponentials: 0,
-        bytes: 0,
-    })
 }
 
 /// How many elements of its buffer a layout reaches.

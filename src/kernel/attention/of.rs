@@ -1,6 +1,9 @@
 //! Attention of a graph as a problem.
 
-use super::{AttentionDTypes, AttentionProblem};
+use super::{
+    problem::{AttentionDTypes, AttentionProblem},
+    sizes::is_strided,
+};
 use crate::{
     DType, Layout, Result,
     graph::{Attention, AttentionOperand as A},
@@ -10,17 +13,9 @@ use crate::{
 impl AttentionProblem {
     /// Of [`Op::Attention`](crate::graph::Op::Attention).
     pub(in crate::kernel) fn of(options: &Attention, operands: &mut Operands) -> Result<Self> {
-        let others = options.operands.iter().zip(3..).map(|(kind, input)| match kind {
-            A::Mask
-            | A::Bias
-            | A::KeyLengths
-            | A::QueryLengths
-            | A::Offsets
-            | A::QueryOffsets
-            | A::KeyOffsets
-            | A::Slopes
-            | A::BlockTable => operands.layout(input),
-            A::ScoreTable | A::MaskTable => Layout::contiguous(operands.shape(input)),
+        let others = options.operands.iter().zip(3..).map(|(&kind, input)| match is_strided(kind) {
+            true => operands.layout(input),
+            false => Layout::contiguous(operands.shape(input)),
         });
         let others = others.collect();
         let [q, k, v] = [0, 1, 2].map(|input| operands.layout(input));

@@ -1,17 +1,17 @@
 //! What an [`AttentionProblem`] says about sizes, checked.
 
-use super::AttentionProblem;
+use super::problem::AttentionProblem;
 pub(super) use crate::graph::AttentionSizes as Sizes;
 use crate::{
     Error, Layout, Result,
-    graph::{Align, AttentionOperand as A, short_of},
-    kernel::narrow::check_floats,
+    graph::{Align, AttentionOperand as A, FARTHEST, short_of},
+    kernel::access::narrow::check_floats,
 };
 
 const OP: &str = "attention";
 
 /// Positions count as at most this; windows too.
-const FAR: i64 = 1 << 30;
+const FAR: i64 = FARTHEST as i64;
 
 /// Which keys a query i < `rows` sees: from `max(0, i + lo)` to before `min(end, i + hi + 1)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,15 +28,9 @@ impl Sizes {
     /// can take.
     pub(super) fn of(problem: &AttentionProblem) -> Result<Self> {
         let AttentionProblem { options, dtypes, q, k, v, operands, out, .. } = problem;
+        let dtype = |i: usize| options.operands.get(i).and_then(|kind| kind.dtype()).unwrap_or(dtypes.bias);
         let mut given = vec![(dtypes.q, &q.shape), (dtypes.k, &k.shape), (dtypes.v, &v.shape)];
-        // What has no name is one operand too many.
-        let names = options.operands.iter().map(Some).chain(std::iter::repeat(None));
-        given.extend(
-            operands
-                .iter()
-                .zip(names)
-                .map(|(layout, name)| (name.and_then(|name| name.dtype()).unwrap_or(dtypes.bias), &layout.shape)),
-        );
+        given.extend(operands.iter().enumerate().map(|(i, layout)| (dtype(i), &layout.shape)));
         let sizes = options.fit(&given)?;
         check_floats(OP, [("out", dtypes.out)])?;
         if out.shape != sizes.out() {
@@ -48,7 +42,7 @@ impl Sizes {
         }
         for (&kind, layout) in options.operands.iter().zip(operands) {
             in_reach(kind.name(), layout)?;
-            if matches!(kind, A::ScoreTable | A::MaskTable) && !layout.is_contiguous() {
+            if !is_strided(kind) && !layout.is_contiguous() {
                 return Err(Error::op(OP, format!("`{}` is not dense", kind.name())));
             }
         }
@@ -126,6 +120,22 @@ pub(super) fn window(problem: &AttentionProblem) -> (Option<i64>, Option<i64>) {
     let held = |size: u32| i64::from(size).min(FAR - 1);
     let (left, right) = (problem.options.window.left.map(held), problem.options.window.right.map(held));
     (left, if problem.options.causal { Some(0) } else { right })
+}
+
+/// Whether the kernels read an operand through strides.
+pub(super) fn is_strided(kind: A) -> bool {
+    match kind {
+        A::Mask
+        | A::Bias
+        | A::KeyLengths
+        | A::QueryLengths
+        | A::Offsets
+        | A::QueryOffsets
+        | A::KeyOffsets
+        | A::Slopes
+        | A::BlockTable => true,
+        A::ScoreTable | A::MaskTable => false,
+    }
 }
 
 /// Whether every element can be reached by a 32-bit index.

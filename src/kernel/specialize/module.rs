@@ -86,6 +86,29 @@ impl Module {
         names
     }
 
+    /// Its functions by name, in order: each on one line and without comments, as slots take them.
+    pub(crate) fn functions(&self) -> Vec<(&'static str, String)> {
+        let mut functions: Vec<(&str, String)> = Vec::new();
+        let mut depth = 0;
+        for line in self.text.lines() {
+            let code = line.split("//").next().unwrap_or_default().trim();
+            let begins = code.strip_prefix("fn ").filter(|_| depth == 0);
+            if let Some(begins) = begins {
+                functions.push((begins.split('(').next().unwrap_or_default(), code.to_string()));
+            } else if depth > 0
+                && !code.is_empty()
+                && let Some((_, text)) = functions.last_mut()
+            {
+                *text = format!("{text} {code}");
+            }
+            if begins.is_some() || depth > 0 {
+                depth += code.matches('{').count();
+                depth -= code.matches('}').count();
+            }
+        }
+        functions
+    }
+
     fn error(&self, line: usize, message: impl Into<String>) -> Error {
         Error::Shader { kernel: format!("{}:{line}", self.file), message: message.into() }
     }
@@ -301,6 +324,15 @@ mod tests {
         let module = module("t::a", "t/a.wesl", text);
         assert_eq!(module.slots(), ["A", "f"]);
         assert_eq!(module.regions(), ["B", "C"]);
+    }
+
+    #[test]
+    fn functions_are_single_lines() {
+        let text = "// fn no() {}\nconst C: f32 = 1.0;\nfn f(x: f32) -> f32 {\n  // Twice.\n  if x > C {\n    return x; // so\n  }\n\
+                    \n  return 2.0 * x;\n}\nfn g() { f(); }\n";
+        let functions = module("t::a", "t/a.wesl", text).functions();
+        let f = "fn f(x: f32) -> f32 { if x > C { return x; } return 2.0 * x; }";
+        assert_eq!(functions, [("f", f.to_string()), ("g", "fn g() { f(); }".to_string())]);
     }
 
     #[test]

@@ -398,7 +398,7 @@ fn layouts_that_do_not_fit_are_errors() {
     heads.k = Case::new("", (2, 3, 3, 5, 6, 8, 4), &mut draw).problem().0.k;
     assert_eq!(
         message(&heads),
-        "attention: `k` has shape [2, 3, 6, 8], expected [2, 2, 6, 8] to fit the other operands"
+        "attention: `q` is [2, 4, 5, 8], `k` is [2, 3, 6, 8], `v` is [2, 2, 6, 4]: k and v must have the same heads and length"
     );
     let mut gaps = problem();
     gaps.out.strides[1] += 1;

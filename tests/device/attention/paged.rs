@@ -126,11 +126,11 @@ fn sizes_that_do_not_fit_are_refused() {
     let message = |case: &Case| case.problem().0.kernel("plain", gpu().profile()).expect_err("refused").to_string();
     let other = case.clone().with_last(tensor([3, 4], vec![0i32; 12]));
     assert!(
-        message(&other).contains("`block_table` has shape [3, 4], expected [2, pages of an item]"),
+        message(&other).contains("`block_table` has shape [3, 4], expected [B, pages of an item] with B = 2"),
         "{}",
         message(&other)
     );
     let mut short = case.clone();
     short.v = draw.floats([case.k.shape()[0], 7, 1, 4], 1.0);
-    assert!(message(&short).contains("`k` has shape"), "{}", message(&short));
+    assert!(message(&short).contains("k and v must have the same heads and page size"), "{}", message(&short));
 }
