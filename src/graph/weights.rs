@@ -3,16 +3,16 @@
 use super::{Attention, AttentionArgs, AttentionOperand as A, Graph, ValueId, written_out::Terms};
 use crate::{Error, Result, Tensor};
 
-/// How far [`Graph::attention_scores`] goes.
+/// A stage of attention's scores, for [`Graph::attention_scores`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScoreStage {
     /// `scale · q·k`.
     Scaled,
     /// After the softcap.
     Capped,
-    /// After bias, ALiBi and masks: −inf for a hidden key.
+    /// After bias, ALiBi and masks: −inf for a masked key.
     Masked,
-    /// After softmax: all 0 for a row that sees nothing.
+    /// After softmax: all 0 in a fully masked row.
     Weights,
 }
 
