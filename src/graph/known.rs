@@ -9,44 +9,20 @@ use crate::{
 impl Graph {
     /// An error if a constant operand holds what the device could only clamp, drop, or turn into NaN.
     pub(super) fn check_known(&self, op: &Op, inputs: &[ValueId]) -> Result<()> {
-        match op {
-            Op::Attention(attention) => self.check_attention(attention, inputs),
-            Op::Append { axis, circular: false } => {
-                let (places, rows) = (self.shape(inputs[0])[*axis], self.shape(inputs[1])[*axis]);
-                self.check_places(op, inputs[2], rows, places)
-            }
-            Op::AppendPaged => {
-                let (pages, table) = (self.shape(inputs[0]), self.shape(inputs[3]));
-                self.check_places(op, inputs[2], self.shape(inputs[1])[2], pages[1].saturating_mul(table[1]))
-            }
-            // A circular cache has a place for every position, gather and rotary say that they take the nearest row, and the
-            // others read no indices.
-            Op::Append { circular: true, .. }
-            | Op::Input { .. }
-            | Op::Parameter { .. }
-            | Op::Constant { .. }
-            | Op::Matmul { .. }
-            | Op::LayerNorm { .. }
-            | Op::RmsNorm { .. }
-            | Op::Softmax { .. }
-            | Op::LogSoftmax { .. }
-            | Op::Unary { .. }
-            | Op::Binary { .. }
-            | Op::Where
-            | Op::Cast { .. }
-            | Op::Reduce { .. }
-            | Op::Argmax { .. }
-            | Op::Reshape { .. }
-            | Op::Permute { .. }
-            | Op::Slice { .. }
-            | Op::Concat { .. }
-            | Op::Broadcast { .. }
-            | Op::Pad { .. }
-            | Op::Gather { .. }
-            | Op::Dequantize(_)
-            | Op::Rotary { .. }
-            | Op::AttentionMerge => Ok(()),
+        if let Op::Attention(attention) = op {
+            return self.check_attention(attention, inputs);
         }
+        if let Op::Append { axis, circular: false } = op {
+            let (places, rows) = (self.shape(inputs[0])[*axis], self.shape(inputs[1])[*axis]);
+            return self.check_places(op, inputs[2], rows, places);
+        }
+        if let Op::AppendPaged = op {
+            let (pages, table) = (self.shape(inputs[0]), self.shape(inputs[3]));
+            return self.check_places(op, inputs[2], self.shape(inputs[1])[2], pages[1].saturating_mul(table[1]));
+        }
+        // Others read no indices, or say what those out of range count as: a circular cache has a place for every position, and
+        // gather and rotary take the nearest row.
+        Ok(())
     }
 
     /// The constant that a value is under another shape, if it is one.
@@ -116,7 +92,7 @@ fn fault(kind: A, what: impl std::fmt::Display) -> Result<()> {
     Err(Error::op("attention", format!("the constant `{}` {what}", kind.name())))
 }
 
-/// No NaN and no +∞; −∞ in a bias or a table hides keys.
+/// No NaN and no +∞; −∞ in a bias or a table masks keys.
 fn check_numbers(kind: A, tensor: &Tensor) -> Result<()> {
     let bad = |x: f32| x.is_nan() || x == f32::INFINITY || (kind == A::Slopes && x.is_infinite());
     let found = match tensor.data() {

@@ -1,9 +1,9 @@
 //! Weights of few bits.
 
 use super::{
-    Binding, Candidate, Kernel, Launch, Operand, Operands, Parameters, Problem, Profile, Specialization, buffer_bytes,
-    fold_grid,
-    matmul::half_loads,
+    Binding, Candidate, Kernel, Launch, Operand, Operands, Parameters, Problem, Profile, Specialization,
+    access::elems::Elems,
+    buffer_bytes, fold_grid,
     variant::{Needs, Only},
 };
 use crate::{DType, Result, quantize::Packing};
@@ -36,14 +36,14 @@ impl Problem for DequantizeProblem {
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel> {
         PLAIN.check(variant, Ok(Needs::default()), profile)?;
         let Packing { bits, group, zero, columns } = self.packing;
-        let mut source = Specialization::new("dequantize::plain")
+        let scale = Elems { dtype: self.scales, packed: false };
+        let source = Specialization::new("dequantize::plain")
             .value("BITS", bits.count())
             .value("GROUP", group.unwrap_or(0))
             .value("WORKGROUP", WORKGROUP)
-            .region("ZEROS", zero);
-        if self.scales != DType::F32 {
-            source = half_loads(source, "scale", self.scales);
-        }
+            .region("ZEROS", zero)
+            .ty("scale_word", scale.ty())
+            .function("load_scale", format!("fn load_scale(i: u32) -> f32 {{ return {}; }}", scale.one("scale", "i")));
         let words = self.rows * self.packing.words();
         let inputs = 2 + usize::from(zero);
         let mut bindings: Vec<Binding> = (0..inputs).map(|i| Binding::read(Operand::Input(i))).collect();

@@ -1,5 +1,5 @@
-//! Moving elements without changing them. Twins: `src/kernel/copy.rs`, `shaders/{copy,concat,pad}*.wgsl`,
-//! `tests/copy.rs`.
+//! Moving elements without changing them. Twins: `src/kernel/copy/`, `shaders/copy/`,
+//! `tests/device/copy.rs`.
 
 use super::{
     Array,

@@ -1,6 +1,6 @@
 //! Elements of any dtype as raw bits, one in a u32, and by blocks of four: as WGSL text.
 
-use super::long;
+use super::{long, narrow::half};
 use crate::DType;
 
 /// Elements of a block.
@@ -51,7 +51,7 @@ pub(in crate::kernel) fn pack(dtype: DType, word: Word) -> String {
 pub(in crate::kernel) fn fetch(x: &str, k: &str, dtype: DType) -> String {
     match dtype.bytes() {
         1 => format!("({x}[{k} >> 2u] >> (({k} & 3u) << 3u)) & 0xffu"),
-        2 => format!("({x}[{k} >> 1u] >> (({k} & 1u) << 4u)) & 0xffffu"),
+        2 => format!("{} & 0xffffu", half(x, k)),
         _ => format!("{x}[{k}]"),
     }
 }

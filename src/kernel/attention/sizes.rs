@@ -1,11 +1,11 @@
 //! What an [`AttentionProblem`] says about sizes, checked.
 
-use super::AttentionProblem;
+use super::problem::AttentionProblem;
 pub(super) use crate::graph::AttentionSizes as Sizes;
 use crate::{
     Error, Layout, Result,
     graph::{Align, AttentionOperand as A, FARTHEST, short_of},
-    kernel::narrow::check_floats,
+    kernel::access::narrow::check_floats,
 };
 
 const OP: &str = "attention";

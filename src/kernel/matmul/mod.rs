@@ -25,7 +25,6 @@ use problem::{A, B};
 use setup::Setup;
 
 pub(crate) use of::Product;
-pub(super) use operands::half_loads;
 pub use problem::{Epilogue, MatmulDTypes, MatmulProblem};
 
 /// Every variant, each a file. Those of one rank are in this order, from large to small; ranks are ten apart, so that

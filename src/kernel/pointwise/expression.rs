@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use super::{Arg, Instr};
+use super::problem::{Arg, Instr};
 use crate::{
     DType, Error, Result,
     graph::{Binary, Unary},

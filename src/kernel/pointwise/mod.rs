@@ -1,149 +1,21 @@
 //! Chains of pointwise functions.
 
 mod expression;
+mod problem;
 mod round;
 
-pub(super) use round::{Store, round};
-
 use super::{
-    Binding, Candidate, Kernel, Operand, Operands, Problem, Profile, Specialization,
+    Binding, Candidate, Kernel, Operand, Problem, Profile, Specialization,
     access::{
-        bits::{COMPONENTS, Word},
+        bits::COMPONENTS,
         strided::{View, Words, touched},
     },
     blocks::{self, Blocks},
-    variant::{Needs, Only},
+    variant::Only,
 };
-use crate::{
-    DType, Error, Layout, Result, Shape,
-    graph::{Binary, Unary},
-};
-
-/// A chain of functions of single elements, computed in one pass: what would be a kernel a function stays in registers.
-///
-/// ```text
-/// out[i] = body(x0[i], x1[i], …)         i over `shape`, operands read through their layouts
-/// ```
-///
-/// Inputs are the operands in order; the one output is dense, of `shape` and `dtype`.
-///
-/// Types are the graph's: the operands of a [`Binary`] have one dtype, and so have both choices of a where. f16 and bf16
-/// values are computed in f32, and rounded (to nearest, halves to even) where they are stored or where an
-/// [`Instr::Cast`] says so; the unfused graph rounds after each function.
-///
-/// The bounds of the functions are those of [`unary_wgsl`](super::unary_wgsl). add, sub and mul are rounded correctly, div
-/// within 2.5 ulp, pow within (16 + 4·|b·log₂|a||) ulp; pow by a scalar 2, 3, ½, 0, 1 or −1 is as good as products, root
-/// and quotient. Integers wrap around; i32::MIN / −1 is i32::MIN; an integer to a negative power is that power of ±1,
-/// else 0.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PointwiseProblem {
-    /// The shape of the output.
-    pub shape: Shape,
-    /// The dtype of the output, which the last instruction has.
-    pub dtype: DType,
-    /// The inputs: what they are, and where they lie; each layout has the shape of the output (see
-    /// [`Layout::broadcast`]). At most [`PointwiseProblem::MAX_OPERANDS`].
-    pub operands: Vec<(DType, Layout)>,
-    /// What is computed, in order; the last instruction is the result.
-    pub body: Vec<Instr>,
-    /// The operand whose buffer the output takes over, if any.
-    pub in_place: Option<usize>,
-}
-
-/// One function in a [`PointwiseProblem`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Instr {
-    /// A function of one value.
-    Unary(Unary, Arg),
-    /// A function of two values of one dtype.
-    Binary(Binary, Arg, Arg),
-    /// `condition ? a : b`: a bool and two values of one dtype.
-    Where(Arg, Arg, Arg),
-    /// Conversion: float to integer truncates and saturates, between the integer types the bits stay, anything but 0 is
-    /// true.
-    Cast(DType, Arg),
-}
-
-/// What an [`Instr`] works on.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Arg {
-    /// The element of the operand of this number.
-    Operand(usize),
-    /// The result of the instruction of this number, an earlier one.
-    Instr(usize),
-    /// A number of this dtype, which f64 holds exactly (true is 1). It is a parameter: another number compiles nothing.
-    Scalar(DType, f64),
-}
-
-impl PointwiseProblem {
-    /// The most operands a chain can have: a portable device binds eight storage buffers, and one is the output.
-    pub const MAX_OPERANDS: usize = 7;
-
-    /// A chain whose output has memory of its own.
-    pub fn new(shape: impl Into<Shape>, dtype: DType, operands: Vec<(DType, Layout)>, body: Vec<Instr>) -> Self {
-        PointwiseProblem { shape: shape.into(), dtype, operands, body, in_place: None }
-    }
-
-    /// The buffer that an operand is read from: its own, or the output's.
-    fn buffer(&self, operand: usize) -> String {
-        if self.in_place == Some(operand) { "out".into() } else { format!("x{operand}") }
-    }
-
-    fn check(&self) -> Result<usize> {
-        let elements = self.shape.checked_elements("pointwise")?;
-        if self.operands.len() > Self::MAX_OPERANDS {
-            return Err(Error::Limit {
-                what: "pointwise: operands".into(),
-                value: self.operands.len() as u64,
-                limit: Self::MAX_OPERANDS as u64,
-                hint: "split the chain".into(),
-            });
-        }
-        for (n, (_, layout)) in self.operands.iter().enumerate() {
-            if layout.shape != self.shape {
-                return Err(Error::shape(
-                    "pointwise",
-                    &format!("x{n}"),
-                    &layout.shape,
-                    format_args!("{}, the output's (see Layout::broadcast)", self.shape),
-                ));
-            }
-        }
-        match self.in_place {
-            Some(input) if !self.fits_in_place(input) => Err(Error::op(
-                "pointwise",
-                format!("the output can't take over the buffer of `x{input}`: it needs a dense operand of its size"),
-            )),
-            _ => Ok(elements),
-        }
-    }
-
-    fn needs(&self) -> Result<Needs, String> {
-        self.check().map(|_| blocks::needs(self.operands.len() + 1)).map_err(|fault| fault.to_string())
-    }
-
-    /// 64 bits on software adapters, for large outputs and where there is little to compute, but something: beside long
-    /// formulas, or where an element goes straight from load to store, Mesa 22.3 takes longer for these than for two of 32.
-    fn word(&self, elements: usize, profile: &Profile) -> Word {
-        let is_brief = self.body.iter().all(|instr| match instr {
-            Instr::Unary(function, _) => matches!(function, Unary::Neg | Unary::Abs | Unary::Relu | Unary::Not),
-            Instr::Binary(function, ..) => *function != Binary::Pow,
-            Instr::Where(..) | Instr::Cast(..) => true,
-        });
-        let computes = self.body.iter().any(|instr| matches!(instr, Instr::Binary(..)));
-        match profile.shader_int64 && blocks::is_long(elements, profile) && is_brief && computes {
-            true => Word::Bits64,
-            false => Word::Bits32,
-        }
-    }
-
-    /// Whether each element of the operand lies where the element of the output does.
-    fn fits_in_place(&self, input: usize) -> bool {
-        self.operands.get(input).is_some_and(|(dtype, layout)| {
-            layout.is_contiguous() && layout.shape == self.shape && dtype.bytes() == self.dtype.bytes()
-        })
-    }
-}
+use crate::{DType, Result};
+pub use problem::{Arg, Instr, PointwiseProblem};
+pub(super) use round::{Store, round};
 
 const PLAIN: Only = blocks::only("pointwise");
 
@@ -219,41 +91,5 @@ impl Problem for PointwiseProblem {
 
     fn set_in_place(&mut self, input: usize) {
         self.in_place = Some(input);
-    }
-}
-
-impl Instr {
-    /// The function's name in graphs and messages.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Instr::Unary(function, _) => function.name(),
-            Instr::Binary(function, ..) => function.name(),
-            Instr::Where(..) => "where",
-            Instr::Cast(..) => "cast",
-        }
-    }
-}
-
-impl PointwiseProblem {
-    /// Of a chain, whose operands are stretched to the shape of its result.
-    pub(crate) fn of(body: &[Instr], operands: &mut Operands) -> Result<Self> {
-        let (shape, dtype) = (operands.out_shape().clone(), operands.out_dtype(0));
-        let mut inputs = Vec::with_capacity(operands.count());
-        for i in 0..operands.count() {
-            inputs.push((operands.dtype(i), operands.layout(i).broadcast(&shape)));
-        }
-        Ok(PointwiseProblem::new(shape, dtype, inputs, body.to_vec()))
-    }
-}
-
-impl Instr {
-    /// The same function of other arguments.
-    pub(crate) fn over(self, mut arg: impl FnMut(Arg) -> Arg) -> Self {
-        match self {
-            Instr::Unary(function, x) => Instr::Unary(function, arg(x)),
-            Instr::Binary(function, a, b) => Instr::Binary(function, arg(a), arg(b)),
-            Instr::Where(condition, a, b) => Instr::Where(arg(condition), arg(a), arg(b)),
-            Instr::Cast(dtype, x) => Instr::Cast(dtype, arg(x)),
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! Results in f32 that a launch of their own rounds: where narrow elements of an output share words.
 
-use super::{Arg, Instr, PointwiseProblem};
+use super::problem::{Arg, Instr, PointwiseProblem};
 use crate::{
     DType, Layout, Result,
     kernel::{Candidate, Launch, Operand, Problem, Profile, access::elems::Elems, buffer_bytes},

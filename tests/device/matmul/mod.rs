@@ -20,7 +20,7 @@ use tilewise::{
 
 use crate::common::{
     checked_gpu, gpu,
-    matmul::VARIANTS,
+    matmul::variants,
     rows::{Draw, Lie, View, profiles},
     view::translates,
 };
@@ -459,7 +459,7 @@ fn long_grids_are_folded() {
     for [m, n, k] in [[35, 131, 40], [67, 260, 33], [5, 1000, 70]] {
         let case = Case::exact(&mut draw, &[m, k], &[k, n]);
         let (problem, expected) = (case.problem(), case.expected(Check::Exact));
-        for variant in VARIANTS {
+        for variant in variants() {
             let Ok(kernel) = problem.kernel(variant, &narrow) else {
                 continue;
             };
@@ -490,7 +490,7 @@ fn checked_and_trusted_shaders_give_the_same_bits() {
         let outputs = [(dtype, problem.output_shape().clone())];
         // The other shaders are never trusted; of those that are, `subgroup` has a text for each lie of b.
         let trusted = |v: &&str| if lie == Lie::Dense { !["plain", "register"].contains(v) } else { *v == "subgroup" };
-        for variant in VARIANTS.into_iter().filter(trusted) {
+        for variant in variants().into_iter().filter(trusted) {
             let Ok(kernel) = problem.kernel(variant, gpu().profile()) else {
                 continue;
             };

@@ -24,7 +24,7 @@ fn tiles_say_when_they_serve() {
     small.limits.workgroup_bytes = 4096;
     let problem = CopyProblem { dtype: DType::F32, input: large.permute(&[1, 0]) };
     let error = problem.kernel("tiled", &small).expect_err("no room for a tile").to_string();
-    assert_eq!(error, "copy: no variant can run here: tiled: 4224 bytes of workgroup memory (the limit is 4096)");
+    assert_eq!(error, "copy: no variant can run here: tiled: needs 4224 bytes of workgroup memory, the limit is 4096");
     small = profile;
     small.kind = AdapterKind::Cpu;
     assert_eq!(problem.candidates(&small)[0].variant, "square");
