@@ -194,35 +194,54 @@ pub enum AttentionOperand {
 }
 
 impl AttentionOperand {
+    /// What is said of each operand: its name, its dtype (`None` for any float), and of what it has an element.
+    fn row(self) -> (&'static str, Option<DType>, Extent) {
+        match self {
+            AttentionOperand::Mask => ("mask", Some(DType::Bool), Extent::Scores),
+            AttentionOperand::Bias => ("bias", None, Extent::Scores),
+            AttentionOperand::KeyLengths => ("key_lengths", Some(DType::I32), Extent::Items),
+            AttentionOperand::QueryLengths => ("query_lengths", Some(DType::I32), Extent::Items),
+            AttentionOperand::Offsets => ("offsets", Some(DType::I32), Extent::Items),
+            AttentionOperand::QueryOffsets => ("query_offsets", Some(DType::I32), Extent::Starts),
+            AttentionOperand::KeyOffsets => ("key_offsets", Some(DType::I32), Extent::Starts),
+            AttentionOperand::Slopes => ("slopes", Some(DType::F32), Extent::Heads),
+            AttentionOperand::BlockTable => ("block_table", Some(DType::I32), Extent::Pages),
+            AttentionOperand::ScoreTable => ("score_table", Some(DType::F32), Extent::Table),
+            AttentionOperand::MaskTable => ("mask_table", Some(DType::F32), Extent::Table),
+        }
+    }
+
     /// The name in graphs and messages.
     pub fn name(self) -> &'static str {
-        match self {
-            AttentionOperand::Mask => "mask",
-            AttentionOperand::Bias => "bias",
-            AttentionOperand::KeyLengths => "key_lengths",
-            AttentionOperand::QueryLengths => "query_lengths",
-            AttentionOperand::Offsets => "offsets",
-            AttentionOperand::QueryOffsets => "query_offsets",
-            AttentionOperand::KeyOffsets => "key_offsets",
-            AttentionOperand::Slopes => "slopes",
-            AttentionOperand::BlockTable => "block_table",
-            AttentionOperand::ScoreTable => "score_table",
-            AttentionOperand::MaskTable => "mask_table",
-        }
+        self.row().0
     }
 
     /// Its dtype; `None` for any float.
     pub(crate) fn dtype(self) -> Option<DType> {
-        use AttentionOperand as A;
-        match self {
-            A::Mask => Some(DType::Bool),
-            A::Bias => None,
-            A::Slopes | A::ScoreTable | A::MaskTable => Some(DType::F32),
-            A::QueryOffsets | A::KeyOffsets | A::KeyLengths | A::QueryLengths | A::Offsets | A::BlockTable => {
-                Some(DType::I32)
-            }
-        }
+        self.row().1
     }
+
+    /// Of what it has an element.
+    pub(crate) fn extent(self) -> Extent {
+        self.row().2
+    }
+}
+
+/// Of what an operand of attention has an element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Of each score; broadcasts to `[B, Hq, Tq, Tk]`.
+    Scores,
+    /// Of each query head, `[Hq]`.
+    Heads,
+    /// Of each batch item or packed sequence, `[B]`.
+    Items,
+    /// Of each packed sequence, and one for the end.
+    Starts,
+    /// Of each page of an item, `[B, P]`.
+    Pages,
+    /// Of what functions look up.
+    Table,
 }
 
 /// The values that [`Attention`] computes.
@@ -450,7 +469,6 @@ impl Attention {
     }
 
     fn check_operand(&self, kind: AttentionOperand, operand: Operand<'_>, sizes: &AttentionSizes) -> Result<()> {
-        use AttentionOperand as A;
         let name = kind.name();
         let (_, shape) = match kind.dtype() {
             None => float(OP, name, operand)?,
@@ -460,8 +478,8 @@ impl Attention {
             Some(_) => operand,
         };
         let &AttentionSizes { packed, items, batch, heads, rows, keys, .. } = sizes;
-        match kind {
-            A::Mask | A::Bias => {
+        match kind.extent() {
+            Extent::Scores => {
                 if packed {
                     return Err(Error::op(OP, format!("`{name}` is not taken with packed sequences")));
                 }
@@ -472,28 +490,28 @@ impl Attention {
                     return Err(Error::shape(OP, name, shape, expected));
                 }
             }
-            A::Slopes => {
+            Extent::Heads => {
                 if shape != &Shape::from([heads]) {
                     return Err(Error::shape(OP, name, shape, format!("[Hq] = [{heads}]")));
                 }
             }
-            A::QueryOffsets | A::KeyOffsets => {
+            Extent::Starts => {
                 if shape.rank() != 1 || shape[0] == 0 || shape[0] != items + 1 {
                     return Err(Error::shape(OP, name, shape, "[sequences + 1], the same for queries and keys"));
                 }
             }
-            A::KeyLengths | A::QueryLengths | A::Offsets => {
+            Extent::Items => {
                 if shape != &Shape::from([items]) {
                     return Err(Error::shape(OP, name, shape, format!("[B] = [{items}]")));
                 }
             }
-            A::ScoreTable | A::MaskTable => {
+            Extent::Table => {
                 if shape.contains(&0) {
                     return Err(Error::shape(OP, name, shape, "at least one element"));
                 }
             }
             // Checked with the sizes.
-            A::BlockTable => {}
+            Extent::Pages => {}
         }
         Ok(())
     }
