@@ -23,9 +23,15 @@ use crate::{
 /// out_i     = Σ_j seen · softmax_j(s) · v_j          lse_i = log Σ_j seen · exp(s[i,j])
 /// ```
 ///
+/// With sinks, a term of a key without a value joins the sum below the line, exp(sink\[h\]):
+///
+/// ```text
+/// out_i     = Σ_j seen · exp(s[i,j]) · v_j / z_i         lse_i = log z_i         z_i = exp(sink[h]) + Σ_j seen · exp(s[i,j])
+/// ```
+///
 /// f are the score functions ([`ScoreMod`]), one after the other; without any, s stays as it is.
 ///
-/// A fully masked row (`seen` is false for all of its keys) gives `out` exactly 0 and `lse` the lowest finite f32. A length,
+/// A fully masked row (`seen` is false for all of its keys) gives `out` exactly 0 and `lse` the lowest finite f32 (with sinks: the head's sink). A length,
 /// an entry of cumulative offsets or of the block table that is out of range counts as the nearest valid one, and the offset of
 /// query 0 as at most ±2³⁰. `status` has a bit for each of them that was out of range, by item or sequence: see
 /// [`AttentionFault`]. 0 means none.
@@ -41,7 +47,7 @@ use crate::{
 /// [`AttentionOperand::KeyOffsets`]).
 ///
 /// Attention: Vaswani et al., 2017. Grouped heads: Ainslie et al., 2023. Windows: Beltagy et al., 2020. ALiBi: Press et
-/// al., 2022. Pages: Kwon et al., 2023. Kernels: online softmax (Milakov and Gimelshein, 2018), FlashAttention (Dao et
+/// al., 2022. Sinks: Xiao et al., 2023, with a learned logit as in gpt-oss (OpenAI, 2025). Pages: Kwon et al., 2023. Kernels: online softmax (Milakov and Gimelshein, 2018), FlashAttention (Dao et
 /// al., 2022; Dao, 2023).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Attention {
@@ -185,6 +191,8 @@ pub enum AttentionOperand {
     KeyOffsets,
     /// f32 `[Hq]`: ALiBi (Press et al., 2022).
     Slopes,
+    /// f32 `[Hq]`: the score of a key without a value, to which each row of the head attends too (Xiao et al., 2023).
+    Sinks,
     /// i32 `[B, P]`: page n of an item's keys and values is page `block_table[b, n]` of k and v.
     BlockTable,
     /// f32, any shape: the `table` of the score functions.
@@ -205,6 +213,7 @@ impl AttentionOperand {
             AttentionOperand::QueryOffsets => ("query_offsets", Some(DType::I32), Extent::Starts),
             AttentionOperand::KeyOffsets => ("key_offsets", Some(DType::I32), Extent::Starts),
             AttentionOperand::Slopes => ("slopes", Some(DType::F32), Extent::Heads),
+            AttentionOperand::Sinks => ("sinks", Some(DType::F32), Extent::Heads),
             AttentionOperand::BlockTable => ("block_table", Some(DType::I32), Extent::Pages),
             AttentionOperand::ScoreTable => ("score_table", Some(DType::F32), Extent::Table),
             AttentionOperand::MaskTable => ("mask_table", Some(DType::F32), Extent::Table),

@@ -29,7 +29,10 @@ pub(super) struct PerHead {
     step: &'static str,
 }
 
-const PER_HEAD: [PerHead; 1] = [PerHead { kind: A::Slopes, region: "SLOPES", at: "slopes_at", step: "slopes_step" }];
+const PER_HEAD: [PerHead; 2] = [
+    PerHead { kind: A::Slopes, region: "SLOPES", at: "slopes_at", step: "slopes_step" },
+    PerHead { kind: A::Sinks, region: "SINKS", at: "sinks_at", step: "sinks_step" },
+];
 
 /// A problem, checked, on a device.
 #[derive(Debug)]
