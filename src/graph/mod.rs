@@ -61,6 +61,7 @@ mod written_out;
 
 use std::collections::HashMap;
 
+pub(crate) use attention::Extent;
 pub use attention::{Align, Attention, AttentionFault, AttentionOperand, AttentionResults, Window};
 pub(crate) use attention::{AttentionSizes, FARTHEST, short_of};
 pub use function::{Function, FunctionKind, MaskMod, MaskTwin, Pair, ScoreMod, ScoreTwin, Scored};
