@@ -6,11 +6,12 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Where `make model` puts the model that `tilewise embed` is tested with.
 MODEL ?= models/all-MiniLM-L6-v2
 
-.PHONY: help demo test lint bench bench-peers bench-record model test-model adapter-release adapter-dev
+.PHONY: help demo test test-onnx test-torch lint bench bench-peers bench-record model test-model adapter-release adapter-dev
 
 help:
 	@echo "make demo    find or install a Vulkan adapter, verify the kernels on it, run a Transformer decoder layer"
 	@echo "make test    find or install a Vulkan adapter, run every test"
+	@echo "make test-onnx, make test-torch    run the cases of ONNX or PyTorch alone, from TILEWISE_ONNX_CASES or TILEWISE_TORCH_CASES"
 	@echo "make lint    format, clippy and documentation checks"
 	@echo "make bench   time the kernels on this machine's adapter, beside what it can do at the most"
 	@echo "make bench-peers    time other libraries that are installed, on the same shapes; burn takes long to build and tune"
@@ -27,6 +28,12 @@ demo:
 
 test: adapter-dev
 	$(CARGO) test --workspace --no-fail-fast
+
+# Other people's cases alone: nothing is built but what runs them.
+test-onnx test-torch:
+	$(CARGO) build --workspace --bin tilewise --test corpus
+	@scripts/adapter.sh $(TARGET)/debug/tilewise
+	$(CARGO) test --workspace --test corpus -- $(@:test-%=%)
 
 lint:
 	$(CARGO) fmt --all --check

@@ -57,10 +57,10 @@ fn decoder_layer(g: &mut Graph) -> Result<ValueId> {
     let source = g.input("source", DType::F32, [BATCH, T_A, E_A])?;
     let lengths = g.input("source_lengths", DType::I32, [BATCH])?;
 
-    // No token sees a later one.
+    // Each token attends to itself and earlier ones.
     let y = attention(g, "self", x, x, Mask::causal(Align::TopLeft))?;
     let x = add_norm(g, "norm1", x, y)?;
-    // Every token sees the whole source, but not its padding.
+    // Every token attends to the whole source without its padding.
     let y = attention(g, "cross", x, source, Mask::key_lengths(lengths))?;
     let x = add_norm(g, "norm2", x, y)?;
     let y = linear(g, "up", x, [E_B, HIDDEN])?;

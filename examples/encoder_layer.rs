@@ -5,8 +5,8 @@
 //! cargo run --release --example encoder_layer
 //! ```
 //!
-//! The printed program shows what became of it: one fused attention kernel in place of `softmax(q·kᵀ/√D + mask)·v`, linear
-//! layers that add their bias and residual and apply gelu themselves, and views in place of copies around the heads.
+//! The printed program shows the fusions: one attention kernel in place of `softmax(q·kᵀ/√D + mask)·v`, linear
+//! layers with bias, residual and gelu in their epilogue, and views in place of copies around the heads.
 
 mod common;
 

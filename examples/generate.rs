@@ -1,5 +1,5 @@
-//! A small GPT continues two prompts of different lengths: cached, in one batch, by one compiled program for all steps; and, to
-//! compare, without a cache, the whole sequence again for each token.
+//! A small GPT continues two prompts of different lengths: with a cache, in one batch, by one compiled program for all steps; and,
+//! to compare, without a cache, by a run over the whole sequence for each token.
 //!
 //! `cargo run --release -p tilewise --example generate`
 
@@ -18,7 +18,7 @@ use tilewise::{
 const NEW: usize = 48;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Any weights do to see it run; `nn::Weights` loads those of a published model, `Gpt::from_config` its sizes.
+    // This example draws its weights; `nn::Weights` loads those of a published model, `Gpt::from_config` its sizes.
     let model = Gpt::gpt2(1000, 128, 192, 4, 6);
     let mut random = Pcg64::new(7, 0);
     let mut weights: BTreeMap<String, Tensor> = BTreeMap::new();
@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sampled = generator.generate(&Request { strategy, ..request })?;
     println!("sampled: {:?} …", &sampled.sequences[0].ids[..8]);
 
-    // Uncached: a program over as many tokens as there will be. No token sees what comes after it, so zeros may stand there.
+    // Uncached: a program over as many tokens as there will be. No token attends to later ones, so zeros may stand there.
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + NEW;
     let mut g = Graph::new();
     let ids = g.input("ids", DType::I32, [2, longest])?;

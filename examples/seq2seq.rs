@@ -1,4 +1,4 @@
-//! Two modalities: 7 source steps that are 12 wide become 5 target steps that are 20 wide, through a whole encoder–decoder.
+//! Two modalities: a whole encoder–decoder turns 7 source steps of width 12 into 5 target steps of width 20.
 //!
 //! `cargo run --release -p tilewise --example seq2seq`
 
@@ -21,12 +21,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let target = g.input("target", DType::F32, TARGET)?;
     let lengths = g.input("source lengths", DType::I32, [SOURCE[0]])?;
 
-    // The encoder sees the real part of the source, from both sides.
+    // The encoder attends to the real tokens of the source, in both directions.
     let encoder = Encoder { layer: EncoderLayer::new(SOURCE[2], 3, 48), layers: 2, final_norm: true };
     let real = AttentionMasks::from(Mask::key_lengths(lengths));
     let memory = encoder.build(&mut g, "encoder", source, &real)?;
 
-    // In each block of the decoder the target attends to itself, causally, and then to the memory: queries are 20 wide, keys
+    // In each block of the decoder the target attends to itself, causally, and then to the memory: queries have width 20, keys
     // and values 12.
     let layer = DecoderLayer { memory_width: Some(SOURCE[2]), ..DecoderLayer::new(TARGET[2], 4, 80) };
     let decoder = Decoder { layer, layers: 2, final_norm: true };
@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let y = Linear::new(TARGET[2], TARGET[2]).build(&mut g, "head", decoded)?;
     g.output("y", y)?;
 
-    // Any weights do to see it run; `nn::Weights` loads those of a PyTorch model under the same names.
+    // This example draws its weights; `nn::Weights` loads those of a PyTorch model under the same names.
     let mut inputs: BTreeMap<String, Tensor> = BTreeMap::new();
     let mut weights: BTreeMap<String, Tensor> = BTreeMap::new();
     for (name, value) in g.inputs().filter(|(name, _)| *name != "source lengths") {

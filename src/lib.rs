@@ -3,14 +3,14 @@
 //!
 //! # Should I use this?
 //!
-//! Yes, for attention or a whole Transformer on whatever GPU there is (Vulkan, Metal, DX12, WebGPU), without CUDA and without a
+//! Yes, for attention or a whole Transformer on any GPU (Vulkan, Metal, DX12, WebGPU), without CUDA and without a
 //! framework; inside a program that has its own `wgpu::Device`; or to find out whether a kernel, a mask or a driver is
 //! right. No, for training, for a model zoo, or for the last percent of an NVIDIA GPU.
 //!
 //! # How it goes
 //!
 //! 1. Build a [`Graph`]: operations on tensors, with shapes checked as they are added. [`nn`] has whole layers.
-//! 2. [`Gpu::compile`](gpu::Gpu::compile) lowers it ([`lower`] says what became of it, and why) and loads it on the device.
+//! 2. [`Gpu::compile`](gpu::Gpu::compile) lowers it ([`lower`] shows the result, and why) and loads it on the device.
 //! 3. [`Executable::run`](gpu::Executable::run) it on host tensors, or [`encode`](gpu::Executable::encode) it into your own
 //!    encoder.
 //! 4. Compare with [`mod@reference`]: the plain formulas in f64.
@@ -35,7 +35,7 @@
 //!
 //! - [`Graph`] and [`graph`], tensors ([`Tensor`], [`quantize`], [`safetensors`]), [`nn`], [`gpu`], [`tune`] and [`diff`]. A new
 //!   major version of wgpu, which [`gpu`] hands on, is a breaking change here too.
-//! - [`mod@reference`] with its [cases](reference::cases) and [comparer](reference::compare), and [`verify`]: any kernel can be
+//! - [`mod@reference`] with its [comparer](reference::compare), and [`verify`] with its [cases](verify::cases): any kernel can be
 //!   held to them, yours too. There will be more cases; bounds may become tighter.
 //! - Of [`lower`], [`lower()`](lower::lower()), [`Options`](lower::Options), [`Choices`](lower::Choices) and a
 //!   [`Program`](lower::Program) as a whole; of [`kernel`], [`Profile`](kernel::Profile), [`buffer_bytes`](kernel::buffer_bytes)

@@ -1,4 +1,4 @@
-//! What both examples do with their graph: numbers for its inputs, a run on the device, a check, and what it took.
+//! What the examples do with their graph: numbers for its inputs, a run on the device, a check, and the time.
 
 use std::{collections::BTreeMap, error::Error, time::Instant};
 
@@ -32,7 +32,7 @@ pub(crate) fn show(graph: &Graph, given: BTreeMap<String, Tensor>) -> Result<(),
     println!("{:>9.2?} a run on the device", executable.bench(10, 1)?.wall / 10);
     assert_eq!(outputs, again, "every run gives the same bits");
 
-    // f64, operation by operation, nothing fused. What is allowed is measured on a plain f32 evaluation.
+    // f64, operation by operation, nothing fused. The error bound is measured on a plain f32 evaluation.
     let expected = Expected::of_graph(graph, &tensors, Check::measured())?;
     for ((name, _), comparison) in graph.outputs().iter().zip(expected.compare_named(&outputs)?) {
         println!("\n`{name}` agrees with the CPU reference: {comparison}");

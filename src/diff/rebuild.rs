@@ -119,29 +119,16 @@ pub(super) fn depths(g: &Graph) -> Vec<(usize, usize)> {
     for node in g.nodes() {
         let most = |f: fn(&(usize, usize)) -> usize| node.inputs.iter().map(|v| f(&all[v.index()])).max().unwrap_or(0);
         let (depth, sum) = (most(|d| d.0), most(|d| d.1));
-        let here = match node.op {
-            Op::Matmul { .. } => (depth + 1, sum.max(g.shape(node.inputs[0]).last().copied().unwrap_or(0))),
-            Op::Attention(_) => {
-                let longest = |i: usize| g.shape(node.inputs[i]).iter().copied().max().unwrap_or(0);
-                (depth + 3, sum.max(longest(0)).max(longest(1)))
-            }
-            Op::Input { .. } | Op::Parameter { .. } | Op::Constant { .. } => (depth, sum),
-            Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } | Op::Broadcast { .. } => (depth, sum),
-            Op::Where | Op::Concat { .. } | Op::Gather { .. } | Op::Pad { .. } => (depth, sum),
-            Op::LayerNorm { .. }
-            | Op::RmsNorm { .. }
-            | Op::Softmax { .. }
-            | Op::LogSoftmax { .. }
-            | Op::Unary { .. }
-            | Op::Binary { .. }
-            | Op::Cast { .. }
-            | Op::Reduce { .. }
-            | Op::Argmax { .. }
-            | Op::Dequantize(_)
-            | Op::Rotary { .. }
-            | Op::Append { .. }
-            | Op::AppendPaged
-            | Op::AttentionMerge => (depth + 1, sum),
+        let longest = |i: usize| g.shape(node.inputs[i]).iter().copied().max().unwrap_or(0);
+        let moves = matches!(node.op, Op::Where | Op::Concat { .. } | Op::Gather { .. } | Op::Pad { .. });
+        let here = if let Op::Matmul { .. } = node.op {
+            (depth + 1, sum.max(g.shape(node.inputs[0]).last().copied().unwrap_or(0)))
+        } else if let Op::Attention(_) = node.op {
+            (depth + 3, sum.max(longest(0)).max(longest(1)))
+        } else if moves || node.op.is_source() || node.op.is_view() {
+            (depth, sum)
+        } else {
+            (depth + 1, sum)
         };
         all.extend(std::iter::repeat_n(here, node.outputs.len()));
     }
@@ -242,55 +229,30 @@ fn resized(op: &Op, old: &Shape, new: &Shape) -> Result<Op> {
     if old == new {
         return Ok(op.clone());
     }
-    Ok(match op {
-        Op::Reshape { shape } if old.rank() == new.rank() => {
-            let mut sizes = shape.to_vec();
-            for (axis, (&from, &to)) in old.iter().zip(new.iter()).enumerate() {
-                if from == to {
-                    continue;
-                }
-                // The axis of the result that is this one: as many elements before it, and of its size.
-                let before = |shape: &[usize], axis: usize| shape[..axis].iter().product::<usize>();
-                let same = |&at: &usize| shape[at] == from && before(shape, at) == before(old, axis);
-                match (0..shape.rank()).find(same) {
-                    Some(at) => sizes[at] = to,
-                    None => return Err(Error::op("reshape", format!("{new} does not become {shape}"))),
-                }
+    if old.rank() != new.rank() {
+        return Ok(op.clone());
+    }
+    if let Op::Reshape { shape } = op {
+        let mut sizes = shape.to_vec();
+        for (axis, (&from, &to)) in old.iter().zip(new.iter()).enumerate() {
+            if from == to {
+                continue;
             }
-            Op::Reshape { shape: sizes.into() }
+            // The axis of the result that is this one: as many elements before it, and of its size.
+            let before = |shape: &[usize], axis: usize| shape[..axis].iter().product::<usize>();
+            let same = |&at: &usize| shape[at] == from && before(shape, at) == before(old, axis);
+            match (0..shape.rank()).find(same) {
+                Some(at) => sizes[at] = to,
+                None => return Err(Error::op("reshape", format!("{new} does not become {shape}"))),
+            }
         }
-        Op::Slice { starts, sizes, steps } if old.rank() == new.rank() => {
-            let whole = |axis: usize| starts[axis] == 0 && sizes[axis] == old[axis];
-            let sizes = (0..sizes.len()).map(|axis| if whole(axis) { new[axis] } else { sizes[axis] }).collect();
-            Op::Slice { starts: starts.clone(), sizes, steps: steps.clone() }
-        }
-        // Sizes that follow from the operands, sizes that every operand must have, and operands of another rank.
-        Op::Reshape { .. }
-        | Op::Slice { .. }
-        | Op::Broadcast { .. }
-        | Op::Input { .. }
-        | Op::Parameter { .. }
-        | Op::Constant { .. }
-        | Op::Matmul { .. }
-        | Op::Attention(_)
-        | Op::LayerNorm { .. }
-        | Op::RmsNorm { .. }
-        | Op::Softmax { .. }
-        | Op::LogSoftmax { .. }
-        | Op::Unary { .. }
-        | Op::Binary { .. }
-        | Op::Where
-        | Op::Cast { .. }
-        | Op::Reduce { .. }
-        | Op::Argmax { .. }
-        | Op::Permute { .. }
-        | Op::Concat { .. }
-        | Op::Pad { .. }
-        | Op::Gather { .. }
-        | Op::Dequantize(_)
-        | Op::Rotary { .. }
-        | Op::Append { .. }
-        | Op::AppendPaged
-        | Op::AttentionMerge => op.clone(),
-    })
+        return Ok(Op::Reshape { shape: sizes.into() });
+    }
+    if let Op::Slice { starts, sizes, steps } = op {
+        let whole = |axis: usize| starts[axis] == 0 && sizes[axis] == old[axis];
+        let sizes = (0..sizes.len()).map(|axis| if whole(axis) { new[axis] } else { sizes[axis] }).collect();
+        return Ok(Op::Slice { starts: starts.clone(), sizes, steps: steps.clone() });
+    }
+    // Sizes of the others follow from their operands, or are those that every operand must have.
+    Ok(op.clone())
 }

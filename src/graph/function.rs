@@ -54,14 +54,14 @@ impl<'a> Deref for Scored<'a> {
     }
 }
 
-/// What the reference runs in place of a [`ScoreMod`].
+/// The twin of a [`ScoreMod`], which the reference runs.
 pub type ScoreTwin = dyn Fn(&Scored<'_>) -> f64 + Send + Sync;
 
-/// What the reference runs in place of a [`MaskMod`].
+/// The twin of a [`MaskMod`], which the reference runs.
 pub type MaskTwin = dyn Fn(&Pair<'_>) -> bool + Send + Sync;
 
-/// A function of a score, f32 → f32: FlexAttention's `score_mod`. It comes after softcap, bias and ALiBi; a result of −inf hides
-/// the key (WGSL lets devices assume that there is none: what only hides is a [`MaskMod`]).
+/// A function of a score, f32 → f32: FlexAttention's `score_mod`. It comes after softcap, bias and ALiBi; a result of −inf masks
+/// the key (WGSL lets devices assume that there is no infinity: to mask a key, use a [`MaskMod`]).
 ///
 /// ```
 /// use tilewise::{DType, Graph, graph::{AttentionArgs, Mask, ScoreMod}};
@@ -80,8 +80,8 @@ pub type MaskTwin = dyn Fn(&Pair<'_>) -> bool + Send + Sync;
 /// ```
 pub type ScoreMod = Function<ScoreTwin>;
 
-/// Whether a query may see a key, for [`Mask::function`](super::Mask::function): FlexAttention's `mask_mod`. One more predicate
-/// beside the others: a row that sees nothing still gives 0.
+/// Whether a query attends to a key, for [`Mask::function`](super::Mask::function): FlexAttention's `mask_mod`. It is one more
+/// predicate beside the others: a fully masked row still gives 0.
 pub type MaskMod = Function<MaskTwin>;
 
 /// A [`ScoreMod`] or [`MaskMod`]: WGSL text, checked when it is given, and its twin in Rust.
@@ -97,7 +97,7 @@ pub struct Function<T: ?Sized> {
     twin: Option<Arc<T>>,
 }
 
-/// What sets the two kinds of functions apart. There are no others: what the trait has is for this crate.
+/// A kind of functions: of scores or of masks. There are no others, and the items of the trait are for this crate.
 pub trait FunctionKind {
     /// The kind in messages.
     #[doc(hidden)]

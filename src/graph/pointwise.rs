@@ -138,7 +138,7 @@ functions! {
         Mul "mul" Arithmetic Exact,
         /// a / b; integers truncate towards zero, and division by 0 gives 0
         Div "div" Arithmetic Near,
-        /// The larger; see [`Reduce::Max`] for a whole axis
+        /// The larger
         Max "max" Arithmetic Exact,
         /// The smaller
         Min "min" Arithmetic Exact,

@@ -113,6 +113,19 @@ impl ArgmaxProblem {
     }
 }
 
+impl Merged {
+    fn parameters(&self, stats: usize, shares: usize) -> Parameters {
+        Parameters::new()
+            .set("stats", stats)
+            .set("shares", shares)
+            .set("elems", self.rows.elems)
+            .set("elems_of_share", self.rows.elems.div_ceil(shares))
+            .set("x", self.offset)
+            .set("x_axis", self.axis.strides[0])
+            .and(Axis::parameters(&self.kept, ["x"], "kept", "r"))
+    }
+}
+
 impl RowSetup for Setup<'_> {
     fn rows(&self) -> &Rows {
         &self.merged.rows
@@ -136,7 +149,7 @@ impl RowSetup for Setup<'_> {
         // The last share may be short.
         let deal = Deal::of_shares(&rows, self.profile).without_chunks();
         Ok(Kernel {
-            launches: vec![self.launch(&self.for_shares, shares, deal, SHARES)?, self.merge(&self.for_shares, shares)?],
+            launches: vec![self.launch(&self.for_shares, shares, deal, SHARES)?, self.merge(shares)?],
             scratch: vec![self.workspace(shares)],
         })
     }
@@ -174,17 +187,8 @@ impl Setup<'_> {
                 }
             };
         }
-        let Rows { rows: results, elems, .. } = merged.rows;
-        let stats = results * shares;
-        let parameters = Parameters::new()
-            .set("stats", stats)
-            .set("shares", shares)
-            .set("elems", elems)
-            .set("elems_of_share", elems.div_ceil(shares))
-            .and(deal.parameters())
-            .set("x", merged.offset)
-            .set("x_axis", merged.axis.strides[0])
-            .and(Axis::parameters(&merged.kept, ["x"], "kept", "r"));
+        let stats = merged.rows.rows * shares;
+        let parameters = merged.parameters(stats, shares).and(deal.parameters());
         let source = shader.source()?;
         let to = if shares > 1 { Operand::Scratch(0) } else { Operand::Output(0) };
         let written = stats * if merged.pack == Some(Pack::Across) { Pack::ELEMENTS } else { 1 };
@@ -201,28 +205,19 @@ impl Setup<'_> {
     }
 
     /// The second stage of the split variant: in elements, not vectors.
-    fn merge(&self, merged: &Merged, shares: usize) -> Result<Launch> {
+    fn merge(&self, shares: usize) -> Result<Launch> {
+        let merged = self.problem.merged(self.problem.axis, &[]);
         let results = merged.rows.rows;
         let deal = Deal::ANY;
-        let shader = self.slots(deal.slots(Specialization::new("argmax::merge")), merged);
-        let width = merged.rows.pack;
-        let in_elements = |axis: &Axis<1>| Axis { size: axis.size, strides: [axis.strides[0] * width as isize] };
-        let kept: Vec<Axis<1>> = merged.kept.iter().map(in_elements).collect();
-        let parameters = Parameters::new()
-            .set("results", results)
-            .set("shares", shares)
-            .set("x", merged.offset * width)
-            .set("x_axis", self.problem.x.strides[self.problem.axis])
-            .and(Axis::parameters(&kept, ["x"], "kept", "r"));
-        let source = shader.source()?;
+        let source = self.slots(deal.slots(Specialization::new("argmax::merge")), &merged).source()?;
         Ok(Launch {
             label: MERGE.into(),
-            params: source.words(&parameters)?,
+            params: source.words(&merged.parameters(results, shares))?,
             source,
             bindings: vec![
                 Binding::read(Operand::Input(0)),
-                Binding::read(Operand::Scratch(0)),
                 Binding::write(Operand::Output(0)),
+                Binding::read(Operand::Scratch(0)),
             ],
             grid: deal.grid(ArgmaxProblem::FAMILY, results, self.profile)?,
             flops: (results * shares) as u64,

@@ -1,7 +1,7 @@
 //! Floor 2: what the GPU kernels are, as data. Nothing here names wgpu.
 //!
-//! A kernel *family* is one file here and its twins `shaders/x*.wgsl`, `src/reference/x.rs` and `tests/x.rs`. It has a
-//! `Problem` (sizes, layouts, options), which says which of its *variants* can run on a device and why, and turns one of
+//! A kernel *family* is a file or folder here, with its twins `shaders/x/`, `src/reference/x.rs` and `tests/device/x.rs`. Its
+//! `Problem` (sizes, layouts, options) says which *variants* can run on a device and why, and turns one of
 //! them into a [`Kernel`]: specialised WGSL, bindings in order, parameters, and a grid of workgroups.
 
 mod access;
@@ -9,7 +9,6 @@ mod activation;
 mod append;
 mod argmax;
 mod attention;
-mod attention_merge;
 mod blocks;
 mod ceiling;
 mod copy;
@@ -37,8 +36,7 @@ use access::{axes, long, matrix, narrow, strided};
 pub use activation::unary_wgsl;
 pub use append::AppendProblem;
 pub use argmax::ArgmaxProblem;
-pub use attention::{AttentionDTypes, AttentionProblem};
-pub use attention_merge::AttentionMergeProblem;
+pub use attention::{AttentionDTypes, AttentionMergeProblem, AttentionProblem};
 pub use ceiling::{Arithmetic, CeilingProblem};
 pub use copy::{ConcatProblem, CopyProblem, PadProblem};
 pub use dequantize::DequantizeProblem;
@@ -66,13 +64,18 @@ use crate::{DType, Result};
 ///
 /// Operands are numbered: inputs from 0 in the order that the problem documents, outputs likewise.
 pub trait Problem: fmt::Debug + Send + Sync {
-    /// The family's name, which its four twin files bear.
+    /// The family's name, which its twins bear too.
     fn family(&self) -> &'static str;
 
     /// Every variant of the family with a verdict for this problem on this device, best first among the usable.
     fn candidates(&self, profile: &Profile) -> Vec<Candidate>;
 
-    /// The dispatches of one variant. An error if the variant can't run here.
+    /// The dispatches of one variant.
+    ///
+    /// # Errors
+    /// [`Error::Op`](crate::Error::Op) if there is no such variant; [`Error::NoVariant`](crate::Error::NoVariant) if it
+    /// can't run here, with the reason that [`candidates`](Problem::candidates) gives;
+    /// [`Error::Limit`](crate::Error::Limit) if it needs more workgroups than two dimensions have.
     fn kernel(&self, variant: &str, profile: &Profile) -> Result<Kernel>;
 
     /// One line for printed programs: the sizes and options that matter, such as `M=64 N=32 K=16 +bias +gelu`.
@@ -220,7 +223,10 @@ impl Binding {
 /// Folds a count of workgroups into a grid that respects the limit of each dimension.
 ///
 /// The shader finds its number as `workgroup_id.x + workgroup_id.y * num_workgroups.x` and returns if it is not below
-/// the count (uniformly, so that barriers stay legal). An error if even two dimensions do not suffice.
+/// the count (uniformly, so that barriers stay legal).
+///
+/// # Errors
+/// [`Error::Limit`](crate::Error::Limit) if even two dimensions do not suffice.
 pub fn fold_grid(workgroups: u64, profile: &Profile, kernel: &str) -> Result<[u32; 3]> {
     let limit = u64::from(profile.limits.workgroups_per_dimension);
     if workgroups <= limit {

@@ -125,8 +125,11 @@ pub struct Note {
 }
 
 impl Program {
-    /// A program of one kernel, without a graph: its buffers are named `input 0`, `output 0` and so on
-    /// ([`Operand`]'s `Display`).
+    /// A program of one kernel, without a graph: its buffers are named `input 0`, `output 0` and so on ([`Operand`]'s
+    /// `Display`).
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if a tensor has more than 2³¹ − 1 elements.
     pub fn of_kernel(kernel: &Kernel, inputs: &[(DType, Shape)], outputs: &[(DType, Shape)]) -> Result<Self> {
         let mut buffers = Vec::new();
         let mut add = |operand: Operand, dtype: DType, shape: &Shape, role: fn(String) -> Role| {
@@ -183,8 +186,11 @@ impl Program {
             .collect()
     }
 
-    /// One step alone as a program, on inputs of its own. Each is named `b` and the number of its buffer here; the outputs
-    /// likewise. To time it, or to compare its variants. An error for a step that works in place: lower without
+    /// One step alone as a program, on inputs of its own, to time it or to compare its variants. Each input is named
+    /// `b` and the number of its buffer here, and so are the outputs.
+    ///
+    /// # Errors
+    /// [`Error::Op`] if there is no such step, or if it works in place: lower without
     /// [`share_memory`](super::Options::share_memory).
     pub fn isolate(&self, step: usize) -> Result<Program> {
         let steps = self.steps.len();
@@ -234,6 +240,9 @@ impl Program {
     /// Checks what the engine relies on: every index names something, buffers hold their tensors, temporaries lie in
     /// their allocations, names are unique, and no dispatch writes what it must not or reads what it writes through a
     /// second binding.
+    ///
+    /// # Errors
+    /// [`Error::Op`] with the first rule that is broken, and where.
     pub fn verify(&self) -> Result<()> {
         let mut names = std::collections::BTreeSet::new();
         for buffer in &self.buffers {

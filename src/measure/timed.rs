@@ -30,10 +30,7 @@ const MOST_RUNS: f64 = 10_000.0;
 const CLOCKS_DIFFER: f64 = 1.01;
 
 impl Protocol {
-    /// Loads the program with its inputs and parameters, runs it to warm up, and finds how many runs fill a sample.
-    ///
-    /// # Errors
-    /// As [`Gpu::load`], [`Executable::set_inputs`] and [`Executable::bench`].
+    /// Twice what the caches were found to hold, but no less than 256 MiB, and samples of 50 ms.
     pub fn new(ceilings: &Ceilings, effort: Effort) -> Self {
         match effort {
             Effort::Quick => Protocol { sample: Duration::ZERO, past_cache: 0 },
@@ -93,6 +90,9 @@ impl Times {
 
 impl Timed {
     /// Loads the program with its inputs and parameters, runs it to warm up, and finds how many runs fill a sample.
+    ///
+    /// # Errors
+    /// As [`Gpu::load`], [`Executable::set_inputs`] and [`Executable::bench`].
     pub fn new(gpu: &Gpu, program: &Program, values: &[(String, Tensor)], protocol: &Protocol) -> Result<Self> {
         let is_parameter =
             |name: &str| program.buffers.iter().any(|b| matches!(&b.role, Role::Parameter(other) if other == name));

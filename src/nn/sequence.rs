@@ -1,11 +1,11 @@
-//! Padding done right: lengths become masks, and padded rows never reach a result.
+//! Correct padding: lengths become masks, and padded rows never reach a result.
 
 use crate::{
     DType, Error, Graph, Result, Tensor, ValueId,
     graph::{Binary, Reduce},
 };
 
-/// How the tokens of a sequence become one vector.
+/// A way to make one vector of the tokens of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pooling {
     /// The mean of the real tokens; 0 for a sequence without any.

@@ -40,6 +40,9 @@ impl Random {
     }
 
     /// One of these.
+    ///
+    /// # Panics
+    /// If there are none.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.size(0, of.len() - 1)]
     }
@@ -50,6 +53,17 @@ impl Random {
     }
 
     /// A tensor of numbers from `low` to `high`, rounded to the dtype; for booleans, true every second time.
+    ///
+    /// ```
+    /// use tilewise::{DType, reference::Random};
+    /// let x = Random::new(7).tensor(DType::F32, [3], -1.0, 1.0)?;
+    /// assert!(x.to_f64().iter().all(|x| x.abs() <= 1.0));
+    /// assert_eq!(x, Random::new(7).tensor(DType::F32, [3], -1.0, 1.0)?);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Limit`](crate::Error::Limit) if there are more than 2³¹ − 1 elements.
     pub fn tensor(&mut self, dtype: DType, shape: impl Into<Shape>, low: f64, high: f64) -> Result<Tensor> {
         let shape = shape.into();
         let n = shape.checked_elements("random tensor")?;
@@ -57,6 +71,16 @@ impl Random {
     }
 
     /// A tensor of whole numbers from `low` to `high`, both included.
+    ///
+    /// ```
+    /// use tilewise::{DType, reference::Random};
+    /// let x = Random::new(7).wholes(DType::BF16, [100], 1, 3)?;
+    /// assert!(x.to_f64().iter().all(|x| [1.0, 2.0, 3.0].contains(x)));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Limit`](crate::Error::Limit) if there are more than 2³¹ − 1 elements.
     pub fn wholes(&mut self, dtype: DType, shape: impl Into<Shape>, low: i64, high: i64) -> Result<Tensor> {
         let shape = shape.into();
         let n = shape.checked_elements("random tensor")?;

@@ -1,17 +1,13 @@
 //! The variants of matmul.
 
-pub(crate) const VARIANTS: [&str; 13] = [
-    "coop_16x16",
-    "coop_8x8",
-    "plain",
-    "register",
-    "tiled_32x32",
-    "tiled_64x64",
-    "tiled_128x128",
-    "split_k",
-    "vec",
-    "subgroup",
-    "panel",
-    "panel_uniform",
-    "panel_deep",
-];
+use tilewise::{
+    Layout,
+    kernel::{Epilogue, MatmulProblem, Problem, Profile},
+};
+
+/// The names of all, as the crate has them.
+pub(crate) fn variants() -> Vec<&'static str> {
+    let element = Layout::contiguous([1, 1]);
+    let problem = MatmulProblem::new(&element, &element, Epilogue::default()).expect("they fit");
+    problem.candidates(&Profile::portable()).iter().map(|candidate| candidate.variant).collect()
+}

@@ -47,17 +47,17 @@ macro_rules! pictures {
 
 fn pictures() -> Vec<Picture> {
     pictures! {
-        "Nothing hidden", "Every query sees every key.", 4 x 6: |o| Mask::none();
-        "Causal, top left", "Query i sees the keys up to i. PyTorch's `is_causal`; the self-attention of a decoder in training.",
+        "Nothing masked", "Every query attends to every key.", 4 x 6: |o| Mask::none();
+        "Causal, top left", "Query i attends to the keys up to i. PyTorch's `is_causal`; the self-attention of a decoder in training.",
             6 x 6: |o| Mask::causal(Align::TopLeft);
-        "Causal, top left, fewer queries than keys", "The last keys are never seen.",
+        "Causal, top left, fewer queries than keys", "The last keys are masked for all queries.",
             3 x 6: |o| Mask::causal(Align::TopLeft);
-        "Causal, bottom right, fewer queries than keys", "The last query sees all: decoding with a cache, FlashAttention's alignment.",
+        "Causal, bottom right, fewer queries than keys", "The last query attends to all keys: decoding with a cache, FlashAttention's alignment.",
             3 x 6: |o| Mask::causal(Align::BottomRight);
-        "Causal, bottom right, more queries than keys", "The first queries see nothing: their result is exactly 0.",
+        "Causal, bottom right, more queries than keys", "The first rows are fully masked: their result is exactly 0.",
             6 x 3: |o| Mask::causal(Align::BottomRight);
         "Causal, an explicit offset", "Query 0 stands at key 2.", 4 x 6: |o| Mask::causal(Align::Offset(2));
-        "Causal, a negative offset", "Query 0 stands before the first key, and sees nothing.",
+        "Causal, a negative offset", "Query 0 stands before the first key: its row is fully masked.",
             5 x 5: |o| Mask::causal(Align::Offset(-2));
         "Causal, an offset from a buffer", "One offset per batch item, read on the device: here 1.",
             4 x 6: |o| Mask::causal(Align::PerItem) & Mask::offsets(o.offsets);
@@ -65,24 +65,24 @@ fn pictures() -> Vec<Picture> {
             7 x 7: |o| Mask::window(2, 0, Align::TopLeft);
         "Sliding window, both sides", "One key before, two after.", 7 x 7: |o| Mask::window(1, 2, Align::TopLeft);
         "Sliding window, open to the right", "No key further back than one.", 6 x 6: |o| Mask::window(1, None, Align::TopLeft);
-        "Window and causal, bottom right", "Parts compose with `&`: a key is seen where all say so.",
+        "Window and causal, bottom right", "Parts are combined with `&`: a key is masked if any part masks it.",
             4 x 7: |o| Mask::causal(Align::BottomRight) & Mask::window(2, None, Align::BottomRight);
-        "Key lengths", "Padding: keys from the length on are hidden. The length, here 4, is read on the device.",
+        "Key lengths", "Padding: keys from the length on are masked. The length, here 4, is read on the device.",
             4 x 6: |o| Mask::key_lengths(o.lengths);
         "Key lengths and causal, bottom right", "The offset follows the length: the last query stands at the last real key.",
             3 x 6: |o| Mask::key_lengths(o.lengths) & Mask::causal(Align::BottomRight);
-        "Query lengths", "Queries from the length on see nothing, and give 0.", 6 x 5: |o| Mask::query_lengths(o.lengths);
-        "A boolean mask", "True where the key may be seen. Read in place, in any shape that broadcasts.",
+        "Query lengths", "Rows from the length on are fully masked, and give 0.", 6 x 5: |o| Mask::query_lengths(o.lengths);
+        "A boolean mask", "True where a key takes part. Read in place, in any shape that broadcasts.",
             6 x 6: |o| Mask::boolean(o.pattern);
-        "An additive mask", "−inf hides; every finite number is a score like another.", 6 x 6: |o| Mask::bias(o.hidden);
+        "An additive mask", "−inf masks; every finite number is a score like any other.", 6 x 6: |o| Mask::bias(o.hidden);
         "A boolean mask and causal", "", 6 x 6: |o| Mask::boolean(o.pattern) & Mask::causal(Align::TopLeft);
-        "Packed sequences", "Three sequences of 3, 1 and 4 tokens, end to end: each sees itself only. No padding is computed.",
+        "Packed sequences", "Three sequences of 3, 1 and 4 tokens, end to end: each attends to itself only. No padding is computed.",
             8 x 8 packed: |o| Mask::packed(o.starts, o.starts);
         "Packed sequences, causal", "Positions count within each sequence.",
             8 x 8 packed: |o| Mask::packed(o.starts, o.starts) & Mask::causal(Align::TopLeft);
         "A function: blocks", "Any predicate in WGSL over `b`, `h`, `h_kv`, `i`, `j`, `position`, `q_len` and `k_len`, with a twin in Rust for the reference.",
             7 x 7: |o| Mask::function(MaskMod::new("i / 3 == j / 3", |s| s.i / 3 == s.j / 3)?);
-        "A function: a prefix that all see", "What comes after it is causal.", 6 x 6: |o| Mask::function(MaskMod::new("j < 2 || j <= position", |s| s.j < 2 || s.j <= s.position)?);
+        "A function: a prefix for all queries", "What comes after it is causal.", 6 x 6: |o| Mask::function(MaskMod::new("j < 2 || j <= position", |s| s.j < 2 || s.j <= s.position)?);
         "A function: dilated window", "Every other key of the last four before the query's own.",
             8 x 8: |o| Mask::function(MaskMod::new("(i - j) % 2 == 0 && i - j <= 4", |s| (s.i - s.j) % 2 == 0 && s.i - s.j <= 4)?) & Mask::causal(Align::TopLeft);
         "A function with a table: documents", "`table[...]` reads an f32 value of the graph: here the document of each token, 0 0 0 1 1 2 2 2.",
@@ -145,8 +145,8 @@ fn page() -> PathBuf {
 #[test]
 fn the_page_shows_what_the_reference_sees() {
     let mut text = String::from(
-        "# Masks, drawn\n\nRows are queries `i`, columns are keys `j`; `x` may be seen. Each picture is drawn by attention itself, \
-         from the line of code above it\n(`tests/masks.rs`). In the code `o` holds the mask's operands: `o.lengths` and \
+        "# Masks, drawn\n\nRows are queries `i`, columns are keys `j`; `x` marks a key that is not masked. Attention itself draws each picture, \
+         from the line of code above it\n(`tests/device/masks.rs`). In the code, `o` holds the mask's operands: `o.lengths` and \
          the like are values of the graph.\n",
     );
     for picture in pictures() {

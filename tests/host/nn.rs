@@ -1,4 +1,4 @@
-//! Layers on the CPU reference: what they build is what they say. Their values against PyTorch's: `tests/torch.rs`.
+//! Layers on the CPU reference: what they build is what they say. Their values against PyTorch's: `tests/corpus/torch`.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -277,7 +277,6 @@ fn written_out_attention_is_attention() {
         ("none", |_| Mask::none()),
         ("causal bottom right", |_| Mask::causal(Align::BottomRight)),
         ("window with a negative offset", |_| Mask::window(1, 2, Align::Offset(-2))),
-        ("the farthest offset", |_| Mask::causal(Align::Offset(i32::MAX))),
         ("lengths, aligned to them", |g| {
             let lengths = g.input("lengths", DType::I32, [2]).expect("fits");
             Mask::key_lengths(lengths) & Mask::causal(Align::BottomRight)
@@ -320,6 +319,20 @@ fn written_out_attention_is_attention() {
         for (a, b) in out["fused"].as_f32().expect("f32").iter().zip(out["written"].as_f32().expect("f32")) {
             assert!((a - b).abs() <= 1e-6, "{name}: {a} and {b}");
         }
+    }
+}
+
+/// An offset counts as at most 2³⁰: the position of a query does not wrap around to the other end.
+#[test]
+fn the_farthest_offsets_see_all_and_nothing() {
+    for (offset, weight) in [(i32::MAX, 0.2), (i32::MIN, 0.0)] {
+        let mut g = Graph::new();
+        let q = g.input("q", DType::F32, [1, 1, 3, 6]).expect("fits");
+        let k = g.constant(Tensor::zeros(DType::F32, [1, 1, 5, 6]).expect("small")).expect("new");
+        let weights = g.attention_weights(q, k, Mask::causal(Align::Offset(offset))).expect("fits");
+        g.output("weights", weights).expect("new");
+        let out = evaluate(&g, BTreeMap::new());
+        assert_eq!(out["weights"].as_f32(), Some(&[weight; 15][..]), "{offset}");
     }
 }
 

@@ -17,44 +17,27 @@ pub(super) fn add(site: &Site<'_>, found: &mut Found) {
             continue;
         }
         found.at = site.call(v);
-        match &node.op {
-            Op::LayerNorm { .. } => norms(site, v, node, found),
-            Op::Matmul { .. } if site.is_weight(node.inputs[1]) => linear(site, v, node, found),
-            Op::Binary { function: Binary::Add } => sums(site, v, node, found),
-            Op::Binary { function: Binary::Mul } if site.is_weight(node.inputs[1]) => {
-                let embedding = matches!(site.g.definition(node.inputs[0]).op, Op::Gather { .. });
-                let name = if embedding { "embedding not scaled" } else { "factor missing" };
-                skipped(site, v, node.inputs[0], found, name, "a constant factor stands here");
-            }
-            Op::Unary { function } => activations(v, node, *function, found),
-            Op::Gather { .. } if site.is_weight(node.inputs[0]) => embeddings(site, v, found),
-            // Products, sums and lookups without a weight; what has hypotheses of its own (attention, wiring); and what nobody
-            // does in two ways.
-            Op::Matmul { .. }
-            | Op::Binary { .. }
-            | Op::Gather { .. }
-            | Op::Input { .. }
-            | Op::Parameter { .. }
-            | Op::Constant { .. }
-            | Op::Attention(_)
-            | Op::AttentionMerge
-            | Op::RmsNorm { .. }
-            | Op::Softmax { .. }
-            | Op::LogSoftmax { .. }
-            | Op::Where
-            | Op::Cast { .. }
-            | Op::Reduce { .. }
-            | Op::Argmax { .. }
-            | Op::Reshape { .. }
-            | Op::Permute { .. }
-            | Op::Slice { .. }
-            | Op::Concat { .. }
-            | Op::Broadcast { .. }
-            | Op::Pad { .. }
-            | Op::Dequantize(_)
-            | Op::Rotary { .. }
-            | Op::Append { .. }
-            | Op::AppendPaged => {}
+        let weight = |input: usize| site.is_weight(node.inputs[input]);
+        if let Op::LayerNorm { .. } = node.op {
+            norms(site, v, node, found);
+        } else if let Op::Matmul { .. } = node.op
+            && weight(1)
+        {
+            linear(site, v, node, found);
+        } else if let Op::Binary { function: Binary::Add } = node.op {
+            sums(site, v, node, found);
+        } else if let Op::Binary { function: Binary::Mul } = node.op
+            && weight(1)
+        {
+            let embedding = matches!(site.g.definition(node.inputs[0]).op, Op::Gather { .. });
+            let name = if embedding { "embedding not scaled" } else { "factor missing" };
+            skipped(site, v, node.inputs[0], found, name, "a constant factor stands here");
+        } else if let Op::Unary { function } = node.op {
+            activations(v, node, function, found);
+        } else if let Op::Gather { .. } = node.op
+            && weight(0)
+        {
+            embeddings(site, v, found);
         }
     }
     found.at = site.name.to_string();

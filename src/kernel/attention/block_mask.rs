@@ -1,10 +1,19 @@
-//! Which tiles of a boolean mask hide everything, and which nothing: a launch before the tiles of attention.
+//! Which tiles of a boolean mask hide everything, and which nothing: a launch before the tiles of attention, and the variant
+//! that goes through tiles in workgroup memory after it.
 
-use super::setup::Setup;
+use super::{
+    plain, sequences,
+    setup::{MaskTiles, Rank, Setup, Tiling},
+    split_kv,
+    tiled::{BC, Tile},
+};
 use crate::{
     Layout, Result,
     graph::AttentionOperand,
-    kernel::{Binding, Kernel, Launch, Operand, Specialization, buffer_bytes, fold_grid},
+    kernel::{
+        Binding, Kernel, Launch, Operand, Parameters, Specialization, buffer_bytes, fold_grid,
+        variant::{Needs, Variant},
+    },
     tensor::DType,
 };
 
@@ -36,22 +45,16 @@ impl BlockMask {
         self.batch * self.heads * self.row_tiles * self.key_tiles
     }
 
-    fn bytes(&self) -> u64 {
+    /// Bytes of what is found.
+    pub(super) fn bytes(&self) -> u64 {
         buffer_bytes(DType::U32, self.tiles())
     }
 
     /// Steps of (B, Hq, row tiles).
-    pub(super) fn steps(&self) -> [u32; 3] {
+    fn steps(&self) -> [usize; 3] {
         let head = self.row_tiles * self.key_tiles;
-        let step = |count: usize, step: usize| if count > 1 { step as u32 } else { 0 };
-        [step(self.batch, self.heads * head), step(self.heads, head), self.key_tiles as u32]
-    }
-
-    /// Why it can't be made.
-    pub(super) fn refusal(&self, setup: &Setup<'_>) -> Option<String> {
-        let limit = setup.profile.limits.binding_bytes;
-        (self.bytes() > limit)
-            .then(|| format!("the tiles of the mask take {} bytes, a binding has {limit}", self.bytes()))
+        let step = |count: usize, step: usize| if count > 1 { step } else { 0 };
+        [step(self.batch, self.heads * head), step(self.heads, head), self.key_tiles]
     }
 
     /// Whether looking at the mask first costs next to nothing, and may save much: there are many tiles, each of which takes
@@ -63,14 +66,12 @@ impl BlockMask {
         many && 2 * shared * (sizes.d + sizes.dv) >= 64
     }
 
-    /// The launch that looks at the mask, and the buffer of what it found.
-    pub(super) fn place(&self, setup: &Setup<'_>, kernel: &mut Kernel) -> Result<Operand> {
+    /// Adds the launch that looks at the mask; the buffer of what it found.
+    pub(super) fn place(&self, setup: &Setup<'_>, kernel: &mut Kernel) -> Result<MaskTiles> {
         kernel.scratch.push(self.bytes());
         let tiles = Operand::Scratch(kernel.scratch.len() - 1);
-        let Some(input) = setup.problem.options.input_of(AttentionOperand::Mask) else { return Ok(tiles) };
         let mut source =
             Specialization::new("attention::block_mask").value("BR", self.tile[0]).value("BC", self.tile[1]);
-        let strides = setup.strides(&self.mask);
         let whole_words = self.mask.strides[3] == 1
             && self.mask.offset.is_multiple_of(4)
             && self.mask.strides[..3].iter().all(|stride| stride % 4 == 0);
@@ -78,21 +79,77 @@ impl BlockMask {
             source =
                 source.function("mask_four", "fn mask_four(row: u32, j: u32) -> u32 { return mask[(row + j) >> 2u]; }");
         }
-        let mut params: Vec<u32> =
-            [self.tiles(), self.heads, self.row_tiles, self.key_tiles, setup.sizes.rows, self.keys, self.mask.offset]
-                .map(|n| n as u32)
-                .to_vec();
-        params.extend(strides);
+        let source = source.source()?;
+        let [mask_b, mask_h, mask_i, mask_j] = setup.strides(&self.mask);
+        let parameters = Parameters::new()
+            .set("workgroups", self.tiles())
+            .set("heads", self.heads)
+            .set("row_tiles", self.row_tiles)
+            .set("key_tiles", self.key_tiles)
+            .set("rows", setup.sizes.rows)
+            .set("keys", self.keys)
+            .set("mask_offset", self.mask.offset)
+            .set("mask_b", mask_b)
+            .set("mask_h", mask_h)
+            .set("mask_i", mask_i)
+            .set("mask_j", mask_j);
         kernel.launches.push(Launch {
             label: "tiles of the mask".into(),
-            source: source.source()?,
-            bindings: vec![Binding::read(Operand::Input(input)), Binding::write(tiles)],
-            params,
+            params: source.words(&parameters)?,
+            source,
+            bindings: setup
+                .input(AttentionOperand::Mask)
+                .map(Binding::read)
+                .into_iter()
+                .chain([Binding::write(tiles)])
+                .collect(),
             grid: fold_grid(self.tiles() as u64, setup.profile, "attention")?,
             flops: 0,
             exponentials: 0,
             bytes: (self.batch * self.heads * setup.sizes.rows * self.keys) as u64 + self.bytes(),
         });
-        Ok(tiles)
+        Ok(MaskTiles { operand: tiles, steps: self.steps() })
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Masked;
+
+/// The mask in the tiles of `tiled.wesl`.
+fn mask(setup: &Setup<'_>) -> Option<BlockMask> {
+    BlockMask::of(setup, [Tile::tall(setup).br, BC])
+}
+
+/// Whether it is the best of those that run everywhere.
+fn suits(setup: &Setup<'_>) -> bool {
+    !plain::suits(setup) && !split_kv::suits(setup) && mask(setup).is_some_and(|mask| mask.pays(setup))
+}
+
+impl Variant<Setup<'_>> for Masked {
+    fn name(&self) -> &'static str {
+        "block_mask"
+    }
+
+    fn rank(&self, setup: &Setup<'_>) -> u32 {
+        (if suits(setup) { Rank::Suited } else { Rank::General }) as u32
+    }
+
+    fn reason(&self, _: &Setup<'_>) -> String {
+        "as tiled, without the tiles that the mask hides".into()
+    }
+
+    fn needs(&self, setup: &Setup<'_>) -> Result<Needs, String> {
+        let mask = mask(setup).ok_or("there is no boolean mask")?;
+        let needs = setup.needs_of_outputs()?;
+        let needs = Needs { buffers: needs.buffers + 1, workspace: mask.bytes(), ..needs };
+        Ok(Tile::tall(setup).with_workgroup(needs, setup, setup.sizes.keys))
+    }
+
+    fn kernel(&self, setup: &Setup<'_>) -> Result<Kernel> {
+        let mut kernel = sequences::begin(setup)?;
+        let mask_tiles = mask(setup).map(|mask| mask.place(setup, &mut kernel)).transpose()?;
+        let tile = Tile::tall(setup);
+        // A tile of the mask has the rows of one head.
+        tile.whole(setup, kernel, Tiling::of(tile.br, 1), mask_tiles)
     }
 }

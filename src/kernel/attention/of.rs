@@ -1,6 +1,9 @@
 //! Attention of a graph as a problem.
 
-use super::{AttentionDTypes, AttentionProblem, sizes::is_strided};
+use super::{
+    problem::{AttentionDTypes, AttentionProblem},
+    sizes::is_strided,
+};
 use crate::{
     DType, Layout, Result,
     graph::{Attention, AttentionOperand as A},

@@ -2,12 +2,16 @@
 //! on a CPU.
 
 use super::{
-    parts::Parts,
-    setup::{Setup, Tiling},
+    partials, sequences,
+    setup::{Rank, Setup, Tiling, refused},
+    storage::Float,
 };
 use crate::{
     Result,
-    kernel::{Binding, Kernel, Launch, Specialization},
+    kernel::{
+        AdapterKind, Kernel, Profile, Specialization,
+        variant::{Needs, Variant},
+    },
 };
 
 /// How many keys a panel may hold.
@@ -46,11 +50,24 @@ enum Read {
 }
 
 impl Read {
-    /// The widest one that an operand allows.
-    fn of(setup: &Setup<'_>, name: &str) -> Self {
+    /// The widest one that an operand allows, which lies in groups of so many or doesn't.
+    fn widest(profile: &Profile, has_groups: impl Fn(usize) -> bool) -> Self {
         // Where compiling is quick, drivers unpack words of 64 bits again for each row of q.
-        let widths = if setup.profile.shares_loads() { &[Read::Four][..] } else { &[Read::Eight, Read::Four] };
-        widths.iter().copied().find(|&width| setup.has_groups(name, width.elements())).unwrap_or(Read::One)
+        let widths = if profile.shares_loads() { &[Read::Four][..] } else { &[Read::Eight, Read::Four] };
+        widths.iter().copied().find(|width| has_groups(width.elements())).unwrap_or(Read::One)
+    }
+
+    /// The widest one that an input allows.
+    fn of(setup: &Setup<'_>, operand: Float) -> Self {
+        Read::widest(setup.profile, |elements| setup.has_groups(operand, elements))
+    }
+
+    /// The same, if eights pay.
+    fn eight_if(self, pays: bool) -> Self {
+        match self {
+            Read::Eight if !pays => Read::Four,
+            Read::Eight | Read::Four | Read::One => self,
+        }
     }
 
     fn elements(self) -> usize {
@@ -89,9 +106,9 @@ const BUSY: u64 = 8;
 /// Most parts of the keys.
 const MOST_SPLITS: usize = 256;
 
-/// The value slots of the shader.
+/// The value slots of `panel.wesl`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
+struct Tile {
     /// Invocations of a subgroup.
     lanes: usize,
     /// Keys of a panel, over `lanes`.
@@ -106,7 +123,7 @@ struct Shape {
     column_parts: usize,
 }
 
-impl Shape {
+impl Tile {
     fn of(setup: &Setup<'_>, depth: Depth) -> Result<Self, String> {
         let lanes = match setup.profile.subgroup {
             Some((least, most)) if least == most => least as usize,
@@ -123,17 +140,17 @@ impl Shape {
         }
         let d4 = setup.sizes.d.div_ceil(4);
         // Where a lane would have four columns of q or fewer, a load of eight is none the less.
-        let q_run = if d4 > lanes && Read::of(setup, "q") == Read::Eight { 2 } else { 1 };
+        let q_run = if d4 > lanes && Read::of(setup, Float::Q) == Read::Eight { 2 } else { 1 };
         let q4 = d4.div_ceil(q_run * lanes) * q_run;
         let all = setup.sizes.dv.div_ceil(4 * lanes);
-        let shape =
-            |column_parts: usize| Shape { lanes, c: 1, d4, q_run, q4, dv4: all.div_ceil(column_parts), column_parts };
-        let loads = |shape: Shape| {
-            let [k, v] = ["k", "v"].map(|name| shape.read(setup, name));
-            k.weight(d4) + lanes * v.weight(shape.dv4)
+        let tile =
+            |column_parts: usize| Tile { lanes, c: 1, d4, q_run, q4, dv4: all.div_ceil(column_parts), column_parts };
+        let loads = |tile: Tile| {
+            let [k, v] = [Float::K, Float::V].map(|operand| tile.read(setup, operand));
+            k.weight(d4) + lanes * v.weight(tile.dv4)
         };
         let quick = setup.profile.shares_loads();
-        let one = (1..all).map(shape).find(|&shape| quick || loads(shape) <= MOST_LOADS_OF_KEYS).unwrap_or(shape(all));
+        let one = (1..all).map(tile).find(|&tile| quick || loads(tile) <= MOST_LOADS_OF_KEYS).unwrap_or(tile(all));
         let bytes = 16 * lanes * (d4 + lanes * one.dv4);
         let most_loads = if quick { usize::MAX } else { depth.most_loads() };
         let most = match setup.sizes.keys {
@@ -143,21 +160,24 @@ impl Shape {
         };
         let fits = |&c: &usize| c <= most && c * loads(one) <= most_loads && c * bytes <= MOST_BYTES;
         let c = STEPS.into_iter().find(fits).unwrap_or(1);
-        Ok(Shape { c, ..one })
+        Ok(Tile { c, ..one })
     }
 
-    /// How much of q, k, v or `out` a load reads.
-    fn read(self, setup: &Setup<'_>, name: &str) -> Read {
-        let pays = match name {
-            "q" => self.q_run == 2,
-            "k" => true,
-            "v" => self.dv4 > 1,
-            _ => self.dv4.is_multiple_of(2),
+    /// How much of an input a load reads.
+    fn read(self, setup: &Setup<'_>, operand: Float) -> Read {
+        let pays = match operand {
+            Float::Q => self.q_run == 2,
+            Float::K => true,
+            Float::V => self.dv4 > 1,
+            Float::Bias => false,
         };
-        match Read::of(setup, name) {
-            Read::Eight if !pays => Read::Four,
-            read => read,
-        }
+        Read::of(setup, operand).eight_if(pays)
+    }
+
+    /// How much of `out` a load reads, in which O of a row lies between two panels.
+    fn read_out(self, setup: &Setup<'_>) -> Read {
+        let widest = Read::widest(setup.profile, |elements| setup.out_has_groups(elements));
+        widest.eight_if(self.dv4.is_multiple_of(2))
     }
 
     /// Whether products are fused with sums: where the driver does so, and enough sums are at work to hide that they take longer.
@@ -187,10 +207,7 @@ impl Shape {
 
     /// Rows of a tile: many, as each loads its keys; fewer if processors would idle, or if loops would be ended.
     fn tiling(self, setup: &Setup<'_>) -> Result<Tiling, String> {
-        let tiling = |rows: usize| {
-            let span = if setup.sizes.rows < rows { setup.sizes.group().max(1) } else { 1 };
-            Tiling { column_parts: self.column_parts, ..Tiling::of(rows, span) }
-        };
+        let tiling = |rows: usize| Tiling { column_parts: self.column_parts, ..Tiling::of(rows, setup.span(rows)) };
         let mut rows = MOST_ROWS;
         while rows > LEAST_ROWS && setup.workgroups(tiling(rows)) < BUSY {
             rows /= 2;
@@ -208,83 +225,98 @@ impl Shape {
     }
 }
 
-pub(super) fn refusal(setup: &Setup<'_>, depth: Depth) -> Option<String> {
-    if depth == Depth::Deep {
-        if setup.flops() < MANY_FLOPS {
-            return Some(format!("{} operations are not worth its compiling", setup.flops()));
-        }
-        if Shape::of(setup, depth).is_ok_and(|deep| Shape::of(setup, Depth::Usual) == Ok(deep)) {
-            return Some("panel holds as many keys".into());
-        }
-    }
-    let tiling = match Shape::of(setup, depth).and_then(|shape| shape.tiling(setup)) {
-        Ok(tiling) => tiling,
-        Err(reason) => return Some(reason),
-    };
-    (tiling.splits > 1).then(|| Parts::new(setup, tiling).refusal(setup)).flatten()
+/// The tile and the tiling of a problem; or why there is none.
+fn plan(setup: &Setup<'_>, depth: Depth) -> Result<(Tile, Tiling), String> {
+    let tile = Tile::of(setup, depth)?;
+    Ok((tile, tile.tiling(setup)?))
 }
 
-pub(super) fn kernel(setup: &Setup<'_>, depth: Depth) -> Result<Kernel> {
-    let refused = |reason| crate::Error::NoVariant { family: "attention", reasons: vec![format!("panel: {reason}")] };
-    let shape = Shape::of(setup, depth).map_err(refused)?;
-    let tiling = shape.tiling(setup).map_err(refused)?;
-    let mut kernel = setup.begin()?;
-    let source = source(setup, shape).region("SPANS", tiling.span > 1);
-    let launch = |label: String, source: Specialization, outputs: Vec<Binding>, bytes: u64| {
-        Ok::<Launch, crate::Error>(Launch {
-            label,
-            source: source.source()?,
-            bindings: setup.inputs().into_iter().chain(outputs).collect(),
-            params: setup.params(tiling),
-            grid: setup.grid(tiling)?,
-            flops: setup.flops(),
-            exponentials: setup.exponentials(),
-            bytes: setup.bytes() + bytes,
+impl Variant<Setup<'_>> for Depth {
+    fn name(&self) -> &'static str {
+        match self {
+            Depth::Usual => "panel",
+            Depth::Deep => "panel_deep",
+        }
+    }
+
+    /// On a software adapter, where the panel wins at any size.
+    fn rank(&self, setup: &Setup<'_>) -> u32 {
+        (match setup.profile.kind {
+            AdapterKind::Cpu => Rank::MadeForIt,
+            AdapterKind::Gpu => Rank::MadeForOthers,
+        }) as u32
+    }
+
+    fn reason(&self, _: &Setup<'_>) -> String {
+        match self {
+            Depth::Usual => "keys and values in the registers of a subgroup, for a CPU",
+            Depth::Deep => {
+                "panel with more keys, up to a fifth faster; compiles up to three times as long, for `tune` to find"
+            }
+        }
+        .into()
+    }
+
+    fn needs(&self, setup: &Setup<'_>) -> Result<Needs, String> {
+        let needs = setup.needs_of_outputs()?;
+        if *self == Depth::Deep {
+            if setup.flops() < MANY_FLOPS {
+                return Err(format!("{} operations are not worth its compiling", setup.flops()));
+            }
+            if Tile::of(setup, *self).is_ok_and(|deep| Tile::of(setup, Depth::Usual) == Ok(deep)) {
+                return Err("panel holds as many keys".into());
+            }
+        }
+        let (tile, tiling) = plan(setup, *self)?;
+        let [panel, once] = tile.rounds(tiling.rows);
+        let panels = setup.sizes.keys.div_ceil(tiling.splits).div_ceil(tile.block());
+        Ok(Needs {
+            invocations: tile.lanes as u64,
+            workspace: partials::bytes(setup, tiling),
+            rounds: needs.rounds.max((panels * panel + once) as u64),
+            ..needs
         })
-    };
-    if tiling.splits > 1 {
-        let parts = Parts::new(setup, tiling);
-        let to = parts.place(&mut kernel);
-        let label = format!("panel: {} parts", tiling.splits);
-        kernel.launches.push(launch(label, source.region("SPLIT", true), vec![Binding::write(to)], parts.bytes)?);
-        parts.merge(setup, &mut kernel, to)?;
-    } else {
-        let out = setup.wide_out(&mut kernel);
-        let source = match shape.read(setup, "out") {
-            Read::Eight => setup.keeps_eight(source),
-            _ => setup.reads_out(setup.writes_four(source, out)),
-        };
-        let source = source.region("LSE", setup.problem.lse);
-        kernel.launches.push(launch("panel".into(), source, setup.outputs(out), 0)?);
-        setup.finish(&mut kernel, out)?;
     }
-    Ok(kernel)
+
+    fn kernel(&self, setup: &Setup<'_>) -> Result<Kernel> {
+        let (tile, tiling) = plan(setup, *self).map_err(|reason| refused(self.name(), &reason))?;
+        let source = source(setup, tile, tiling);
+        if tiling.splits > 1 {
+            return partials::split(setup, "panel", source, tiling);
+        }
+        let mut kernel = sequences::begin(setup)?;
+        let out = setup.wide_out(&mut kernel);
+        let source = match tile.read_out(setup) {
+            Read::Eight => setup.keeps_eight(source),
+            Read::Four | Read::One => setup.reads_out(setup.writes_four(source, out)),
+        };
+        setup.whole(&mut kernel, "panel", source, tiling, None, out)?;
+        Ok(kernel)
+    }
 }
 
-fn source(setup: &Setup<'_>, shape: Shape) -> Specialization {
+fn source(setup: &Setup<'_>, tile: Tile, tiling: Tiling) -> Specialization {
     let source = setup
         .specialize("attention::panel")
-        .value("LANES", shape.lanes)
-        .value("HALVINGS", shape.lanes.ilog2())
-        .value("C", shape.c)
-        .value("D4", shape.d4)
-        .value("D8", shape.d4 / 2)
-        .value("DT", shape.d4 % 2)
-        .value("Q_RUN", shape.q_run)
-        .value("Q4", shape.q4)
-        .value("Q8", shape.q4 / 2)
-        .value("QT", shape.q4 % 2)
-        .value("DV4", shape.dv4)
-        .value("DV8", shape.dv4 / 2)
-        .value("DVT", shape.dv4 % 2)
-        .value("COLUMN_PARTS", shape.column_parts)
-        .region("FUSED", shape.fuses(setup));
-    let source = setup.reads_one(source, "bias");
-    let problem = setup.problem;
-    [("q", &problem.q), ("k", &problem.k), ("v", &problem.v)].into_iter().fold(source, |source, (name, layout)| {
-        match shape.read(setup, name) {
-            Read::Eight => setup.reads_eight(source, name),
-            _ => setup.reads_four(source, name, layout),
-        }
+        .value("LANES", tile.lanes)
+        .value("HALVINGS", tile.lanes.ilog2())
+        .value("C", tile.c)
+        .value("D4", tile.d4)
+        .value("D8", tile.d4 / 2)
+        .value("DT", tile.d4 % 2)
+        .value("Q_RUN", tile.q_run)
+        .value("Q4", tile.q4)
+        .value("Q8", tile.q4 / 2)
+        .value("QT", tile.q4 % 2)
+        .value("DV4", tile.dv4)
+        .value("DV8", tile.dv4 / 2)
+        .value("DVT", tile.dv4 % 2)
+        .value("COLUMN_PARTS", tile.column_parts)
+        .region("SPANS", tiling.span > 1)
+        .region("FUSED", tile.fuses(setup));
+    let source = setup.reads_one(source, Float::Bias);
+    [Float::Q, Float::K, Float::V].into_iter().fold(source, |source, operand| match tile.read(setup, operand) {
+        Read::Eight => setup.reads_eight(source, operand),
+        Read::Four | Read::One => setup.reads_four(source, operand),
     })
 }

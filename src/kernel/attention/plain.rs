@@ -1,43 +1,60 @@
 //! One query row an invocation.
 
-use super::setup::{Setup, Tiling};
+use super::{
+    sequences,
+    setup::{Rank, Setup, Tiling},
+    storage::Float,
+};
 use crate::{
     Result,
-    kernel::{Kernel, Launch},
+    kernel::{
+        AdapterKind, Kernel,
+        variant::{Needs, Variant},
+    },
 };
 
 /// Query rows of a workgroup, as in the shader.
-const TILING: Tiling = Tiling::of(64, 1);
+const ROWS: usize = 64;
+/// With so many keys, or fewer, a software adapter is done before it has staged a tile.
+const FEW_KEYS: usize = 32;
 
-pub(super) fn kernel(setup: &Setup<'_>) -> Result<Kernel> {
-    let mut kernel = setup.begin()?;
-    let widest = setup.sizes.d.max(setup.sizes.dv);
-    let out = setup.out(&mut kernel);
-    let source = setup
-        .specialize("attention::plain")
-        .value("D_MAX", widest.next_power_of_two().max(16))
-        .region("LSE", setup.problem.lse);
-    let source = ["q", "k", "v", "bias"].into_iter().fold(source, |source, name| setup.reads_one(source, name));
-    let source = setup.writes_two(source, out, "write_two").source()?;
-    kernel.launches.push(Launch {
-        label: "plain".into(),
-        source,
-        bindings: setup.inputs().into_iter().chain(setup.outputs(out)).collect(),
-        params: setup.params(TILING),
-        grid: setup.grid(TILING)?,
-        flops: setup.flops(),
-        exponentials: setup.exponentials(),
-        bytes: setup.bytes(),
-    });
-    setup.finish(&mut kernel, out)?;
-    Ok(kernel)
+#[derive(Debug)]
+pub(super) struct Plain;
+
+/// Whether it is the best of those that run everywhere.
+pub(super) fn suits(setup: &Setup<'_>) -> bool {
+    setup.profile.kind == AdapterKind::Cpu && setup.sizes.keys <= FEW_KEYS
 }
 
-/// Why the loops of a row don't end in time, if they don't; see [`Profile::loop_rounds`](crate::kernel::Profile::loop_rounds).
-pub(super) fn refusal(setup: &Setup<'_>) -> Option<String> {
-    let (keys, d, dv) = (setup.sizes.keys as u64, setup.sizes.d as u64, setup.sizes.dv as u64);
-    // A key takes a round, and enters two loops; q, O and the search for a packed item come once.
-    let rounds = keys * (d + dv + 3) + 2 * (d + dv) + 64;
-    let most = setup.profile.loop_rounds()?;
-    (rounds > most).then(|| format!("{keys} keys take {rounds} rounds of loops, the driver stops at {most}"))
+impl Variant<Setup<'_>> for Plain {
+    fn name(&self) -> &'static str {
+        "plain"
+    }
+
+    fn rank(&self, setup: &Setup<'_>) -> u32 {
+        (if suits(setup) { Rank::Suited } else { Rank::General }) as u32
+    }
+
+    fn reason(&self, _: &Setup<'_>) -> String {
+        "no workgroup memory, no features: runs everywhere".into()
+    }
+
+    fn needs(&self, setup: &Setup<'_>) -> Result<Needs, String> {
+        let needs = setup.needs_of_outputs()?;
+        let (keys, d, dv) = (setup.sizes.keys as u64, setup.sizes.d as u64, setup.sizes.dv as u64);
+        // A key takes a round, and enters two loops; q, O and the search for a packed item come once.
+        let rounds = keys * (d + dv + 3) + 2 * (d + dv) + 64;
+        Ok(Needs { invocations: ROWS as u64, rounds: needs.rounds.max(rounds), ..needs })
+    }
+
+    fn kernel(&self, setup: &Setup<'_>) -> Result<Kernel> {
+        let mut kernel = sequences::begin(setup)?;
+        let out = setup.out(&mut kernel);
+        let widest = setup.sizes.d.max(setup.sizes.dv);
+        let source = setup.specialize("attention::plain").value("D_MAX", widest.next_power_of_two().max(16));
+        let source = [Float::Q, Float::K, Float::V, Float::Bias].into_iter().fold(source, |s, x| setup.reads_one(s, x));
+        let source = setup.writes_four(source, out);
+        setup.whole(&mut kernel, "plain", source, Tiling::of(ROWS, 1), None, out)?;
+        Ok(kernel)
+    }
 }

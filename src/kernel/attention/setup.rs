@@ -1,20 +1,38 @@
-//! What every variant shares: the launch that cleans up lengths and offsets, regions, bindings and parameters.
+//! A problem on a device, and what the kernels that walk over queries and keys share: regions, bindings and parameters.
 
 use super::{
-    AttentionDTypes, AttentionProblem,
-    block_mask::BlockMask,
-    sizes::{Sizes, window},
-    storage::Out,
+    problem::{AttentionDTypes, AttentionProblem},
+    sizes::Sizes,
 };
 use crate::{
-    Layout, Result,
-    graph::{Align, AttentionOperand as A, Function, FunctionKind},
-    kernel::{Binding, Kernel, Launch, Operand, Profile, Specialization, buffer_bytes, fold_grid},
+    Error, Layout, Result,
+    graph::{AttentionOperand as A, Function, FunctionKind},
+    kernel::{
+        Binding, Launch, Operand, Parameters, Profile, Specialization, fold_grid,
+        variant::{self, Needs},
+    },
     tensor::DType,
 };
 
+/// The widest head of q, k or v that the kernels take.
+const MAX_HEAD: usize = 256;
+
 /// Words of a record that `sequences.wesl` writes.
-const RECORD: usize = 8;
+pub(super) const RECORD: usize = 8;
+
+/// An operand with an f32 for each query head: its region in the shaders, and the parameters that say where it lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PerHead {
+    pub(super) kind: A,
+    region: &'static str,
+    at: &'static str,
+    step: &'static str,
+}
+
+const PER_HEAD: [PerHead; 2] = [
+    PerHead { kind: A::Slopes, region: "SLOPES", at: "slopes_at", step: "slopes_step" },
+    PerHead { kind: A::Sinks, region: "SINKS", at: "sinks_at", step: "sinks_step" },
+];
 
 /// A problem, checked, on a device.
 #[derive(Debug)]
@@ -44,6 +62,40 @@ impl Tiling {
     }
 }
 
+/// The tiles of a mask, as a launch before has found them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MaskTiles {
+    pub(super) operand: Operand,
+    /// Steps of (B, Hq, row tiles).
+    pub(super) steps: [usize; 3],
+}
+
+impl variant::Setup for Setup<'_> {
+    const FAMILY: &'static str = "attention";
+
+    fn profile(&self) -> &Profile {
+        self.profile
+    }
+}
+
+/// A variant that was asked for, though it can't run.
+pub(super) fn refused(variant: &str, reason: &str) -> Error {
+    Error::NoVariant { family: "attention", reasons: vec![format!("{variant}: {reason}")] }
+}
+
+/// The places of variants in the order; those of one rank are in the order of the list.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rank {
+    /// Made for this kind of adapter.
+    MadeForIt,
+    /// Made for problems like this one.
+    Suited,
+    /// Takes problems of every kind on every adapter.
+    General,
+    /// Made for another kind of adapter.
+    MadeForOthers,
+}
+
 impl<'a> Setup<'a> {
     pub(super) fn new(problem: &'a AttentionProblem, profile: &'a Profile) -> Result<Self> {
         Ok(Setup { problem, profile, sizes: Sizes::of(problem)? })
@@ -54,115 +106,49 @@ impl<'a> Setup<'a> {
     }
 
     /// Whether records come from `sequences.wesl`.
-    fn has_items(&self) -> bool {
+    pub(super) fn has_items(&self) -> bool {
         [A::KeyLengths, A::QueryLengths, A::Offsets, A::QueryOffsets].into_iter().any(|operand| self.has(operand))
     }
 
-    /// Whether the records' launch looks at the block table: only to report on it.
-    fn checks_pages(&self) -> bool {
-        self.problem.status && self.sizes.pages.is_some()
-    }
-
-    /// Why no variant can run, if that is so: `outputs` are written beside what is read.
-    pub(super) fn refusal(&self, outputs: usize) -> Option<String> {
-        let (buffers, limit) = (self.inputs().len() + outputs, self.profile.limits.storage_buffers as usize);
-        if buffers > limit {
-            return Some(format!("binds {buffers} buffers, a stage has {limit}: leave out an operand, or lse"));
+    /// What every variant needs that writes so many outputs beside what it reads.
+    pub(super) fn needs(&self, outputs: usize) -> Result<Needs, String> {
+        let widest = self.sizes.d.max(self.sizes.dv);
+        if widest > MAX_HEAD {
+            return Err(format!("a head of {widest} is wider than {MAX_HEAD}"));
         }
-        // Rounds of the launch of records, where an invocation goes through the pages of its items.
-        let pages = self.sizes.pages.filter(|_| self.problem.status)?;
-        let rounds = self.sizes.items.div_ceil(64) as u64 * (pages.each as u64 + 1);
-        let most = self.profile.loop_rounds()?;
-        (rounds > most).then(|| format!("the status looks at {rounds} pages in a loop, the driver stops at {most}"))
+        // An invocation of the launch before goes through the pages of its items, for the status.
+        let pages = self.sizes.pages.filter(|_| self.problem.status).map_or(0, |pages| pages.each as u64 + 1);
+        let rounds = self.sizes.items.div_ceil(64) as u64 * pages;
+        Ok(Needs { buffers: (self.inputs(None).len() + outputs) as u64, rounds, ..Needs::default() })
     }
 
-    fn records(&self) -> usize {
+    /// The same, of a variant that writes out, and lse if it is asked for.
+    pub(super) fn needs_of_outputs(&self) -> Result<Needs, String> {
+        self.needs(1 + usize::from(self.problem.lse))
+    }
+
+    /// Records of items or sequences.
+    pub(super) fn records(&self) -> usize {
         if self.sizes.packed { self.sizes.items + 2 } else { self.sizes.items }
     }
 
     /// The number of an input of the problem.
-    fn input(&self, operand: A) -> Option<Operand> {
+    pub(super) fn input(&self, operand: A) -> Option<Operand> {
         self.problem.options.input_of(operand).map(Operand::Input)
     }
 
-    fn lse(&self) -> Option<Operand> {
+    /// The number of lse.
+    pub(super) fn lse(&self) -> Option<Operand> {
         self.problem.lse.then_some(Operand::Output(1))
     }
 
-    /// What the variants need before their own launches: scratch 0 with clean records, if lengths or offsets come from
-    /// buffers, and the status word, if it is asked for.
-    pub(super) fn begin(&self) -> Result<Kernel> {
-        let mut kernel = Kernel { launches: Vec::new(), scratch: Vec::new() };
-        if !self.has_items() && !self.problem.status {
-            return Ok(kernel);
-        }
-        let slopes = if self.has(A::Slopes) { self.sizes.heads } else { 0 };
-        kernel.scratch.push(buffer_bytes(DType::I32, self.records() * RECORD + slopes));
-
-        let status = self.problem.status.then_some(Operand::Output(1 + usize::from(self.problem.lse)));
-        let source = Specialization::new("attention::sequences")
-            .region("KEY_LENGTHS", self.has(A::KeyLengths))
-            .region("QUERY_LENGTHS", self.has(A::QueryLengths))
-            .region("OFFSETS", self.has(A::Offsets))
-            .region("PACKED", self.sizes.packed)
-            .region("PACKED_KEYS", self.has(A::KeyOffsets))
-            .region("CHECK_PAGES", self.checks_pages())
-            .region("SLOPES", self.has(A::Slopes))
-            .region("BOTTOM_RIGHT", self.problem.options.align == Align::BottomRight)
-            .region("STATUS", status.is_some())
-            .source()?;
-        let lengths = [A::KeyLengths, A::QueryLengths, A::Offsets, A::QueryOffsets, A::KeyOffsets];
-        let operands = [&lengths[..], &[A::Slopes]].concat();
-        let table = self.checks_pages().then_some(A::BlockTable);
-        let read = lengths.into_iter().chain(table).chain([A::Slopes]);
-        let mut bindings: Vec<Binding> = read.filter_map(|operand| self.input(operand)).map(Binding::read).collect();
-        bindings.push(Binding::write(Operand::Scratch(0)));
-        bindings.extend(status.map(Binding::write));
-
-        let range = self.sizes.range(self.problem);
-        let (left, right) = window(self.problem);
-        let mut params = vec![
-            self.sizes.items as u32,
-            self.sizes.heads as u32,
-            self.sizes.rows as u32,
-            self.sizes.keys as u32,
-            self.sizes.key_limit as u32,
-            range.offset as u32,
-            left.unwrap_or(0) as u32,
-            right.unwrap_or(0) as u32,
-            u32::from(left.is_none()),
-            u32::from(right.is_none()),
-        ];
-        for &operand in &operands {
-            let layout = self.problem.operand(operand);
-            params.push(layout.map_or(0, |layout| layout.offset as u32));
-            params.push(layout.map_or(0, |layout| layout.strides[0] as u32));
-        }
-        params.push((self.records() * RECORD) as u32);
-        params.extend(self.table());
-
-        let words = operands.iter().filter_map(|&operand| self.problem.operand(operand)).map(distinct).sum::<u64>();
-        kernel.launches.push(Launch {
-            label: "records".into(),
-            source,
-            bindings,
-            params,
-            grid: [1, 1, 1],
-            flops: 0,
-            exponentials: 0,
-            bytes: 4 * words + kernel.scratch[0],
-        });
-        Ok(kernel)
-    }
-
-    /// The regions of the block `scores`, and of the bindings that go with it.
+    /// The regions of `scores.wesl` and of the bindings that go with it.
     pub(super) fn specialize(&self, kernel: &'static str) -> Specialization {
         let source = Specialization::new(kernel)
             .region("MASK", self.has(A::Mask))
             .region("BIAS", self.has(A::Bias))
             .region("SOFTCAP", self.problem.options.softcap.is_some())
-            .region("SLOPES", self.has(A::Slopes))
-            .region("SIDE", self.has_items() || self.has(A::Slopes))
+            .region("SIDE", self.side().is_some())
             .region("ITEMS", self.has_items())
             .region("PACKED", self.sizes.packed)
             .region("PAGED", self.sizes.pages.is_some())
@@ -171,6 +157,7 @@ impl<'a> Setup<'a> {
             .region("MASK_TABLE", self.has(A::MaskTable))
             .region("SCORE_MOD", !self.problem.options.score_mods.is_empty())
             .region("MASK_MOD", !self.problem.options.mask_mods.is_empty());
+        let source = PER_HEAD.into_iter().fold(source, |source, per| source.region(per.region, self.has(per.kind)));
         let functions = [("score_mod", self.score_mod()), ("mask_mod", self.mask_mod())];
         functions.into_iter().fold(source, |source, (slot, definition)| match definition {
             Some(definition) => source.function(slot, definition),
@@ -193,28 +180,8 @@ impl<'a> Setup<'a> {
         })
     }
 
-    /// The block table as shaders read it: first entry, steps, rows of a page, the last page.
-    fn table(&self) -> [u32; 5] {
-        let (Some(pages), Some(table)) = (&self.sizes.pages, self.problem.operand(A::BlockTable)) else {
-            return [0; 5];
-        };
-        let rows = pages.rows.clamp(1, 1 << 30);
-        [
-            table.offset as u32,
-            table.strides[0] as u32,
-            table.strides[1] as u32,
-            rows as u32,
-            pages.count.saturating_sub(1) as u32,
-        ]
-    }
-
-    /// q, k, v and what the block `scores` reads.
-    pub(super) fn inputs(&self) -> Vec<Binding> {
-        self.inputs_and(None)
-    }
-
-    /// The same, with the tiles of the mask.
-    pub(super) fn inputs_and(&self, mask_tiles: Option<Operand>) -> Vec<Binding> {
+    /// q, k, v and what `scores.wesl` reads, with the tiles of the mask.
+    fn inputs(&self, mask_tiles: Option<Operand>) -> Vec<Binding> {
         let mut inputs = vec![Operand::Input(0), Operand::Input(1), Operand::Input(2)];
         inputs.extend(self.input(A::Mask));
         inputs.extend(mask_tiles);
@@ -224,14 +191,20 @@ impl<'a> Setup<'a> {
         inputs.into_iter().map(Binding::read).collect()
     }
 
-    /// out, and lse if it is asked for.
-    pub(super) fn outputs(&self, out: Out) -> Vec<Binding> {
-        [out.operand()].into_iter().chain(self.lse()).map(Binding::write).collect()
+    /// The operands with a number for each query head that are given, in the order in which they are gathered.
+    pub(super) fn per_head(&self) -> impl Iterator<Item = PerHead> {
+        PER_HEAD.into_iter().filter(|per| self.has(per.kind))
     }
 
-    /// The buffer of records and slopes; slopes alone are read where they are.
+    /// Whether the launch before gathers records and numbers of heads in one buffer.
+    pub(super) fn gathers(&self) -> bool {
+        self.has_items() || self.per_head().count() > 1
+    }
+
+    /// That buffer; the numbers of one operand alone are read where they are.
     fn side(&self) -> Option<Operand> {
-        if self.has_items() { Some(Operand::Scratch(0)) } else { self.input(A::Slopes) }
+        let only = || self.per_head().find_map(|per| self.input(per.kind));
+        if self.gathers() { Some(Operand::Scratch(0)) } else { only() }
     }
 
     /// Tiles of rows of one head (or of `span` heads), of one batch item or of all packed sequences.
@@ -263,84 +236,128 @@ impl<'a> Setup<'a> {
         self.sizes.batch * self.sizes.heads * self.sizes.rows
     }
 
-    pub(super) fn grid(&self, tiling: Tiling) -> Result<[u32; 3]> {
-        fold_grid(self.workgroups(tiling), self.profile, "attention")
+    /// The launch of a kernel that walks over queries and keys, and writes more bytes than [those](Setup::bytes) of its
+    /// operands.
+    pub(super) fn launch(
+        &self,
+        label: String,
+        source: Specialization,
+        tiling: Tiling,
+        mask_tiles: Option<MaskTiles>,
+        outputs: Vec<Binding>,
+        more_bytes: u64,
+    ) -> Result<Launch> {
+        let inputs = self.inputs(mask_tiles.map(|tiles| tiles.operand));
+        let source = source.region("MASK_TILES", mask_tiles.is_some()).source()?;
+        Ok(Launch {
+            label,
+            params: source.words(&self.parameters(tiling, mask_tiles))?,
+            source,
+            bindings: inputs.into_iter().chain(outputs).collect(),
+            grid: fold_grid(self.workgroups(tiling), self.profile, "attention")?,
+            flops: self.flops(),
+            exponentials: self.exponentials(),
+            bytes: self.bytes() + more_bytes,
+        })
     }
 
-    /// The block `parameters`.
-    pub(super) fn params(&self, tiling: Tiling) -> Vec<u32> {
-        self.params_and(tiling, None)
-    }
-
-    /// The same, with the steps of the tiles of the mask.
-    pub(super) fn params_and(&self, tiling: Tiling, mask: Option<&BlockMask>) -> Vec<u32> {
-        let options = &self.problem.options;
-        let sizes = &self.sizes;
+    /// The parameters of `parameters.wesl`.
+    fn parameters(&self, tiling: Tiling, mask_tiles: Option<MaskTiles>) -> Parameters {
+        let Setup { problem, sizes, .. } = self;
+        let options = &problem.options;
         let scale = options.scale.unwrap_or_else(|| 1.0 / (sizes.d as f32).sqrt());
-        let range = sizes.range(self.problem);
-        let mut params = vec![
-            self.workgroups(tiling) as u32,
-            self.tiles(tiling) as u32,
-            tiling.rows as u32,
-            tiling.splits as u32,
-            sizes.heads as u32,
-            sizes.group() as u32,
-            tiling.span as u32,
-            sizes.rows as u32,
-            self.all_rows() as u32,
-            self.records() as u32,
-            sizes.d as u32,
-            sizes.dv as u32,
-            options.softcap.map_or(scale, |cap| scale / cap).to_bits(),
-            options.softcap.unwrap_or(0.0).to_bits(),
-            range.end as u32,
-            range.lo as u32,
-            range.hi as u32,
-            range.offset as u32,
-        ];
-        let keys = |layout: &Layout| match (&self.sizes.pages, &layout.strides[..]) {
-            // The step between pages comes with the table.
-            (Some(_), &[_, t, h, d]) => [0, h, t, d].map(|stride| stride as u32),
-            _ => self.strides(layout),
+        let cap = options.softcap;
+        let range = sizes.range(problem);
+        let [lse_b, lse_h, lse_t] = self.lse_steps();
+        // The step between pages comes apart, and items share them.
+        let (keys, [k_page, v_page]) = match sizes.pages {
+            None => ([&problem.k, &problem.v].map(|layout| self.strides(layout)), [0, 0]),
+            Some(_) => {
+                let steps = [&problem.k, &problem.v].map(|layout| self.strides(layout));
+                (steps.map(|[_, t, h, d]| [0, h, t, d]), steps.map(|[page, ..]| page))
+            }
         };
-        let AttentionProblem { q, k, v, out, .. } = self.problem;
-        for (layout, strides) in [(q, self.strides(q)), (k, keys(k)), (v, keys(v)), (out, self.strides(out))] {
-            params.push(layout.offset as u32);
-            params.extend(strides);
+        let [k, v] = keys;
+        let mut parameters = Parameters::new()
+            .set("workgroups", self.workgroups(tiling) as u32)
+            .set("tiles", self.tiles(tiling) as u32)
+            .set("tile_rows", tiling.rows)
+            .set("splits", tiling.splits)
+            .set("heads", sizes.heads)
+            .set("group", sizes.group())
+            .set("span", tiling.span)
+            .set("rows", sizes.rows)
+            .set("all_rows", self.all_rows())
+            .set("records", self.records())
+            .set("d", sizes.d)
+            .set("dv", sizes.dv)
+            .set("scale", cap.map_or(scale, |cap| scale / cap))
+            .set("cap", cap.unwrap_or(0.0))
+            .set("k_end", range.end)
+            .set("lo", range.lo)
+            .set("hi", range.hi)
+            .set("offset", range.offset)
+            .and(placed(["q_offset", "q_b", "q_h", "q_t", "q_d"], &problem.q, self.strides(&problem.q)))
+            .and(placed(["k_offset", "k_b", "k_h", "k_t", "k_d"], &problem.k, k))
+            .and(placed(["v_offset", "v_b", "v_h", "v_t", "v_d"], &problem.v, v))
+            .and(placed(["out_offset", "out_b", "out_h", "out_t", "out_d"], &problem.out, self.strides(&problem.out)))
+            .set("lse_b", lse_b)
+            .set("lse_h", lse_h)
+            .set("lse_t", lse_t);
+        for (operand, names) in [
+            (A::Mask, ["mask_offset", "mask_b", "mask_h", "mask_i", "mask_j"]),
+            (A::Bias, ["bias_offset", "bias_b", "bias_h", "bias_i", "bias_j"]),
+        ] {
+            if let Some(layout) = problem.operand(operand).map(|layout| sizes.broadcast(layout)) {
+                parameters = parameters.and(placed(names, &layout, self.strides(&layout)));
+            }
         }
-        params.extend(self.lse_steps());
-        for operand in [A::Mask, A::Bias] {
-            let layout = self.problem.operand(operand).map(|layout| sizes.broadcast(layout));
-            params.push(layout.as_ref().map_or(0, |layout| layout.offset as u32));
-            params.extend(layout.map_or([0; 4], |layout| self.strides(&layout)));
+        for (n, per) in self.per_head().enumerate() {
+            let Some(numbers) = problem.operand(per.kind) else { continue };
+            let gathered = (self.records() * RECORD + n * sizes.heads, 1);
+            let (at, step) = if self.gathers() { gathered } else { (numbers.offset, numbers.strides[0]) };
+            parameters = parameters.set(per.at, at).set(per.step, step);
         }
-        params.extend(match self.problem.operand(A::Slopes) {
-            Some(_) if self.has_items() => [(self.records() * RECORD) as u32, 1],
-            Some(slopes) => [slopes.offset as u32, slopes.strides[0] as u32],
-            None => [0, 0],
-        });
-        for table in [A::ScoreTable, A::MaskTable] {
-            let elements = self.problem.operand(table).and_then(|layout| layout.shape.elements()).unwrap_or(0);
-            params.push(elements.saturating_sub(1) as u32);
+        for (operand, last) in [(A::ScoreTable, "score_last"), (A::MaskTable, "mask_last")] {
+            if let Some(elements) = problem.operand(operand).and_then(|layout| layout.shape.elements()) {
+                parameters = parameters.set(last, elements.saturating_sub(1) as i32);
+            }
         }
-        params.extend(self.table());
-        let page = |layout: &Layout| if self.sizes.pages.is_some() { layout.strides[0] as u32 } else { 0 };
-        params.extend([&self.problem.k, &self.problem.v].map(page));
-        params.extend(mask.map_or([0; 3], BlockMask::steps));
-        params
+        if let Some(table) = self.table() {
+            parameters = parameters.and(table.parameters()).set("page_rows", table.page_rows as u32);
+        }
+        parameters = parameters.set("k_page", k_page).set("v_page", v_page);
+        match mask_tiles {
+            None => parameters,
+            Some(MaskTiles { steps: [b, h, i], .. }) => {
+                parameters.set("tiles_b", b).set("tiles_h", h).set("tiles_i", i)
+            }
+        }
+    }
+
+    /// The block table, if k and v are paged.
+    pub(super) fn table(&self) -> Option<Table> {
+        let (pages, table) = (self.sizes.pages?, self.problem.operand(A::BlockTable)?);
+        Some(Table {
+            offset: table.offset,
+            strides: [table.strides[0], table.strides[1]],
+            page_rows: pages.rows.clamp(1, 1 << 30) as i32,
+            last_page: pages.count.saturating_sub(1) as i32,
+        })
     }
 
     /// Steps of the axes (B, H, T) of lse.
-    pub(super) fn lse_steps(&self) -> [u32; 3] {
-        let (heads, rows) = (self.sizes.heads as u32, self.sizes.rows as u32);
+    pub(super) fn lse_steps(&self) -> [usize; 3] {
+        let (heads, rows) = (self.sizes.heads, self.sizes.rows);
         if self.sizes.packed { [0, 1, heads] } else { [heads * rows, rows, 1] }
     }
 
-    /// Steps of the axes (B, H, T, D); a negative one wraps.
-    pub(super) fn strides(&self, layout: &Layout) -> [u32; 4] {
+    /// Steps of the axes (B, H, T, D); those of packed sequences are (H, T, D) in another order.
+    pub(super) fn strides(&self, layout: &Layout) -> [isize; 4] {
         match layout.strides[..] {
-            [b, h, t, d] => [b, h, t, d].map(|stride| stride as u32),
-            [t, h, d] => [0, h, t, d].map(|stride| stride as u32),
+            [b, h, t, d] => [b, h, t, d],
+            [t, h, d] => [0, h, t, d],
+            // Ranks are checked.
             _ => [0; 4],
         }
     }
@@ -351,12 +368,12 @@ impl<'a> Setup<'a> {
     }
 
     /// One for each score of a pair that may see each other.
-    pub(super) fn exponentials(&self) -> u64 {
+    fn exponentials(&self) -> u64 {
         self.sizes.pairs(self.problem) * self.sizes.heads as u64
     }
 
     /// Every element of q, k, v, mask, bias and out once.
-    pub(super) fn bytes(&self) -> u64 {
+    fn bytes(&self) -> u64 {
         let problem = self.problem;
         let of = |layout: &Layout, dtype: DType| distinct(layout) * dtype.bytes() as u64;
         let AttentionDTypes { q, k, v, bias, out } = problem.dtypes;
@@ -364,6 +381,32 @@ impl<'a> Setup<'a> {
         let mask = problem.operand(A::Mask).map_or(0, distinct);
         let lse = if problem.lse { 4 * self.all_rows() as u64 } else { 0 };
         of(&problem.q, q) + of(&problem.k, k) + of(&problem.v, v) + of(&problem.out, out) + bias + mask + lse
+    }
+}
+
+/// Where a tensor of the axes (B, H, T, D), or (B, Hq, Tq, Tk), begins, and its steps.
+fn placed([offset, names @ ..]: [&'static str; 5], layout: &Layout, strides: [isize; 4]) -> Parameters {
+    let first = Parameters::new().set(offset, layout.offset);
+    names.into_iter().zip(strides).fold(first, |parameters, (name, stride)| parameters.set(name, stride))
+}
+
+/// The block table, as shaders read it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Table {
+    offset: usize,
+    /// Of (B, P).
+    strides: [isize; 2],
+    /// Rows of a page.
+    pub(super) page_rows: i32,
+    last_page: i32,
+}
+
+impl Table {
+    /// Its parameters but `page_rows`.
+    pub(super) fn parameters(self) -> Parameters {
+        let [b, n] = self.strides;
+        let placed = Parameters::new().set("table_offset", self.offset).set("table_b", b).set("table_n", n);
+        placed.set("last_page", self.last_page)
     }
 }
 
@@ -386,7 +429,7 @@ fn joined<T: FunctionKind + ?Sized>(
 }
 
 /// Elements of a layout that lie at different places.
-fn distinct(layout: &Layout) -> u64 {
+pub(super) fn distinct(layout: &Layout) -> u64 {
     layout
         .shape
         .iter()

@@ -2,15 +2,42 @@
 //!
 //! Narrow floats lie two to a word. Where the rows of an operand allow it, four elements are read or written at once.
 
-use super::{AttentionOperand as A, setup::Setup};
+use super::setup::{MaskTiles, Setup, Tiling};
 use crate::{
     DType, Layout, Result,
+    graph::AttentionOperand as A,
     kernel::{
-        Kernel, Operand, Specialization, buffer_bytes,
-        long::{eight, has_eights, of_eight},
-        narrow::{Elems, element, four, round, word, words},
+        Binding, Kernel, Operand, Specialization,
+        access::{
+            elems::Elems,
+            long::{eight, has_eights, of_eight},
+            narrow::word,
+        },
+        buffer_bytes,
+        pointwise::round,
     },
 };
+
+/// The float operands that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Float {
+    Q,
+    K,
+    V,
+    Bias,
+}
+
+impl Float {
+    /// Its name in the shaders.
+    fn name(self) -> &'static str {
+        match self {
+            Float::Q => "q",
+            Float::K => "k",
+            Float::V => "v",
+            Float::Bias => "bias",
+        }
+    }
+}
 
 /// Where a variant writes f32 or whole words of narrow elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +50,7 @@ pub(super) enum Out {
 }
 
 impl Out {
-    pub(super) fn operand(self) -> Operand {
+    fn operand(self) -> Operand {
         match self {
             Out::Direct => Operand::Output(0),
             Out::Rounded(scratch) => scratch,
@@ -48,47 +75,52 @@ fn is_grouped(layout: &Layout, elements: usize) -> bool {
 
 impl Setup<'_> {
     /// `{name}_at`, which reads one element, and `{name}_elem`.
-    pub(super) fn reads_one(&self, source: Specialization, name: &str) -> Specialization {
-        let dtype = self.dtype(name);
+    pub(super) fn reads_one(&self, source: Specialization, operand: Float) -> Specialization {
+        let (name, dtype) = (operand.name(), self.dtype(operand));
         if !dtype.is_narrow() {
             return source;
         }
         let one = Elems { dtype, packed: false };
-        let body = if name == "bias" { one.read_infinities(name) } else { one.read(name) };
+        let body = if operand == Float::Bias { one.read_infinities(name) } else { one.read(name) };
         source
-            .ty(&format!("{name}_elem"), "u32")
+            .ty(&format!("{name}_elem"), one.ty())
             .function(&format!("{name}_at"), format!("fn {name}_at(i: u32) -> f32 {{ {body} }}"))
     }
 
     /// `{name}_four`, which reads four elements of a row, and `{name}_elem`.
-    pub(super) fn reads_four(&self, source: Specialization, name: &str, layout: &Layout) -> Specialization {
-        let dtype = self.dtype(name);
-        let (ty, body) = match (is_grouped(layout, 4), dtype.is_narrow()) {
-            (true, false) => ("vec4<f32>", format!("return {name}[(row + d.x) >> 2u];")),
-            (true, true) => {
-                let body = format!("let two = {name}[(row + d.x) >> 2u]; return {};", four(dtype, "two"));
-                ("vec2<u32>", body)
-            }
+    pub(super) fn reads_four(&self, source: Specialization, operand: Float) -> Specialization {
+        let name = operand.name();
+        let elems = Elems { dtype: self.dtype(operand), packed: self.has_groups(operand, 4) };
+        let body = match (elems.packed, elems.dtype.is_narrow()) {
+            (true, _) => elems.four(name, ["(row + d.x)"; 4]),
             (false, true) => {
-                let all = ["at.x", "at.y", "at.z", "at.w"].map(|at| element(name, dtype, at)).join(", ");
-                ("u32", format!("let at = row + d * step; return vec4<f32>({all});"))
+                format!("let at = row + d * step; {}", elems.four(name, ["at.x", "at.y", "at.z", "at.w"]))
             }
             (false, false) => return source,
         };
         let definition = format!("fn {name}_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f32> {{ {body} }}");
-        source.ty(&format!("{name}_elem"), ty).function(&format!("{name}_four"), definition)
+        source.ty(&format!("{name}_elem"), elems.ty()).function(&format!("{name}_four"), definition)
     }
 
-    /// Whether q, k, v, or `out` as sums in f32, lies so that four or eight elements of a row are one element of a binding.
-    pub(super) fn has_groups(&self, name: &str, elements: usize) -> bool {
-        let layout = match name {
-            "q" => &self.problem.q,
-            "k" => &self.problem.k,
-            "v" => &self.problem.v,
-            _ => &self.problem.out,
+    /// Whether an operand lies so that four or eight elements of a row are one element of a binding.
+    pub(super) fn has_groups(&self, operand: Float, elements: usize) -> bool {
+        let layout = match operand {
+            Float::Q => &self.problem.q,
+            Float::K => &self.problem.k,
+            Float::V => &self.problem.v,
+            // Read one by one.
+            Float::Bias => return false,
         };
+        self.are_elements(layout, self.dtype(operand), elements)
+    }
+
+    /// Whether out does, as sums in f32.
+    pub(super) fn out_has_groups(&self, elements: usize) -> bool {
+        self.are_elements(&self.problem.out, DType::F32, elements)
+    }
+
+    fn are_elements(&self, layout: &Layout, dtype: DType, elements: usize) -> bool {
         // A buffer without elements has room for 16 bytes.
-        let dtype = if name == "out" { DType::F32 } else { self.dtype(name) };
         let fits =
             elements == 4 || has_eights(dtype, self.profile) && (dtype.is_narrow() || !layout.shape.contains(&0));
         fits && is_grouped(layout, elements)
@@ -96,8 +128,8 @@ impl Setup<'_> {
 
     /// `{name}_pair` and `{name}_four`, which read eight elements of a row at once, and `{name}_elem`; see
     /// [`Setup::has_groups`].
-    pub(super) fn reads_eight(&self, source: Specialization, name: &str) -> Specialization {
-        let dtype = self.dtype(name);
+    pub(super) fn reads_eight(&self, source: Specialization, operand: Float) -> Specialization {
+        let (name, dtype) = (operand.name(), self.dtype(operand));
         let (ty, [low, high]) = eight(dtype);
         let load = format!("let w = {name}[(row + d.x) >> 3u];");
         source
@@ -112,7 +144,7 @@ impl Setup<'_> {
             )
     }
 
-    /// `out_pair` and `write_pair`, which read and write eight sums at once; see [`Setup::has_groups`].
+    /// `out_pair` and `write_pair`, which read and write eight sums at once; see [`Setup::out_has_groups`].
     pub(super) fn keeps_eight(&self, source: Specialization) -> Specialization {
         let (ty, [low, high]) = eight(DType::F32);
         let word = of_eight(["pair.a", "pair.b"]);
@@ -132,8 +164,9 @@ impl Setup<'_> {
     }
 
     /// `{name}_four`, which reads four f16 as they are, and `{name}_elem`.
-    pub(super) fn reads_halves(&self, source: Specialization, name: &str, layout: &Layout) -> Specialization {
-        let (ty, body) = if is_grouped(layout, 4) {
+    pub(super) fn reads_halves(&self, source: Specialization, operand: Float) -> Specialization {
+        let name = operand.name();
+        let (ty, body) = if self.has_groups(operand, 4) {
             ("vec4<f16>", format!("return {name}[(row + d.x) >> 2u];"))
         } else {
             let all = ["x", "y", "z", "w"].map(|at| format!("{name}[at.{at}]")).join(", ");
@@ -145,14 +178,14 @@ impl Setup<'_> {
         )
     }
 
-    fn dtype(&self, name: &str) -> DType {
+    fn dtype(&self, operand: Float) -> DType {
         let dtypes = &self.problem.dtypes;
-        match name {
-            "q" => dtypes.q,
-            "k" => dtypes.k,
-            "v" => dtypes.v,
-            _ if self.has(A::Bias) => dtypes.bias,
-            _ => DType::F32,
+        match operand {
+            Float::Q => dtypes.q,
+            Float::K => dtypes.k,
+            Float::V => dtypes.v,
+            Float::Bias if self.has(A::Bias) => dtypes.bias,
+            Float::Bias => DType::F32,
         }
     }
 
@@ -187,38 +220,35 @@ impl Setup<'_> {
         self.problem.out.shape.iter().product()
     }
 
-    /// `write_two`, or as it is called, with `two` in its parameters: columns d and d + 1 of a row of out.
-    pub(super) fn writes_two(&self, source: Specialization, out: Out, slot: &str) -> Specialization {
+    /// `write_two`: columns d and d + 1 of a row of out, which are a word.
+    pub(super) fn writes_two(&self, source: Specialization, out: Out) -> Specialization {
         let dtype = self.problem.dtypes.out;
         if out != Out::Direct || !dtype.is_narrow() {
             return source;
         }
         let word = word(dtype, "two.x", "two.y");
         source.region("NARROW", true).ty("out_elem", "u32").function(
-            slot,
-            format!("fn {slot}(row: u32, d: u32, step: u32, two: vec2<f32>) {{ out[(row + d) >> 1u] = {word}; }}"),
+            "write_two",
+            format!("fn write_two(row: u32, d: u32, step: u32, two: vec2<f32>) {{ out[(row + d) >> 1u] = {word}; }}"),
         )
     }
 
     /// `write_four`: columns d to d + 4 of a row of out, as far as there are.
     pub(super) fn writes_four(&self, source: Specialization, out: Out) -> Specialization {
-        let narrow = out == Out::Direct && self.problem.dtypes.out.is_narrow();
-        let dtype = self.problem.dtypes.out;
-        let [low, high] = [word(dtype, "four.x", "four.y"), word(dtype, "four.z", "four.w")];
-        let (ty, body) = match (is_grouped(&self.problem.out, 4), narrow) {
-            (true, false) => ("vec4<f32>", "if d < width { out[(row + d) >> 2u] = four; }".into()),
-            (true, true) => {
-                ("vec2<u32>", format!("if d < width {{ out[(row + d) >> 2u] = {}; }}", words(dtype, "four")))
-            }
+        let dtype = if out == Out::Direct { self.problem.dtypes.out } else { DType::F32 };
+        let elems = Elems { dtype, packed: is_grouped(&self.problem.out, 4) };
+        let body = match (elems.packed, dtype.is_narrow()) {
+            (true, _) => format!("if d < width {{ {} }}", elems.write_at("out", "(row + d) >> 2u", "four")),
             (false, true) => {
-                let at = "let at = (row + d) >> 1u;";
-                let body =
-                    format!("{at} if d < width {{ out[at] = {low}; }} if d + 2u < width {{ out[at + 1u] = {high}; }}");
-                ("u32", body)
+                let [low, high] = [word(dtype, "four.x", "four.y"), word(dtype, "four.z", "four.w")];
+                format!(
+                    "let at = (row + d) >> 1u; if d < width {{ out[at] = {low}; }} \
+                     if d + 2u < width {{ out[at + 1u] = {high}; }}"
+                )
             }
             (false, false) => return source,
         };
-        source.region("NARROW", narrow).ty("out_elem", ty).function(
+        source.region("NARROW", dtype.is_narrow()).ty("out_elem", elems.ty()).function(
             "write_four",
             format!("fn write_four(row: u32, d: u32, step: u32, width: u32, four: vec4<f32>) {{ {body} }}"),
         )
@@ -235,7 +265,27 @@ impl Setup<'_> {
         )
     }
 
-    /// The launch that rounds what was written in f32, if it was.
+    /// out, and lse if it is asked for.
+    pub(super) fn outputs(&self, out: Out) -> Vec<Binding> {
+        [out.operand()].into_iter().chain(self.lse()).map(Binding::write).collect()
+    }
+
+    /// Adds the launches of a kernel that goes through all keys of a tile of rows in one workgroup.
+    pub(super) fn whole(
+        &self,
+        kernel: &mut Kernel,
+        label: &str,
+        source: Specialization,
+        tiling: Tiling,
+        mask_tiles: Option<MaskTiles>,
+        out: Out,
+    ) -> Result<()> {
+        let source = source.region("LSE", self.problem.lse);
+        kernel.launches.push(self.launch(label.into(), source, tiling, mask_tiles, self.outputs(out), 0)?);
+        self.finish(kernel, out)
+    }
+
+    /// Adds the launch that rounds what was written in f32, if it was.
     pub(super) fn finish(&self, kernel: &mut Kernel, out: Out) -> Result<()> {
         let Out::Rounded(scratch) = out else { return Ok(()) };
         kernel.launches.extend(round(self.problem.dtypes.out, self.elements(), scratch, 0, self.profile)?);

@@ -1,24 +1,27 @@
-//! Tiles in workgroup memory; with few query rows, the keys of a tile split over several workgroups.
+//! Tiles of queries, keys and values in workgroup memory.
 
 use super::{
-    block_mask::BlockMask,
-    parts::{self, Parts},
-    setup::{Setup, Tiling},
+    sequences,
+    setup::{MaskTiles, Rank, Setup, Tiling},
+    storage::Float,
 };
 use crate::{
     Result,
-    kernel::{Binding, Kernel, Launch, Profile, Specialization},
+    kernel::{
+        Kernel, Specialization,
+        variant::{Needs, Variant},
+    },
 };
 
 /// Keys at a time.
-const BC: usize = 32;
+pub(super) const BC: usize = 32;
 const K_STRIDE: usize = BC / 4 + 1;
 
-/// The value slots of the shader, and what follows from them.
+/// The value slots of `tiled.wesl`, and what follows from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
+pub(super) struct Tile {
     /// Rows of a workgroup, and of an invocation.
-    br: usize,
+    pub(super) br: usize,
     tr: usize,
     /// vec4s of each row of O of an invocation.
     nv: usize,
@@ -30,30 +33,30 @@ struct Shape {
     q_stays: bool,
 }
 
-impl Shape {
+impl Tile {
     /// For whole tiles of queries: 64 rows, and 64 floats of O in the registers of an invocation.
-    fn tall(d: usize, dv: usize, profile: &Profile) -> Self {
+    pub(super) fn tall(setup: &Setup<'_>) -> Self {
+        let (d, dv) = (setup.sizes.d, setup.sizes.dv);
         let nv = dv.div_ceil(32).max(1);
         let tr = match nv {
             ..=2 => 8,
             3..=4 => 4,
-            _ => 2,
+            5.. => 2,
         };
         // Rows of v as they fit in the place of k and q.
-        let lean = Shape { br: 64, tr, nv, kt: 16, vt: rows_of_v(nv, 464), q_columns: 16, q_stays: false };
+        let lean = Tile { br: 64, tr, nv, kt: 16, vt: rows_of_v(nv, 464), q_columns: 16, q_stays: false };
         // With memory for it, q is read once and a tile takes fewer barriers.
         let kt = d.next_multiple_of(16).clamp(16, 64);
-        let rich =
-            Shape { kt, vt: rows_of_v(nv, 512), q_columns: d.max(1).next_multiple_of(kt), q_stays: true, ..lean };
+        let rich = Tile { kt, vt: rows_of_v(nv, 512), q_columns: d.max(1).next_multiple_of(kt), q_stays: true, ..lean };
         // More would leave no room for a second workgroup beside it.
-        let limit = profile.limits.workgroup_bytes.min(48 << 10) as usize;
+        let limit = setup.profile.limits.workgroup_bytes.min(48 << 10) as usize;
         if rich.bytes() <= limit { rich } else { lean }
     }
 
     /// For few queries: 16 rows.
-    fn flat(dv: usize) -> Self {
-        let nv = dv.div_ceil(32).max(1);
-        Shape { br: 16, tr: 2, nv, kt: 32, vt: rows_of_v(nv, 512), q_columns: 32, q_stays: false }
+    pub(super) fn flat(setup: &Setup<'_>) -> Self {
+        let nv = setup.sizes.dv.div_ceil(32).max(1);
+        Tile { br: 16, tr: 2, nv, kt: 32, vt: rows_of_v(nv, 512), q_columns: 32, q_stays: false }
     }
 
     fn workgroup(self) -> usize {
@@ -79,8 +82,43 @@ impl Shape {
         16 * (self.stage() + self.br * 8) + 4 * self.br
     }
 
-    fn fill(self, source: Specialization) -> Specialization {
-        source
+    /// Rounds of loops for a tile of keys, the most, and once; see
+    /// [`Profile::loop_rounds`](crate::kernel::Profile::loop_rounds).
+    fn rounds(self, d: usize) -> [u64; 2] {
+        // Staging: rounds of a copy loop, each of up to four elements one by one, and entering both.
+        let staged = |vec4s: usize| 6 * (vec4s.div_ceil(self.workgroup()) + 1);
+        let q = staged(self.br * self.kt.max(self.q_columns) / 4);
+        let scores = d.max(1).div_ceil(self.kt) * (q + staged(self.kt * BC / 4) + self.kt / 4 + 2);
+        let softmax = 2 * self.tr * 10;
+        let values = BC.div_ceil(self.vt) * (staged(self.vt * 8 * self.nv) + self.vt / 4 + 2);
+        let once = q * d.div_ceil(self.kt).max(1) + 64;
+        // With a tile the look whether the next one is hidden.
+        [(scores + softmax + values + 4) as u64, once as u64]
+    }
+
+    /// The most tiles of keys that one workgroup can go through.
+    pub(super) fn most_tiles(self, setup: &Setup<'_>) -> Option<u64> {
+        let [tile, once] = self.rounds(setup.sizes.d);
+        let most = setup.profile.loop_rounds()?.saturating_sub(once);
+        // Ranges need not begin at a tile: one more.
+        Some((most / tile).saturating_sub(1))
+    }
+
+    /// These needs, and what a workgroup takes that goes through so many keys.
+    pub(super) fn with_workgroup(self, needs: Needs, setup: &Setup<'_>, keys: usize) -> Needs {
+        let [tile, once] = self.rounds(setup.sizes.d);
+        let rounds = (keys.div_ceil(BC) as u64 + 1) * tile + once;
+        Needs {
+            invocations: self.workgroup() as u64,
+            workgroup_bytes: self.bytes() as u64,
+            rounds: needs.rounds.max(rounds),
+            ..needs
+        }
+    }
+
+    pub(super) fn source(self, setup: &Setup<'_>) -> Specialization {
+        let source = setup
+            .specialize("attention::tiled")
             .value("BR", self.br)
             .value("BC", BC)
             .value("TR", self.tr)
@@ -91,34 +129,24 @@ impl Shape {
             .value("Q_AT", self.q_at())
             .value("STAGE", self.stage())
             .region("Q_STAYS", self.q_stays)
-            .trusted()
+            .trusted();
+        let source =
+            [Float::K, Float::Bias].into_iter().fold(source, |source, operand| setup.reads_one(source, operand));
+        [Float::Q, Float::V].into_iter().fold(source, |source, operand| setup.reads_four(source, operand))
     }
 
-    /// Key tiles that one invocation can go through before the driver ends its loops; see [`Profile::loop_rounds`].
-    fn most_tiles(self, d: usize, profile: &Profile) -> Option<u64> {
-        // Staging: rounds of a copy loop, each of up to four elements one by one, and entering both.
-        let staged = |vec4s: usize| 6 * (vec4s.div_ceil(self.workgroup()) + 1);
-        let q = staged(self.br * self.kt.max(self.q_columns) / 4);
-        let scores = d.max(1).div_ceil(self.kt) * (q + staged(self.kt * BC / 4) + self.kt / 4 + 2);
-        let softmax = 2 * self.tr * 10;
-        let values = BC.div_ceil(self.vt) * (staged(self.vt * 8 * self.nv) + self.vt / 4 + 2);
-        let once = q * d.div_ceil(self.kt).max(1) + 64;
-        let most = profile.loop_rounds()?.saturating_sub(once as u64);
-        // A tile, and the look whether the next one is hidden; ranges need not begin at a tile: one more.
-        Some((most / (scores + softmax + values + 4) as u64).saturating_sub(1))
-    }
-
-    fn refusal(self, profile: &Profile) -> Option<String> {
-        let limits = &profile.limits;
-        if self.bytes() > limits.workgroup_bytes as usize {
-            return Some(format!(
-                "needs {} bytes of workgroup memory, {} are there",
-                self.bytes(),
-                limits.workgroup_bytes
-            ));
-        }
-        let most = limits.workgroup_invocations.min(limits.workgroup_size_x) as usize;
-        (self.workgroup() > most).then(|| format!("needs {} invocations, a workgroup has {most}", self.workgroup()))
+    /// Out of all keys of a tile of rows, in one workgroup, after the launches that there are.
+    pub(super) fn whole(
+        self,
+        setup: &Setup<'_>,
+        mut kernel: Kernel,
+        tiling: Tiling,
+        mask_tiles: Option<MaskTiles>,
+    ) -> Result<Kernel> {
+        let out = setup.out(&mut kernel);
+        let source = setup.writes_four(self.source(setup), out);
+        setup.whole(&mut kernel, "tiled", source, tiling, mask_tiles, out)?;
+        Ok(kernel)
     }
 }
 
@@ -127,124 +155,29 @@ fn rows_of_v(nv: usize, vec4s: usize) -> usize {
     [32, 16, 8].into_iter().find(|rows| rows * 8 * nv <= vec4s).unwrap_or(4)
 }
 
-fn template(setup: &Setup<'_>, shape: Shape) -> Specialization {
-    let source = setup.specialize("attention::tiled");
-    let source = ["k", "bias"].into_iter().fold(shape.fill(source), |source, name| setup.reads_one(source, name));
-    let source = setup.reads_four(source, "q", &setup.problem.q);
-    setup.reads_four(source, "v", &setup.problem.v)
-}
+#[derive(Debug)]
+pub(super) struct Tiled;
 
-fn tall(setup: &Setup<'_>) -> Shape {
-    Shape::tall(setup.sizes.d, setup.sizes.dv, setup.profile)
-}
+impl Variant<Setup<'_>> for Tiled {
+    fn name(&self) -> &'static str {
+        "tiled"
+    }
 
-pub(super) fn refusal(setup: &Setup<'_>) -> Option<String> {
-    let shape = tall(setup);
-    rounds(setup, shape, 1).or_else(|| shape.refusal(setup.profile))
-}
+    fn rank(&self, _: &Setup<'_>) -> u32 {
+        Rank::General as u32
+    }
 
-/// Why the keys, in so many parts, take more rounds of loops than the driver lets pass, if they do.
-fn rounds(setup: &Setup<'_>, shape: Shape, splits: usize) -> Option<String> {
-    let keys = setup.sizes.keys.div_ceil(splits);
-    let most = shape.most_tiles(setup.sizes.d, setup.profile)?;
-    let tiles = keys.div_ceil(BC) as u64;
-    (tiles > most).then(|| format!("{keys} keys of a workgroup are {tiles} tiles, the driver ends loops after {most}"))
-}
+    fn reason(&self, _: &Setup<'_>) -> String {
+        "tiles of queries, keys and values in workgroup memory".into()
+    }
 
-pub(super) fn kernel(setup: &Setup<'_>) -> Result<Kernel> {
-    whole(setup, None)
-}
+    fn needs(&self, setup: &Setup<'_>) -> Result<Needs, String> {
+        Ok(Tile::tall(setup).with_workgroup(setup.needs_of_outputs()?, setup, setup.sizes.keys))
+    }
 
-/// Why the tiles of a mask can't be told apart before.
-pub(super) fn block_mask_refusal(setup: &Setup<'_>) -> Option<String> {
-    let Some(mask) = mask(setup) else { return Some("there is no boolean mask".into()) };
-    refusal(setup).or_else(|| mask.refusal(setup))
-}
-
-pub(super) fn block_mask_kernel(setup: &Setup<'_>) -> Result<Kernel> {
-    whole(setup, mask(setup).as_ref())
-}
-
-fn mask(setup: &Setup<'_>) -> Option<BlockMask> {
-    BlockMask::of(setup, [tall(setup).br, BC])
-}
-
-/// Whether to look at the mask first.
-pub(super) fn prefers_block_mask(setup: &Setup<'_>) -> bool {
-    mask(setup).is_some_and(|mask| mask.pays(setup))
-}
-
-/// All keys of a tile of rows in one workgroup.
-fn whole(setup: &Setup<'_>, mask: Option<&BlockMask>) -> Result<Kernel> {
-    let mut kernel = setup.begin()?;
-    let shape = tall(setup);
-    // A tile of the mask has the rows of one head.
-    let tiling = Tiling::of(shape.br, if mask.is_some() { 1 } else { setup.span(shape.br) });
-    let mask_tiles = mask.map(|mask| mask.place(setup, &mut kernel)).transpose()?;
-    let out = setup.out(&mut kernel);
-    kernel.launches.push(Launch {
-        label: "tiled".into(),
-        source: setup
-            .writes_four(template(setup, shape), out)
-            .region("LSE", setup.problem.lse)
-            .region("MASK_TILES", mask_tiles.is_some())
-            .source()?,
-        bindings: setup.inputs_and(mask_tiles).into_iter().chain(setup.outputs(out)).collect(),
-        params: setup.params_and(tiling, mask),
-        grid: setup.grid(tiling)?,
-        flops: setup.flops(),
-        exponentials: setup.exponentials(),
-        bytes: setup.bytes(),
-    });
-    setup.finish(&mut kernel, out)?;
-    Ok(kernel)
-}
-
-/// Whether whole tiles of queries leave most of a GPU idle, and the keys suffice to share out.
-pub(super) fn prefers_split(setup: &Setup<'_>) -> bool {
-    let shape = tall(setup);
-    let tiling = Tiling::of(shape.br, setup.span(shape.br));
-    parts::pay(setup, tiling)
-}
-
-/// Whether the rows of a split tile suffice for all that share a key head.
-pub(super) fn is_flat(setup: &Setup<'_>) -> bool {
-    let rows = Shape::flat(setup.sizes.dv).br;
-    setup.sizes.rows * setup.span(rows) <= rows
-}
-
-fn split_tiling(setup: &Setup<'_>) -> Tiling {
-    let shape = Shape::flat(setup.sizes.dv);
-    let whole = Tiling::of(shape.br, setup.span(shape.br));
-    // At least two, so that a problem of any size can take this way, and as many as the driver's end of loops asks for.
-    let tiles = setup.sizes.keys.div_ceil(BC) as u64;
-    let needed = shape.most_tiles(setup.sizes.d, setup.profile).map_or(0, |most| tiles.div_ceil(most.max(1)) as usize);
-    Tiling { splits: parts::wanted(setup, whole).max(2).max(needed.min(parts::MOST)), ..whole }
-}
-
-pub(super) fn split_refusal(setup: &Setup<'_>) -> Option<String> {
-    let tiling = split_tiling(setup);
-    let shape = Shape::flat(setup.sizes.dv);
-    let parts = Parts::new(setup, tiling);
-    parts.refusal(setup).or_else(|| rounds(setup, shape, tiling.splits)).or_else(|| shape.refusal(setup.profile))
-}
-
-pub(super) fn split_kernel(setup: &Setup<'_>) -> Result<Kernel> {
-    let mut kernel = setup.begin()?;
-    let shape = Shape::flat(setup.sizes.dv);
-    let tiling = split_tiling(setup);
-    let parts = Parts::new(setup, tiling);
-    let to = parts.place(&mut kernel);
-    kernel.launches.push(Launch {
-        label: format!("split-kv: {} parts", tiling.splits),
-        source: template(setup, shape).region("SPLIT", true).source()?,
-        bindings: setup.inputs().into_iter().chain([Binding::write(to)]).collect(),
-        params: setup.params(tiling),
-        grid: setup.grid(tiling)?,
-        flops: setup.flops(),
-        exponentials: setup.exponentials(),
-        bytes: setup.bytes() + parts.bytes,
-    });
-    parts.merge(setup, &mut kernel, to)?;
-    Ok(kernel)
+    fn kernel(&self, setup: &Setup<'_>) -> Result<Kernel> {
+        let tile = Tile::tall(setup);
+        let tiling = Tiling::of(tile.br, setup.span(tile.br));
+        tile.whole(setup, sequences::begin(setup)?, tiling, None)
+    }
 }

@@ -9,7 +9,7 @@ use crate::{
         axes::Axis,
         long::eight,
         matrix::Matrix,
-        narrow::{four, low, word},
+        narrow::{Elems, word},
         unary_wgsl,
     },
     quantize::Packing,
@@ -50,12 +50,11 @@ impl MatmulProblem {
         let sizes = [("M", self.m), ("N", self.n), ("K", self.k), ("products", self.products()), ("part", part)];
         let mut all = sizes.into_iter().fold(Parameters::new(), |all, (name, size)| all.set(name, size));
         all = all.set("scale", scale);
-        let none = Some(Matrix { offset: 0, row: 0, column: 0 });
         let matrices = [
             (["a", "a_m", "a_k"], Some(self.a)),
             (["b", "b_k", "b_n"], Some(self.b)),
-            (["bias", "bias_m", "bias_n"], self.bias.or(none)),
-            (["residual", "residual_m", "residual_n"], self.residual.or(none)),
+            (["bias", "bias_m", "bias_n"], self.bias),
+            (["residual", "residual_m", "residual_n"], self.residual),
         ];
         for ([first, row, column], matrix) in matrices {
             if let Some(matrix) = matrix {
@@ -227,14 +226,11 @@ impl Quantized {
     }
 }
 
-/// Sets the slots of an operand that is read by single elements, if its dtype is narrow.
+/// Sets the slots of an operand that is read by single elements.
 fn half_loads(slots: Specialization, x: &str, dtype: DType) -> Specialization {
-    if !dtype.is_narrow() {
-        return slots;
-    }
-    let half = low(dtype, "w");
-    let load = format!("fn load_{x}(i: u32) -> f32 {{ let w = {x}[i / 2u] >> (i % 2u * 16u); return {half}; }}");
-    slots.ty(&format!("{x}_word"), "u32").function(&format!("load_{x}"), load)
+    let elems = Elems { dtype, packed: false };
+    let load = format!("fn load_{x}(i: u32) -> f32 {{ return {}; }}", elems.one(x, "i"));
+    slots.ty(&format!("{x}_word"), elems.ty()).function(&format!("load_{x}"), load)
 }
 
 /// Sets the slots of a, whose rows have eight elements in a word.
@@ -254,24 +250,12 @@ pub(super) fn eights(slots: Specialization, x: &str, dtype: DType) -> Specializa
         .function(&format!("load_{x}"), format!("fn load_{x}(i: u32) -> f32 {{ return 0.0; }}"))
 }
 
-/// Sets the slots of an operand of this dtype, whose quads are words or not.
+/// Sets the slots of an operand that is read by single elements and by quads, which are words or not.
 pub(super) fn loads(slots: Specialization, x: &str, dtype: DType, quads: bool) -> Specialization {
-    let (word, one, all) = match (dtype.is_narrow(), quads) {
-        (true, _) => {
-            let one = |word: &str| format!("let w = {x}[{word}] >> (i % 2u * 16u); return {};", low(dtype, "w"));
-            if quads {
-                let all = format!("let w = {x}[i.x / 4u]; return {};", four(dtype, "w"));
-                ("vec2<u32>", one("i / 4u][i / 2u % 2u"), all)
-            } else {
-                let each = ["x", "y", "z", "w"].map(|c| format!("load_{x}(i.{c})")).join(", ");
-                ("u32", one("i / 2u"), format!("return vec4<f32>({each});"))
-            }
-        }
-        (false, true) => ("vec4<f32>", format!("return {x}[i / 4u][i % 4u];"), format!("return {x}[i.x / 4u];")),
-        (false, false) => return slots,
-    };
+    let elems = Elems { dtype, packed: quads };
+    let (one, four) = (elems.one(x, "i"), elems.four(x, ["i.x", "i.y", "i.z", "i.w"]));
     slots
-        .ty(&format!("{x}_word"), word)
-        .function(&format!("load_{x}"), format!("fn load_{x}(i: u32) -> f32 {{ {one} }}"))
-        .function(&format!("load_{x}4"), format!("fn load_{x}4(i: vec4<u32>) -> vec4<f32> {{ {all} }}"))
+        .ty(&format!("{x}_word"), elems.ty())
+        .function(&format!("load_{x}"), format!("fn load_{x}(i: u32) -> f32 {{ return {one}; }}"))
+        .function(&format!("load_{x}4"), format!("fn load_{x}4(i: vec4<u32>) -> vec4<f32> {{ {four} }}"))
 }

@@ -110,6 +110,10 @@ pub(super) const RESIDUAL: usize = 3;
 impl MatmulProblem {
     /// Checks the operands' shapes and folds what can be folded: neighbouring batch axes that one stride covers are one
     /// axis, and batch axes that share `b` are further rows of one product.
+    ///
+    /// # Errors
+    /// [`Error::Op`] if the operands' shapes don't fit, or if bias or residual does not broadcast to the result;
+    /// [`Error::Limit`] if that has more than 2³¹ − 1 elements.
     pub fn new(a: &Layout, b: &Layout, epilogue: Epilogue) -> Result<Self> {
         let (&[ref a_batch @ .., m, k], &[ref b_batch @ .., b_k, n]) = (&a.shape[..], &b.shape[..]) else {
             return Err(mismatch(format!("a {} and b {}: both need at least two axes", a.shape, b.shape)));
@@ -181,7 +185,10 @@ impl MatmulProblem {
         Ok(problem)
     }
 
-    /// The problem with operands and a result that lie in memory like this.
+    /// The problem with operands and a result of these dtypes in memory.
+    ///
+    /// # Errors
+    /// [`Error::Op`] if one is no float.
     pub fn stored_as(mut self, dtypes: MatmulDTypes) -> Result<Self> {
         let MatmulDTypes { a, b, bias, residual, out } = dtypes;
         check_floats("matmul", [("a", a), ("b", b), ("bias", bias), ("residual", residual), ("out", out)])?;

@@ -8,7 +8,8 @@ use super::{
         rows::{Deal, PACKED_TOTAL, Rows, Stage, Staged},
         strided::touched,
     },
-    NormKind, NormProblem, Setup,
+    problem::{NormKind, NormProblem},
+    setup::Setup,
 };
 use crate::Result;
 

@@ -1,6 +1,9 @@
-//! From a norm of whatever operands to a problem.
+//! From a norm of a graph to a problem.
 
-use super::{super::Operands, NormDTypes, NormKind, NormProblem};
+use super::{
+    super::Operands,
+    problem::{NormDTypes, NormKind, NormProblem},
+};
 use crate::{DType, Layout, Result};
 
 /// A norm of whatever operands. Inputs: x, \[residual\], \[weight\], \[bias\]. Outputs: y, \[sum\], \[mean\], \[rstd\].

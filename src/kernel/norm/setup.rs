@@ -8,7 +8,7 @@ use super::{
         rows::{Pack, Rows, rounds_in_blocks},
         variant,
     },
-    NormKind, NormProblem,
+    problem::{NormKind, NormProblem},
 };
 use crate::{Error, Layout, Result};
 

@@ -9,8 +9,8 @@ use super::{
         strided::touched,
         variant::Needs,
     },
-    ReduceProblem, Setup,
-    setup::{EIGHT, Stage},
+    problem::ReduceProblem,
+    setup::{EIGHT, Setup, Stage},
 };
 use crate::{Result, graph::Reduce};
 

@@ -8,7 +8,7 @@ use super::{
         rows::{Deal, Pack, Rows, most_rounds_in_blocks, rounds},
         variant::{self, Needs},
     },
-    ReduceProblem,
+    problem::ReduceProblem,
 };
 use crate::{DType, Error, Layout, Result, graph::Reduce};
 

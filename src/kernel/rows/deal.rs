@@ -1,40 +1,57 @@
-//! How rows are dealt to invocations: a variant's tile shape.
+//! How rows are dealt to invocations: the tile shapes of the variants that deal whole ones.
 
 use super::{
-    super::{AdapterKind, Parameters, Profile, Specialization, fold_grid},
-    Needs, Rows, plain, subgroup, workgroup,
+    super::{Parameters, Profile, Specialization, fold_grid, variant::Needs},
+    shape::{Rows, rounds},
 };
 use crate::Result;
 
 /// A way to deal rows to invocations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::kernel) enum Deal {
-    /// A row an invocation.
-    Plain(plain::Tile),
-    /// A row by several invocations of a workgroup.
-    Workgroup(workgroup::Tile),
-    /// A row a subgroup.
-    Subgroup(subgroup::Tile),
+    Plain(PlainTile),
+    Workgroup(WorkgroupTile),
+    Subgroup(SubgroupTile),
+}
+
+/// The variants' names, and the labels of their dispatches.
+pub(super) const PLAIN: &str = "plain";
+pub(super) const WORKGROUP: &str = "workgroup";
+pub(super) const SUBGROUP: &str = "subgroup";
+
+/// A row an invocation, `wg` of them a workgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::kernel) struct PlainTile {
+    pub(super) wg: usize,
+}
+
+/// A row by `lanes` invocations, and `rows` of them a workgroup; a lane keeps `chunks` elems in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::kernel) struct WorkgroupTile {
+    pub(super) lanes: usize,
+    pub(super) rows: usize,
+    pub(super) chunks: usize,
+}
+
+/// A row a subgroup of `lanes`, each with `chunks` elems in registers. The subgroup is a workgroup and takes `turns` rows one
+/// after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::kernel) struct SubgroupTile {
+    pub(super) lanes: usize,
+    pub(super) chunks: usize,
+    pub(super) turns: usize,
 }
 
 impl Deal {
     /// An invocation a row, whatever the device.
-    pub(in crate::kernel) const ANY: Self = Deal::Plain(plain::Tile { wg: plain::GPU_WG });
-
-    /// That of the shares of a dispatch: an invocation each on a software adapter, several on a GPU.
-    pub(in crate::kernel) fn of_shares(shares: &Rows, profile: &Profile) -> Self {
-        match profile.kind {
-            AdapterKind::Cpu => Deal::Plain(plain::Tile::of(shares, profile)),
-            AdapterKind::Gpu => Deal::Workgroup(workgroup::Tile::of(shares, profile)),
-        }
-    }
+    pub(in crate::kernel) const ANY: Self = Deal::Plain(PlainTile { wg: 64 });
 
     /// The variant that deals rows so.
     pub(in crate::kernel) fn name(self) -> &'static str {
         match self {
-            Deal::Plain(_) => plain::NAME,
-            Deal::Workgroup(_) => workgroup::NAME,
-            Deal::Subgroup(_) => subgroup::NAME,
+            Deal::Plain(_) => PLAIN,
+            Deal::Workgroup(_) => WORKGROUP,
+            Deal::Subgroup(_) => SUBGROUP,
         }
     }
 
@@ -82,8 +99,39 @@ impl Deal {
     pub(in crate::kernel) fn without_chunks(self) -> Self {
         match self {
             Deal::Plain(_) => self,
-            Deal::Workgroup(tile) => Deal::Workgroup(workgroup::Tile { chunks: 0, ..tile }),
-            Deal::Subgroup(tile) => Deal::Subgroup(subgroup::Tile { chunks: 0, ..tile }),
+            Deal::Workgroup(tile) => Deal::Workgroup(WorkgroupTile { chunks: 0, ..tile }),
+            Deal::Subgroup(tile) => Deal::Subgroup(SubgroupTile { chunks: 0, ..tile }),
         }
+    }
+}
+
+impl PlainTile {
+    pub(super) fn needs(self, rows: &Rows) -> Needs {
+        Needs { invocations: self.wg as u64, ..rounds(rows.plain_rounds) }
+    }
+}
+
+impl WorkgroupTile {
+    /// Workgroup memory of an invocation: two words.
+    pub(super) const LANE_BYTES: u32 = 8;
+
+    pub(super) fn needs(self, rows: &Rows) -> Needs {
+        let invocations = (self.lanes * self.rows) as u64;
+        let tree = 2 * (self.lanes.ilog2() as usize + 1);
+        Needs {
+            invocations,
+            workgroup_bytes: invocations * u64::from(Self::LANE_BYTES),
+            ..rounds(rows.rounds_of_row(self.lanes, self.chunks) + tree)
+        }
+    }
+}
+
+impl SubgroupTile {
+    pub(super) fn rounds_of_row(self, rows: &Rows) -> usize {
+        1 + rows.rounds_of_row(self.lanes, self.chunks)
+    }
+
+    pub(super) fn needs(self, rows: &Rows) -> Needs {
+        Needs { invocations: self.lanes as u64, ..rounds(self.turns * self.rounds_of_row(rows) + 1) }
     }
 }

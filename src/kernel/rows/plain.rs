@@ -1,47 +1,39 @@
 //! A row an invocation: no workgroup memory, no features.
 
 use super::{
-    super::{AdapterKind, Kernel, Profile, variant::Variant},
-    Deal, Needs, RowSetup, Rows, rounds,
+    super::{
+        AdapterKind, Kernel, Profile,
+        variant::{Needs, Variant},
+    },
+    deal::{Deal, PLAIN, PlainTile},
+    setup::RowSetup,
+    shape::Rows,
 };
 use crate::Result;
 
-pub(super) const NAME: &str = "plain";
-
 pub(super) struct Plain;
-
-/// `wg` rows a workgroup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::kernel) struct Tile {
-    pub(super) wg: usize,
-}
 
 /// Invocations of a workgroup on a software adapter, which gives each thread whole workgroups, and of one of very many rows: a
 /// workgroup takes 0.1 µs.
 pub(super) const CPU_WG: usize = 16;
 const CPU_WG_OF_MANY: usize = 64;
-pub(super) const GPU_WG: usize = 64;
 /// Rows that are still very many workgroups then.
 const MANY_ROWS: usize = 1 << 14;
 
-impl Tile {
-    pub(in crate::kernel) fn of(rows: &Rows, profile: &Profile) -> Self {
+impl PlainTile {
+    pub(super) fn of(rows: &Rows, profile: &Profile) -> Self {
         let wg = match profile.kind {
             AdapterKind::Cpu if rows.rows < MANY_ROWS => CPU_WG,
             AdapterKind::Cpu => CPU_WG_OF_MANY,
-            AdapterKind::Gpu => GPU_WG,
+            AdapterKind::Gpu => 64,
         };
-        Tile { wg }
-    }
-
-    pub(super) fn needs(self, rows: &Rows) -> Needs {
-        Needs { invocations: self.wg as u64, ..rounds(rows.plain_rounds) }
+        PlainTile { wg }
     }
 }
 
 impl<S: RowSetup> Variant<S> for Plain {
     fn name(&self) -> &'static str {
-        NAME
+        PLAIN
     }
 
     fn rank(&self, setup: &S) -> u32 {
@@ -63,10 +55,10 @@ impl<S: RowSetup> Variant<S> for Plain {
     }
 
     fn needs(&self, setup: &S) -> Result<Needs, String> {
-        Ok(Tile::of(setup.rows(), setup.profile()).needs(setup.rows()))
+        Ok(PlainTile::of(setup.rows(), setup.profile()).needs(setup.rows()))
     }
 
     fn kernel(&self, setup: &S) -> Result<Kernel> {
-        setup.whole(Deal::Plain(Tile::of(setup.rows(), setup.profile())))
+        setup.whole(Deal::Plain(PlainTile::of(setup.rows(), setup.profile())))
     }
 }

@@ -1,12 +1,16 @@
 //! The elems of a row in shares: one dispatch for what comes of them, and one in which those of a row meet.
 
 use super::{
-    super::{AdapterKind, Kernel, Parameters, Profile, Specialization, fold_grid, variant::Variant},
-    BLOCK, Needs, RowSetup, Rows, plain, rounds, rounds_in_blocks, workgroup,
+    super::{
+        AdapterKind, Kernel, Parameters, Profile, Specialization, fold_grid,
+        variant::{Needs, Variant},
+    },
+    deal::{Deal, PlainTile, WorkgroupTile},
+    plain,
+    setup::RowSetup,
+    shape::{BLOCK, Rows, rounds, rounds_in_blocks},
 };
 use crate::Result;
-
-const NAME: &str = "split";
 
 /// Labels of its dispatches: what comes of the shares, and the two ways to go on from there.
 pub(in crate::kernel) const SHARES: &str = "split: shares";
@@ -40,6 +44,16 @@ impl Rows {
     }
 }
 
+impl Deal {
+    /// That of the shares of a dispatch: an invocation each on a software adapter, several on a GPU.
+    pub(in crate::kernel) fn of_shares(shares: &Rows, profile: &Profile) -> Self {
+        match profile.kind {
+            AdapterKind::Cpu => Deal::Plain(PlainTile::of(shares, profile)),
+            AdapterKind::Gpu => Deal::Workgroup(WorkgroupTile::of(shares, profile)),
+        }
+    }
+}
+
 impl Tile {
     pub(in crate::kernel) fn of(rows: &Rows, profile: &Profile) -> Self {
         let share = rows.elems.div_ceil(rows.shares(profile));
@@ -49,7 +63,7 @@ impl Tile {
         };
         match profile.kind {
             AdapterKind::Gpu => {
-                let tile = workgroup::Tile::of(&Rows { elems: share, ..rows.clone() }, profile);
+                let tile = WorkgroupTile::of(&Rows { elems: share, ..rows.clone() }, profile);
                 of(share.next_multiple_of(tile.lanes), tile.lanes, tile.rows)
             }
             AdapterKind::Cpu => {
@@ -69,7 +83,7 @@ impl Tile {
             let loops = 10 + self.shares + rounds_in_blocks(self.elems);
             return Needs { invocations: self.rows as u64, ..rounds(loops) };
         }
-        let tile = workgroup::Tile { lanes: self.lanes, rows: self.rows, chunks: 0 };
+        let tile = WorkgroupTile { lanes: self.lanes, rows: self.rows, chunks: 0 };
         tile.needs(&Rows { elems: self.elems, ..rows.clone() })
     }
 
@@ -92,7 +106,7 @@ impl Tile {
 
 impl<S: RowSetup> Variant<S> for Split {
     fn name(&self) -> &'static str {
-        NAME
+        "split"
     }
 
     fn rank(&self, setup: &S) -> u32 {

@@ -1,8 +1,14 @@
 //! The launches of families whose split variant goes through the rows in both dispatches.
 
 use super::{
-    super::{Binding, Kernel, Operand, Parameters, Profile, Specialization, variant::Setup},
-    Deal, Needs, RowSetup, Rows, split,
+    super::{
+        Binding, Kernel, Operand, Parameters, Profile, Specialization,
+        variant::{Needs, Setup},
+    },
+    deal::Deal,
+    setup::RowSetup,
+    shape::Rows,
+    split,
 };
 use crate::Result;
 

@@ -1,25 +1,20 @@
 //! A row a subgroup, whose lanes keep what they can of it in registers.
 
 use super::{
-    super::{AdapterKind, Kernel, Profile, variant::Variant},
-    Deal, Needs, RowSetup, Rows, plain, rounds,
+    super::{
+        AdapterKind, Kernel, Profile,
+        variant::{Needs, Variant},
+    },
+    deal::{Deal, SUBGROUP, SubgroupTile},
+    plain,
+    setup::RowSetup,
+    shape::Rows,
 };
 use crate::Result;
 
-pub(super) const NAME: &str = "subgroup";
-
 pub(super) struct Subgroup;
 
-/// A row a subgroup of `lanes`, each with `chunks` elems in registers. The subgroup is a workgroup and takes `turns` rows one
-/// after the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::kernel) struct Tile {
-    pub(super) lanes: usize,
-    pub(super) chunks: usize,
-    pub(super) turns: usize,
-}
-
-impl Tile {
+impl SubgroupTile {
     /// For subgroups of the least size that the device has.
     fn of(rows: &Rows, profile: &Profile) -> Self {
         let lanes = profile.subgroup.map_or(1, |(least, _)| least as usize);
@@ -36,17 +31,9 @@ impl Tile {
             }
             AdapterKind::Gpu => (96 / (rows.registers * rows.pack).max(1), (rows.rows / 8192).clamp(1, 8)),
         };
-        let tile = Tile { lanes, chunks: (rows.elems / lanes).min(chunks), turns };
+        let tile = SubgroupTile { lanes, chunks: (rows.elems / lanes).min(chunks), turns };
         let most = profile.loop_rounds().map_or(turns, |most| (most as usize - 1) / tile.rounds_of_row(rows));
-        Tile { turns: turns.min(most).max(1), ..tile }
-    }
-
-    fn rounds_of_row(self, rows: &Rows) -> usize {
-        1 + rows.rounds_of_row(self.lanes, self.chunks)
-    }
-
-    pub(super) fn needs(self, rows: &Rows) -> Needs {
-        Needs { invocations: self.lanes as u64, ..rounds(self.turns * self.rounds_of_row(rows) + 1) }
+        SubgroupTile { turns: turns.min(most).max(1), ..tile }
     }
 
     /// How many elems of a row are loaded but once.
@@ -85,17 +72,17 @@ impl Tile {
 
 impl<S: RowSetup> Variant<S> for Subgroup {
     fn name(&self) -> &'static str {
-        NAME
+        SUBGROUP
     }
 
     fn rank(&self, setup: &S) -> u32 {
         let (rows, profile) = (setup.rows(), setup.profile());
-        if !rows.read_across(profile) && Tile::of(rows, profile).pays(rows, profile) { 1 } else { 3 }
+        if !rows.read_across(profile) && SubgroupTile::of(rows, profile).pays(rows, profile) { 1 } else { 3 }
     }
 
     fn reason(&self, setup: &S) -> String {
         let rows = setup.rows();
-        let tile = Tile::of(rows, setup.profile());
+        let tile = SubgroupTile::of(rows, setup.profile());
         if rows.passes == 1 {
             return "a subgroup takes neighbouring elements".into();
         }
@@ -116,11 +103,11 @@ impl<S: RowSetup> Variant<S> for Subgroup {
             Some((least, most)) if least != most => {
                 Err(format!("the subgroup size varies from {least} to {most} here"))
             }
-            Some(_) => Ok(Tile::of(setup.rows(), setup.profile()).needs(setup.rows())),
+            Some(_) => Ok(SubgroupTile::of(setup.rows(), setup.profile()).needs(setup.rows())),
         }
     }
 
     fn kernel(&self, setup: &S) -> Result<Kernel> {
-        setup.whole(Deal::Subgroup(Tile::of(setup.rows(), setup.profile())))
+        setup.whole(Deal::Subgroup(SubgroupTile::of(setup.rows(), setup.profile())))
     }
 }

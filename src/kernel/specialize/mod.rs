@@ -22,7 +22,7 @@ pub struct Source {
     pub name: &'static str,
     /// The specialised module.
     pub wgsl: String,
-    /// Every index is proved in range and every loop ends (the argument stands in the shader's head), so checks of bounds
+    /// Every index is proved in range and every loop ends (the argument is in the shader's head), so checks of bounds
     /// and loops may be left out. Only the kernels of this crate can say so.
     pub(crate) trusted: bool,
     fields: Fields,
@@ -161,6 +161,10 @@ impl Specialization {
     /// is off leaves no gap. Slots that are not set keep the file's default.
     ///
     /// Sources are remembered: a graph that is lowered again, for other shapes, finds the texts that it had.
+    ///
+    /// # Errors
+    /// [`Error::Shader`], with the file and the line, if a slot or region that was set is not there, or if a module is
+    /// malformed.
     pub fn source(self) -> Result<Arc<Source>> {
         static KNOWN: Mutex<Option<HashMap<Specialization, Arc<Source>>>> = Mutex::new(None);
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);

@@ -24,7 +24,10 @@ pub struct Case {
 }
 
 impl Case {
-    /// What the reference says.
+    /// The reference's results, and the bounds around them.
+    ///
+    /// # Errors
+    /// As [`Expected::of_graph`].
     pub fn expected(&self) -> Result<Expected> {
         Expected::of_graph(&self.graph, &self.inputs, self.check)
     }

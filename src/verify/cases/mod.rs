@@ -1,4 +1,4 @@
-//! Cases: small graphs with inputs, to hold kernels against the reference.
+//! Cases: small graphs with inputs, to compare kernels with the reference.
 //!
 //! ```
 //! use tilewise::verify::cases::{self, Level};
@@ -35,6 +35,9 @@ use crate::{
 };
 
 /// The cases of a family. Another seed draws other numbers, and other options where those are drawn.
+///
+/// # Errors
+/// [`Error::Op`] if there is no family of this name.
 pub fn of_family(family: &str, level: Level, seed: u64) -> Result<Vec<Case>> {
     let all = Cases::new(level, seed);
     let Some(family) = Family::named(family) else {
@@ -61,6 +64,9 @@ pub fn of_family(family: &str, level: Level, seed: u64) -> Result<Vec<Case>> {
 }
 
 /// The cases of every family.
+///
+/// # Errors
+/// None: it returns a `Result` because the graphs are built with a builder that can fail.
 pub fn all(level: Level, seed: u64) -> Result<Vec<Case>> {
     let families = FAMILIES.iter().map(|family| of_family(family, level, seed)).collect::<Result<Vec<_>>>()?;
     Ok(families.into_iter().flatten().collect())

@@ -19,8 +19,8 @@ use tilewise::{
 };
 
 use crate::common::{
-    gpu,
-    matmul::VARIANTS,
+    checked_gpu, gpu,
+    matmul::variants,
     rows::{Draw, Lie, View, profiles},
     view::translates,
 };
@@ -459,7 +459,7 @@ fn long_grids_are_folded() {
     for [m, n, k] in [[35, 131, 40], [67, 260, 33], [5, 1000, 70]] {
         let case = Case::exact(&mut draw, &[m, k], &[k, n]);
         let (problem, expected) = (case.problem(), case.expected(Check::Exact));
-        for variant in VARIANTS {
+        for variant in variants() {
             let Ok(kernel) = problem.kernel(variant, &narrow) else {
                 continue;
             };
@@ -474,7 +474,6 @@ fn long_grids_are_folded() {
 #[test]
 fn checked_and_trusted_shaders_give_the_same_bits() {
     let mut draw = Draw::new(13);
-    let checked = Gpu::builder().checked_shaders(true).build().expect("as the other one");
     let sizes = [
         ([70, 67, 300], DType::F32),
         ([7, 36, 260], DType::F32),
@@ -491,12 +490,12 @@ fn checked_and_trusted_shaders_give_the_same_bits() {
         let outputs = [(dtype, problem.output_shape().clone())];
         // The other shaders are never trusted; of those that are, `subgroup` has a text for each lie of b.
         let trusted = |v: &&str| if lie == Lie::Dense { !["plain", "register"].contains(v) } else { *v == "subgroup" };
-        for variant in VARIANTS.into_iter().filter(trusted) {
+        for variant in variants().into_iter().filter(trusted) {
             let Ok(kernel) = problem.kernel(variant, gpu().profile()) else {
                 continue;
             };
             let bits = |gpu: &Gpu| gpu.run_kernel(&kernel, &case.inputs(), &outputs).expect("it runs");
-            assert_eq!(bits(gpu())[0].as_bytes(), bits(&checked)[0].as_bytes(), "{variant} {}", problem.summary());
+            assert_eq!(bits(gpu())[0].as_bytes(), bits(checked_gpu())[0].as_bytes(), "{variant} {}", problem.summary());
         }
     }
 }

@@ -10,7 +10,7 @@ use tilewise::{
 use super::{Case, floats, integers, stored};
 use crate::common::{
     gpu,
-    matmul::VARIANTS,
+    matmul::variants,
     rows::{Draw, Lie},
 };
 
@@ -121,7 +121,7 @@ fn infinite_last_terms(k: usize, dtype: DType) {
         let problem = MatmulProblem::new(&Layout::contiguous([M, k]), &layout, Epilogue::default())
             .and_then(|problem| problem.stored_as(dtypes))
             .expect("they fit");
-        for variant in VARIANTS {
+        for variant in variants() {
             let Ok(kernel) = problem.kernel(variant, gpu().profile()) else { continue };
             let outputs = [(DType::F32, problem.output_shape().clone())];
             let out = gpu().run_kernel(&kernel, &[&a, &b], &outputs).expect("it runs");
