@@ -3,9 +3,8 @@
 
 use super::{
     Binding, Candidate, Kernel, Launch, Operand, Operands, Parameters, Problem, Profile, Specialization,
-    axes::Axis,
+    access::{axes::Axis, strided::touched},
     rows::{self, Deal, MERGE, Pack, RowSetup, Rows, SHARES, most_rounds_in_blocks, rounds, rounds_in_blocks},
-    strided::touched,
     variant::{self, Needs},
 };
 use crate::{DType, Error, Layout, Result};

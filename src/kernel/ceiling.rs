@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AdapterKind, Binding, Candidate, CooperativeMatrix, Kernel, Launch, Operand, Parameters, Problem, Profile,
-    Specialization, fold_grid, long, profile::HALVES,
+    Specialization, access::long, fold_grid, profile::HALVES,
 };
 use crate::{DType, Error, Result};
 

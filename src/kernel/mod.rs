@@ -31,8 +31,6 @@ mod variant;
 
 use std::{fmt, sync::Arc};
 
-use access::{axes, long, matrix, narrow, strided};
-
 pub use activation::unary_wgsl;
 pub use append::AppendProblem;
 pub use argmax::ArgmaxProblem;

@@ -2,10 +2,14 @@
 
 use super::{
     Binding, Candidate, Kernel, Launch, Operand, Operands, Parameters, Problem, Profile, Specialization,
-    axes::Axis,
-    narrow::{Elems, Store, check_floats, narrow_ones},
+    access::{
+        axes::Axis,
+        elems::Elems,
+        narrow::{check_floats, narrow_ones},
+        strided::touched,
+    },
+    pointwise::Store,
     rows::{self, Deal, PACKED_LARGEST, PACKED_TOTAL, Pack, Rows, Stage, Staged, rounds_in_blocks},
-    strided::touched,
     variant,
 };
 use crate::{DType, Error, Layout, Result};

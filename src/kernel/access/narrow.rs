@@ -1,9 +1,8 @@
 //! Narrow floats in memory, as WGSL text: two elements to a word, the first in its lower half.
 //!
 //! An invocation that writes them owns whole words. Where words are shared, f32 goes to a scratch buffer, and a launch of its
-//! own rounds it.
+//! own rounds it (`pointwise::Store`).
 
-pub(in crate::kernel) use super::{super::pointwise::Store, elems::Elems};
 use crate::{DType, Error, Result};
 
 /// Refuses what is no float.

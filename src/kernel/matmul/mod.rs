@@ -17,7 +17,7 @@ mod vec;
 
 use super::{
     Candidate, Kernel, Problem, Profile,
-    matrix::Matrix,
+    access::matrix::Matrix,
     variant::{self, Variant},
 };
 use crate::{DType, Result};

@@ -6,10 +6,7 @@ use crate::{
     DType,
     kernel::{
         Binding, Operand, Parameters, Specialization,
-        axes::Axis,
-        long::eight,
-        matrix::Matrix,
-        narrow::{Elems, word},
+        access::{axes::Axis, elems::Elems, long::eight, matrix::Matrix, narrow::word},
         unary_wgsl,
     },
     quantize::Packing,

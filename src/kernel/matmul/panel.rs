@@ -9,8 +9,9 @@ use super::{
 use crate::{
     DType, Result,
     kernel::{
-        AdapterKind, Binding, Kernel, Operand, Specialization, buffer_bytes,
-        long::{eight, has_eights, of_eight},
+        AdapterKind, Binding, Kernel, Operand, Specialization,
+        access::long::{eight, has_eights, of_eight},
+        buffer_bytes,
         variant::{Needs, Variant},
     },
 };

@@ -3,7 +3,7 @@
 use crate::{
     DType, Error, Layout, Result, Shape,
     graph::Unary,
-    kernel::{axes::Axis, matrix::Matrix, narrow::check_floats},
+    kernel::access::{axes::Axis, matrix::Matrix, narrow::check_floats},
     quantize::Packing,
 };
 

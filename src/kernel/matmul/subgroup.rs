@@ -10,7 +10,7 @@ use crate::{
     Error, Result,
     kernel::{
         AdapterKind, Kernel, Profile, Specialization,
-        long::has_eights,
+        access::long::has_eights,
         variant::{Needs, Variant},
     },
 };

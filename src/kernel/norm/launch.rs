@@ -3,10 +3,9 @@
 use super::{
     super::{
         Binding, Kernel, Launch, Operand, Parameters, Specialization,
-        axes::Axis,
-        narrow::{Elems, Store},
+        access::{axes::Axis, elems::Elems, strided::touched},
+        pointwise::Store,
         rows::{Deal, PACKED_TOTAL, Rows, Stage, Staged},
-        strided::touched,
     },
     problem::{NormKind, NormProblem},
     setup::Setup,

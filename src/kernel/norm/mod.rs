@@ -6,7 +6,7 @@ mod of;
 mod problem;
 mod setup;
 
-use super::{Candidate, Kernel, Problem, Profile, narrow::narrow_ones, rows};
+use super::{Candidate, Kernel, Problem, Profile, access::narrow::narrow_ones, rows};
 use crate::Result;
 use setup::{Merged, Setup};
 

@@ -3,8 +3,7 @@
 use super::{
     super::{
         Profile,
-        axes::Axis,
-        narrow::{Elems, check_floats},
+        access::{axes::Axis, elems::Elems, narrow::check_floats},
         rows::{Pack, Rows, rounds_in_blocks},
         variant,
     },

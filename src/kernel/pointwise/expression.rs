@@ -6,7 +6,10 @@ use super::problem::{Arg, Instr};
 use crate::{
     DType, Error, Result,
     graph::{Binary, Unary},
-    kernel::{activation::unary_wgsl, narrow, strided::Words},
+    kernel::{
+        access::{narrow, strided::Words},
+        activation::unary_wgsl,
+    },
 };
 
 /// A value in the shader: the name of a variable or an expression that needs no parentheses.

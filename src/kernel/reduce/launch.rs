@@ -3,10 +3,8 @@
 use super::{
     super::{
         Binding, Kernel, Launch, Operand, Parameters, Specialization,
-        axes::Axis,
-        long,
+        access::{axes::Axis, long, strided::touched},
         rows::{Deal, MERGE, Pack, RowSetup, Rows, SHARES},
-        strided::touched,
         variant::Needs,
     },
     problem::ReduceProblem,

@@ -3,8 +3,7 @@
 use super::{
     super::{
         AdapterKind, Operand, Profile,
-        axes::Axis,
-        long,
+        access::{axes::Axis, long},
         rows::{Deal, Pack, Rows, most_rounds_in_blocks, rounds},
         variant::{self, Needs},
     },

@@ -1,6 +1,6 @@
 //! Vectors of elements that lie side by side.
 
-use super::super::axes::Axis;
+use super::super::access::axes::Axis;
 
 /// What a vector of elements is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
