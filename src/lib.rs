@@ -3,14 +3,14 @@
 //!
 //! # Should I use this?
 //!
-//! Yes, for attention or a whole Transformer on whatever GPU there is (Vulkan, Metal, DX12, WebGPU), without CUDA and without a
+//! Yes, for attention or a whole Transformer on any GPU (Vulkan, Metal, DX12, WebGPU), without CUDA and without a
 //! framework; inside a program that has its own `wgpu::Device`; or to find out whether a kernel, a mask or a driver is
 //! right. No, for training, for a model zoo, or for the last percent of an NVIDIA GPU.
 //!
 //! # How it goes
 //!
 //! 1. Build a [`Graph`]: operations on tensors, with shapes checked as they are added. [`nn`] has whole layers.
-//! 2. [`Gpu::compile`](gpu::Gpu::compile) lowers it ([`lower`] says what became of it, and why) and loads it on the device.
+//! 2. [`Gpu::compile`](gpu::Gpu::compile) lowers it ([`lower`] shows the result, and why) and loads it on the device.
 //! 3. [`Executable::run`](gpu::Executable::run) it on host tensors, or [`encode`](gpu::Executable::encode) it into your own
 //!    encoder.
 //! 4. Compare with [`mod@reference`]: the plain formulas in f64.

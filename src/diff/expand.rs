@@ -23,7 +23,7 @@ pub(super) struct Attended {
     pub(super) scores: ValueId,
     /// … after softcap and biases
     pub(super) biased: ValueId,
-    /// … with −inf where nothing may be seen
+    /// … with −inf where a key is masked
     pub(super) masked: ValueId,
     pub(super) weights: ValueId,
     pub(super) context: ValueId,

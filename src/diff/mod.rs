@@ -1,19 +1,19 @@
-//! Floor 7: where an implementation of your own first departs, and what it looks like.
+//! Floor 7: finds where your own implementation first departs, and which mistake gives its numbers.
 //!
-//! A [`Diff`] takes a graph, its inputs and parameters, and what another implementation gave for some of the graph's
-//! values (a *dump*). It walks the values in order. Each is compared twice:
+//! A [`Diff`] takes a graph, its inputs and parameters, and the results of another implementation for some of the graph's
+//! values (a *dump*). It walks through the values in order, and compares each twice:
 //!
-//! - **overall**, with what the graph gives from the inputs on: this is where errors add up;
-//! - **alone**, with what the graph gives *from their values* just before it: this says who is at fault. A mistake does not hide
-//!   the next one, because the walk goes on with their values.
+//! - **overall**, with the graph's result from the inputs: here errors add up;
+//! - **alone**, with the graph's result *from their values* just before it: this shows which step is wrong. One mistake does not
+//!   mask the next, because each step starts from their values.
 //!
-//! Where a value departs alone, hypotheses are tested: each is the same piece of the graph with one thing done as people do it by
-//! mistake (mask inverted, heads not transposed back, keys from the wrong side, …), run in the reference on their
-//! values. One is named only if it brings the error down to rounding; if several do, all are named; if none does, the
-//! report says where and how large the difference is.
+//! Where a value departs alone, hypotheses are tested: each is the same part of the graph with one common mistake (mask inverted,
+//! heads not transposed back, keys from the wrong sequence, …), run in the reference on their values. The report names a
+//! hypothesis only if it brings the error down to rounding. If several do, it names all; if none does, it says where the
+//! difference is, and how large.
 //!
 //! Values are found by their traces ([`Graph::trace`]; the layers of [`nn`](crate::nn) leave PyTorch's module paths), names or
-//! outputs. Attention is written out here, so a dump may also hold `scores`, `masked_scores` and `weights` behind the
+//! outputs. Attention is written out here, so a dump may also have `scores`, `masked_scores` and `weights` under the
 //! path of an attention.
 //!
 //! ```

@@ -14,13 +14,13 @@ pub(super) struct Visible {
     pub(super) parts: Vec<Part>,
 }
 
-/// One reason to hide keys.
+/// One reason to mask keys.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     /// What it is, for messages.
     pub(super) name: String,
     pub(super) kind: Kind,
-    /// `[B, Hq, Tq, Tk]`: true = may be seen.
+    /// `[B, Hq, Tq, Tk]`: true = not masked.
     pub(super) table: Vec<bool>,
 }
 
@@ -123,7 +123,7 @@ impl Visible {
         Kind::Other
     }
 
-    /// What may be seen: where all parts say so.
+    /// The keys that no part masks.
     pub(super) fn table(&self) -> Vec<bool> {
         let mut all = vec![true; self.sizes.iter().product()];
         for part in &self.parts {
@@ -132,15 +132,15 @@ impl Visible {
         all
     }
 
-    /// What one would hardly want: parts that look inverted, queries that see nothing.
+    /// Probable mistakes: parts that look inverted, fully masked rows.
     pub(super) fn oddities(&self, path: &str) -> Vec<String> {
         let mut odd = Vec::new();
         for part in self.parts.iter().filter(|part| part.kind == Kind::Other) {
             let inverse: Vec<bool> = part.table.iter().map(|seen| !seen).collect();
             if matches!(self.kind(&inverse), Kind::Causal(_)) {
                 odd.push(format!(
-                    "{} of `{path}` hides what a causal mask shows, so queries see only what comes after them: in \
-                     nn.MultiheadAttention and the layers around it true means hidden",
+                    "{} of `{path}` masks what a causal mask leaves, so queries attend only to later keys: in \
+                     nn.MultiheadAttention and the layers around it true means masked",
                     part.name
                 ));
             }
@@ -150,7 +150,7 @@ impl Visible {
         if blind > 0 {
             let rows = self.sizes[..3].iter().product::<usize>();
             odd.push(format!(
-                "{blind} of the {rows} rows of scores of `{path}` see nothing: here that gives 0, in PyTorch 0 or NaN"
+                "{blind} of the {rows} rows of scores of `{path}` are fully masked: here such a row gives 0, in PyTorch 0 or NaN"
             ));
         }
         odd

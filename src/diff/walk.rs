@@ -115,7 +115,7 @@ fn run(diff: &Diff<'_>) -> Result<Report> {
             }
         };
         let padding = diff.padding.iter().find(|padding| applies(padding, &step.name, &shape));
-        // NaN that came in is nobody's fault here, whatever becomes of it.
+        // Don't blame this step for NaNs that were already in its inputs.
         let came_in = part.as_ref().is_some_and(|part| part.read.iter().any(|v| has_nan(known.theirs.get(v))));
         let real = |i: usize| {
             padding.is_none_or(|padding| !is_padding(padding, &shape, i)) && !(came_in && theirs[i].is_nan())
@@ -139,14 +139,14 @@ fn run(diff: &Diff<'_>) -> Result<Report> {
         point.first = first.map(|i| Element { index: index_of(i, &shape), theirs: theirs[i], ours: ours.numbers[i] });
         if let (Verdict::Padding, Some(padding)) = (point.verdict, padding) {
             point.notes.push(format!(
-                "differs only in positions that `{}` hides: what stands there is nobody's business, as long as no mask lets it through",
+                "differs only in positions that `{}` masks: values there don't matter, as long as they stay masked",
                 padding.name
             ));
         }
         let nan = theirs.iter().filter(|x| x.is_nan()).count();
         if nan > 0 && point.verdict == Verdict::Departs {
             point.notes.push(format!(
-                "{nan} of their {} elements are NaN: a softmax over a row that sees nothing is 0/0 (here such a row is 0)",
+                "{nan} of their {} elements are NaN: a softmax over a fully masked row is 0/0 (here such a row gives 0)",
                 theirs.len()
             ));
         }
@@ -175,7 +175,7 @@ fn run(diff: &Diff<'_>) -> Result<Report> {
     Ok(report)
 }
 
-/// Names that nobody dumped, of values that stand under no other name of the dump.
+/// Names that are not in the dump, of values that the dump has under no other name.
 fn missing(expanded: &Expanded, all: &[(String, ValueId)], there: &BTreeSet<&str>) -> Vec<String> {
     let covered: BTreeSet<ValueId> =
         all.iter().filter(|(name, _)| there.contains(name.as_str())).map(|(_, v)| *v).collect();

@@ -106,7 +106,7 @@ impl Builder {
         }
         let experimental = if optional.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
             // SAFETY: an experimental feature may have undefined behaviour that wgpu doesn't catch. Of the one that is asked
-            // for, only `matmul_coop.wgsl` makes use, in shapes that the adapter lists, with every index proved in its head;
+            // for, only `matmul/coop.wesl` and `attention/coop.wesl` make use, in shapes that the adapter lists, with every index proved in its head;
             // and only after the device got products right whose results are known (`self_test.rs`).
             unsafe { wgpu::ExperimentalFeatures::enabled() }
         } else {

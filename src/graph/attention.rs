@@ -25,14 +25,14 @@ use crate::{
 ///
 /// f are the score functions ([`ScoreMod`]), one after the other; without any, s stays as it is.
 ///
-/// A row that sees nothing gives `out` exactly 0 and `lse` the lowest finite f32. A length, an entry of cumulative
-/// offsets or of the block table that is out of range counts as the nearest valid one, and the offset of query 0 as at
-/// most ±2³⁰. `status` says for each item or sequence which of them were out of range, a bit each: see
-/// [`AttentionFault`]. 0 is good.
+/// A fully masked row (`seen` is false for all of its keys) gives `out` exactly 0 and `lse` the lowest finite f32. A length,
+/// an entry of cumulative offsets or of the block table that is out of range counts as the nearest valid one, and the offset of
+/// query 0 as at most ±2³⁰. `status` has a bit for each of them that was out of range, by item or sequence: see
+/// [`AttentionFault`]. 0 means none.
 ///
 /// Packed: `q [ΣTq, Hq, D]`, `k [ΣTk, Hkv, D]`, `v [ΣTk, Hkv, Dv]` → `out [ΣTq, Hq, Dv]`, `lse [ΣTq, Hq]`, with the
-/// operands [`AttentionOperand::QueryOffsets`] and [`AttentionOperand::KeyOffsets`]. A query sees only keys of its own
-/// sequence, and `i`, `j` count from the start of each sequence. A boolean mask or a bias can't be given.
+/// operands [`AttentionOperand::QueryOffsets`] and [`AttentionOperand::KeyOffsets`]. A query attends only to keys of
+/// its own sequence, and `i`, `j` count from the start of each sequence. A boolean mask or a bias can't be given.
 ///
 /// Paged: `k [pages, page size, Hkv, D]`, `v [pages, page size, Hkv, Dv]` and the operand
 /// [`AttentionOperand::BlockTable`] of P pages an item: key j of item b is row `j mod page size` of page
@@ -51,7 +51,7 @@ pub struct Attention {
     /// c of `softcap`, > 0.
     #[serde(default)]
     pub softcap: Option<f32>,
-    /// Whether keys after the query's own position are hidden: `j ≤ i + offset`.
+    /// Whether keys after the query's own position are masked: `j ≤ i + offset`.
     #[serde(default)]
     pub causal: bool,
     /// Sliding window: `i + offset − left ≤ j ≤ i + offset + right`.
@@ -137,7 +137,7 @@ impl AttentionFault {
     }
 }
 
-/// A sliding window: how many keys are seen on either side of the query's own position; `None` is all.
+/// A sliding window: how many keys on either side of the query's own position are not masked; `None` is all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
@@ -168,14 +168,14 @@ pub enum Align {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttentionOperand {
-    /// bool, broadcasts from the right to `[B, Hq, Tq, Tk]`: true = the key may be seen. A last axis shorter than Tk (and
-    /// not 1) hides the keys past its end.
+    /// bool, broadcasts from the right to `[B, Hq, Tq, Tk]`: true = the key takes part. A last axis shorter than Tk (and
+    /// not 1) masks the keys past its end.
     Mask,
-    /// float, broadcasts like the mask: added to the scores; −inf hides the key.
+    /// float, broadcasts like the mask: added to the scores; −inf masks the key.
     Bias,
-    /// i32 `[B]`: keys from here on are hidden.
+    /// i32 `[B]`: keys from here on are masked.
     KeyLengths,
-    /// i32 `[B]`: queries from here on see nothing.
+    /// i32 `[B]`: rows of q from here on are fully masked.
     QueryLengths,
     /// i32 `[B]`: the offset of query 0 among the keys, for [`Align::PerItem`].
     Offsets,
@@ -259,7 +259,7 @@ pub(crate) struct AttentionSizes {
     pub(crate) dv: usize,
     /// How k and v are paged, if they are.
     pub(crate) pages: Option<AttentionPages>,
-    /// Keys from here on are hidden by a mask or bias that is shorter than Tk.
+    /// A mask or bias that is shorter than Tk masks the keys from here on.
     pub(crate) key_limit: usize,
 }
 
@@ -286,7 +286,7 @@ impl AttentionSizes {
     }
 }
 
-/// The last axis of a mask or bias, if it hides the keys past its end.
+/// The last axis of a mask or bias, if it masks the keys past its end.
 pub(crate) fn short_of(keys: usize, mask: &Shape) -> Option<usize> {
     mask.last().copied().filter(|&columns| columns < keys && columns != 1)
 }

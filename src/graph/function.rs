@@ -60,8 +60,8 @@ pub type ScoreTwin = dyn Fn(&Scored<'_>) -> f64 + Send + Sync;
 /// What the reference runs in place of a [`MaskMod`].
 pub type MaskTwin = dyn Fn(&Pair<'_>) -> bool + Send + Sync;
 
-/// A function of a score, f32 → f32: FlexAttention's `score_mod`. It comes after softcap, bias and ALiBi; a result of −inf hides
-/// the key (WGSL lets devices assume that there is none: what only hides is a [`MaskMod`]).
+/// A function of a score, f32 → f32: FlexAttention's `score_mod`. It comes after softcap, bias and ALiBi; a result of −inf masks
+/// the key (WGSL lets devices assume that there is no infinity: to mask a key, use a [`MaskMod`]).
 ///
 /// ```
 /// use tilewise::{DType, Graph, graph::{AttentionArgs, Mask, ScoreMod}};
@@ -80,8 +80,8 @@ pub type MaskTwin = dyn Fn(&Pair<'_>) -> bool + Send + Sync;
 /// ```
 pub type ScoreMod = Function<ScoreTwin>;
 
-/// Whether a query may see a key, for [`Mask::function`](super::Mask::function): FlexAttention's `mask_mod`. One more predicate
-/// beside the others: a row that sees nothing still gives 0.
+/// Whether a query attends to a key, for [`Mask::function`](super::Mask::function): FlexAttention's `mask_mod`. It is one more
+/// predicate beside the others: a fully masked row still gives 0.
 pub type MaskMod = Function<MaskTwin>;
 
 /// A [`ScoreMod`] or [`MaskMod`]: WGSL text, checked when it is given, and its twin in Rust.

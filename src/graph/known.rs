@@ -92,7 +92,7 @@ fn fault(kind: A, what: impl std::fmt::Display) -> Result<()> {
     Err(Error::op("attention", format!("the constant `{}` {what}", kind.name())))
 }
 
-/// No NaN and no +∞; −∞ in a bias or a table hides keys.
+/// No NaN and no +∞; −∞ in a bias or a table masks keys.
 fn check_numbers(kind: A, tensor: &Tensor) -> Result<()> {
     let bad = |x: f32| x.is_nan() || x == f32::INFINITY || (kind == A::Slopes && x.is_infinite());
     let found = match tensor.data() {

@@ -3,9 +3,9 @@ use std::ops::BitAnd;
 use super::{Align, Attention, AttentionOperand, Graph, MaskMod, ScoreMod, ValueId, Window};
 use crate::{Error, Result};
 
-/// Which keys each query may see. Masks compose with `&`: a key is seen where every part says so.
+/// Which keys each query attends to. Masks are combined with `&`: a key is masked if any part masks it.
 ///
-/// Rows are queries `i`, columns are keys `j`; `x` may be seen. `offset` says where query 0 stands among the keys:
+/// Rows are queries `i`, columns are keys `j`; `x` is not masked. `offset` says where query 0 stands among the keys:
 ///
 /// ```text
 /// causal(TopLeft)   offset 0         causal(BottomRight)   offset Tk − Tq     window(1, 0, TopLeft)
@@ -16,7 +16,7 @@ use crate::{Error, Result};
 ///
 /// causal(TopLeft), Tq > Tk           causal(BottomRight), Tq > Tk             key_lengths = 3
 ///      j 0 1 2                            j 0 1 2                                j 0 1 2 3 4
-///  i 0   x . .                        i 0   . . .   (sees nothing: out is 0)  i 0   x x x . .
+///  i 0   x . .                        i 0   . . .   (fully masked: out is 0)  i 0   x x x . .
 ///  i 1   x x .                        i 1   . . .                             i 1   x x x . .
 ///  i 2   x x x                        i 2   x . .                             i 2   x x x . .
 ///  i 3   x x x                        i 3   x x .
@@ -57,7 +57,7 @@ enum Part {
 }
 
 impl Mask {
-    /// Everything may be seen.
+    /// No key is masked.
     pub fn none() -> Self {
         Mask::default()
     }
@@ -76,7 +76,7 @@ impl Mask {
         Mask::part(Part::Window(Window { left: left.into(), right: right.into() }, align))
     }
 
-    /// Hides nothing, but says where query 0 stands among the keys: what ALiBi without a causal mask needs.
+    /// Masks nothing, but says where query 0 stands among the keys: ALiBi without a causal mask needs this.
     pub fn aligned(align: Align) -> Self {
         Mask::part(Part::Aligned(align))
     }
@@ -86,22 +86,22 @@ impl Mask {
         Mask::part(Part::Offsets(offsets))
     }
 
-    /// bool, true = may be seen; broadcasts from the right to `[B, Hq, Tq, Tk]`.
+    /// bool, true = the key takes part; broadcasts from the right to `[B, Hq, Tq, Tk]`.
     pub fn boolean(mask: ValueId) -> Self {
         Mask::part(Part::Boolean(mask))
     }
 
-    /// Added to the scores, −inf hides; broadcasts from the right to `[B, Hq, Tq, Tk]`.
+    /// Added to the scores, −inf masks; broadcasts from the right to `[B, Hq, Tq, Tk]`.
     pub fn bias(bias: ValueId) -> Self {
         Mask::part(Part::Bias(bias))
     }
 
-    /// i32 `[B]`: keys from here on are hidden. What padding needs.
+    /// i32 `[B]`: keys from here on are masked, as padding.
     pub fn key_lengths(lengths: ValueId) -> Self {
         Mask::part(Part::KeyLengths(lengths))
     }
 
-    /// i32 `[B]`: queries from here on see nothing, and give 0.
+    /// i32 `[B]`: rows of q from here on are fully masked, and give 0.
     pub fn query_lengths(lengths: ValueId) -> Self {
         Mask::part(Part::QueryLengths(lengths))
     }

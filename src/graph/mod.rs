@@ -1,16 +1,15 @@
-//! Floor 1: the graph — what is to be computed, before anyone thinks of how.
+//! Floor 1: the graph — what is computed, not how.
 //!
 //! A [`Graph`] is a list of [`Node`]s. Each node applies one [`Op`] to values of earlier nodes and defines one or more new
 //! values. Rules, which construction keeps and [`Graph::verify`] checks again after every pass:
 //!
 //! 1. A node's operands are values of earlier nodes: the order of the list is an order of execution.
-//! 2. Every value has the dtype and shape that inference gives for its node; nothing is stored that inference
-//!    would not say again.
+//! 2. Every value has the dtype and shape that inference gives for its node.
 //! 3. Inputs and parameters have a name; names of values are unique. A value without a name prints as `%N`.
 //! 4. Outputs have unique names and are values of the graph; an output may be an input or a parameter.
 //! 5. A node without users has no effect. The one thing that outlives a run is a *state*: an input that stays on the device
 //!    and takes, after each run, the value that its update names (of the same dtype and shape). States are zero at
-//!    first. All nodes see what a state was before the run.
+//!    first. All nodes read a state as it was before the run.
 //!
 //! ```
 //! use tilewise::{DType, Graph};

@@ -10,9 +10,9 @@ pub enum ScoreStage {
     Scaled,
     /// After the softcap.
     Capped,
-    /// After bias, ALiBi and masks: −inf for a hidden key.
+    /// After bias, ALiBi and masks: −inf for a masked key.
     Masked,
-    /// After softmax: all 0 for a row that sees nothing.
+    /// After softmax: all 0 in a fully masked row.
     Weights,
 }
 

@@ -1,4 +1,5 @@
-//! What a device reaches at the most: copies, reads, arithmetic and exponentials on registers, empty dispatches.
+//! The ceilings of a device: copies, reads, arithmetic and exponentials on registers, empty dispatches. Twins:
+//! `shaders/ceiling/`, `tests/device/ceiling.rs`.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! The list of kernel families, each with its name and its folder of `shaders/`; what else there is by family matches on it.
+//! The list of kernel families, each with its name and its folder of `shaders/`; all code that depends on the family matches on it.
 
 macro_rules! families {
     ($($family:ident $name:literal $folder:literal,)*) => {

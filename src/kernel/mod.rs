@@ -1,7 +1,7 @@
 //! Floor 2: what the GPU kernels are, as data. Nothing here names wgpu.
 //!
-//! A kernel *family* is one file here and its twins `shaders/x*.wgsl`, `src/reference/x.rs` and `tests/x.rs`. It has a
-//! `Problem` (sizes, layouts, options), which says which of its *variants* can run on a device and why, and turns one of
+//! A kernel *family* is a file or folder here, with its twins `shaders/x/`, `src/reference/x.rs` and `tests/device/x.rs`. Its
+//! `Problem` (sizes, layouts, options) says which *variants* can run on a device and why, and turns one of
 //! them into a [`Kernel`]: specialised WGSL, bindings in order, parameters, and a grid of workgroups.
 
 mod access;
@@ -64,7 +64,7 @@ use crate::{DType, Result};
 ///
 /// Operands are numbered: inputs from 0 in the order that the problem documents, outputs likewise.
 pub trait Problem: fmt::Debug + Send + Sync {
-    /// The family's name, which its four twin files bear.
+    /// The family's name, which its twins bear too.
     fn family(&self) -> &'static str;
 
     /// Every variant of the family with a verdict for this problem on this device, best first among the usable.

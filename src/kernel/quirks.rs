@@ -1,4 +1,4 @@
-//! What is odd about devices and drivers, in one table: what it is, where, and what the kernels do about it.
+//! The oddities of devices and drivers, in one table: what, where, and what the kernels do about it.
 
 use super::{AdapterKind, CooperativeMatrix, Profile, profile::HALVES};
 

@@ -1,13 +1,13 @@
 //! Floor 3: from a graph to a [`Program`]. Pure functions; nothing here names wgpu.
 //!
-//! [`lower`] works in passes, each of which says what it did in [`Program::notes`]:
+//! [`lower`] works in passes; each adds its decisions to [`Program::notes`]:
 //!
-//! 1. *Rewrite* (graph → graph): operations that do nothing go; attention, activations and causal masks that are
-//!    written out become one operation; f16 and bf16 operands of kernels that read f32 alone are converted.
+//! 1. *Rewrite* (graph → graph): operations without effect are removed; attention, activations and causal masks that are
+//!    written out become one operation; f16 and bf16 operands of kernels that read only f32 are converted.
 //! 2. *Fuse* (graph → kernel problems): a matmul takes the bias, activation and residual after it, and the conversions of its
 //!    operands and its result; a norm the addition before it; a softmax its scale; chains of pointwise functions become one.
 //! 3. *Place*: reshape, permute, slice and broadcast become strides over the operand's buffer; where a kernel or a reshape
-//!    can't have that, a copy is made.
+//!    can't do that, a copy is made.
 //! 4. *Select* a variant of each kernel for the device.
 //! 5. *Plan*: temporaries that are never alive together share memory, and kernels that may work in place do.
 //!

@@ -1,9 +1,9 @@
-//! Floor 5: how fast programs run, and how far that is from what the device can do.
+//! Floor 5: how fast programs run, and how far that is from the limits of the device.
 //!
-//! [`Probe`] runs into the limits of the adapter, with kernels made for that, and gives [`Ceilings`]. [`Timed`] times a
-//! program: warmed up, many runs a sample, on data that rotates past the caches. [`Ceilings::bound`] says how fast the
-//! program can be at the most, and by what it is limited. [`Breakdown`] says where the time of a program goes, [`HostCost`] what
-//! the host does for a run.
+//! [`Probe`] measures the limits of the adapter, with special kernels, and gives [`Ceilings`]. [`Timed`] times a
+//! program: warmed up, many runs a sample, on data that rotates past the caches. [`Ceilings::bound`] gives the shortest possible
+//! time of the program, and what limits it. [`Breakdown`] shows where the time of a program goes, [`HostCost`] the host's part
+//! of a run.
 //!
 //! ```
 //! use tilewise::{gpu::Gpu, lower, measure::{Effort, Probe, Protocol, Timed}, workloads};
@@ -14,7 +14,7 @@
 //! let protocol = Protocol::new(&probe.ceilings(), Effort::Quick);
 //! let mut timed = Timed::new(&gpu, &program, &workload.values()?, &protocol)?;
 //! for _ in 0..3 {
-//!     // In turns, so that a disturbance meets all alike.
+//!     // In turns, so that a disturbance affects all alike.
 //!     probe.sample()?;
 //!     timed.sample()?;
 //! }

@@ -224,7 +224,7 @@ impl Memory {
         self.lengths
     }
 
-    /// The mask that hides all tokens but the real ones.
+    /// The mask that leaves only the real tokens.
     pub fn mask(&self) -> Mask {
         Mask::key_lengths(self.lengths)
     }

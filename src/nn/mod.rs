@@ -2,14 +2,14 @@
 //!
 //! A layer is a small struct of sizes and options. Its `build` adds nodes to a [`Graph`] and declares the parameters
 //! it needs under PyTorch's `state_dict` names (`encoder.layers.0.self_attn.in_proj_weight`), so that the
-//! weights of a PyTorch model load unchanged. Parameters of the same name and shape are the same parameter: that's how
-//! weights are tied. Each layer also [traces](Graph::trace) what it gives under the path of PyTorch's module, dropouts
-//! included, which do nothing here: printed graphs show the paths, and
+//! weights of a PyTorch model load unchanged. Parameters of the same name and shape are the same parameter: this ties
+//! weights. Each layer also [traces](Graph::trace) its result under the path of PyTorch's module (also of dropouts,
+//! which do nothing here): printed graphs show the paths, and
 //! [`diff`](mod@crate::diff) compares by them.
 //!
-//! Two polarities of boolean masks meet here. [`Mask`](crate::graph::Mask) says which keys **may** be seen;
-//! `attn_mask` and `key_padding_mask` of [`AttentionMasks`], as in `torch.nn.MultiheadAttention`, say which may
-//! **not**. Float masks are added in both.
+//! Boolean masks have two polarities here. In a [`Mask`](crate::graph::Mask), true means that a key **takes part**; in
+//! `attn_mask` and `key_padding_mask` of [`AttentionMasks`], as in `torch.nn.MultiheadAttention`, that it is **masked**.
+//! Float masks are added in both.
 //!
 //! ```
 //! use tilewise::{DType, Graph, graph::{Align, Mask}, nn};

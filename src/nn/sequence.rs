@@ -1,4 +1,4 @@
-//! Padding done right: lengths become masks, and padded rows never reach a result.
+//! Correct padding: lengths become masks, and padded rows never reach a result.
 
 use crate::{
     DType, Error, Graph, Result, Tensor, ValueId,

@@ -1,4 +1,4 @@
-//! Writing into a cache. Twins: `src/kernel/append.rs`, `shaders/append`, `tests/device/append.rs`.
+//! Writing into a cache. Twins: `src/kernel/append.rs`, `shaders/append/`, `tests/device/append.rs`.
 
 use super::{Array, shapes::result_shapes};
 use crate::{DType, Result, graph::Op};

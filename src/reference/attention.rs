@@ -1,4 +1,4 @@
-//! Attention by its plain formula. Twins: `src/kernel/attention`, `shaders/attention*.wgsl`, `tests/attention.rs`.
+//! Attention by its plain formula. Twins: `src/kernel/attention/`, `shaders/attention/`, `tests/device/attention/`.
 
 use super::{Array, Real, Value, shapes::result_shapes, value::stretch};
 use crate::{
@@ -39,7 +39,7 @@ pub fn attention<R: Real>(
     let [out_shape, lse_shape, status_shape] = result_shapes(&Op::Attention(options.clone()), &operands)?;
     let run = Run::new(options, q, k, v, extra)?;
 
-    // What a row that sees nothing keeps.
+    // What a fully masked row gives.
     let mut out = vec![R::ZERO; out_shape.iter().product()];
     let mut lse = vec![R::of(f32::MIN.into()); lse_shape.iter().product()];
 

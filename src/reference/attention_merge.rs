@@ -1,5 +1,5 @@
-//! Attention over parts of the keys, joined. Twins: `src/kernel/attention_merge.rs`, `shaders/attention_merge.wgsl`,
-//! `tests/attention_merge.rs`.
+//! Merges results of attention over parts of the keys. Twins: `src/kernel/attention_merge.rs`, `shaders/attention/merge.wesl`,
+//! `tests/device/attention_merge.rs`.
 
 use super::{Array, Real, shapes::result_shapes};
 use crate::{DType, Result, graph::Op};

@@ -1,7 +1,7 @@
-//! The comparer: is what a kernel gave close enough to the reference?
+//! The comparer: is a kernel's result close enough to the reference?
 //!
-//! Each element must keep `|actual − expected| ≤ allowed`, written so that NaN fails; ±∞ must match exactly; dtype and shape
-//! too. Integers and booleans must be equal whatever the bound is. What is allowed is a [`Bound`]; by default it is
+//! Each element must satisfy `|actual − expected| ≤ allowed`, written so that NaN fails; ±∞, dtype and shape must match exactly.
+//! Integers and booleans must be equal under any bound. A [`Bound`] says what is allowed; by default it is
 //! measured ([`Bound::measured`]): twice the error of a plain f32 evaluation, and one rounding of the largest result.
 
 use std::{collections::BTreeMap, fmt};
@@ -53,7 +53,7 @@ impl Bound {
         let expected = expected.to_f64();
         let errors = plain.to_f64().into_iter().zip(&expected).map(|(plain, x)| (plain - x).abs());
         let error = errors.filter(|e| e.is_finite()).fold(0.0, f64::max);
-        // The lse of a row that sees nothing is no measure of the others.
+        // The lse of a fully masked row is no measure of the others.
         let sizes = expected.iter().filter(|x| x.is_finite() && **x != f64::from(f32::MIN)).map(|x| x.abs());
         let peak = sizes.fold(magnitude, f64::max);
         Bound::absolute((2.0 * error + (unit + extra * U32) * peak).max(smallest))

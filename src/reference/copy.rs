@@ -1,4 +1,5 @@
-//! Moving elements without changing them. Twins: `src/kernel/copy`, `shaders/copy`, `tests/device/copy.rs`.
+//! Moving elements without changing them. Twins: `src/kernel/copy/`, `shaders/copy/`,
+//! `tests/device/copy.rs`.
 
 use super::{
     Array,

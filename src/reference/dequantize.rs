@@ -1,4 +1,4 @@
-//! Weights of few bits. Twins: `src/kernel/dequantize.rs`, `shaders/dequantize`, `tests/device/dequantize.rs`.
+//! Weights of few bits. Twins: `src/kernel/dequantize.rs`, `shaders/dequantize/`, `tests/device/dequantize.rs`.
 
 use super::{Array, Real, shapes::result_shape};
 use crate::{DType, Result, graph::Op, quantize::Packing};

@@ -1,4 +1,4 @@
-//! Slices picked by index. Twins: `src/kernel/gather.rs`, `shaders/gather`, `tests/device/gather.rs`.
+//! Slices picked by index. Twins: `src/kernel/gather.rs`, `shaders/gather/`, `tests/device/gather.rs`.
 
 use super::{Array, shapes::result_shape};
 use crate::{DType, Result, graph::Op};

@@ -1,4 +1,4 @@
-//! Matrix product. Twins: `src/kernel/matmul.rs`, `shaders/matmul*.wgsl`, `tests/matmul.rs`.
+//! Matrix product. Twins: `src/kernel/matmul/`, `shaders/matmul/`, `tests/device/matmul/`.
 
 use super::{Array, Real, shapes::result_shape, value::stretch};
 use crate::{DType, Result, Shape, graph::Op};

@@ -1,12 +1,12 @@
 //! Floor 2: what each operation means, on the CPU, by its plain formula.
 //!
-//! The graph is evaluated as it was built, node by node, nothing fused. [`evaluate`] gives what the kernels should give;
-//! [`Evaluation`] keeps every value on the way, in the arithmetic of your choice:
+//! The graph is evaluated as it was built, node by node, without fusion. [`evaluate`] gives the right outputs;
+//! [`Evaluation`] also keeps every value in between, in the arithmetic of your choice:
 //!
 //! - `Evaluation::<f64>` is the reference. Floats are f64 from the inputs to the outputs, whatever their dtype; only
 //!   casts and constants round. Integers and booleans are exact.
 //! - `Evaluation::<f32>` is a plain f32 evaluation: rounded after every operation, and to f16 or bf16 where a value of
-//!   that dtype is stored. Its distance from the reference says what error is natural; see [`compare`].
+//!   that dtype is stored. Its distance from the reference is the natural error; see [`compare`].
 //!
 //! One file a kernel family, and the function of each operation is public, so that any kernel can be checked:
 //!

@@ -1,4 +1,4 @@
-//! Layer norm and RMS norm. Twins: `src/kernel/norm.rs`, `shaders/norm*.wgsl`, `tests/norm.rs`.
+//! Layer norm and RMS norm. Twins: `src/kernel/norm/`, `shaders/norm/`, `tests/device/norm.rs`.
 
 use super::{Array, Real, shapes::result_shapes};
 use crate::{DType, Result, Shape, graph::Op};

@@ -1,5 +1,5 @@
-//! Functions of elements, choice and conversion. Twins: `src/kernel/pointwise`, `shaders/pointwise`,
-//! `tests/device/pointwise`.
+//! Functions of elements, choice and conversion. Twins: `src/kernel/pointwise/`, `shaders/pointwise/`,
+//! `tests/device/pointwise/`.
 
 use super::{Array, Real, Value, shapes::result_shape};
 use crate::{

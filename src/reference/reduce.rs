@@ -1,5 +1,5 @@
-//! Reductions over axes, and the place of the maximum. Twins: `src/kernel/reduce.rs`, `src/kernel/argmax.rs`,
-//! `shaders/{reduce,argmax}*.wgsl`, `tests/{reduce,argmax}.rs`.
+//! Reductions over axes, and the place of the maximum. Twins: `src/kernel/reduce/`, `src/kernel/argmax.rs`,
+//! `shaders/{reduce,argmax}/`, `tests/device/{reduce,argmax}.rs`.
 
 use super::{
     Array, Real, Value,

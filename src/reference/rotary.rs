@@ -1,4 +1,4 @@
-//! Rotary position embedding. Twins: `src/kernel/rotary.rs`, `shaders/rotary`, `tests/device/rotary.rs`.
+//! Rotary position embedding. Twins: `src/kernel/rotary.rs`, `shaders/rotary/`, `tests/device/rotary.rs`.
 
 use super::{Array, Real, shapes::result_shape};
 use crate::{DType, Result, graph::Op};

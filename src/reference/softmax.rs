@@ -1,4 +1,4 @@
-//! Softmax and its logarithm. Twins: `src/kernel/softmax.rs`, `shaders/softmax*.wgsl`, `tests/softmax.rs`.
+//! Softmax and its logarithm. Twins: `src/kernel/softmax.rs`, `shaders/softmax/`, `tests/device/softmax.rs`.
 
 use super::{Array, Real, reduce::Lines, shapes::result_shape};
 use crate::{DType, Result, graph::Op};

@@ -1,10 +1,10 @@
 //! Floor 5: times the variants of each kernel on this adapter, and remembers the fastest.
 //!
-//! Without it, the order of a family's candidates decides, which knows the kind of the adapter but not the adapter. A
-//! [`Tuner`] measures the steps of a graph: every variant that can run, in turns, several rounds, the median of each. The
-//! fastest is compared with the variant that would have been taken before it is believed, and the graph as a whole with
-//! the reference, where that takes no minutes. A [`Table`] keeps what was found, in a file for each adapter, driver and
-//! version of the shaders.
+//! Without it, the order of a family's candidates decides, which depends on the kind of the adapter but not on the adapter. A
+//! [`Tuner`] measures the steps of a graph: every variant that can run, in turns, several rounds, the median of each. It checks
+//! the results of the fastest against those of the variant that would run without tuning, and the whole graph against the
+//! reference, unless that takes minutes. A [`Table`] keeps the choices, in a file for each adapter and driver; choices for other
+//! versions of a family's shaders are dropped.
 //!
 //! ```no_run
 //! # fn main() -> tilewise::Result<()> {

@@ -1,8 +1,8 @@
-//! Floor 5: does this device, with these kernels, compute what the reference says?
+//! Floor 5: does this device, with these kernels, give the reference's results?
 //!
-//! [`sweep`] runs the [cases] of each kernel family on a device, with every variant that the
-//! family has, watched as by [`LoadOptions::guard`]: outputs start as NaN, memory behind the end of each buffer must stay
-//! as it was, and a second run must give the same bits. What comes back is compared with the reference. A variant that
+//! [`sweep`] runs the [cases] of each kernel family on a device, with every variant of the
+//! family, watched as by [`LoadOptions::guard`]: outputs start as NaN, memory behind the end of each buffer must stay
+//! as it was, and a second run must give the same bits. The results are compared with the reference. A variant that
 //! can't run on the device is reported with its reason.
 //!
 //! ```no_run

@@ -26,7 +26,7 @@ impl Shape {
     }
 }
 
-/// What hides or shifts scores.
+/// What masks or shifts scores.
 #[derive(Clone, Copy, PartialEq)]
 enum Modifier {
     None,

@@ -1,6 +1,6 @@
-//! Floor 7: what is timed, the same graphs for `tilewise bench`, for criterion and for whoever compares another library.
+//! Floor 7: the graphs to time: the same for `tilewise bench`, for criterion and for comparisons with other libraries.
 //!
-//! Sizes are those that people quote: square matmuls, products with few rows, attention over a few hundred tokens and while
+//! People quote these sizes: square matmuls, products with few rows, attention over a few hundred tokens and while
 //! decoding, norms of a 768-wide model, a small BERT, one token of a small GPT.
 
 mod attention;

@@ -54,7 +54,7 @@ fn layer(model: Model) -> Result<Workload> {
     })
 }
 
-/// Ids to hidden states: embeddings, positions, norm, layers; sequences are padded, and padding is hidden from attention.
+/// Ids to hidden states: embeddings, positions, norm, layers; sequences are padded, and padding is masked.
 fn bert(model: Model) -> Result<Workload> {
     let Model { batch, tokens, width, heads, layers, entries } = model;
     let name = format!("bert {layers} layers b{batch} t{tokens} e{width} h{heads} padded");

@@ -70,7 +70,7 @@ fn masks(a: &Attended, found: &mut Found) {
     };
     let all = vec![true; ours.len()];
     let inverted = |table: &[bool]| table.iter().map(|seen| !seen).collect::<Vec<_>>();
-    let polarity = "true means hidden in nn.MultiheadAttention, but seen in scaled_dot_product_attention";
+    let polarity = "true means masked in nn.MultiheadAttention, but not masked in scaled_dot_product_attention";
     let single = visible.parts.len() == 1;
     if !visible.parts.is_empty() {
         other("mask missing".into(), "no mask arrives at the scores".into(), all.clone());
@@ -130,30 +130,30 @@ fn masks(a: &Attended, found: &mut Found) {
         return;
     }
     found.add(
-        "hidden scores set to 0",
-        "a hidden score is −inf before the softmax; 0 is a score like another",
+        "masked scores set to 0",
+        "a masked score is −inf before the softmax; 0 is a score like any other",
         with(ours.clone(), Apply::Hide(0.0)),
     );
     found.add(
         "boolean mask added to the scores",
-        "a boolean mask is no number: masked_fill(hidden, -inf), or add 0 and -inf",
+        "a boolean mask is no number: masked_fill(masked, -inf), or add 0 and -inf",
         with(ours.clone(), Apply::Add(false)),
     );
     found.add(
         "inverted boolean mask added to the scores",
-        "a boolean mask is no number: masked_fill(hidden, -inf), or add 0 and -inf",
+        "a boolean mask is no number: masked_fill(masked, -inf), or add 0 and -inf",
         with(ours.clone(), Apply::Add(true)),
     );
-    // Replaced by a very negative number, only rows that see nothing differ.
+    // With a very negative number in place of −inf, only fully masked rows differ.
     found.add(
         "a finite number instead of −inf",
-        "−1e9 is a score like another: a row that sees nothing attends to everything (and in f16 −1e9 is −inf)",
+        "−1e9 is a score like any other: a fully masked row attends to all keys (and in f16 −1e9 is −inf)",
         with(ours.clone(), Apply::Hide(-1e9)),
     );
     found.add("−10 instead of −inf", "e⁻¹⁰ is no 0: use −inf", with(ours.clone(), Apply::Hide(-10.0)));
     found.add(
         "a finite number added instead of −inf",
-        "−1e4 (f16) leaves the order of the scores in rows that see nothing: use −inf",
+        "−1e4 (f16) leaves the order of the scores in fully masked rows: use −inf",
         with(ours.clone(), Apply::AddHidden(-1e4)),
     );
     found.add("−10 added instead of −inf", "e⁻¹⁰ is no 0: use −inf", with(ours.clone(), Apply::AddHidden(-10.0)));
@@ -164,9 +164,9 @@ fn masks(a: &Attended, found: &mut Found) {
 enum Apply {
     /// Hidden scores become this.
     Hide(f64),
-    /// 1 where seen (or hidden, if inverted) is added.
+    /// 1 is added where a key is not masked (or masked, if inverted).
     Add(bool),
-    /// This is added to hidden scores.
+    /// This is added to masked scores.
     AddHidden(f64),
 }
 
@@ -224,7 +224,7 @@ fn softmaxes(a: &Attended, found: &mut Found) {
         });
         found.add(format!("softmax over the {what}"), "softmax over the keys: the last axis, dim=-1", vec![edit]);
     }
-    // −inf times a value is no number: what is hidden is 0 here.
+    // −inf times a value is no number, so masked entries are 0 here.
     let (biased, table, sizes) = (a.biased, a.visible.table(), a.visible.sizes);
     let edit = Edit::new(a.weights, move |r| {
         let s = r.value(biased)?;

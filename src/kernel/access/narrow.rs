@@ -3,10 +3,7 @@
 //! An invocation that writes them owns whole words. Where words are shared, f32 goes to a scratch buffer, and a launch of its
 //! own rounds it.
 
-pub(in crate::kernel) use super::{
-    super::pointwise::{Store, round},
-    elems::Elems,
-};
+pub(in crate::kernel) use super::{super::pointwise::Store, elems::Elems};
 use crate::{DType, Error, Result};
 
 /// Refuses what is no float.

@@ -11,7 +11,7 @@ use crate::{
     Layout, Result,
     graph::AttentionOperand,
     kernel::{
-        Binding, Kernel, Launch, Operand, Specialization, buffer_bytes, fold_grid,
+        Binding, Kernel, Launch, Operand, Parameters, Specialization, buffer_bytes, fold_grid,
         variant::{Needs, Variant},
     },
     tensor::DType,
@@ -51,10 +51,10 @@ impl BlockMask {
     }
 
     /// Steps of (B, Hq, row tiles).
-    fn steps(&self) -> [u32; 3] {
+    fn steps(&self) -> [usize; 3] {
         let head = self.row_tiles * self.key_tiles;
-        let step = |count: usize, step: usize| if count > 1 { step as u32 } else { 0 };
-        [step(self.batch, self.heads * head), step(self.heads, head), self.key_tiles as u32]
+        let step = |count: usize, step: usize| if count > 1 { step } else { 0 };
+        [step(self.batch, self.heads * head), step(self.heads, head), self.key_tiles]
     }
 
     /// Whether looking at the mask first costs next to nothing, and may save much: there are many tiles, each of which takes
@@ -72,7 +72,6 @@ impl BlockMask {
         let tiles = Operand::Scratch(kernel.scratch.len() - 1);
         let mut source =
             Specialization::new("attention::block_mask").value("BR", self.tile[0]).value("BC", self.tile[1]);
-        let strides = setup.strides(&self.mask);
         let whole_words = self.mask.strides[3] == 1
             && self.mask.offset.is_multiple_of(4)
             && self.mask.strides[..3].iter().all(|stride| stride % 4 == 0);
@@ -80,21 +79,30 @@ impl BlockMask {
             source =
                 source.function("mask_four", "fn mask_four(row: u32, j: u32) -> u32 { return mask[(row + j) >> 2u]; }");
         }
-        let mut params: Vec<u32> =
-            [self.tiles(), self.heads, self.row_tiles, self.key_tiles, setup.sizes.rows, self.keys, self.mask.offset]
-                .map(|n| n as u32)
-                .to_vec();
-        params.extend(strides);
+        let source = source.source()?;
+        let [mask_b, mask_h, mask_i, mask_j] = setup.strides(&self.mask);
+        let parameters = Parameters::new()
+            .set("workgroups", self.tiles())
+            .set("heads", self.heads)
+            .set("row_tiles", self.row_tiles)
+            .set("key_tiles", self.key_tiles)
+            .set("rows", setup.sizes.rows)
+            .set("keys", self.keys)
+            .set("mask_offset", self.mask.offset)
+            .set("mask_b", mask_b)
+            .set("mask_h", mask_h)
+            .set("mask_i", mask_i)
+            .set("mask_j", mask_j);
         kernel.launches.push(Launch {
             label: "tiles of the mask".into(),
-            source: source.source()?,
+            params: source.words(&parameters)?,
+            source,
             bindings: setup
                 .input(AttentionOperand::Mask)
                 .map(Binding::read)
                 .into_iter()
                 .chain([Binding::write(tiles)])
                 .collect(),
-            params,
             grid: fold_grid(self.tiles() as u64, setup.profile, "attention")?,
             flops: 0,
             exponentials: 0,

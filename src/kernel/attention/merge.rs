@@ -5,8 +5,8 @@
 use crate::{
     Error, Result, Shape,
     kernel::{
-        AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Operands, Problem, Profile, Specialization,
-        fold_grid,
+        AdapterKind, Binding, Candidate, Kernel, Launch, Operand, Operands, Parameters, Problem, Profile,
+        Specialization, fold_grid,
         variant::{self, Needs, Variant},
     },
 };
@@ -91,16 +91,17 @@ impl<'a> Setup<'a> {
         Needs { invocations: WG, buffers, rounds, ..Needs::default() }
     }
 
-    fn kernel(&self, label: &str, source: Specialization, params: Vec<usize>, workgroups: u64) -> Result<Kernel> {
+    fn kernel(&self, label: &str, source: Specialization, parameters: &Parameters, workgroups: u64) -> Result<Kernel> {
+        let source = source.region("LSE", self.lse).source()?;
         let outputs = [Operand::Output(0)].into_iter().chain(self.lse.then_some(Operand::Output(1)));
         let inputs = [Operand::Input(0), Operand::Input(1)].map(Binding::read);
         let Setup { parts, rows, dv, .. } = *self;
         Ok(Kernel {
             launches: vec![Launch {
                 label: label.into(),
-                source: source.region("LSE", self.lse).source()?,
+                params: source.words(parameters)?,
+                source,
                 bindings: inputs.into_iter().chain(outputs.map(Binding::write)).collect(),
-                params: params.into_iter().map(|n| n as u32).collect(),
                 grid: fold_grid(workgroups, self.profile, FAMILY)?,
                 flops: (2 * parts * rows * dv) as u64,
                 exponentials: (parts * rows) as u64,
@@ -113,6 +114,42 @@ impl<'a> Setup<'a> {
 
 /// Invocations of a workgroup, as in the shaders.
 pub(super) const WG: u64 = 64;
+
+/// What `merge.wesl` merges.
+pub(super) struct Merge {
+    pub(super) splits: usize,
+    pub(super) heads: usize,
+    /// Of a head of an item, and of all heads of all items.
+    pub(super) rows: usize,
+    pub(super) all_rows: usize,
+    pub(super) dv: usize,
+    /// First element, and steps of the axes (B, H, T, D).
+    pub(super) out: (usize, [isize; 4]),
+    /// Steps of the axes (B, H, T).
+    pub(super) lse: [usize; 3],
+}
+
+impl Merge {
+    pub(super) fn parameters(self, workgroups: u64) -> Parameters {
+        let (out_offset, [out_b, out_h, out_t, out_d]) = self.out;
+        let [lse_b, lse_h, lse_t] = self.lse;
+        Parameters::new()
+            .set("workgroups", workgroups as u32)
+            .set("splits", self.splits)
+            .set("heads", self.heads)
+            .set("rows", self.rows)
+            .set("all_rows", self.all_rows)
+            .set("dv", self.dv)
+            .set("out_offset", out_offset)
+            .set("out_b", out_b)
+            .set("out_h", out_h)
+            .set("out_t", out_t)
+            .set("out_d", out_d)
+            .set("lse_b", lse_b)
+            .set("lse_h", lse_h)
+            .set("lse_t", lse_t)
+    }
+}
 
 /// An element of out an invocation.
 #[derive(Debug)]
@@ -141,8 +178,9 @@ impl Variant<Setup<'_>> for Plain {
         // A row without elements still has an lse.
         let workgroups = ((rows * dv.max(1)) as u64).div_ceil(WG);
         // All rows are those of one head of one item.
-        let params = vec![workgroups as usize, parts, 1, rows, rows, dv, 0, 0, 0, dv, 1, 0, 0, 1];
-        setup.kernel("plain", source, params, workgroups)
+        let out = (0, [0, 0, dv as isize, 1]);
+        let merge = Merge { splits: parts, heads: 1, rows, all_rows: rows, dv, out, lse: [0, 0, 1] };
+        setup.kernel("plain", source, &merge.parameters(workgroups), workgroups)
     }
 }
 
@@ -183,6 +221,7 @@ impl Variant<Setup<'_>> for Vec4 {
         };
         let source = Specialization::new("attention::merge_vec").value("VECTORS", vectors).trusted();
         let workgroups = ((rows * columns / vectors) as u64).div_ceil(WG);
-        setup.kernel("vec", source, vec![parts, rows, columns, 0], workgroups)
+        let parameters = Parameters::new().set("parts", parts).set("rows", rows).set("columns", columns);
+        setup.kernel("vec", source, &parameters, workgroups)
     }
 }

@@ -1,7 +1,7 @@
 //! Keys that are split: the partial results that workgroups leave, and the launch that merges them.
 
 use super::{
-    merge::WG,
+    merge::{Merge, WG},
     sequences,
     setup::{Setup, Tiling},
 };
@@ -41,27 +41,22 @@ fn merge(setup: &Setup<'_>, kernel: &mut Kernel, partials: Operand, tiling: Tili
     let columns = out.elements_at_once(setup);
     let invocations = (setup.all_rows() * sizes.dv.div_ceil(columns).max(1)) as u64;
     let workgroups = invocations.div_ceil(WG);
-    let mut params = vec![
-        workgroups as u32,
-        tiling.splits as u32,
-        sizes.heads as u32,
-        sizes.rows as u32,
-        setup.all_rows() as u32,
-        sizes.dv as u32,
-        setup.problem.out.offset as u32,
-    ];
-    params.extend(setup.strides(&setup.problem.out));
-    params.extend(setup.lse_steps());
-    let merge = Specialization::new("attention::merge");
+    let rows = Merge {
+        splits: tiling.splits,
+        heads: sizes.heads,
+        rows: sizes.rows,
+        all_rows: setup.all_rows(),
+        dv: sizes.dv,
+        out: (setup.problem.out.offset, setup.strides(&setup.problem.out)),
+        lse: setup.lse_steps(),
+    };
+    let source = setup.writes_two(Specialization::new("attention::merge"), out, "write").value("COLUMNS", columns);
+    let source = source.region("LSE", setup.problem.lse).source()?;
     kernel.launches.push(Launch {
         label: "split-kv: merge".into(),
-        source: setup
-            .writes_two(merge, out, "write")
-            .value("COLUMNS", columns)
-            .region("LSE", setup.problem.lse)
-            .source()?,
+        params: source.words(&rows.parameters(workgroups))?,
+        source,
         bindings: [Binding::read(partials)].into_iter().chain(setup.outputs(out)).collect(),
-        params,
         grid: fold_grid(workgroups, setup.profile, "attention")?,
         flops: 0,
         exponentials: 0,

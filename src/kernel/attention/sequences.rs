@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Result,
     graph::{Align, AttentionOperand as A},
-    kernel::{Binding, Kernel, Launch, Operand, Specialization, buffer_bytes},
+    kernel::{Binding, Kernel, Launch, Operand, Parameters, Specialization, buffer_bytes},
     tensor::DType,
 };
 
@@ -37,42 +37,52 @@ pub(super) fn begin(setup: &Setup<'_>) -> Result<Kernel> {
         .region("BOTTOM_RIGHT", problem.options.align == Align::BottomRight)
         .region("STATUS", status.is_some())
         .source()?;
-    let lengths = [A::KeyLengths, A::QueryLengths, A::Offsets, A::QueryOffsets, A::KeyOffsets];
-    let operands = [&lengths[..], &[A::Slopes]].concat();
-    let table = checks_pages.then_some(A::BlockTable);
-    let read = lengths.into_iter().chain(table).chain([A::Slopes]);
+    // Each with its parameters.
+    let lengths = [
+        (A::KeyLengths, "key_lengths_offset", "key_lengths_step"),
+        (A::QueryLengths, "query_lengths_offset", "query_lengths_step"),
+        (A::Offsets, "offsets_offset", "offsets_step"),
+        (A::QueryOffsets, "query_offsets_offset", "query_offsets_step"),
+        (A::KeyOffsets, "key_offsets_offset", "key_offsets_step"),
+    ];
+    let slopes = (A::Slopes, "slopes_offset", "slopes_step");
+    let table = setup.table().filter(|_| checks_pages);
+    let read = lengths.into_iter().map(|(operand, ..)| operand);
+    let read = read.chain(table.map(|_| A::BlockTable)).chain([A::Slopes]);
     let mut bindings: Vec<Binding> = read.filter_map(|operand| setup.input(operand)).map(Binding::read).collect();
     bindings.push(Binding::write(Operand::Scratch(0)));
     bindings.extend(status.map(Binding::write));
 
     let range = setup.sizes.range(problem);
     let (left, right) = window(problem);
-    let mut params = vec![
-        setup.sizes.items as u32,
-        setup.sizes.heads as u32,
-        setup.sizes.rows as u32,
-        setup.sizes.keys as u32,
-        setup.sizes.key_limit as u32,
-        range.offset as u32,
-        left.unwrap_or(0) as u32,
-        right.unwrap_or(0) as u32,
-        u32::from(left.is_none()),
-        u32::from(right.is_none()),
-    ];
-    for &operand in &operands {
-        let layout = problem.operand(operand);
-        params.push(layout.map_or(0, |layout| layout.offset as u32));
-        params.push(layout.map_or(0, |layout| layout.strides[0] as u32));
+    let mut parameters = Parameters::new()
+        .set("items", setup.sizes.items)
+        .set("q_rows", setup.sizes.rows as i32)
+        .set("k_rows", setup.sizes.keys as i32)
+        .set("k_limit", setup.sizes.key_limit as i32)
+        .set("offset", range.offset)
+        .set("left", left.unwrap_or(0) as i32)
+        .set("right", right.unwrap_or(0) as i32)
+        .set("open_left", left.is_none())
+        .set("open_right", right.is_none())
+        .set("slopes_at", setup.records() * RECORD)
+        .set("heads", setup.sizes.heads);
+    let mut words = 0;
+    for (operand, offset, step) in lengths.into_iter().chain([slopes]) {
+        if let Some(layout) = problem.operand(operand) {
+            parameters = parameters.set(offset, layout.offset).set(step, layout.strides[0]);
+            words += distinct(layout);
+        }
     }
-    params.push((setup.records() * RECORD) as u32);
-    params.extend(setup.table());
+    if let Some(table) = table {
+        parameters = parameters.and(table.parameters()).set("page_rows", table.page_rows);
+    }
 
-    let words = operands.iter().filter_map(|&operand| problem.operand(operand)).map(distinct).sum::<u64>();
     kernel.launches.push(Launch {
         label: "records".into(),
+        params: source.words(&parameters)?,
         source,
         bindings,
-        params,
         grid: [1, 1, 1],
         flops: 0,
         exponentials: 0,

@@ -8,7 +8,7 @@ use crate::{
     Error, Layout, Result,
     graph::{AttentionOperand as A, Function, FunctionKind},
     kernel::{
-        Binding, Launch, Operand, Profile, Specialization, fold_grid,
+        Binding, Launch, Operand, Parameters, Profile, Specialization, fold_grid,
         variant::{self, Needs},
     },
     tensor::DType,
@@ -53,7 +53,7 @@ impl Tiling {
 pub(super) struct MaskTiles {
     pub(super) operand: Operand,
     /// Steps of (B, Hq, row tiles).
-    pub(super) steps: [u32; 3],
+    pub(super) steps: [usize; 3],
 }
 
 impl variant::Setup for Setup<'_> {
@@ -166,21 +166,6 @@ impl<'a> Setup<'a> {
         })
     }
 
-    /// The block table as shaders read it: first entry, steps, rows of a page, the last page.
-    pub(super) fn table(&self) -> [u32; 5] {
-        let (Some(pages), Some(table)) = (&self.sizes.pages, self.problem.operand(A::BlockTable)) else {
-            return [0; 5];
-        };
-        let rows = pages.rows.clamp(1, 1 << 30);
-        [
-            table.offset as u32,
-            table.strides[0] as u32,
-            table.strides[1] as u32,
-            rows as u32,
-            pages.count.saturating_sub(1) as u32,
-        ]
-    }
-
     /// q, k, v and what `scores.wesl` reads, with the tiles of the mask.
     fn inputs(&self, mask_tiles: Option<Operand>) -> Vec<Binding> {
         let mut inputs = vec![Operand::Input(0), Operand::Input(1), Operand::Input(2)];
@@ -238,11 +223,12 @@ impl<'a> Setup<'a> {
         more_bytes: u64,
     ) -> Result<Launch> {
         let inputs = self.inputs(mask_tiles.map(|tiles| tiles.operand));
+        let source = source.region("MASK_TILES", mask_tiles.is_some()).source()?;
         Ok(Launch {
             label,
-            source: source.region("MASK_TILES", mask_tiles.is_some()).source()?,
+            params: source.words(&self.parameters(tiling, mask_tiles))?,
+            source,
             bindings: inputs.into_iter().chain(outputs).collect(),
-            params: self.params(tiling, mask_tiles),
             grid: fold_grid(self.workgroups(tiling), self.profile, "attention")?,
             flops: self.flops(),
             exponentials: self.exponentials(),
@@ -251,74 +237,101 @@ impl<'a> Setup<'a> {
     }
 
     /// The parameters of `parameters.wesl`.
-    fn params(&self, tiling: Tiling, mask_tiles: Option<MaskTiles>) -> Vec<u32> {
-        let options = &self.problem.options;
-        let sizes = &self.sizes;
+    fn parameters(&self, tiling: Tiling, mask_tiles: Option<MaskTiles>) -> Parameters {
+        let Setup { problem, sizes, .. } = self;
+        let options = &problem.options;
         let scale = options.scale.unwrap_or_else(|| 1.0 / (sizes.d as f32).sqrt());
-        let range = sizes.range(self.problem);
-        let mut params = vec![
-            self.workgroups(tiling) as u32,
-            self.tiles(tiling) as u32,
-            tiling.rows as u32,
-            tiling.splits as u32,
-            sizes.heads as u32,
-            sizes.group() as u32,
-            tiling.span as u32,
-            sizes.rows as u32,
-            self.all_rows() as u32,
-            self.records() as u32,
-            sizes.d as u32,
-            sizes.dv as u32,
-            options.softcap.map_or(scale, |cap| scale / cap).to_bits(),
-            options.softcap.unwrap_or(0.0).to_bits(),
-            range.end as u32,
-            range.lo as u32,
-            range.hi as u32,
-            range.offset as u32,
-        ];
-        let keys = |layout: &Layout| match (&self.sizes.pages, &layout.strides[..]) {
-            // The step between pages comes with the table.
-            (Some(_), &[_, t, h, d]) => [0, h, t, d].map(|stride| stride as u32),
-            _ => self.strides(layout),
+        let cap = options.softcap;
+        let range = sizes.range(problem);
+        let [lse_b, lse_h, lse_t] = self.lse_steps();
+        // The step between pages comes apart, and items share them.
+        let (keys, [k_page, v_page]) = match sizes.pages {
+            None => ([&problem.k, &problem.v].map(|layout| self.strides(layout)), [0, 0]),
+            Some(_) => {
+                let steps = [&problem.k, &problem.v].map(|layout| self.strides(layout));
+                (steps.map(|[_, t, h, d]| [0, h, t, d]), steps.map(|[page, ..]| page))
+            }
         };
-        let AttentionProblem { q, k, v, out, .. } = self.problem;
-        for (layout, strides) in [(q, self.strides(q)), (k, keys(k)), (v, keys(v)), (out, self.strides(out))] {
-            params.push(layout.offset as u32);
-            params.extend(strides);
+        let [k, v] = keys;
+        let mut parameters = Parameters::new()
+            .set("workgroups", self.workgroups(tiling) as u32)
+            .set("tiles", self.tiles(tiling) as u32)
+            .set("tile_rows", tiling.rows)
+            .set("splits", tiling.splits)
+            .set("heads", sizes.heads)
+            .set("group", sizes.group())
+            .set("span", tiling.span)
+            .set("rows", sizes.rows)
+            .set("all_rows", self.all_rows())
+            .set("records", self.records())
+            .set("d", sizes.d)
+            .set("dv", sizes.dv)
+            .set("scale", cap.map_or(scale, |cap| scale / cap))
+            .set("cap", cap.unwrap_or(0.0))
+            .set("k_end", range.end)
+            .set("lo", range.lo)
+            .set("hi", range.hi)
+            .set("offset", range.offset)
+            .and(placed(["q_offset", "q_b", "q_h", "q_t", "q_d"], &problem.q, self.strides(&problem.q)))
+            .and(placed(["k_offset", "k_b", "k_h", "k_t", "k_d"], &problem.k, k))
+            .and(placed(["v_offset", "v_b", "v_h", "v_t", "v_d"], &problem.v, v))
+            .and(placed(["out_offset", "out_b", "out_h", "out_t", "out_d"], &problem.out, self.strides(&problem.out)))
+            .set("lse_b", lse_b)
+            .set("lse_h", lse_h)
+            .set("lse_t", lse_t);
+        for (operand, names) in [
+            (A::Mask, ["mask_offset", "mask_b", "mask_h", "mask_i", "mask_j"]),
+            (A::Bias, ["bias_offset", "bias_b", "bias_h", "bias_i", "bias_j"]),
+        ] {
+            if let Some(layout) = problem.operand(operand).map(|layout| sizes.broadcast(layout)) {
+                parameters = parameters.and(placed(names, &layout, self.strides(&layout)));
+            }
         }
-        params.extend(self.lse_steps());
-        for operand in [A::Mask, A::Bias] {
-            let layout = self.problem.operand(operand).map(|layout| sizes.broadcast(layout));
-            params.push(layout.as_ref().map_or(0, |layout| layout.offset as u32));
-            params.extend(layout.map_or([0; 4], |layout| self.strides(&layout)));
+        if let Some(slopes) = problem.operand(A::Slopes) {
+            let copied = (self.records() * RECORD, 1);
+            let (at, step) = if self.has_items() { copied } else { (slopes.offset, slopes.strides[0]) };
+            parameters = parameters.set("slopes_at", at).set("slopes_step", step);
         }
-        params.extend(match self.problem.operand(A::Slopes) {
-            Some(_) if self.has_items() => [(self.records() * RECORD) as u32, 1],
-            Some(slopes) => [slopes.offset as u32, slopes.strides[0] as u32],
-            None => [0, 0],
-        });
-        for table in [A::ScoreTable, A::MaskTable] {
-            let elements = self.problem.operand(table).and_then(|layout| layout.shape.elements()).unwrap_or(0);
-            params.push(elements.saturating_sub(1) as u32);
+        for (operand, last) in [(A::ScoreTable, "score_last"), (A::MaskTable, "mask_last")] {
+            if let Some(elements) = problem.operand(operand).and_then(|layout| layout.shape.elements()) {
+                parameters = parameters.set(last, elements.saturating_sub(1) as i32);
+            }
         }
-        params.extend(self.table());
-        let page = |layout: &Layout| if self.sizes.pages.is_some() { layout.strides[0] as u32 } else { 0 };
-        params.extend([&self.problem.k, &self.problem.v].map(page));
-        params.extend(mask_tiles.map_or([0; 3], |tiles| tiles.steps));
-        params
+        if let Some(table) = self.table() {
+            parameters = parameters.and(table.parameters()).set("page_rows", table.page_rows as u32);
+        }
+        parameters = parameters.set("k_page", k_page).set("v_page", v_page);
+        match mask_tiles {
+            None => parameters,
+            Some(MaskTiles { steps: [b, h, i], .. }) => {
+                parameters.set("tiles_b", b).set("tiles_h", h).set("tiles_i", i)
+            }
+        }
+    }
+
+    /// The block table, if k and v are paged.
+    pub(super) fn table(&self) -> Option<Table> {
+        let (pages, table) = (self.sizes.pages?, self.problem.operand(A::BlockTable)?);
+        Some(Table {
+            offset: table.offset,
+            strides: [table.strides[0], table.strides[1]],
+            page_rows: pages.rows.clamp(1, 1 << 30) as i32,
+            last_page: pages.count.saturating_sub(1) as i32,
+        })
     }
 
     /// Steps of the axes (B, H, T) of lse.
-    pub(super) fn lse_steps(&self) -> [u32; 3] {
-        let (heads, rows) = (self.sizes.heads as u32, self.sizes.rows as u32);
+    pub(super) fn lse_steps(&self) -> [usize; 3] {
+        let (heads, rows) = (self.sizes.heads, self.sizes.rows);
         if self.sizes.packed { [0, 1, heads] } else { [heads * rows, rows, 1] }
     }
 
-    /// Steps of the axes (B, H, T, D); a negative one wraps.
-    pub(super) fn strides(&self, layout: &Layout) -> [u32; 4] {
+    /// Steps of the axes (B, H, T, D); those of packed sequences are (H, T, D) in another order.
+    pub(super) fn strides(&self, layout: &Layout) -> [isize; 4] {
         match layout.strides[..] {
-            [b, h, t, d] => [b, h, t, d].map(|stride| stride as u32),
-            [t, h, d] => [0, h, t, d].map(|stride| stride as u32),
+            [b, h, t, d] => [b, h, t, d],
+            [t, h, d] => [0, h, t, d],
+            // Ranks are checked.
             _ => [0; 4],
         }
     }
@@ -342,6 +355,32 @@ impl<'a> Setup<'a> {
         let mask = problem.operand(A::Mask).map_or(0, distinct);
         let lse = if problem.lse { 4 * self.all_rows() as u64 } else { 0 };
         of(&problem.q, q) + of(&problem.k, k) + of(&problem.v, v) + of(&problem.out, out) + bias + mask + lse
+    }
+}
+
+/// Where a tensor of the axes (B, H, T, D), or (B, Hq, Tq, Tk), begins, and its steps.
+fn placed([offset, names @ ..]: [&'static str; 5], layout: &Layout, strides: [isize; 4]) -> Parameters {
+    let first = Parameters::new().set(offset, layout.offset);
+    names.into_iter().zip(strides).fold(first, |parameters, (name, stride)| parameters.set(name, stride))
+}
+
+/// The block table, as shaders read it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Table {
+    offset: usize,
+    /// Of (B, P).
+    strides: [isize; 2],
+    /// Rows of a page.
+    pub(super) page_rows: i32,
+    last_page: i32,
+}
+
+impl Table {
+    /// Its parameters but `page_rows`.
+    pub(super) fn parameters(self) -> Parameters {
+        let [b, n] = self.strides;
+        let placed = Parameters::new().set("table_offset", self.offset).set("table_b", b).set("table_n", n);
+        placed.set("last_page", self.last_page)
     }
 }
 

@@ -21,7 +21,7 @@ const LONG: usize = 2048;
 
 pub(super) struct Subgroup;
 
-/// Whether it is faster than a panel, which holds b until the last row has passed: see the head of `subgroup.wesl`.
+/// Whether it is faster than a panel, which holds b until the last row has passed: see `docs/kernels/matmul.md`.
 fn beats_panels(Setup { problem, profile }: &Setup<'_>) -> bool {
     let by_k = problem.b_dense_by_k();
     let few = problem.m == 1 || problem.m <= FEW_ROWS && (by_k || profile.shares_loads());

@@ -1,4 +1,4 @@
-//! From a norm of whatever operands to a problem.
+//! From a norm of a graph to a problem.
 
 use super::{
     super::Operands,

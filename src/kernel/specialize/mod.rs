@@ -22,7 +22,7 @@ pub struct Source {
     pub name: &'static str,
     /// The specialised module.
     pub wgsl: String,
-    /// Every index is proved in range and every loop ends (the argument stands in the shader's head), so checks of bounds
+    /// Every index is proved in range and every loop ends (the argument is in the shader's head), so checks of bounds
     /// and loops may be left out. Only the kernels of this crate can say so.
     pub(crate) trusted: bool,
     fields: Fields,

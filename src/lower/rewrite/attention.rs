@@ -50,7 +50,7 @@ struct Scores {
     path: Vec<ValueId>,
 }
 
-/// A condition for a key to be seen, or to be hidden.
+/// A condition under which a key is masked, or takes part.
 struct Mask {
     condition: ValueId,
     hides: bool,
@@ -163,8 +163,8 @@ impl Search<'_> {
         let result = self.graph.node(id).outputs[0];
         if fill != f64::NEG_INFINITY {
             return Err(format!(
-                "{} puts {:e} in the place of hidden scores, a number like another: a row whose keys are all hidden then \
-                 weighs them equally, which a mask does not; put −inf there",
+                "{} puts {:e} in the place of masked scores, a number like any other: a fully masked row then weighs \
+                 all keys equally, which a mask does not; put −inf there",
                 self.rebuild.survey.quote(result),
                 fill as f32
             )

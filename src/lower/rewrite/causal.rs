@@ -1,4 +1,4 @@
-//! Masks that are known now and say no more than `causal` does: the kernels then read no mask and skip the hidden tiles.
+//! Constant masks that equal a causal mask: `causal` replaces them, so that kernels read no mask and skip masked tiles.
 
 use super::rebuild::Rebuild;
 use crate::{
@@ -34,11 +34,11 @@ pub(super) fn recognise(rebuild: &mut Rebuild<'_>, id: NodeId) -> Result<bool> {
     let inputs = node.inputs.iter().enumerate().filter(|(i, _)| *i != input);
     let inputs = inputs.map(|(_, &v)| rebuild.get(v)).collect::<Result<Vec<_>>>()?;
     let reason = match pattern {
-        Pattern::Everything => format!("the constant {} hides nothing", kind.name()),
+        Pattern::Everything => format!("the constant {} masks nothing", kind.name()),
         Pattern::Causal(offset) => {
             let sign = if offset < 0 { '-' } else { '+' };
             format!(
-                "the constant {} hides the keys j > i {sign} {}: hidden tiles are skipped",
+                "the constant {} masks the keys j > i {sign} {}: masked tiles are skipped",
                 kind.name(),
                 offset.abs()
             )

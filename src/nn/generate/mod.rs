@@ -1,15 +1,15 @@
 //! Generation: one token after the other, with a cache, by a program that is compiled once.
 //!
-//! A [`Generator`] holds a model on a device with room for some sequences. Prompts of any lengths go in together; they are taken in
-//! chunks of a few fixed sizes, so that no length compiles anything anew, and then all sequences grow by one token a step. Where each
-//! of them stands is in buffers, not in the program. A sequence that has ended stays idle until the others have.
+//! A [`Generator`] holds a model on a device with room for some sequences. Prompts of any lengths form one batch; they run in
+//! chunks of a few fixed sizes, so that a new length compiles nothing, and then all sequences grow by one token a step. The position of
+//! each sequence is in a buffer, not in the program. A sequence that has ended stays idle until the others have ended.
 //!
 //! ```
 //! use std::collections::BTreeMap;
 //! use tilewise::{Tensor, gpu::Gpu, nn::{Gpt, generate::{self, Capacity, Generator, Request}}};
 //!
 //! let model = Gpt::gpt2(50, 32, 16, 2, 4);
-//! // Any weights do to see it run; `nn::Weights` loads those of a published model under the same names.
+//! // This example draws its weights; `nn::Weights` loads those of a published model under the same names.
 //! let mut weights = BTreeMap::new();
 //! for (name, (_, shape)) in generate::parameters(&model)? {
 //!     let n = shape.iter().product();

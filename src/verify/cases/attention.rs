@@ -151,7 +151,7 @@ fn options(all: &mut Cases) -> Result<()> {
     Ok(())
 }
 
-/// Rows that see nothing, and biases that look like it but are not.
+/// Fully masked rows, and rows with biases that only look so.
 fn edges(all: &mut Cases) -> Result<()> {
     let qkv = |draft: &mut Draft| -> Result<[ValueId; 3]> {
         Ok([
@@ -176,7 +176,7 @@ fn edges(all: &mut Cases) -> Result<()> {
             draft.given("mask", Tensor::new([9, 20], (0..180).map(|i| (i / 20) % 3 != 1).collect::<Vec<_>>())?)?;
         push(draft, qkv, AttentionOperand::Mask, mask)
     })?;
-    // Whole tiles that are hidden, or seen, and the ends of both.
+    // Tiles that are fully masked, or not masked at all, and the ends of both.
     for (tq, tk, heads, dtype) in all.choose(&[(150, 139, 2, DType::F32)], &[(520, 515, 16, DType::F16)]) {
         all.add(FAMILY, format!("mask in blocks along the diagonal, {dtype}"), check, |draft| {
             let [q, k, v] = [("q", tq), ("k", tk), ("v", tk)]

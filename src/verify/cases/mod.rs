@@ -1,4 +1,4 @@
-//! Cases: small graphs with inputs, to hold kernels against the reference.
+//! Cases: small graphs with inputs, to compare kernels with the reference.
 //!
 //! ```
 //! use tilewise::verify::cases::{self, Level};

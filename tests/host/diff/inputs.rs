@@ -110,13 +110,13 @@ fn masks_that_look_inverted_or_hide_everything() {
     );
     let report = run(&model, &given, &dump);
     assert!(
-        report.warnings[0].contains("`tgt_mask` of `self_attn` hides what a causal mask shows"),
+        report.warnings[0].contains("`tgt_mask` of `self_attn` masks what a causal mask leaves"),
         "{:?}",
         report.warnings
     );
-    // The last query of each item sees nothing, and in item 1, which has 4 tokens, so does the one before: of 3 heads each.
+    // The row of the last query of each item is fully masked, and in item 1, which has 4 tokens, the one before too: of 3 heads each.
     assert!(
-        report.warnings[1].contains("9 of the 30 rows of scores of `self_attn` see nothing"),
+        report.warnings[1].contains("9 of the 30 rows of scores of `self_attn` are fully masked"),
         "{:?}",
         report.warnings
     );

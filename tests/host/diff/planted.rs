@@ -67,7 +67,7 @@ fn causal_masks_that_are_off_by_one() {
         |p| p.own.seen = Rc::new(|b, i, j| j <= i + 1 && j < [5, 4][b]),
         &["self_attn: causal mask one key too long"],
     );
-    // The first query sees nothing: NaN in PyTorch, which is said, and the other rows tell which mistake it is.
+    // The first row is fully masked: NaN in PyTorch, which the report says; the other rows show which mistake it is.
     let mut theirs = plan();
     theirs.own.seen = Rc::new(|b, i, j| j < i && j < [5, 4][b]);
     let report = run(MODEL, &given(), &dump(&theirs, false));
@@ -78,12 +78,12 @@ fn causal_masks_that_are_off_by_one() {
 #[test]
 fn masks_in_the_wrong_place() {
     planted(|p| p.own.hide = Hide::AfterSoftmax, &["self_attn: mask after softmax"]);
-    planted(|p| p.cross.hide = Hide::Number(0.0), &["multihead_attn: hidden scores set to 0"]);
+    planted(|p| p.cross.hide = Hide::Number(0.0), &["multihead_attn: masked scores set to 0"]);
     planted(|p| p.cross.hide = Hide::AddBoolean, &["multihead_attn: boolean mask added to the scores"]);
     planted(|p| p.cross.hide = Hide::Number(-10.0), &["multihead_attn: −10 instead of −inf"]);
 }
 
-/// Only a row that sees nothing shows that −1e9 is a score.
+/// Only a fully masked row shows that −1e9 is a score.
 #[test]
 fn a_finite_number_instead_of_infinity() {
     let mut given = given();

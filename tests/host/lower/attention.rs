@@ -174,7 +174,7 @@ fn a_finite_fill_is_a_number() {
         refused(
             &finite,
             RULE,
-            "a row whose keys are all hidden then weighs them equally, which a mask does not; put −inf there",
+            "a fully masked row then weighs all keys equally, which a mask does not; put −inf there",
         );
         refused(&finite, RULE, &format!("puts {:e}", fill as f32));
         assert_eq!(families(&finite), ["matmul", "pointwise", "softmax", "matmul"]);
@@ -481,9 +481,9 @@ fn a_constant_triangle_is_causal() {
     is_attention(&with_constant_mask(triangle(TQ, TK, 0), &[TQ, TK]), " +causal");
     let bottom_right = with_constant_mask(triangle(TQ, TK, 2), &[1, 1, TQ, TK]);
     is_attention(&bottom_right, " +causal");
-    applied(&bottom_right, CAUSAL, "the constant mask hides the keys j > i + 2");
+    applied(&bottom_right, CAUSAL, "the constant mask masks the keys j > i + 2");
     applied(&with_constant_mask(triangle(TQ, TK, -3), &[TQ, TK]), CAUSAL, "j > i - 3");
-    applied(&with_constant_mask(triangle(TQ, TK, 6), &[TQ, TK]), CAUSAL, "hides nothing");
+    applied(&with_constant_mask(triangle(TQ, TK, 6), &[TQ, TK]), CAUSAL, "masks nothing");
     let mut dented = triangle(TQ, TK, 1);
     dented[TK + 1] = false;
     let dented = with_constant_mask(dented, &[TQ, TK]);
