@@ -2,10 +2,10 @@
 
 use tilewise::{
     DType, Error, Graph,
-    graph::{AttentionArgs, Op},
+    graph::AttentionArgs,
     kernel::{FAMILIES, Profile, Verdict},
     lower::{Options, lower},
-    quantize::Quantization,
+    verify::cases::{self, Level},
 };
 
 use super::{graph, input, lowered, program};
@@ -88,35 +88,14 @@ fn an_output_needs_a_name_of_its_own() {
 }
 
 #[test]
-fn every_family_is_listed() {
-    let everything = program(|g| {
-        let x = input(g, "x", &[2, 4, 8])?;
-        let p = g.pad(x, &[(0, 0), (1, 0), (0, 0)], 0.0)?;
-        let c = g.concat(&[p, x], 1)?;
-        let few = g.quantized_parameter("few", [9, 8], Quantization::int8())?;
-        let few = g.dequantize(few)?;
-        let c = g.add(c, few)?;
-        let ids = g.argmax(c, 1, false)?;
-        let picked = g.gather(c, ids, 1)?;
-        let (table, positions) = (input(g, "table", &[4, 4])?, g.input("positions", DType::I32, [2, 8])?);
-        let picked = g.push(Op::Rotary { interleaved: true }, &[picked, table, table, positions])?[0];
-        let start = g.input("start", DType::I32, [2])?;
-        let picked = g.append(picked, picked, start, 2, true)?.0;
-        let part = g.attention_with_lse(picked, picked, picked, AttentionArgs::default())?;
-        let a = g.attention_merge(&[part, part])?.0;
-        let n = g.layer_norm(a, None, None, 1e-5)?;
-        let s = g.softmax(n, 1)?;
-        let m = g.matmul_transposed(s, s)?;
-        let e = g.exp(m)?;
-        let e = g.neg(e)?;
-        let r = g.reduce(tilewise::graph::Reduce::Sum, e, &[1], false)?;
-        let t = g.permute(r, &[2, 1, 0])?;
-        Ok(t)
-    });
-    let mut families = super::families(&everything);
-    families.sort_unstable();
-    families.dedup();
-    assert_eq!(families, FAMILIES, "{everything}");
+fn the_cases_of_a_family_lead_to_it_and_to_families_that_are_listed() {
+    for family in FAMILIES {
+        let cases = cases::of_family(family, Level::Quick, 1).expect("valid");
+        let programs = cases.iter().map(|case| lower(&case.graph, &Profile::portable(), &Options::default()));
+        let families: Vec<&str> = programs.flat_map(|program| super::families(&program.expect("lowers"))).collect();
+        assert!(families.contains(&family), "{family} in {families:?}");
+        assert!(families.iter().all(|family| FAMILIES.contains(family)), "{families:?}");
+    }
 }
 
 #[test]
