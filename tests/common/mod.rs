@@ -13,7 +13,7 @@ pub(crate) mod view;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tilewise::gpu::Gpu;
+use tilewise::gpu::{Builder, Gpu};
 
 /// The device of this thread. `WGPU_ADAPTER_NAME` chooses the adapter.
 ///
@@ -24,30 +24,61 @@ use tilewise::gpu::Gpu;
 /// # Panics
 /// Without an adapter: such tests fail, they are not skipped.
 pub(crate) fn gpu() -> &'static Gpu {
-    static IDLE: Mutex<Vec<&'static Gpu>> = Mutex::new(Vec::new());
+    static IDLE: Idle = Idle::new();
+    thread_local!(static LENT: Lent = Lent::from(&IDLE, Gpu::builder()));
+    LENT.with(|lent| lent.gpu)
+}
 
-    fn idle() -> MutexGuard<'static, Vec<&'static Gpu>> {
-        IDLE.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-    struct Lent(&'static Gpu);
-    impl Drop for Lent {
-        fn drop(&mut self) {
-            idle().push(self.0);
-        }
-    }
-    thread_local! {
-        static LENT: Lent = Lent(idle().pop().unwrap_or_else(|| Box::leak(Box::new(another_gpu()))));
-    }
-    LENT.with(|lent| lent.0)
+/// The same with run-time checks of indices and loops in all shaders.
+pub(crate) fn checked_gpu() -> &'static Gpu {
+    static IDLE: Idle = Idle::new();
+    thread_local!(static LENT: Lent = Lent::from(&IDLE, Gpu::builder().checked_shaders(true)));
+    LENT.with(|lent| lent.gpu)
 }
 
 /// A device of its own, for tests that must be alone on one.
 pub(crate) fn another_gpu() -> Gpu {
-    match Gpu::new() {
+    open(Gpu::builder())
+}
+
+fn open(builder: Builder) -> Gpu {
+    match builder.build() {
         Ok(gpu) => {
             eprintln!("adapter: {} ({:?}), {}", gpu.profile().adapter, gpu.info().backend, gpu.driver());
             gpu
         }
         Err(error) => panic!("this test needs a GPU adapter, real or software.\n{error}"),
+    }
+}
+
+/// Devices that no thread has.
+struct Idle(Mutex<Vec<&'static Gpu>>);
+
+impl Idle {
+    const fn new() -> Self {
+        Idle(Mutex::new(Vec::new()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<&'static Gpu>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A device for as long as a thread lives.
+struct Lent {
+    gpu: &'static Gpu,
+    back_to: &'static Idle,
+}
+
+impl Lent {
+    fn from(idle: &'static Idle, builder: Builder) -> Self {
+        let known = idle.lock().pop();
+        Lent { gpu: known.unwrap_or_else(|| Box::leak(Box::new(open(builder)))), back_to: idle }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.back_to.lock().push(self.gpu);
     }
 }

@@ -15,7 +15,7 @@ use tilewise::{
 };
 
 use crate::common::{
-    gpu,
+    checked_gpu, gpu,
     quantize::{kinds, weight},
     rows::{Draw, profiles},
 };
@@ -23,7 +23,6 @@ use crate::common::{
 #[test]
 fn every_variant_computes_with_few_bits_checked_and_trusted() {
     let mut draw = Draw::new(1);
-    let checked = Gpu::builder().checked_shaders(true).build().expect("as the other one");
     for (i, kind) in kinds().into_iter().enumerate() {
         // In whole words, and not; up to eight rows, and more.
         let [m, n, k] = [[3, 36, 160], [35, 21, 133]][i % 2];
@@ -64,7 +63,7 @@ fn every_variant_computes_with_few_bits_checked_and_trusted() {
                 let run = |gpu: &Gpu| gpu.run_kernel(&kernel, &inputs, &outputs);
                 let results = run(gpu()).unwrap_or_else(|error| panic!("{label}: {error}"));
                 expected.compare(&results).unwrap_or_else(|wrong| panic!("{label}: {wrong}"));
-                let safe = run(&checked).unwrap_or_else(|error| panic!("{label}: {error}"));
+                let safe = run(checked_gpu()).unwrap_or_else(|error| panic!("{label}: {error}"));
                 assert_eq!(results[0].as_bytes(), safe[0].as_bytes(), "{label}");
             }
         }

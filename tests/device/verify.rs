@@ -4,7 +4,6 @@
 use std::env;
 
 use tilewise::{
-    kernel::FAMILIES,
     reference::compare::Check,
     verify::{
         self, Verdict,
@@ -12,7 +11,7 @@ use tilewise::{
     },
 };
 
-use crate::common::gpu;
+use crate::{common::gpu, families::of_each_family};
 
 fn level() -> Level {
     match env::var("TILEWISE_VERIFY").as_deref() {
@@ -24,11 +23,6 @@ fn level() -> Level {
 
 fn seed() -> u64 {
     env::var("TILEWISE_SEED").map_or(1, |seed| seed.parse().expect("TILEWISE_SEED is a whole number"))
-}
-
-#[test]
-fn every_kernel_family_has_a_test() {
-    assert_eq!(TESTED, FAMILIES);
 }
 
 /// Every case of a family, with every variant.
@@ -44,36 +38,7 @@ fn check(family: &str) {
     assert!(report.is_right(), "{} runs are wrong or failed", report.faults().len());
 }
 
-macro_rules! families {
-    ($($family:ident),*) => {
-        /// One test a family, so that they run side by side.
-        const TESTED: [&str; FAMILIES.len()] = [$(stringify!($family)),*];
-        $(
-            #[test]
-            fn $family() {
-                check(stringify!($family));
-            }
-        )*
-    };
-}
-
-families!(
-    append,
-    argmax,
-    attention,
-    attention_merge,
-    concat,
-    copy,
-    dequantize,
-    gather,
-    matmul,
-    norm,
-    pad,
-    pointwise,
-    reduce,
-    rotary,
-    softmax
-);
+of_each_family!(check);
 
 #[test]
 fn a_wrong_result_is_noticed_and_said() {

@@ -19,7 +19,7 @@ use tilewise::{
 };
 
 use crate::common::{
-    gpu,
+    checked_gpu, gpu,
     matmul::variants,
     rows::{Draw, Lie, View, profiles},
     view::translates,
@@ -474,7 +474,6 @@ fn long_grids_are_folded() {
 #[test]
 fn checked_and_trusted_shaders_give_the_same_bits() {
     let mut draw = Draw::new(13);
-    let checked = Gpu::builder().checked_shaders(true).build().expect("as the other one");
     let sizes = [
         ([70, 67, 300], DType::F32),
         ([7, 36, 260], DType::F32),
@@ -496,7 +495,7 @@ fn checked_and_trusted_shaders_give_the_same_bits() {
                 continue;
             };
             let bits = |gpu: &Gpu| gpu.run_kernel(&kernel, &case.inputs(), &outputs).expect("it runs");
-            assert_eq!(bits(gpu())[0].as_bytes(), bits(&checked)[0].as_bytes(), "{variant} {}", problem.summary());
+            assert_eq!(bits(gpu())[0].as_bytes(), bits(checked_gpu())[0].as_bytes(), "{variant} {}", problem.summary());
         }
     }
 }
