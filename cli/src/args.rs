@@ -40,7 +40,7 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Run every kernel and variant over its case table and compare with the CPU reference.
     Verify(VerifyArgs),
-    /// Time the kernels, beside what the adapter can do at the most. Exits with 1 if a figure can't be true.
+    /// Time the kernels, beside the adapter's ceilings. Exits with 1 if a figure is above its ceiling.
     Bench(BenchArgs),
     /// Time the variants of every kernel on this adapter, and remember the fastest.
     Tune(TuneArgs),
@@ -48,9 +48,9 @@ pub(crate) enum Command {
     Profile(ProfileArgs),
     /// Run a graph on the inputs of a safetensors file.
     Run(RunArgs),
-    /// Find where an implementation of your own first departs from a model, and what the mistake looks like.
+    /// Find where your own implementation first departs from a model, and which mistake gives its numbers.
     Diff(DiffArgs),
-    /// Show what becomes of a graph: fusions, kernels, buffers, WGSL.
+    /// Show how a graph runs: fusions, kernels, buffers, WGSL.
     Explain(ExplainArgs),
     /// List the shader modules by family, or write each kernel with all that it imports.
     Shaders(ShadersArgs),
@@ -147,10 +147,10 @@ pub(crate) struct TuneArgs {
     /// The small workloads.
     #[arg(long, conflicts_with = "graph")]
     pub(crate) quick: bool,
-    /// Seconds it may take; what isn't measured by then keeps its default.
+    /// Seconds that it may take; kernels that aren't measured by then keep their default.
     #[arg(long, default_value_t = 300.0, value_name = "SECONDS")]
     pub(crate) budget: f64,
-    /// Measure also what is in the table already.
+    /// Also measure kernels that are in the table already.
     #[arg(long)]
     pub(crate) again: bool,
 }
@@ -172,7 +172,7 @@ pub(crate) struct ProfileArgs {
     /// Runs of which the medians are taken.
     #[arg(long, default_value_t = 10)]
     pub(crate) runs: usize,
-    /// Don't measure what the adapter can do at the most.
+    /// Don't measure the adapter's ceilings.
     #[arg(long)]
     pub(crate) no_ceilings: bool,
     /// Write a trace for chrome://tracing or ui.perfetto.dev to this file.
@@ -217,7 +217,7 @@ pub(crate) enum Device {
 pub(crate) struct DiffArgs {
     /// The model: a description, as {"model": "decoder_layer", "width": 20, …}, or a graph, as JSON.
     pub(crate) model: PathBuf,
-    /// What your implementation gave, by module path, and its inputs, as safetensors; may be given several times.
+    /// The outputs of your implementation by module path, and its inputs, as safetensors; may be given several times.
     #[arg(long, value_name = "FILE", required = true)]
     pub(crate) dump: Vec<PathBuf>,
     /// Its state_dict: a safetensors file, an index of shards or a folder. Default: the dump has the weights too.
@@ -226,10 +226,10 @@ pub(crate) struct DiffArgs {
     /// Replace components of the names in dumps and weights, as blocks=layers or model= ; may be given several times.
     #[arg(long, value_name = "THEIRS=OURS")]
     pub(crate) rename: Vec<String>,
-    /// What passes, relative to the peak of a value. Default: what is natural for the dump's dtype and the depth.
+    /// The tolerance, relative to the peak of a value. Default: by the dump's dtype and the depth.
     #[arg(long, value_name = "RELATIVE")]
     pub(crate) tolerance: Option<f64>,
-    /// Compare from the inputs on with what this gives.
+    /// Where to compute the values for the comparison from the inputs.
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     pub(crate) device: Device,
     /// Everything about each departure, not only about the first.

@@ -1,6 +1,5 @@
-//! The program `tilewise`: what adapters are here, are the kernels right on them, how fast are they, which variant of
-//! each is the fastest, and what becomes of a
-//! graph.
+//! The program `tilewise`: which adapters are here, whether the kernels are right on them, how fast they are, which variant of
+//! each is the fastest, and how a graph runs.
 
 #![warn(clippy::wildcard_enum_match_arm)]
 

@@ -1,4 +1,4 @@
-//! Merges results of attention over parts of the keys. Twins: `src/kernel/attention_merge.rs`, `shaders/attention/merge.wesl`,
+//! Merges results of attention over parts of the keys. Twins: `src/kernel/attention/merge.rs`, `shaders/attention/merge.wesl`,
 //! `tests/device/attention_merge.rs`.
 
 use super::{Array, Real, shapes::result_shapes};

@@ -1,7 +1,7 @@
 //! Fused attention, forward: one pass over the keys with an online softmax, no score ever in memory; and the merge of results
 //! over parts of the keys.
 //!
-//! The formula, the masks and what a row that sees nothing gives stand at [`graph::Attention`](crate::graph::Attention).
+//! The formula, the masks and the result of a fully masked row are documented at [`graph::Attention`](crate::graph::Attention).
 
 mod block_mask;
 mod coop;

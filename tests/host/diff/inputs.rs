@@ -103,7 +103,7 @@ fn descriptions_that_say_too_much_or_too_little() {
 fn masks_that_look_inverted_or_hide_everything() {
     let (mut given, model) = (given(), MODEL.replace(", \"causal\": true", ""));
     let dump = dump(&plan(), false);
-    // True hides: this is what `tril` gives, and the wrong way round for nn.TransformerDecoderLayer.
+    // True is masked: `tril` gives this, which is the wrong polarity for nn.TransformerDecoderLayer.
     given.insert(
         "tgt_mask".into(),
         Tensor::new([5, 5], (0..25).map(|e| e % 5 <= e / 5).collect::<Vec<_>>()).expect("fits"),

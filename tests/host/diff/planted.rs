@@ -44,7 +44,7 @@ fn masks_that_are_another() {
     );
 }
 
-/// The only padded target position is the last of item 1, so what its mask hides shows nowhere else under a causal mask: a
+/// The only padded target position is the last of item 1, so what it masks shows nowhere else under a causal mask: a
 /// missing padding mask is found where it is not causal.
 #[test]
 fn a_missing_padding_mask() {
@@ -58,7 +58,7 @@ fn a_missing_padding_mask() {
     let report = run(MODEL, &given(), &dump(&theirs, false));
     assert!(found(&report).is_empty());
     assert_eq!(verdict(&report, "self_attn"), Verdict::Padding);
-    assert!(report.points[0].notes[0].contains("`tgt_lengths` hides"), "{}", brief(&report));
+    assert!(report.points[0].notes[0].contains("`tgt_lengths` masks"), "{}", brief(&report));
 }
 
 #[test]
