@@ -176,7 +176,7 @@ const MUTATIONS: &[Mutation] = &[
         "maximum not subtracted from what came before",
         "attention::plain",
         "plain",
-        &[("let keep = exp(m_i - m_new);", "let keep = 1.0;")],
+        &[("let alpha = exp(m_i - m_new);", "let alpha = 1.0;")],
     ),
     mutation(
         "0 for rows that see nothing forgotten",
@@ -257,10 +257,10 @@ const MUTATIONS: &[Mutation] = &[
         &[("let key_c1 = key_of(head, query, i32(j0 + lane * C + 1u));", "let key_c1 = key_c0;")],
     ),
     mutation(
-        "sums of the panels before not shrunk",
+        "sums of the panels before not rescaled",
         "attention::panel",
         "panel",
-        &[("let keep = exp(m_old - m_new);", "let keep = 1.0;")],
+        &[("let alpha = exp(m_old - m_new);", "let alpha = 1.0;")],
     ),
     mutation("whole tiles of a mask skipped", "attention::tiled", "block_mask", &[("& 1u) == 0u {", "& 2u) == 0u {")]),
     mutation(
@@ -284,7 +284,7 @@ const MUTATIONS: &[Mutation] = &[
         "parts merged without their maxima",
         "attention::merge",
         "split_kv",
-        &[("let keep = exp(found.x - m);", "let keep = 1.0;")],
+        &[("let alpha = exp(found.x - m);", "let alpha = 1.0;")],
     ),
     mutation("mask function ignored", "attention::plain", "plain", &[("seen = mask_mod(", "_ = mask_mod(")]),
     mutation("score function ignored", "attention::plain", "plain", &[("value = score_mod(", "_ = score_mod(")]),
@@ -314,9 +314,9 @@ const MUTATIONS: &[Mutation] = &[
 
 /// In the variant on cooperative matrices, for adapters that have those of 8 by 8.
 const COOPERATIVE: &[Mutation] = &[
-    cooperative("O not shrunk", &[("if any_moved != 0u {", "if any_moved > 99u {")]),
-    cooperative("O shrunk by other rows' maxima", &[("*= keep[m_s + 0u * S +", "*= keep[0u * m_s +")]),
-    cooperative("l not shrunk", &[("l_i *= shrink;", "")]),
+    cooperative("O not rescaled", &[("if any_moved != 0u {", "if any_moved > 99u {")]),
+    cooperative("O rescaled by other rows' maxima", &[("*= alphas[m_s + 0u * S +", "*= alphas[0u * m_s +")]),
+    cooperative("l not rescaled", &[("l_i *= alpha;", "")]),
     cooperative("the maximum of a part of the row", &[("most = max(most, subgroupShuffleXor(most, x));", "")]),
     cooperative("columns past D not zeroed", &[("d < vec4<u32>(p.d))", "vec4<bool>(true))")]),
     cooperative(
@@ -336,7 +336,7 @@ const COOPERATIVE: &[Mutation] = &[
         "rows past the end of a sequence written",
         &[("place.item.q_start + i, i < place.item.rows)", "place.item.q_start + i, true)")],
     ),
-    cooperative("divided by another row's sum", &[("let l = keep[r];", "let l = keep[0];")]),
+    cooperative("divided by another row's sum", &[("o, alphas[x]);", "o, alphas[0]);")]),
     cooperative("keys of another part", &[("query.end = min(query.end, i32(keys.end));", "")]),
 ];
 

@@ -1,4 +1,4 @@
-//! Which tiles of a boolean mask hide everything, and which nothing: a launch before the tiles of attention, and the variant
+//! Which tiles of a boolean mask are fully masked, and which not at all: a launch before the tiles of attention, and the variant
 //! that goes through tiles in workgroup memory after it.
 
 use super::{
@@ -135,7 +135,7 @@ impl Variant<Setup<'_>> for Masked {
     }
 
     fn reason(&self, _: &Setup<'_>) -> String {
-        "as tiled, without the tiles that the mask hides".into()
+        "as tiled, without the tiles that are fully masked".into()
     }
 
     fn needs(&self, setup: &Setup<'_>) -> Result<Needs, String> {

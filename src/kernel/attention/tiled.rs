@@ -92,7 +92,7 @@ impl Tile {
         let softmax = 2 * self.tr * 10;
         let values = BC.div_ceil(self.vt) * (staged(self.vt * 8 * self.nv) + self.vt / 4 + 2);
         let once = q * d.div_ceil(self.kt).max(1) + 64;
-        // With a tile the look whether the next one is hidden.
+        // With a tile the look whether the next one is fully masked.
         [(scores + softmax + values + 4) as u64, once as u64]
     }
 
