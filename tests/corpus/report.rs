@@ -111,7 +111,7 @@ impl Report {
         };
         let mut outcomes: Vec<(usize, Outcome)> = thread::scope(|scope| {
             let workers: Vec<_> = (0..filter.threads()).map(|_| scope.spawn(work)).collect();
-            let all = workers.into_iter().map(|worker| worker.join());
+            let all = workers.into_iter().map(ScopedJoinHandle::join);
             all.flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         });
         outcomes.sort_by_key(|&(at, _)| at);
@@ -142,7 +142,7 @@ impl Report {
     }
 
     /// Prints all counts and says whether the run is a success: cases ran, and none failed.
-    pub(crate) fn finish(self, filter: &Filter, title: &str) -> bool {
+    pub(crate) fn finish(self, filter: &Filter, corpus: &str, title: &str) -> bool {
         if filter.list {
             return true;
         }
@@ -168,12 +168,12 @@ impl Report {
         }
         let sum = |of: fn(&Counts) -> usize| self.operators.values().map(of).sum::<usize>();
         let (passed, failed) = (sum(|c| c.passed), sum(|c| c.failed));
-        let not_supported = sum(|c| c.left_out) + self.unknown.values().sum::<usize>();
+        let skipped = sum(|c| c.left_out) + self.unknown.values().sum::<usize>();
         let ran = passed + failed > 0 || filter.narrows();
         if !ran {
             println!("no case ran");
         }
-        println!("{passed} passed, {failed} failed, {not_supported} not supported");
+        println!("{corpus}: {passed} passed, {failed} failed, {skipped} skipped");
         failed == 0 && ran
     }
 }

@@ -114,7 +114,7 @@ impl Module {
     }
 
     /// The imports, and all other lines with their numbers.
-    fn statements(&self) -> Result<(Vec<Import>, Vec<(&'static str, usize)>)> {
+    fn statements(&self) -> Result<(Vec<Import>, Vec<Numbered>)> {
         let (mut imports, mut others) = (Vec::new(), Vec::new());
         let mut lines = (1..).zip(self.text.lines());
         while let Some((number, line)) = lines.next() {
@@ -150,6 +150,9 @@ pub fn fingerprint(family: &str) -> &'static str {
 pub(super) fn name_of(mark: &str) -> &str {
     mark.split([':', ' ']).next().unwrap_or_default()
 }
+
+/// A line, and its number in its file.
+type Numbered = (&'static str, usize);
 
 #[derive(Debug)]
 struct Import {
