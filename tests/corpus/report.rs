@@ -111,7 +111,7 @@ impl Report {
         };
         let mut outcomes: Vec<(usize, Outcome)> = thread::scope(|scope| {
             let workers: Vec<_> = (0..filter.threads()).map(|_| scope.spawn(work)).collect();
-            let all = workers.into_iter().map(ScopedJoinHandle::join);
+            let all = workers.into_iter().map(thread::ScopedJoinHandle::join);
             all.flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         });
         outcomes.sort_by_key(|&(at, _)| at);
