@@ -208,8 +208,10 @@ const MUTATIONS: &[Mutation] = &[
         "packed sequences see the first one's keys",
         "attention::plain",
         "plain",
-        &[(" + item.k_start * p.k_t", ""), (" + item.k_start * p.v_t", "")],
+        &[(" + place.item.k_start * p.k_t", ""), (" + place.item.k_start * p.v_t", "")],
     ),
+    mutation("sink forgotten", "attention::plain", "plain", &[("p.sinks_step]), 1.0)", "p.sinks_step]), 0.0)")]),
+    mutation("sink counted by every split", "attention::tiled", "split_kv", &[("if place.split == 0u {", "if true {")]),
     mutation(
         "hidden keys in the maximum",
         "attention::tiled",
