@@ -142,7 +142,7 @@ impl Report {
     }
 
     /// Prints all counts and says whether the run is a success: cases ran, and none failed.
-    pub(crate) fn finish(self, filter: &Filter, title: &str) -> bool {
+    pub(crate) fn finish(self, filter: &Filter, corpus: &str, title: &str) -> bool {
         if filter.list {
             return true;
         }
@@ -168,12 +168,12 @@ impl Report {
         }
         let sum = |of: fn(&Counts) -> usize| self.operators.values().map(of).sum::<usize>();
         let (passed, failed) = (sum(|c| c.passed), sum(|c| c.failed));
-        let not_supported = sum(|c| c.left_out) + self.unknown.values().sum::<usize>();
+        let skipped = sum(|c| c.left_out) + self.unknown.values().sum::<usize>();
         let ran = passed + failed > 0 || filter.narrows();
         if !ran {
             println!("no case ran");
         }
-        println!("{passed} passed, {failed} failed, {not_supported} not supported");
+        println!("{corpus}: {passed} passed, {failed} failed, {skipped} skipped");
         failed == 0 && ran
     }
 }

@@ -86,5 +86,5 @@ pub(crate) fn run(folder: &Path, filter: &Filter) -> Result<bool, String> {
         |header| (header.name.clone(), header.op.clone()),
         |header| Case::load(folder, header, bf16_rtol).map_or_else(Outcome::Failed, |case| outcome(&case)),
     );
-    Ok(report.finish(filter, &format!("{} cases of {source} in {}", headers.len(), folder.display())))
+    Ok(report.finish(filter, "onnx", &format!("{} cases of {source} in {}", headers.len(), folder.display())))
 }

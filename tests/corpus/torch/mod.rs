@@ -69,5 +69,5 @@ pub(crate) fn run(folder: &Path, filter: &Filter) -> Result<bool, String> {
         headers.len(),
         folder.display()
     );
-    Ok(report.finish(filter, &title))
+    Ok(report.finish(filter, "torch", &title))
 }
