@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{rebuild::Known, visible::Visible};
 use crate::{
     Graph, Result, Tensor, ValueId,
-    graph::{Attention, Node, Op},
+    graph::{Attention, AttentionOperand, Node, Op},
 };
 
 /// One attention in steps. All values are of the new graph.
@@ -54,7 +54,8 @@ pub(super) fn expand(old: &Graph, known: &Known) -> Result<Expanded> {
         {
             let (visible, bias) = Visible::of(old, known, op, &node.inputs)?;
             let path = path(old, node, attentions.len());
-            let attended = write_out(&mut g, [inputs[0], inputs[1], inputs[2]], op, visible, bias, path)?;
+            let operands: Vec<_> = op.operands.iter().copied().zip(inputs[3..].iter().copied()).collect();
+            let attended = write_out(&mut g, [inputs[0], inputs[1], inputs[2]], op, &operands, visible, bias, path)?;
             // Nobody reads the others: log-sum-exp and status.
             let results = vec![attended.context; node.outputs.len()];
             attentions.push(attended);
@@ -99,6 +100,7 @@ fn write_out(
     g: &mut Graph,
     [q, k, v]: [ValueId; 3],
     op: &Attention,
+    operands: &[(AttentionOperand, ValueId)],
     visible: Visible,
     bias: Option<Tensor>,
     path: String,
@@ -108,7 +110,7 @@ fn write_out(
     let bias = bias.map(|bias| g.constant(bias)).transpose()?;
     let seen = g.constant(Tensor::new(visible.sizes, visible.table())?)?;
     let [biased, masked] = g.masked_scores(capped, bias.as_slice(), &[seen])?;
-    let weights = g.softmax(masked, 3)?;
+    let weights = g.weights_of(masked, operands)?;
     let context = g.weighted_values(weights, v)?;
     let scale = op.scale_for(g.shape(q)[3]);
     Ok(Attended { path, q, k, v, product, scores, biased, masked, weights, context, scale, visible })

@@ -2,7 +2,7 @@
 
 use crate::{
     Graph, Result, Shape, Tensor, ValueId,
-    graph::{Attention, AttentionOperand as A, Binary, Op, Reason, Term, Terms},
+    graph::{Attention, AttentionOperand as A, Binary, Extent, Op, Reason, Term, Terms},
 };
 
 use super::rebuild::{Known, Part as Built};
@@ -40,11 +40,11 @@ impl Visible {
         let sizes = [q[0], q[1], q[2], k[2]];
         let mut operands = Vec::new();
         for (&kind, &value) in op.operands.iter().zip(&inputs[3..]) {
-            let values = match kind {
-                A::Mask => leaves(g, value, Binary::And),
-                A::Bias => leaves(g, value, Binary::Add),
-                A::KeyLengths | A::QueryLengths | A::Offsets | A::QueryOffsets | A::KeyOffsets => vec![value],
-                A::Slopes | A::BlockTable | A::ScoreTable | A::MaskTable => vec![value],
+            // Of what is said of each score, its parts.
+            let values = match kind.extent() {
+                Extent::Scores if kind == A::Mask => leaves(g, value, Binary::And),
+                Extent::Scores => leaves(g, value, Binary::Add),
+                Extent::Heads | Extent::Items | Extent::Starts | Extent::Pages | Extent::Table => vec![value],
             };
             operands.extend(values.into_iter().map(|value| (kind, value)));
         }

@@ -18,7 +18,7 @@ pub struct Adapter {
     pub driver: String,
     /// The kind of device, as the driver has it.
     pub device_type: wgpu::DeviceType,
-    /// What a device of this adapter offers to kernels.
+    /// The limits and features that kernels can count on.
     pub profile: Profile,
     /// Every limit of the adapter.
     pub limits: wgpu::Limits,

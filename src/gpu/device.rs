@@ -71,7 +71,7 @@ impl Gpu {
         Options { choices: (*self.choices).clone(), ..Options::default() }
     }
 
-    /// What kernels can count on.
+    /// The limits and features that kernels can count on.
     pub fn profile(&self) -> &Profile {
         &self.inner.profile
     }
@@ -97,7 +97,7 @@ impl Gpu {
         &self.inner.queue
     }
 
-    /// How many pipelines have been compiled. A shape that changes only sizes compiles nothing.
+    /// The number of pipelines that were compiled. A shape that changes only sizes compiles nothing.
     pub fn compiled_pipelines(&self) -> usize {
         self.inner.pipelines.compiled()
     }

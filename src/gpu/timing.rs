@@ -41,7 +41,7 @@ pub struct StepTime {
 /// The time of many runs in one submission; see [`Executable::bench`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// How many runs.
+    /// The number of runs.
     pub iterations: u32,
     /// All runs together, by the device's clock; `None` if it has none.
     pub gpu: Option<Duration>,

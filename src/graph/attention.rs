@@ -23,9 +23,15 @@ use crate::{
 /// out_i     = Σ_j seen · softmax_j(s) · v_j          lse_i = log Σ_j seen · exp(s[i,j])
 /// ```
 ///
+/// With sinks, a term of a key without a value joins the sum below the line, exp(sink\[h\]):
+///
+/// ```text
+/// out_i     = Σ_j seen · exp(s[i,j]) · v_j / z_i         lse_i = log z_i         z_i = exp(sink[h]) + Σ_j seen · exp(s[i,j])
+/// ```
+///
 /// f are the score functions ([`ScoreMod`]), one after the other; without any, s stays as it is.
 ///
-/// A fully masked row (`seen` is false for all of its keys) gives `out` exactly 0 and `lse` the lowest finite f32. A length,
+/// A fully masked row (`seen` is false for all of its keys) gives `out` exactly 0 and `lse` the lowest finite f32 (with sinks: the head's sink). A length,
 /// an entry of cumulative offsets or of the block table that is out of range counts as the nearest valid one, and the offset of
 /// query 0 as at most ±2³⁰. `status` has a bit for each of them that was out of range, by item or sequence: see
 /// [`AttentionFault`]. 0 means none.
@@ -41,7 +47,7 @@ use crate::{
 /// [`AttentionOperand::KeyOffsets`]).
 ///
 /// Attention: Vaswani et al., 2017. Grouped heads: Ainslie et al., 2023. Windows: Beltagy et al., 2020. ALiBi: Press et
-/// al., 2022. Pages: Kwon et al., 2023. Kernels: online softmax (Milakov and Gimelshein, 2018), FlashAttention (Dao et
+/// al., 2022. Sinks: Xiao et al., 2023, with a learned logit as in gpt-oss (OpenAI, 2025). Pages: Kwon et al., 2023. Kernels: online softmax (Milakov and Gimelshein, 2018), FlashAttention (Dao et
 /// al., 2022; Dao, 2023).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Attention {
@@ -185,6 +191,8 @@ pub enum AttentionOperand {
     KeyOffsets,
     /// f32 `[Hq]`: ALiBi (Press et al., 2022).
     Slopes,
+    /// f32 `[Hq]`: the score of a key without a value, to which each row of the head attends too (Xiao et al., 2023).
+    Sinks,
     /// i32 `[B, P]`: page n of an item's keys and values is page `block_table[b, n]` of k and v.
     BlockTable,
     /// f32, any shape: the `table` of the score functions.
@@ -194,35 +202,55 @@ pub enum AttentionOperand {
 }
 
 impl AttentionOperand {
+    /// What is said of each operand: its name, its dtype (`None` for any float), and of what it has an element.
+    fn row(self) -> (&'static str, Option<DType>, Extent) {
+        match self {
+            AttentionOperand::Mask => ("mask", Some(DType::Bool), Extent::Scores),
+            AttentionOperand::Bias => ("bias", None, Extent::Scores),
+            AttentionOperand::KeyLengths => ("key_lengths", Some(DType::I32), Extent::Items),
+            AttentionOperand::QueryLengths => ("query_lengths", Some(DType::I32), Extent::Items),
+            AttentionOperand::Offsets => ("offsets", Some(DType::I32), Extent::Items),
+            AttentionOperand::QueryOffsets => ("query_offsets", Some(DType::I32), Extent::Starts),
+            AttentionOperand::KeyOffsets => ("key_offsets", Some(DType::I32), Extent::Starts),
+            AttentionOperand::Slopes => ("slopes", Some(DType::F32), Extent::Heads),
+            AttentionOperand::Sinks => ("sinks", Some(DType::F32), Extent::Heads),
+            AttentionOperand::BlockTable => ("block_table", Some(DType::I32), Extent::Pages),
+            AttentionOperand::ScoreTable => ("score_table", Some(DType::F32), Extent::Table),
+            AttentionOperand::MaskTable => ("mask_table", Some(DType::F32), Extent::Table),
+        }
+    }
+
     /// The name in graphs and messages.
     pub fn name(self) -> &'static str {
-        match self {
-            AttentionOperand::Mask => "mask",
-            AttentionOperand::Bias => "bias",
-            AttentionOperand::KeyLengths => "key_lengths",
-            AttentionOperand::QueryLengths => "query_lengths",
-            AttentionOperand::Offsets => "offsets",
-            AttentionOperand::QueryOffsets => "query_offsets",
-            AttentionOperand::KeyOffsets => "key_offsets",
-            AttentionOperand::Slopes => "slopes",
-            AttentionOperand::BlockTable => "block_table",
-            AttentionOperand::ScoreTable => "score_table",
-            AttentionOperand::MaskTable => "mask_table",
-        }
+        self.row().0
     }
 
     /// Its dtype; `None` for any float.
     pub(crate) fn dtype(self) -> Option<DType> {
-        use AttentionOperand as A;
-        match self {
-            A::Mask => Some(DType::Bool),
-            A::Bias => None,
-            A::Slopes | A::ScoreTable | A::MaskTable => Some(DType::F32),
-            A::QueryOffsets | A::KeyOffsets | A::KeyLengths | A::QueryLengths | A::Offsets | A::BlockTable => {
-                Some(DType::I32)
-            }
-        }
+        self.row().1
     }
+
+    /// Of what it has an element.
+    pub(crate) fn extent(self) -> Extent {
+        self.row().2
+    }
+}
+
+/// Of what an operand of attention has an element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Of each score; broadcasts to `[B, Hq, Tq, Tk]`.
+    Scores,
+    /// Of each query head, `[Hq]`.
+    Heads,
+    /// Of each batch item or packed sequence, `[B]`.
+    Items,
+    /// Of each packed sequence, and one for the end.
+    Starts,
+    /// Of each page of an item, `[B, P]`.
+    Pages,
+    /// Of what functions look up.
+    Table,
 }
 
 /// The values that [`Attention`] computes.
@@ -450,7 +478,6 @@ impl Attention {
     }
 
     fn check_operand(&self, kind: AttentionOperand, operand: Operand<'_>, sizes: &AttentionSizes) -> Result<()> {
-        use AttentionOperand as A;
         let name = kind.name();
         let (_, shape) = match kind.dtype() {
             None => float(OP, name, operand)?,
@@ -460,8 +487,8 @@ impl Attention {
             Some(_) => operand,
         };
         let &AttentionSizes { packed, items, batch, heads, rows, keys, .. } = sizes;
-        match kind {
-            A::Mask | A::Bias => {
+        match kind.extent() {
+            Extent::Scores => {
                 if packed {
                     return Err(Error::op(OP, format!("`{name}` is not taken with packed sequences")));
                 }
@@ -472,28 +499,28 @@ impl Attention {
                     return Err(Error::shape(OP, name, shape, expected));
                 }
             }
-            A::Slopes => {
+            Extent::Heads => {
                 if shape != &Shape::from([heads]) {
                     return Err(Error::shape(OP, name, shape, format!("[Hq] = [{heads}]")));
                 }
             }
-            A::QueryOffsets | A::KeyOffsets => {
+            Extent::Starts => {
                 if shape.rank() != 1 || shape[0] == 0 || shape[0] != items + 1 {
                     return Err(Error::shape(OP, name, shape, "[sequences + 1], the same for queries and keys"));
                 }
             }
-            A::KeyLengths | A::QueryLengths | A::Offsets => {
+            Extent::Items => {
                 if shape != &Shape::from([items]) {
                     return Err(Error::shape(OP, name, shape, format!("[B] = [{items}]")));
                 }
             }
-            A::ScoreTable | A::MaskTable => {
+            Extent::Table => {
                 if shape.contains(&0) {
                     return Err(Error::shape(OP, name, shape, "at least one element"));
                 }
             }
             // Checked with the sizes.
-            A::BlockTable => {}
+            Extent::Pages => {}
         }
         Ok(())
     }

@@ -54,10 +54,10 @@ impl<'a> Deref for Scored<'a> {
     }
 }
 
-/// What the reference runs in place of a [`ScoreMod`].
+/// The twin of a [`ScoreMod`], which the reference runs.
 pub type ScoreTwin = dyn Fn(&Scored<'_>) -> f64 + Send + Sync;
 
-/// What the reference runs in place of a [`MaskMod`].
+/// The twin of a [`MaskMod`], which the reference runs.
 pub type MaskTwin = dyn Fn(&Pair<'_>) -> bool + Send + Sync;
 
 /// A function of a score, f32 → f32: FlexAttention's `score_mod`. It comes after softcap, bias and ALiBi; a result of −inf masks
@@ -97,7 +97,7 @@ pub struct Function<T: ?Sized> {
     twin: Option<Arc<T>>,
 }
 
-/// What sets the two kinds of functions apart. There are no others: what the trait has is for this crate.
+/// A kind of functions: of scores or of masks. There are no others, and the items of the trait are for this crate.
 pub trait FunctionKind {
     /// The kind in messages.
     #[doc(hidden)]

@@ -1,6 +1,6 @@
 //! What can be said of operands that are constants of the graph, before anything runs.
 
-use super::{Attention, AttentionOperand as A, Graph, Op, ValueId, attention::FARTHEST};
+use super::{Attention, AttentionOperand as A, Extent, Graph, Op, ValueId, attention::FARTHEST};
 use crate::{
     Data, Error, Result,
     tensor::{Shape, Tensor},
@@ -64,24 +64,21 @@ impl Graph {
         };
         for (&kind, &input) in attention.operands.iter().zip(&inputs[3..]) {
             let Some(tensor) = self.known(input) else { continue };
-            match (kind, tensor.as_i32()) {
-                (A::Bias | A::Slopes | A::ScoreTable | A::MaskTable, _) => check_numbers(kind, tensor)?,
-                (A::KeyLengths, Some(lengths)) => check_range(kind, lengths, 0, keys)?,
-                (A::QueryLengths, Some(lengths)) => check_range(kind, lengths, 0, rows_of(q))?,
-                (A::Offsets, Some(offsets)) => check_range(kind, offsets, (-FARTHEST).into(), FARTHEST)?,
-                (A::QueryOffsets, Some(starts)) => check_starts(kind, starts, rows_of(q))?,
-                (A::KeyOffsets, Some(starts)) => check_starts(kind, starts, rows_of(k))?,
-                // Without lengths, all of it is read.
-                (A::BlockTable, Some(table)) if given(A::KeyLengths).is_none() => {
-                    check_range(kind, table, 0, k[0].saturating_sub(1))?;
-                }
-                // With lengths, entries behind them may be anything.
-                (A::BlockTable, Some(_)) | (A::Mask, _) => {}
-                // Inference refuses what is not i32.
-                (
-                    A::KeyLengths | A::QueryLengths | A::Offsets | A::QueryOffsets | A::KeyOffsets | A::BlockTable,
-                    None,
-                ) => {}
+            let Some(integers) = tensor.as_i32() else {
+                check_numbers(kind, tensor)?;
+                continue;
+            };
+            match kind.extent() {
+                Extent::Items if kind == A::KeyLengths => check_range(kind, integers, 0, keys)?,
+                Extent::Items if kind == A::QueryLengths => check_range(kind, integers, 0, rows_of(q))?,
+                Extent::Items => check_range(kind, integers, (-FARTHEST).into(), FARTHEST)?,
+                Extent::Starts if kind == A::QueryOffsets => check_starts(kind, integers, rows_of(q))?,
+                Extent::Starts => check_starts(kind, integers, rows_of(k))?,
+                // With lengths, entries behind them may be anything; without, all of it is read.
+                Extent::Pages if given(A::KeyLengths).is_some() => {}
+                Extent::Pages => check_range(kind, integers, 0, k[0].saturating_sub(1))?,
+                // Inference refuses integers.
+                Extent::Scores | Extent::Heads | Extent::Table => {}
             }
         }
         Ok(())
@@ -94,7 +91,7 @@ fn fault(kind: A, what: impl std::fmt::Display) -> Result<()> {
 
 /// No NaN and no +∞; −∞ in a bias or a table masks keys.
 fn check_numbers(kind: A, tensor: &Tensor) -> Result<()> {
-    let bad = |x: f32| x.is_nan() || x == f32::INFINITY || (kind == A::Slopes && x.is_infinite());
+    let bad = |x: f32| x.is_nan() || x == f32::INFINITY || (kind.extent() == Extent::Heads && x.is_infinite());
     let found = match tensor.data() {
         Data::F32(values) => values.iter().position(|&x| bad(x)).map(|at| (at, values[at])),
         Data::F16(values) => values.iter().position(|&x| bad(x.to_f32())).map(|at| (at, values[at].to_f32())),

@@ -166,6 +166,8 @@ pub struct AttentionArgs {
     pub softcap: Option<f32>,
     /// f32 `[Hq]`: ALiBi slopes.
     pub slopes: Option<ValueId>,
+    /// f32 `[Hq]`: attention sinks, a learned logit a query head in the softmax's denominator.
+    pub sinks: Option<ValueId>,
     /// Functions of the score, one after the other; after softcap, bias and ALiBi.
     pub score_mods: Vec<ScoreMod>,
     /// The `table` of the score functions: f32, any shape.
@@ -204,7 +206,7 @@ impl AttentionArgs {
         let AttentionArgs { scale, softcap, score_mods, .. } = self;
         let mut op = Attention { scale, softcap, score_mods, ..Attention::default() };
         let mut align: Option<Align> = None;
-        let mut given: [(A, Option<ValueId>); 11] = [
+        let mut given: [(A, Option<ValueId>); 12] = [
             (A::Mask, None),
             (A::Bias, None),
             (A::KeyLengths, None),
@@ -213,6 +215,7 @@ impl AttentionArgs {
             (A::QueryOffsets, None),
             (A::KeyOffsets, None),
             (A::Slopes, self.slopes),
+            (A::Sinks, self.sinks),
             (A::BlockTable, None),
             (A::ScoreTable, self.score_table),
             (A::MaskTable, None),

@@ -61,6 +61,7 @@ mod written_out;
 
 use std::collections::HashMap;
 
+pub(crate) use attention::Extent;
 pub use attention::{Align, Attention, AttentionFault, AttentionOperand, AttentionResults, Window};
 pub(crate) use attention::{AttentionSizes, FARTHEST, short_of};
 pub use function::{Function, FunctionKind, MaskMod, MaskTwin, Pair, ScoreMod, ScoreTwin, Scored};
@@ -89,7 +90,7 @@ pub struct Node {
     pub outputs: Vec<ValueId>,
 }
 
-/// What the graph knows of a value.
+/// A value: name, dtype, shape, and the node that defines it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value {
     /// Its name, if it was given one.
@@ -139,8 +140,8 @@ impl Graph {
         self.names.get(name).copied()
     }
 
-    /// What the graph knows of a value. A value of another graph that has no counterpart here reads as an f32 scalar;
-    /// the operation that takes it then fails, and says that it is no value of this graph.
+    /// The record of a value. A value of another graph that has no counterpart here reads as an f32 scalar; the
+    /// operation that takes it then fails, and says that it is no value of this graph.
     pub fn value(&self, value: ValueId) -> &Value {
         static STRANGER: Value = Value { name: None, dtype: DType::F32, shape: Shape::SCALAR, node: NodeId(0) };
         self.values.get(value.index()).unwrap_or(&STRANGER)

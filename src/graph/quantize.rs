@@ -10,7 +10,7 @@ use crate::{
 /// A quantised weight in a graph: the values that [`Op::Dequantize`] takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuantizedValue {
-    /// How the numbers lie in memory.
+    /// The layout of the numbers in memory.
     pub packing: Packing,
     /// The numbers.
     pub words: ValueId,
@@ -29,7 +29,7 @@ pub struct QuantizedParameter {
     pub rows: usize,
     /// Its columns.
     pub columns: usize,
-    /// How it is quantised.
+    /// The way it is quantised.
     pub quantization: Quantization,
 }
 

@@ -3,7 +3,7 @@
 use super::{Attention, AttentionArgs, AttentionOperand as A, Graph, ValueId, written_out::Terms};
 use crate::{Error, Result, Tensor};
 
-/// How far [`Graph::attention_scores`] goes.
+/// A stage of attention's scores, for [`Graph::attention_scores`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScoreStage {
     /// `scale · q·k`.
@@ -95,7 +95,7 @@ impl Graph {
         }
         let Terms { added, seen } = self.score_terms([q, k], &op, &operands)?;
         let [_, masked] = self.masked_scores(capped, &Terms::values(&added), &Terms::values(&seen))?;
-        if stage == ScoreStage::Masked { Ok(masked) } else { self.softmax(masked, -1) }
+        if stage == ScoreStage::Masked { Ok(masked) } else { self.weights_of(masked, &operands) }
     }
 
     /// The weights as what attention makes of the rows of an identity matrix, as many columns at a time as heads may have.

@@ -95,6 +95,20 @@ impl Graph {
         Ok([biased, self.select(seen, biased, hidden)?])
     }
 
+    /// The softmax of the scores; with sinks, of those and the sink, less its weight.
+    pub(crate) fn weights_of(&mut self, masked: ValueId, operands: &[(A, ValueId)]) -> Result<ValueId> {
+        let Some(&(_, sinks)) = operands.iter().find(|(kind, _)| *kind == A::Sinks) else {
+            return self.softmax(masked, -1);
+        };
+        let [b, hq, tq, tk] = axes(self.shape(masked));
+        let sinks = self.cast(sinks, self.dtype(masked))?;
+        let sinks = self.reshape(sinks, [hq, 1, 1])?;
+        let sinks = self.broadcast(sinks, [b, hq, tq, 1])?;
+        let all = self.concat(&[masked, sinks], -1)?;
+        let weights = self.softmax(all, -1)?;
+        self.slice(weights, 3, 0, tk)
+    }
+
     /// `weights·v`, each query head with its key head.
     pub(crate) fn weighted_values(&mut self, weights: ValueId, v: ValueId) -> Result<ValueId> {
         let [b, hq, tq, tk] = axes(self.shape(weights));
@@ -166,8 +180,8 @@ impl Graph {
                     let value = self.mul(slopes, distance)?;
                     terms.added.push(Term { value, reason });
                 }
-                // In the distance, and in k.
-                A::Offsets | A::BlockTable => {}
+                // In the distance, in the weights, and in k.
+                A::Offsets | A::Sinks | A::BlockTable => {}
                 A::QueryOffsets | A::KeyOffsets | A::ScoreTable | A::MaskTable => {
                     return Err(Error::op("attention", format!("`{}` can't be written out", kind.name())));
                 }

@@ -5,7 +5,7 @@ use crate::{
     graph::{Binary, Reduce},
 };
 
-/// How the tokens of a sequence become one vector.
+/// A way to make one vector of the tokens of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pooling {
     /// The mean of the real tokens; 0 for a sequence without any.

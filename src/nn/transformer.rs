@@ -273,7 +273,7 @@ impl DecoderLayer {
 pub struct Encoder {
     /// Each layer.
     pub layer: EncoderLayer,
-    /// How many.
+    /// The number of layers.
     pub layers: usize,
     /// Whether `norm` stands behind the last.
     pub final_norm: bool,
@@ -311,7 +311,7 @@ impl Encoder {
 pub struct Decoder {
     /// Each layer.
     pub layer: DecoderLayer,
-    /// How many.
+    /// The number of layers.
     pub layers: usize,
     /// Whether `norm` stands behind the last.
     pub final_norm: bool,

@@ -42,6 +42,11 @@ pub fn attention<R: Real>(
     // What a fully masked row gives.
     let mut out = vec![R::ZERO; out_shape.iter().product()];
     let mut lse = vec![R::of(f32::MIN.into()); lse_shape.iter().product()];
+    if let Some(sinks) = run.sinks {
+        for (row, lse) in lse.iter_mut().enumerate() {
+            *lse = sinks[run.q.head_of(row)];
+        }
+    }
 
     for sequence in run.sequences() {
         for head in 0..run.q.heads {
@@ -49,11 +54,13 @@ pub fn attention<R: Real>(
                 let scores: Vec<(usize, R)> = (0..sequence.keys.length)
                     .filter_map(|j| run.score(&sequence, head, i, j).map(|score| (j, score)))
                     .collect();
-                let Some(largest) = scores.iter().map(|s| s.1).reduce(|a, b| if b > a { b } else { a }) else {
+                let sink = run.sinks.map(|sinks| sinks[head]);
+                let Some(largest) = scores.iter().map(|s| s.1).chain(sink).reduce(|a, b| if b > a { b } else { a })
+                else {
                     continue;
                 };
                 let mut sum = R::ZERO;
-                for &(_, score) in &scores {
+                for score in scores.iter().map(|s| s.1).chain(sink) {
                     sum += (score - largest).exp();
                 }
                 let row = run.q.row(sequence.item, head, sequence.queries.start + i);
@@ -83,6 +90,7 @@ struct Run<'a, R> {
     mask: Option<PerScore<'a, bool>>,
     bias: Option<PerScore<'a, R>>,
     slopes: Option<&'a [R]>,
+    sinks: Option<&'a [R]>,
     score_mods: Vec<&'a ScoreTwin>,
     mask_mods: Vec<&'a MaskTwin>,
     score_table: Vec<f64>,
@@ -104,7 +112,8 @@ impl<'a, R: Real> Run<'a, R> {
         let scores = [q.items, q.heads, q.length, k.length];
         let mask = find(AttentionOperand::Mask).and_then(Value::bools).map(|mask| PerScore::new(mask, scores));
         let bias = find(AttentionOperand::Bias).and_then(Value::floats).map(|bias| PerScore::new(bias, scores));
-        let slopes = find(AttentionOperand::Slopes).and_then(Value::floats).map(Array::data);
+        let [slopes, sinks] = [AttentionOperand::Slopes, AttentionOperand::Sinks]
+            .map(|per_head| find(per_head).and_then(Value::floats).map(Array::data));
         let scale = match options.scale {
             Some(scale) => R::of(scale.into()),
             None => R::ONE / R::of(q.width as f64).sqrt(),
@@ -113,8 +122,22 @@ impl<'a, R: Real> Run<'a, R> {
         let score_mods = options.score_mods.iter().map(Function::expect_twin).collect::<Result<_>>()?;
         let mask_mods = options.mask_mods.iter().map(Function::expect_twin).collect::<Result<_>>()?;
         let (score_table, mask_table) = (floats(AttentionOperand::ScoreTable), floats(AttentionOperand::MaskTable));
-        let run =
-            Run { options, extra, q, k, v, scale, mask, bias, slopes, score_mods, mask_mods, score_table, mask_table };
+        let run = Run {
+            options,
+            extra,
+            q,
+            k,
+            v,
+            scale,
+            mask,
+            bias,
+            slopes,
+            sinks,
+            score_mods,
+            mask_mods,
+            score_table,
+            mask_table,
+        };
         Ok(run)
     }
 
@@ -311,6 +334,11 @@ impl<'a, R: Real> Rows<'a, R> {
         } else {
             (item * self.heads + head) * self.length + position
         }
+    }
+
+    /// The head of a row, given its number.
+    fn head_of(&self, row: usize) -> usize {
+        if self.packed { row % self.heads } else { row / self.length % self.heads }
     }
 
     fn get(&self, item: usize, head: usize, position: usize) -> &'a [R] {

@@ -12,7 +12,7 @@ use crate::{
     graph::{Binary, Op, Reduce, Unary},
 };
 
-/// How far an element may be from the reference.
+/// The distance that an element may have from the reference.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bound {
     /// Not at all: the reference, rounded once to the dtype, bit for bit (but −0 is 0).
@@ -37,12 +37,12 @@ impl Bound {
         Bound::Within { relative: rtol, absolute: atol }
     }
 
-    /// What is natural for this value: `2·E + (u + extra·u₃₂)·peak`.
+    /// The natural bound for this value: `2·E + (u + extra·u₃₂)·peak`.
     ///
-    /// E is the largest error of a plain evaluation, `peak` the largest magnitude (of `expected`, or `magnitude` if that
-    /// is larger: where sums cancel, what they are made of), u half the spacing of the dtype at 1 and u₃₂ that of f32, 2⁻²⁴.
-    /// `extra` stands for functions that WGSL leaves less accurate than a plain evaluation; see [`extra`]. Never less than
-    /// the smallest normal number of the dtype: devices may flush subnormals to 0.
+    /// E is the largest error of a plain evaluation, `peak` the largest magnitude (of `expected`, or `magnitude` if
+    /// that is larger: where sums cancel, that of their terms), u half the spacing of the dtype at 1 and u₃₂ that of
+    /// f32, 2⁻²⁴. `extra` stands for functions that WGSL leaves less accurate than a plain evaluation; see [`extra`].
+    /// The bound is never below the smallest normal number of the dtype: devices may flush subnormals to 0.
     pub fn measured(expected: &Value<f64>, plain: &Value<f32>, extra: f64, magnitude: f64) -> Self {
         let (unit, smallest) = match expected.dtype() {
             DType::F32 => (U32, f64::from(f32::MIN_POSITIVE)),
@@ -138,7 +138,7 @@ pub fn extra(op: &Op) -> f64 {
     }
 }
 
-/// How results are to be compared.
+/// A criterion for results.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Check {
     /// Equal bits.
@@ -376,7 +376,7 @@ fn unravel(place: usize, shape: &Shape) -> Vec<usize> {
     index
 }
 
-/// How close a tensor that passed came to its bound.
+/// The distance of a tensor that passed from its bound.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Comparison {
     /// Elements compared.
@@ -401,11 +401,11 @@ impl fmt::Display for Comparison {
 pub struct Mismatch {
     /// The output.
     pub name: String,
-    /// What differs.
+    /// The difference.
     pub kind: MismatchKind,
 }
 
-/// What is different in a [`Mismatch`].
+/// The difference of a [`Mismatch`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum MismatchKind {
@@ -432,9 +432,9 @@ pub enum MismatchKind {
     },
     /// Elements.
     Values {
-        /// How many are out of bounds.
+        /// The number of elements out of bounds.
         wrong: usize,
-        /// Of how many.
+        /// The number of all elements.
         elements: usize,
         /// The first of them.
         first: Box<Element>,
@@ -448,9 +448,9 @@ pub enum MismatchKind {
 pub struct Element {
     /// Its index along each axis.
     pub index: Vec<usize>,
-    /// What was given.
+    /// The value that was given.
     pub actual: f64,
-    /// What the reference says.
+    /// The value of the reference.
     pub expected: f64,
     /// The distance.
     pub error: f64,

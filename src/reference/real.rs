@@ -29,7 +29,7 @@ pub trait Real:
     fn of(x: f64) -> Self;
     /// The same number as f64.
     fn wide(self) -> f64;
-    /// What is left of a result once it is stored as a value of `dtype`.
+    /// The result as a value of `dtype` holds it.
     fn stored(self, dtype: DType) -> Self;
     /// eˣ
     fn exp(self) -> Self;

@@ -1,6 +1,6 @@
 use super::Shape;
 
-/// Where the elements of a view lie in a buffer: element `i` is at `offset + Σ i[axis] · strides[axis]`.
+/// The layout of a view in a buffer: element `i` is at `offset + Σ i[axis] · strides[axis]`.
 ///
 /// Strides are in elements, may be 0 (broadcast) and may be negative (a slice that walks backwards). Permute, slice,
 /// broadcast and most reshapes only change the layout; a kernel that takes strides then needs no copy.

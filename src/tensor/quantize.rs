@@ -44,7 +44,8 @@ impl Bits {
     }
 }
 
-/// How a weight `[rows, columns]` lies in few bits: `w[n, k] = scale[n, k / group] · (q[n, k] − zero[n, k / group])`.
+/// The layout of a quantised weight `[rows, columns]`:
+/// `w[n, k] = scale[n, k / group] · (q[n, k] − zero[n, k / group])`.
 ///
 /// | tensor | dtype | shape |
 /// |---|---|---|
@@ -157,10 +158,10 @@ pub struct Quantization {
     pub scales: DType,
 }
 
-/// A weight in few bits: the tensors that [`Packing`] describes.
+/// A quantised weight: the tensors that [`Packing`] describes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantizedWeight {
-    /// How it lies.
+    /// The layout of the numbers.
     pub packing: Packing,
     /// The numbers.
     pub words: Tensor,
@@ -196,7 +197,7 @@ impl Quantization {
         Quantization { scales: dtype, ..self }
     }
 
-    /// How a weight with this many columns lies in memory.
+    /// The layout of a weight with this many columns.
     pub fn packing(&self, columns: usize) -> Packing {
         let Quantization { bits, group, zero, .. } = *self;
         Packing { bits, group, zero, columns }

@@ -196,6 +196,7 @@ pub(crate) enum Kind {
     KeyLengths,
     QueryLengths,
     Slopes,
+    Sinks,
     Softcap,
     Scale,
     ScoreMod,
@@ -203,7 +204,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 17] = [
+    pub(crate) const ALL: [Kind; 18] = [
         Kind::TopLeft,
         Kind::BottomRight,
         Kind::OffsetBack,
@@ -217,6 +218,7 @@ impl Kind {
         Kind::KeyLengths,
         Kind::QueryLengths,
         Kind::Slopes,
+        Kind::Sinks,
         Kind::Softcap,
         Kind::Scale,
         Kind::ScoreMod,
@@ -225,7 +227,7 @@ impl Kind {
 
     /// Whether results of [`Case::routed`] stay exact.
     pub(crate) fn is_exact(self) -> bool {
-        self != Kind::Softcap
+        self != Kind::Softcap && self != Kind::Sinks
     }
 
     /// Whether both can be laid over one case.
@@ -279,6 +281,10 @@ impl Kind {
             Kind::Slopes => {
                 let slopes: Vec<f32> = (0..heads).map(|h| 0.25 * (h % 4) as f32 - 0.5).collect();
                 case.with(A::Slopes, tensor([heads], slopes))
+            }
+            Kind::Sinks => {
+                let sinks: Vec<f32> = (0..heads).map(|h| 0.5 * (h % 5) as f32 - 1.0).collect();
+                case.with(A::Sinks, tensor([heads], sinks))
             }
             Kind::Softcap => {
                 case.options.softcap = Some(2.0);

@@ -182,13 +182,13 @@ const MUTATIONS: &[Mutation] = &[
         "0 for rows that see nothing forgotten",
         "attention::plain",
         "plain",
-        &[("select(vec2<f32>(), two / l_i, l_i > 0.0)", "two / l_i")],
+        &[("select(vec4<f32>(), o / l, l > 0.0)", "o / l")],
     ),
     mutation(
         "log-sum-exp of rows that see nothing forgotten",
         "attention::plain",
         "plain",
-        &[("select(LOWEST, m_i + log(l_i), l_i > 0.0)", "m_i + log(l_i)")],
+        &[("select(LOWEST, m + log(l), l > 0.0)", "m + log(l)")],
     ),
     mutation(
         "key length ignored",

@@ -71,10 +71,7 @@ fn modules_import_what_they_use_and_use_what_they_import() {
         let own: BTreeSet<&str> = module.declares().into_iter().collect();
         let imports = module.imports().expect("they can be read");
         let imported: BTreeSet<&str> = imports.iter().flat_map(|(_, names)| names.iter().copied()).collect();
-        // What a slot is filled with may use names too: its comment says which.
-        let slots = module.text.lines().filter_map(|line| Some(line.split_once("// @slot ")?.1));
-        let used = code.iter().copied().chain(slots).flat_map(|line| line.split(|c| !is_in_name(c)));
-        let words: BTreeSet<&str> = used.collect();
+        let words: BTreeSet<&str> = code.iter().flat_map(|line| line.split(|c| !is_in_name(c))).collect();
         for name in imported.iter().filter(|name| !words.contains(**name)) {
             faults.push(format!("{}: imports `{name}` and doesn't use it", module.file));
         }

@@ -50,7 +50,7 @@ fn merge(setup: &Setup<'_>, kernel: &mut Kernel, partials: Operand, tiling: Tili
         out: (setup.problem.out.offset, setup.strides(&setup.problem.out)),
         lse: setup.lse_steps(),
     };
-    let source = setup.writes_two(Specialization::new("attention::merge"), out, "write").value("COLUMNS", columns);
+    let source = setup.writes_two(Specialization::new("attention::merge"), out).value("COLUMNS", columns);
     let source = source.region("LSE", setup.problem.lse).source()?;
     kernel.launches.push(Launch {
         label: "split-kv: merge".into(),

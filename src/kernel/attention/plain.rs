@@ -53,7 +53,7 @@ impl Variant<Setup<'_>> for Plain {
         let widest = setup.sizes.d.max(setup.sizes.dv);
         let source = setup.specialize("attention::plain").value("D_MAX", widest.next_power_of_two().max(16));
         let source = [Float::Q, Float::K, Float::V, Float::Bias].into_iter().fold(source, |s, x| setup.reads_one(s, x));
-        let source = setup.writes_two(source, out, "write_two");
+        let source = setup.writes_four(source, out);
         setup.whole(&mut kernel, "plain", source, Tiling::of(ROWS, 1), None, out)?;
         Ok(kernel)
     }

@@ -17,11 +17,11 @@ use crate::{
 pub(super) fn begin(setup: &Setup<'_>) -> Result<Kernel> {
     let mut kernel = Kernel { launches: Vec::new(), scratch: Vec::new() };
     let problem = setup.problem;
-    if !setup.has_items() && !problem.status {
+    if !setup.gathers() && !problem.status {
         return Ok(kernel);
     }
-    let slopes = if setup.has(A::Slopes) { setup.sizes.heads } else { 0 };
-    kernel.scratch.push(buffer_bytes(DType::I32, setup.records() * RECORD + slopes));
+    let numbers: Vec<A> = setup.per_head().map(|operand| operand.kind).collect();
+    kernel.scratch.push(buffer_bytes(DType::I32, setup.records() * RECORD + numbers.len() * setup.sizes.heads));
 
     let status = problem.status.then_some(Operand::Output(1 + usize::from(problem.lse)));
     // The block table is looked at only to report on it.
@@ -33,7 +33,8 @@ pub(super) fn begin(setup: &Setup<'_>) -> Result<Kernel> {
         .region("PACKED", setup.sizes.packed)
         .region("PACKED_KEYS", setup.has(A::KeyOffsets))
         .region("CHECK_PAGES", checks_pages)
-        .region("SLOPES", setup.has(A::Slopes))
+        .region("PER_HEAD", !numbers.is_empty())
+        .value("PER_HEAD_OPERANDS", numbers.len())
         .region("BOTTOM_RIGHT", problem.options.align == Align::BottomRight)
         .region("STATUS", status.is_some())
         .source()?;
@@ -45,10 +46,9 @@ pub(super) fn begin(setup: &Setup<'_>) -> Result<Kernel> {
         (A::QueryOffsets, "query_offsets_offset", "query_offsets_step"),
         (A::KeyOffsets, "key_offsets_offset", "key_offsets_step"),
     ];
-    let slopes = (A::Slopes, "slopes_offset", "slopes_step");
     let table = setup.table().filter(|_| checks_pages);
     let read = lengths.into_iter().map(|(operand, ..)| operand);
-    let read = read.chain(table.map(|_| A::BlockTable)).chain([A::Slopes]);
+    let read = read.chain(table.map(|_| A::BlockTable)).chain(numbers.iter().copied());
     let mut bindings: Vec<Binding> = read.filter_map(|operand| setup.input(operand)).map(Binding::read).collect();
     bindings.push(Binding::write(Operand::Scratch(0)));
     bindings.extend(status.map(Binding::write));
@@ -65,10 +65,13 @@ pub(super) fn begin(setup: &Setup<'_>) -> Result<Kernel> {
         .set("right", right.unwrap_or(0) as i32)
         .set("open_left", left.is_none())
         .set("open_right", right.is_none())
-        .set("slopes_at", setup.records() * RECORD)
+        .set("numbers_at", setup.records() * RECORD)
         .set("heads", setup.sizes.heads);
     let mut words = 0;
-    for (operand, offset, step) in lengths.into_iter().chain([slopes]) {
+    let lengths = lengths.map(|(operand, offset, step)| (operand, offset.to_string(), step.to_string()));
+    let numbers = numbers.into_iter().enumerate();
+    let numbers = numbers.map(|(n, kind)| (kind, format!("numbers_offset_n{n}"), format!("numbers_step_n{n}")));
+    for (operand, offset, step) in lengths.into_iter().chain(numbers) {
         if let Some(layout) = problem.operand(operand) {
             parameters = parameters.set(offset, layout.offset).set(step, layout.strides[0]);
             words += distinct(layout);

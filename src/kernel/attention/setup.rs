@@ -20,6 +20,20 @@ const MAX_HEAD: usize = 256;
 /// Words of a record that `sequences.wesl` writes.
 pub(super) const RECORD: usize = 8;
 
+/// An operand with an f32 for each query head: its region in the shaders, and the parameters that say where it lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PerHead {
+    pub(super) kind: A,
+    region: &'static str,
+    at: &'static str,
+    step: &'static str,
+}
+
+const PER_HEAD: [PerHead; 2] = [
+    PerHead { kind: A::Slopes, region: "SLOPES", at: "slopes_at", step: "slopes_step" },
+    PerHead { kind: A::Sinks, region: "SINKS", at: "sinks_at", step: "sinks_step" },
+];
+
 /// A problem, checked, on a device.
 #[derive(Debug)]
 pub(super) struct Setup<'a> {
@@ -134,8 +148,7 @@ impl<'a> Setup<'a> {
             .region("MASK", self.has(A::Mask))
             .region("BIAS", self.has(A::Bias))
             .region("SOFTCAP", self.problem.options.softcap.is_some())
-            .region("SLOPES", self.has(A::Slopes))
-            .region("SIDE", self.has_items() || self.has(A::Slopes))
+            .region("SIDE", self.side().is_some())
             .region("ITEMS", self.has_items())
             .region("PACKED", self.sizes.packed)
             .region("PAGED", self.sizes.pages.is_some())
@@ -144,6 +157,7 @@ impl<'a> Setup<'a> {
             .region("MASK_TABLE", self.has(A::MaskTable))
             .region("SCORE_MOD", !self.problem.options.score_mods.is_empty())
             .region("MASK_MOD", !self.problem.options.mask_mods.is_empty());
+        let source = PER_HEAD.into_iter().fold(source, |source, per| source.region(per.region, self.has(per.kind)));
         let functions = [("score_mod", self.score_mod()), ("mask_mod", self.mask_mod())];
         functions.into_iter().fold(source, |source, (slot, definition)| match definition {
             Some(definition) => source.function(slot, definition),
@@ -177,9 +191,20 @@ impl<'a> Setup<'a> {
         inputs.into_iter().map(Binding::read).collect()
     }
 
-    /// The buffer of records and slopes; slopes alone are read where they are.
+    /// The operands with a number for each query head that are given, in the order in which they are gathered.
+    pub(super) fn per_head(&self) -> impl Iterator<Item = PerHead> {
+        PER_HEAD.into_iter().filter(|per| self.has(per.kind))
+    }
+
+    /// Whether the launch before gathers records and numbers of heads in one buffer.
+    pub(super) fn gathers(&self) -> bool {
+        self.has_items() || self.per_head().count() > 1
+    }
+
+    /// That buffer; the numbers of one operand alone are read where they are.
     fn side(&self) -> Option<Operand> {
-        if self.has_items() { Some(Operand::Scratch(0)) } else { self.input(A::Slopes) }
+        let only = || self.per_head().find_map(|per| self.input(per.kind));
+        if self.gathers() { Some(Operand::Scratch(0)) } else { only() }
     }
 
     /// Tiles of rows of one head (or of `span` heads), of one batch item or of all packed sequences.
@@ -287,10 +312,11 @@ impl<'a> Setup<'a> {
                 parameters = parameters.and(placed(names, &layout, self.strides(&layout)));
             }
         }
-        if let Some(slopes) = problem.operand(A::Slopes) {
-            let copied = (self.records() * RECORD, 1);
-            let (at, step) = if self.has_items() { copied } else { (slopes.offset, slopes.strides[0]) };
-            parameters = parameters.set("slopes_at", at).set("slopes_step", step);
+        for (n, per) in self.per_head().enumerate() {
+            let Some(numbers) = problem.operand(per.kind) else { continue };
+            let gathered = (self.records() * RECORD + n * sizes.heads, 1);
+            let (at, step) = if self.gathers() { gathered } else { (numbers.offset, numbers.strides[0]) };
+            parameters = parameters.set(per.at, at).set(per.step, step);
         }
         for (operand, last) in [(A::ScoreTable, "score_last"), (A::MaskTable, "mask_last")] {
             if let Some(elements) = problem.operand(operand).and_then(|layout| layout.shape.elements()) {

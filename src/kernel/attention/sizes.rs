@@ -4,7 +4,7 @@ use super::problem::AttentionProblem;
 pub(super) use crate::graph::AttentionSizes as Sizes;
 use crate::{
     Error, Layout, Result,
-    graph::{Align, AttentionOperand as A, FARTHEST, short_of},
+    graph::{Align, AttentionOperand as A, Extent, FARTHEST, short_of},
     kernel::access::narrow::check_floats,
 };
 
@@ -124,18 +124,7 @@ pub(super) fn window(problem: &AttentionProblem) -> (Option<i64>, Option<i64>) {
 
 /// Whether the kernels read an operand through strides.
 pub(super) fn is_strided(kind: A) -> bool {
-    match kind {
-        A::Mask
-        | A::Bias
-        | A::KeyLengths
-        | A::QueryLengths
-        | A::Offsets
-        | A::QueryOffsets
-        | A::KeyOffsets
-        | A::Slopes
-        | A::BlockTable => true,
-        A::ScoreTable | A::MaskTable => false,
-    }
+    kind.extent() != Extent::Table
 }
 
 /// Whether every element can be reached by a 32-bit index.

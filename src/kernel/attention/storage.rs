@@ -220,16 +220,16 @@ impl Setup<'_> {
         self.problem.out.shape.iter().product()
     }
 
-    /// `write_two`, or as it is called, with `two` in its parameters: columns d and d + 1 of a row of out.
-    pub(super) fn writes_two(&self, source: Specialization, out: Out, slot: &str) -> Specialization {
+    /// `write_two`: columns d and d + 1 of a row of out, which are a word.
+    pub(super) fn writes_two(&self, source: Specialization, out: Out) -> Specialization {
         let dtype = self.problem.dtypes.out;
         if out != Out::Direct || !dtype.is_narrow() {
             return source;
         }
         let word = word(dtype, "two.x", "two.y");
         source.region("NARROW", true).ty("out_elem", "u32").function(
-            slot,
-            format!("fn {slot}(row: u32, d: u32, step: u32, two: vec2<f32>) {{ out[(row + d) >> 1u] = {word}; }}"),
+            "write_two",
+            format!("fn write_two(row: u32, d: u32, step: u32, two: vec2<f32>) {{ out[(row + d) >> 1u] = {word}; }}"),
         )
     }
 

@@ -21,7 +21,7 @@ pub struct Request {
     pub max_tokens: usize,
     /// Ids that end a sequence; they are not part of the result.
     pub stop: Vec<u32>,
-    /// How an id is chosen.
+    /// The way to choose an id.
     pub strategy: Strategy,
     /// Makes ids less likely that a sequence has already, its prompt included: a logit is divided by it if it is
     /// positive, else multiplied (Keskar et al., 2019). 1 changes nothing.
@@ -42,7 +42,7 @@ impl Request {
     }
 }
 
-/// How an id is chosen from the logits.
+/// A way to choose an id from the logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Strategy {
     /// The likeliest; of equals the first. Found on the device: only ids are read back.
@@ -60,7 +60,7 @@ pub enum Strategy {
     },
     /// Beam search: the `beams` likeliest sequences are kept side by side. Each needs an item of the generator.
     Beam {
-        /// How many sequences.
+        /// The number of sequences.
         beams: usize,
         /// α: finished sequences are compared by their log-probability over lengthᵅ, the stop id counted. 0 compares
         /// probabilities, more favours the longer.
@@ -79,7 +79,7 @@ pub struct Token {
     pub id: u32,
 }
 
-/// Why a sequence has ended.
+/// The reason why a sequence has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// This stop id was chosen.
@@ -90,27 +90,27 @@ pub enum End {
     Cancelled,
 }
 
-/// What was added to a prompt.
+/// The continuation of a prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sequence {
     /// The ids, without the prompt and the stop id.
     pub ids: Vec<u32>,
-    /// Why there are no more.
+    /// The reason why there are no more.
     pub end: End,
     /// The log-probability of ids and stop id, by [`Strategy::Beam`].
     pub log_probability: Option<f64>,
 }
 
-/// What a [`Generator`](super::Generator) gives.
+/// The result of a request to a [`Generator`](super::Generator).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generated {
-    /// One a prompt, in their order.
+    /// One for each prompt, in their order.
     pub sequences: Vec<Sequence>,
     /// Runs of the one-token program.
     pub steps: usize,
     /// Ids that those runs gave to all sequences together, stop ids among them.
     pub step_tokens: usize,
-    /// How long it took. Without the feature `native` there is no clock.
+    /// The time that it took. Without the feature `native` there is no clock.
     pub time: Option<Time>,
 }
 

@@ -56,7 +56,7 @@ pub struct Bert {
     pub pooler: bool,
 }
 
-/// What [`Bert::build`] gives.
+/// The results of [`Bert::build`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BertOutput {
     /// The last layer's tokens: `[B, T, E]`, or `[ΣT, E]` packed.

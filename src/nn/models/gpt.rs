@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// How the position of a token enters the model.
+/// The way in which positions enter the model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Positions {
     /// A learned table, added to the words (GPT-2).
@@ -32,7 +32,7 @@ pub enum Norm {
     Rms,
 }
 
-/// Which linear layers have biases.
+/// The linear layers that have biases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Biases {
     /// None (Llama).
@@ -86,7 +86,7 @@ pub struct Gpt {
     pub head_width: usize,
     /// Features inside the feed-forward blocks.
     pub hidden: usize,
-    /// How the position of a token enters the model.
+    /// The way in which positions enter the model.
     pub position: Positions,
     /// The norm before each block.
     pub norm: Norm,
@@ -94,7 +94,7 @@ pub struct Gpt {
     pub epsilon: f32,
     /// The function inside the feed-forward blocks.
     pub activation: Activation,
-    /// Which linear layers have biases.
+    /// The linear layers that have biases.
     pub biases: Biases,
     /// Whether the output layer is the table of words.
     pub tied: bool,

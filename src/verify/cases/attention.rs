@@ -89,7 +89,7 @@ fn sizes(all: &mut Cases) -> Result<()> {
 type Feature = fn(&mut Setup);
 
 /// Every option, alone and then in pairs.
-const FEATURES: [Feature; 32] = [
+const FEATURES: [Feature; 34] = [
     |s| s.scale = Some(0.7),
     |s| s.softcap = Some(3.0),
     |s| s.causal = true,
@@ -117,6 +117,8 @@ const FEATURES: [Feature; 32] = [
     |s| s.query_lengths = true,
     |s| s.slopes = true,
     |s| (s.slopes, s.align) = (true, Align::BottomRight),
+    |s| s.sinks = true,
+    |s| (s.sinks, s.slopes, s.causal, s.align) = (true, true, true, Align::Offset(-3)),
     |s| s.packed = true,
     |s| s.by_position = true,
     |s| s.dtypes = [DType::F16; 4],
@@ -312,6 +314,7 @@ struct Setup {
     key_lengths: bool,
     query_lengths: bool,
     slopes: bool,
+    sinks: bool,
     packed: bool,
     /// q, k and v are `[B, T, H, D]` in memory.
     by_position: bool,
@@ -339,6 +342,7 @@ impl Default for Setup {
             key_lengths: false,
             query_lengths: false,
             slopes: false,
+            sinks: false,
             packed: false,
             by_position: false,
         }
@@ -388,6 +392,7 @@ impl Setup {
             key_lengths: random.one_in(3),
             query_lengths: random.one_in(4),
             slopes: random.one_in(4),
+            sinks: false,
             packed,
             by_position: !packed && random.one_in(3),
         }
@@ -427,6 +432,7 @@ impl Setup {
         put(self.key_lengths, format_args!(" key lengths"));
         put(self.query_lengths, format_args!(" query lengths"));
         put(self.slopes, format_args!(" alibi"));
+        put(self.sinks, format_args!(" sinks"));
         name
     }
 
@@ -520,6 +526,10 @@ fn build(draft: &mut Draft, setup: &Setup) -> Result<Vec<ValueId>> {
     if setup.slopes {
         operands.push(A::Slopes);
         extra.push(draft.reals("slopes", DType::F32, [heads], [0.0, 0.5])?);
+    }
+    if setup.sinks {
+        operands.push(A::Sinks);
+        extra.push(draft.reals("sinks", DType::F32, [heads], [-2.0, 2.0])?);
     }
     let options = Attention {
         scale: setup.scale,
