@@ -38,7 +38,7 @@ impl Gpu {
     ///     exponentials: 0,
     ///     bytes: 24,
     /// };
-    /// let kernel = Kernel { launches: vec![launch], scratch: Vec::new() };
+    /// let kernel = Kernel { launches: vec![launch], workspace: Vec::new() };
     /// let x = Tensor::new([3], vec![1.0f32, 2.0, 3.0])?;
     /// let outputs = Gpu::new()?.run_kernel(&kernel, &[&x], &[(DType::F32, Shape::from([3]))])?;
     /// assert_eq!(outputs[0].as_f32(), Some(&[2.0, 4.0, 6.0][..]));

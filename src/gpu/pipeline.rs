@@ -284,7 +284,7 @@ fn main(@builtin(local_invocation_index) row: u32) {
                 exponentials: 0,
                 bytes: 0,
             };
-            let kernel = Kernel { launches: vec![launch], scratch: Vec::new() };
+            let kernel = Kernel { launches: vec![launch], workspace: Vec::new() };
             gpu.run_kernel(&kernel, &[&x], &[(DType::F32, Shape::from([32]))]).expect("runs")
         };
         let expected = run(false, false);

@@ -191,7 +191,7 @@ impl Problem for AppendProblem {
             bytes: (8 * total + 4 * items + 4) as u64,
         };
         if self.in_place {
-            return Ok(Kernel { launches: vec![write], scratch: Vec::new() });
+            return Ok(Kernel { launches: vec![write], workspace: Vec::new() });
         }
         let copy = CopyProblem { dtype: self.dtype, input: Layout::contiguous(self.cache.clone()) };
         let variant = copy.candidates(profile).into_iter().find(Candidate::is_usable).map_or("plain", |c| c.variant);

@@ -132,7 +132,7 @@ impl RowSetup for Setup<'_> {
 
     fn whole(&self, deal: Deal) -> Result<Kernel> {
         let launch = self.launch(&self.merged, 1, deal, deal.name())?;
-        Ok(Kernel { launches: vec![launch], scratch: Vec::new() })
+        Ok(Kernel { launches: vec![launch], workspace: Vec::new() })
     }
 
     fn shares(&self) -> (usize, Needs) {
@@ -149,7 +149,7 @@ impl RowSetup for Setup<'_> {
         let deal = Deal::of_shares(&rows, self.profile).without_chunks();
         Ok(Kernel {
             launches: vec![self.launch(&self.for_shares, shares, deal, SHARES)?, self.merge(shares)?],
-            scratch: vec![self.workspace(shares)],
+            workspace: vec![self.workspace(shares)],
         })
     }
 }
@@ -189,7 +189,7 @@ impl Setup<'_> {
         let stats = merged.rows.rows * shares;
         let parameters = merged.parameters(stats, shares).and(deal.parameters());
         let source = shader.source()?;
-        let to = if shares > 1 { Operand::Scratch(0) } else { Operand::Output(0) };
+        let to = if shares > 1 { Operand::Workspace(0) } else { Operand::Output(0) };
         let written = stats * if merged.pack == Some(Pack::Across) { Pack::ELEMENTS } else { 1 };
         Ok(Launch {
             label: label.into(),
@@ -216,7 +216,7 @@ impl Setup<'_> {
             bindings: vec![
                 Binding::read(Operand::Input(0)),
                 Binding::write(Operand::Output(0)),
-                Binding::read(Operand::Scratch(0)),
+                Binding::read(Operand::Workspace(0)),
             ],
             grid: deal.grid(ArgmaxProblem::FAMILY, results, self.profile)?,
             flops: (results * shares) as u64,

@@ -350,7 +350,7 @@ impl Problem for CeilingProblem {
             exponentials,
             bytes,
         };
-        Ok(Kernel { launches: vec![launch], scratch: Vec::new() })
+        Ok(Kernel { launches: vec![launch], workspace: Vec::new() })
     }
 
     fn summary(&self) -> String {

@@ -61,7 +61,7 @@ impl Problem for DequantizeProblem {
             exponentials: 0,
             bytes: self.packing.bytes(self.rows, self.scales) + buffer_bytes(DType::F32, self.rows * columns),
         };
-        Ok(Kernel { launches: vec![launch], scratch: Vec::new() })
+        Ok(Kernel { launches: vec![launch], workspace: Vec::new() })
     }
 
     fn summary(&self) -> String {

@@ -131,7 +131,7 @@ impl Problem for GatherProblem {
             flops: 0,
             bytes: indices + (2 * walk.elements * self.dtype.bytes()) as u64,
         };
-        Ok(Kernel { launches: vec![launch.launch(profile)?], scratch: Vec::new() })
+        Ok(Kernel { launches: vec![launch.launch(profile)?], workspace: Vec::new() })
     }
 
     fn summary(&self) -> String {

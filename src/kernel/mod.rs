@@ -133,13 +133,13 @@ impl Candidate {
     }
 }
 
-/// One variant for one problem, ready to be recorded: dispatches in order, and the scratch buffers they share.
+/// One variant for one problem, ready to be recorded: dispatches in order, and the workspace buffers they share.
 #[derive(Clone, Debug)]
 pub struct Kernel {
     /// Dispatches, in order; each sees what the ones before it wrote.
     pub launches: Vec<Launch>,
     /// Sizes in bytes of the buffers that live only from the first to the last dispatch.
-    pub scratch: Vec<u64>,
+    pub workspace: Vec<u64>,
 }
 
 /// One dispatch.
@@ -182,8 +182,8 @@ pub enum Operand {
     Input(usize),
     /// The problem's output of this number.
     Output(usize),
-    /// The kernel's scratch buffer of this number.
-    Scratch(usize),
+    /// The kernel's workspace buffer of this number.
+    Workspace(usize),
 }
 
 /// `input 0`: the name that a program of one kernel gives it.
@@ -192,7 +192,7 @@ impl fmt::Display for Operand {
         match self {
             Operand::Input(i) => write!(f, "input {i}"),
             Operand::Output(i) => write!(f, "output {i}"),
-            Operand::Scratch(i) => write!(f, "scratch {i}"),
+            Operand::Workspace(i) => write!(f, "workspace {i}"),
         }
     }
 }
@@ -212,7 +212,7 @@ impl Binding {
         Binding { operand, access: Access::Read }
     }
 
-    /// An output or scratch buffer that is written (and may be read back).
+    /// An output or workspace buffer that is written (and may be read back).
     pub fn write(operand: Operand) -> Self {
         Binding { operand, access: Access::Write }
     }

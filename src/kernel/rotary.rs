@@ -74,7 +74,7 @@ impl Problem for RotaryProblem {
                 exponentials: 0,
                 bytes: (8 * elements + 8 * rows.min(b * t) * pairs + 4 * b * t) as u64,
             }],
-            scratch: Vec::new(),
+            workspace: Vec::new(),
         })
     }
 

@@ -168,9 +168,9 @@ impl Staged for Setup<'_> {
     }
 
     fn kernel(&self, stages: &[Stage], workspace: Vec<u64>) -> Result<Kernel> {
-        let mut kernel = Kernel { launches: Vec::new(), scratch: workspace };
+        let mut kernel = Kernel { launches: Vec::new(), workspace };
         let (packed, elements) = (self.merged.pack.is_some(), self.problem.x.shape.iter().product());
-        let store = Store::new(0, self.problem.dtypes.y, packed, elements, &mut kernel.scratch);
+        let store = Store::new(0, self.problem.dtypes.y, packed, elements, &mut kernel.workspace);
         for &stage in stages {
             kernel.launches.push(self.launch(store, stage)?);
         }

@@ -113,7 +113,7 @@ impl Program {
 
     /// `name (steps 2 to 4)`.
     fn lifetime(&self, id: BufferId, buffer: &Buffer) -> String {
-        let uses = |step: &Step| [&step.inputs, &step.outputs, &step.scratch].iter().any(|ids| ids.contains(&id));
+        let uses = |step: &Step| [&step.inputs, &step.outputs, &step.workspace].iter().any(|ids| ids.contains(&id));
         let mut steps = self.steps.iter().enumerate().filter(|(_, step)| uses(step)).map(|(i, _)| i);
         let first = steps.next().unwrap_or_default();
         match steps.next_back() {

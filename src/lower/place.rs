@@ -25,7 +25,7 @@ pub(super) struct Draft {
     pub(super) in_place: Option<usize>,
 }
 
-/// Every buffer but scratch, and every step in order. Temporaries have no allocation yet.
+/// Every buffer but workspace, and every step in order. Temporaries have no allocation yet.
 pub(super) struct Placed {
     pub(super) buffers: Vec<Buffer>,
     pub(super) drafts: Vec<Draft>,

@@ -23,12 +23,12 @@ pub(super) fn plan(
         let Draft { problem, choice, inputs, outputs, covers, in_place: settled } = draft;
         let in_place = settled.or(in_place);
         let kernel = problem.kernel(choice.variant, profile)?;
-        let mut scratch = Vec::with_capacity(kernel.scratch.len());
-        for (i, &bytes) in kernel.scratch.iter().enumerate() {
+        let mut workspace = Vec::with_capacity(kernel.workspace.len());
+        for (i, &bytes) in kernel.workspace.iter().enumerate() {
             let bytes = bytes.next_multiple_of(16).max(16);
-            scratch.push(BufferId(buffers.len()));
+            workspace.push(BufferId(buffers.len()));
             buffers.push(Buffer {
-                name: format!("{} scratch {i}", covers.last().map_or("", String::as_str)),
+                name: format!("{} workspace {i}", covers.last().map_or("", String::as_str)),
                 dtype: DType::U32,
                 shape: Shape::from([(bytes / 4) as usize]),
                 bytes,
@@ -46,7 +46,7 @@ pub(super) fn plan(
             kernel,
             inputs,
             outputs,
-            scratch,
+            workspace,
             in_place,
         });
     }
@@ -125,7 +125,7 @@ fn allocate(buffers: &mut [Buffer], steps: &[Step], share: bool) -> Vec<u64> {
         if let Some(input) = step.in_place {
             block_of[step.outputs[0].0] = block_of[step.inputs[input].0];
         }
-        for &id in step.inputs.iter().chain(&step.outputs).chain(&step.scratch) {
+        for &id in step.inputs.iter().chain(&step.outputs).chain(&step.workspace) {
             let Buffer { bytes, role: Role::Temporary(_), .. } = buffers[id.0] else { continue };
             let block = *block_of[id.0].get_or_insert_with(|| {
                 blocks.push(Block { bytes, first: at, last: at, members: Vec::new() });

@@ -84,8 +84,8 @@ pub struct Step {
     pub inputs: Vec<BufferId>,
     /// Buffers of the problem's outputs.
     pub outputs: Vec<BufferId>,
-    /// Buffers of the kernel's scratch.
-    pub scratch: Vec<BufferId>,
+    /// Buffers of the kernel's workspace.
+    pub workspace: Vec<BufferId>,
     /// The input that output 0 takes over: both lie in one allocation, and no launch binds the input.
     pub in_place: Option<usize>,
 }
@@ -96,7 +96,7 @@ impl Step {
         match operand {
             Operand::Input(i) => self.inputs[i],
             Operand::Output(i) => self.outputs[i],
-            Operand::Scratch(i) => self.scratch[i],
+            Operand::Workspace(i) => self.workspace[i],
         }
     }
 
@@ -146,10 +146,10 @@ impl Program {
         };
         let inputs = all(Operand::Input, inputs, Role::Input)?;
         let outputs = all(Operand::Output, outputs, Role::Output)?;
-        let allocations: Vec<u64> = kernel.scratch.iter().map(|bytes| bytes.next_multiple_of(16).max(16)).collect();
-        let scratch = (buffers.len()..buffers.len() + allocations.len()).map(BufferId).collect();
+        let allocations: Vec<u64> = kernel.workspace.iter().map(|bytes| bytes.next_multiple_of(16).max(16)).collect();
+        let workspace = (buffers.len()..buffers.len() + allocations.len()).map(BufferId).collect();
         buffers.extend(allocations.iter().enumerate().map(|(i, &bytes)| Buffer {
-            name: Operand::Scratch(i).to_string(),
+            name: Operand::Workspace(i).to_string(),
             dtype: DType::U32,
             shape: Shape::from([bytes as usize / 4]),
             bytes,
@@ -166,7 +166,7 @@ impl Program {
             kernel: kernel.clone(),
             inputs,
             outputs,
-            scratch,
+            workspace,
             in_place: None,
         };
         Ok(Program { buffers, allocations, steps: vec![step], notes: Vec::new(), unfused_bytes: 0 })
@@ -221,7 +221,7 @@ impl Program {
         };
         step.inputs.iter_mut().for_each(|id| *id = place(*id, Role::Input));
         step.outputs.iter_mut().for_each(|id| *id = place(*id, Role::Output));
-        step.scratch.iter_mut().for_each(|id| *id = place(*id, |_| Role::Temporary(0)));
+        step.workspace.iter_mut().for_each(|id| *id = place(*id, |_| Role::Temporary(0)));
         program.steps.push(step);
         program.verify()?;
         Ok(program)
@@ -296,18 +296,18 @@ impl Program {
         let error = |message: String| {
             Err(Error::op("program", format!("step {index} ({} {}): {message}", step.family, step.variant)))
         };
-        let operands = step.inputs.iter().chain(&step.outputs).chain(&step.scratch);
+        let operands = step.inputs.iter().chain(&step.outputs).chain(&step.workspace);
         if let Some(BufferId(id)) = operands.copied().find(|id| id.0 >= self.buffers.len()) {
             return error(format!("names buffer {id}, there are {}", self.buffers.len()));
         }
-        if step.scratch.len() != step.kernel.scratch.len() {
-            return error(format!("{} scratch buffers for {}", step.scratch.len(), step.kernel.scratch.len()));
+        if step.workspace.len() != step.kernel.workspace.len() {
+            return error(format!("{} workspace buffers for {}", step.workspace.len(), step.kernel.workspace.len()));
         }
-        for (id, &bytes) in step.scratch.iter().zip(&step.kernel.scratch) {
+        for (id, &bytes) in step.workspace.iter().zip(&step.kernel.workspace) {
             let buffer = &self.buffers[id.0];
             if buffer.bytes < bytes {
                 return error(format!(
-                    "scratch `{}` has {} bytes, the kernel needs {bytes}",
+                    "workspace `{}` has {} bytes, the kernel needs {bytes}",
                     buffer.name, buffer.bytes
                 ));
             }
@@ -330,9 +330,9 @@ impl Program {
                 let list = match binding.operand {
                     Operand::Input(_) => &step.inputs,
                     Operand::Output(_) => &step.outputs,
-                    Operand::Scratch(_) => &step.scratch,
+                    Operand::Workspace(_) => &step.workspace,
                 };
-                let (Operand::Input(i) | Operand::Output(i) | Operand::Scratch(i)) = binding.operand;
+                let (Operand::Input(i) | Operand::Output(i) | Operand::Workspace(i)) = binding.operand;
                 let Some(&BufferId(id)) = list.get(i) else {
                     return error(format!("`{}` binds {:?}, there are {}", launch.label, binding.operand, list.len()));
                 };

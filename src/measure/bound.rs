@@ -107,7 +107,7 @@ impl Ceilings {
             }
             let buffer = &program.buffers[step.buffer(binding.operand).0];
             let rotated = matches!(buffer.role, Role::Input(_) | Role::Output(_));
-            if !rotated || matches!(binding.operand, Operand::Scratch(_)) {
+            if !rotated || matches!(binding.operand, Operand::Workspace(_)) {
                 kept += buffer.bytes;
             }
         }

@@ -1,6 +1,6 @@
 //! Narrow floats in memory, as WGSL text: two elements to a word, the first in its lower half.
 //!
-//! An invocation that writes them owns whole words. Where words are shared, f32 goes to a scratch buffer, and a launch of its
+//! An invocation that writes them owns whole words. Where words are shared, f32 goes to a workspace buffer, and a launch of its
 //! own rounds it (`pointwise::Store`).
 
 use crate::{DType, Error, Result};

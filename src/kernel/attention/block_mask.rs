@@ -68,8 +68,8 @@ impl BlockMask {
 
     /// Adds the launch that looks at the mask; the buffer of what it found.
     pub(super) fn place(&self, setup: &Setup<'_>, kernel: &mut Kernel) -> Result<MaskTiles> {
-        kernel.scratch.push(self.bytes());
-        let tiles = Operand::Scratch(kernel.scratch.len() - 1);
+        kernel.workspace.push(self.bytes());
+        let tiles = Operand::Workspace(kernel.workspace.len() - 1);
         let mut source =
             Specialization::new("attention::block_mask").value("BR", self.tile[0]).value("BC", self.tile[1]);
         let whole_words = self.mask.strides[3] == 1

@@ -107,7 +107,7 @@ impl<'a> Setup<'a> {
                 exponentials: (parts * rows) as u64,
                 bytes: (4 * (parts + 1) * rows * (dv + 1)) as u64,
             }],
-            scratch: Vec::new(),
+            workspace: Vec::new(),
         })
     }
 }

@@ -69,8 +69,8 @@ fn merge(setup: &Setup<'_>, kernel: &mut Kernel, partials: Operand, tiling: Tili
 pub(super) fn split(setup: &Setup<'_>, label: &str, source: Specialization, tiling: Tiling) -> Result<Kernel> {
     let mut kernel = sequences::begin(setup)?;
     let bytes = bytes(setup, tiling);
-    kernel.scratch.push(bytes);
-    let to = Operand::Scratch(kernel.scratch.len() - 1);
+    kernel.workspace.push(bytes);
+    let to = Operand::Workspace(kernel.workspace.len() - 1);
     let label = format!("{label}: {} parts", tiling.splits);
     let source = source.region("SPLIT", true);
     kernel.launches.push(setup.launch(label, source, tiling, None, vec![Binding::write(to)], bytes)?);

@@ -12,16 +12,16 @@ use crate::{
     tensor::DType,
 };
 
-/// What the variants need before their own launches: scratch 0 with the records, if lengths or offsets come from buffers,
+/// What the variants need before their own launches: workspace 0 with the records, if lengths or offsets come from buffers,
 /// and the status, if it is asked for.
 pub(super) fn begin(setup: &Setup<'_>) -> Result<Kernel> {
-    let mut kernel = Kernel { launches: Vec::new(), scratch: Vec::new() };
+    let mut kernel = Kernel { launches: Vec::new(), workspace: Vec::new() };
     let problem = setup.problem;
     if !setup.gathers() && !problem.status {
         return Ok(kernel);
     }
     let numbers: Vec<A> = setup.per_head().map(|operand| operand.kind).collect();
-    kernel.scratch.push(buffer_bytes(DType::I32, setup.records() * RECORD + numbers.len() * setup.sizes.heads));
+    kernel.workspace.push(buffer_bytes(DType::I32, setup.records() * RECORD + numbers.len() * setup.sizes.heads));
 
     let status = problem.status.then_some(Operand::Output(1 + usize::from(problem.lse)));
     // The block table is looked at only to report on it.
@@ -50,7 +50,7 @@ pub(super) fn begin(setup: &Setup<'_>) -> Result<Kernel> {
     let read = lengths.into_iter().map(|(operand, ..)| operand);
     let read = read.chain(table.map(|_| A::BlockTable)).chain(numbers.iter().copied());
     let mut bindings: Vec<Binding> = read.filter_map(|operand| setup.input(operand)).map(Binding::read).collect();
-    bindings.push(Binding::write(Operand::Scratch(0)));
+    bindings.push(Binding::write(Operand::Workspace(0)));
     bindings.extend(status.map(Binding::write));
 
     let range = setup.sizes.range(problem);
@@ -89,7 +89,7 @@ pub(super) fn begin(setup: &Setup<'_>) -> Result<Kernel> {
         grid: [1, 1, 1],
         flops: 0,
         exponentials: 0,
-        bytes: 4 * words + kernel.scratch[0],
+        bytes: 4 * words + kernel.workspace[0],
     });
     Ok(kernel)
 }

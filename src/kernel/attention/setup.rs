@@ -204,7 +204,7 @@ impl<'a> Setup<'a> {
     /// That buffer; the numbers of one operand alone are read where they are.
     fn side(&self) -> Option<Operand> {
         let only = || self.per_head().find_map(|per| self.input(per.kind));
-        if self.gathers() { Some(Operand::Scratch(0)) } else { only() }
+        if self.gathers() { Some(Operand::Workspace(0)) } else { only() }
     }
 
     /// Tiles of rows of one head (or of `span` heads), of one batch item or of all packed sequences.

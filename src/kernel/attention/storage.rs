@@ -44,7 +44,7 @@ impl Float {
 pub(super) enum Out {
     /// Into the output, in its dtype.
     Direct,
-    /// Into a scratch buffer of f32 in the order of the output, which a launch of its own rounds: a word of the output has
+    /// Into a workspace buffer of f32 in the order of the output, which a launch of its own rounds: a word of the output has
     /// elements of two rows.
     Rounded(Operand),
 }
@@ -53,7 +53,7 @@ impl Out {
     fn operand(self) -> Operand {
         match self {
             Out::Direct => Operand::Output(0),
-            Out::Rounded(scratch) => scratch,
+            Out::Rounded(workspace) => workspace,
         }
     }
 
@@ -203,10 +203,10 @@ impl Setup<'_> {
         if self.problem.dtypes.out.is_narrow() { self.rounded(kernel) } else { Out::Direct }
     }
 
-    /// A scratch buffer in place of out.
+    /// A workspace buffer in place of out.
     fn rounded(&self, kernel: &mut Kernel) -> Out {
-        kernel.scratch.push(buffer_bytes(DType::F32, self.elements()));
-        Out::Rounded(Operand::Scratch(kernel.scratch.len() - 1))
+        kernel.workspace.push(buffer_bytes(DType::F32, self.elements()));
+        Out::Rounded(Operand::Workspace(kernel.workspace.len() - 1))
     }
 
     /// Bytes that the launch before the rounding writes to out.
@@ -287,8 +287,8 @@ impl Setup<'_> {
 
     /// Adds the launch that rounds what was written in f32, if it was.
     pub(super) fn finish(&self, kernel: &mut Kernel, out: Out) -> Result<()> {
-        let Out::Rounded(scratch) = out else { return Ok(()) };
-        kernel.launches.extend(round(self.problem.dtypes.out, self.elements(), scratch, 0, self.profile)?);
+        let Out::Rounded(workspace) = out else { return Ok(()) };
+        kernel.launches.extend(round(self.problem.dtypes.out, self.elements(), workspace, 0, self.profile)?);
         Ok(())
     }
 }

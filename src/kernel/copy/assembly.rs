@@ -49,7 +49,7 @@ impl Assembly<'_> {
         }
         let launch = |(n, group): (usize, &&[&Part<'_>])| self.launch(n, group, elements, profile);
         let launches = groups.iter().enumerate().map(launch).collect::<Result<_>>()?;
-        Ok(Kernel { launches, scratch: Vec::new() })
+        Ok(Kernel { launches, workspace: Vec::new() })
     }
 
     fn launch(&self, group: usize, parts: &[&Part<'_>], elements: usize, profile: &Profile) -> Result<Launch> {

@@ -105,7 +105,7 @@ impl Transposed {
             exponentials: 0,
             bytes: (2 * elements * self.dtype.bytes()) as u64,
         };
-        Ok(Kernel { launches: vec![launch], scratch: Vec::new() })
+        Ok(Kernel { launches: vec![launch], workspace: Vec::new() })
     }
 }
 

@@ -278,8 +278,8 @@ impl Variant<Setup<'_>> for Panel {
         let part = self.part(strips, setup);
         let mut kernel = setup.kernel(self.name, slots.source()?, problem.tiles(part, 8 * lanes), part)?;
         if sums {
-            kernel.launches[0].bindings.push(Binding::write(Operand::Scratch(0)));
-            kernel.scratch.push(sums_bytes(problem));
+            kernel.launches[0].bindings.push(Binding::write(Operand::Workspace(0)));
+            kernel.workspace.push(sums_bytes(problem));
         }
         Ok(kernel)
     }

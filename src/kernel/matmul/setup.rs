@@ -87,7 +87,7 @@ impl Setup<'_> {
         let bindings = [self.problem.factor_bindings(), self.problem.result_bindings()].concat();
         let parameters = self.problem.parameters(part, self.problem.scale);
         let launch = self.launch(name.into(), source, bindings, &parameters, workgroups)?;
-        Ok(Kernel { launches: vec![launch], scratch: Vec::new() })
+        Ok(Kernel { launches: vec![launch], workspace: Vec::new() })
     }
 
     /// A dispatch that writes sums of `terms` terms each to memory, and one that adds them up.
@@ -99,7 +99,7 @@ impl Setup<'_> {
         part: usize,
         terms: usize,
     ) -> Result<Kernel> {
-        let (problem, bytes, sums) = (self.problem, self.sums_bytes(terms), Operand::Scratch(0));
+        let (problem, bytes, sums) = (self.problem, self.sums_bytes(terms), Operand::Workspace(0));
         let bindings = [problem.factor_bindings(), vec![Binding::write(sums)]].concat();
         // The scale comes with the rest of the epilogue.
         let parameters = problem.parameters(part, 1.0);
@@ -110,7 +110,7 @@ impl Setup<'_> {
         let parameters = problem.parameters(terms, problem.scale);
         let sum = self.launch(format!("{name}: sum"), source, bindings, &parameters, workgroups)?;
         let sum = Launch { flops: 0, bytes, ..sum };
-        Ok(Kernel { launches: vec![product, sum], scratch: vec![bytes] })
+        Ok(Kernel { launches: vec![product, sum], workspace: vec![bytes] })
     }
 
     fn launch(

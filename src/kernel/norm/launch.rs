@@ -29,9 +29,9 @@ impl Staged for Setup<'_> {
     }
 
     fn kernel(&self, stages: &[Stage], workspace: Vec<u64>) -> Result<Kernel> {
-        let mut kernel = Kernel { launches: Vec::new(), scratch: workspace };
+        let mut kernel = Kernel { launches: Vec::new(), workspace };
         let elements = self.merged.rows.rows * self.merged.width;
-        let mut store = |output, dtype| Store::new(output, dtype, self.packed(), elements, &mut kernel.scratch);
+        let mut store = |output, dtype| Store::new(output, dtype, self.packed(), elements, &mut kernel.workspace);
         let y = store(0, self.problem.dtypes.y);
         let stores = Stores { y, sum: self.problem.sum.then(|| store(1, self.problem.dtypes.sum)) };
         for &stage in stages {

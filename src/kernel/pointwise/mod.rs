@@ -75,7 +75,7 @@ impl Problem for PointwiseProblem {
             flops: (self.body.len() * elements) as u64,
             bytes,
         };
-        Ok(Kernel { launches: vec![launch.launch(profile)?], scratch: Vec::new() })
+        Ok(Kernel { launches: vec![launch.launch(profile)?], workspace: Vec::new() })
     }
 
     fn summary(&self) -> String {

@@ -13,32 +13,32 @@ pub(in crate::kernel) struct Store {
     /// Of the output.
     dtype: DType,
     elements: usize,
-    /// What is written: the output, or a scratch buffer of f32 in its place.
+    /// What is written: the output, or a workspace buffer of f32 in its place.
     pub(in crate::kernel) operand: Operand,
     /// How it is written.
     pub(in crate::kernel) elems: Elems,
 }
 
 impl Store {
-    /// Single elements of a narrow output share words: they are written to another scratch buffer.
+    /// Single elements of a narrow output share words: they are written to another workspace buffer.
     pub(in crate::kernel) fn new(
         output: usize,
         dtype: DType,
         packed: bool,
         elements: usize,
-        scratch: &mut Vec<u64>,
+        workspace: &mut Vec<u64>,
     ) -> Self {
         let direct =
             Store { output, dtype, elements, operand: Operand::Output(output), elems: Elems { dtype, packed } };
         if direct.elems.own_words() {
             return direct;
         }
-        scratch.push(buffer_bytes(DType::F32, elements));
-        let operand = Operand::Scratch(scratch.len() - 1);
+        workspace.push(buffer_bytes(DType::F32, elements));
+        let operand = Operand::Workspace(workspace.len() - 1);
         Store { operand, elems: Elems { dtype: DType::F32, packed }, ..direct }
     }
 
-    /// The launches that round what was written to a scratch buffer, if it was.
+    /// The launches that round what was written to a workspace buffer, if it was.
     pub(in crate::kernel) fn finish(self, profile: &Profile) -> Result<Vec<Launch>> {
         match self.operand {
             Operand::Output(_) => Ok(Vec::new()),
@@ -66,7 +66,7 @@ pub(in crate::kernel) fn round(
             match binding.operand {
                 Operand::Input(_) => binding.operand = wide,
                 Operand::Output(_) => binding.operand = Operand::Output(output),
-                Operand::Scratch(_) => {}
+                Operand::Workspace(_) => {}
             }
         }
     }

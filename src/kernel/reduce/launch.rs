@@ -18,7 +18,7 @@ impl RowSetup for Setup<'_> {
     }
 
     fn whole(&self, deal: Deal) -> Result<Kernel> {
-        Ok(Kernel { launches: vec![self.launch(&self.stage, deal, deal.name())?], scratch: Vec::new() })
+        Ok(Kernel { launches: vec![self.launch(&self.stage, deal, deal.name())?], workspace: Vec::new() })
     }
 
     fn shares(&self) -> (usize, Needs) {
@@ -34,7 +34,7 @@ impl RowSetup for Setup<'_> {
                 self.launch(&first, self.dealt(&first).0, SHARES)?,
                 self.launch(&second, self.dealt(&second).0, MERGE)?,
             ],
-            scratch: vec![first.stat_bytes() as u64],
+            workspace: vec![first.stat_bytes() as u64],
         })
     }
 }
@@ -114,7 +114,7 @@ impl Setup<'_> {
         let source = shader.source()?;
         let read = match stage.from {
             Operand::Input(_) => 4 * touched(x),
-            Operand::Output(_) | Operand::Scratch(_) => 4 * stage.elements() as u64,
+            Operand::Output(_) | Operand::Workspace(_) => 4 * stage.elements() as u64,
         };
         let ends = stage.ends.then(|| Binding::read(stage.from));
         let bindings = [Some(Binding::read(stage.from)), ends, Some(Binding::write(stage.to))];

@@ -194,14 +194,14 @@ impl<'a> Setup<'a> {
         let stage = &self.stage;
         let words = if stage.ends { stage.elems / stage.width } else { stage.elems };
         let shares = Rows { elems: words, ..self.rows.clone() }.shares(self.profile);
-        let mut first = Stage { to: Operand::Scratch(0), shares, last: false, ..stage.clone() };
+        let mut first = Stage { to: Operand::Workspace(0), shares, last: false, ..stage.clone() };
         if self.profile.kind == AdapterKind::Cpu {
             while rounds(first.plain_rounds()).lacking(self.profile).is_some() && first.shares < first.elems {
                 first.shares *= 2;
             }
         }
         let second = Stage {
-            from: Operand::Scratch(0),
+            from: Operand::Workspace(0),
             kept: vec![Axis { size: stage.results, strides: [first.shares as isize] }],
             reduced: vec![Axis { size: first.shares, strides: [1] }],
             offset: 0,

@@ -85,8 +85,8 @@ impl Stage {
     pub(in crate::kernel) fn between(self) -> Option<Binding> {
         match self {
             Stage::Whole(_) => None,
-            Stage::Shares(_) => Some(Binding::write(Operand::Scratch(0))),
-            Stage::Apply(_) => Some(Binding::read(Operand::Scratch(0))),
+            Stage::Shares(_) => Some(Binding::write(Operand::Workspace(0))),
+            Stage::Apply(_) => Some(Binding::read(Operand::Workspace(0))),
         }
     }
 

@@ -34,12 +34,12 @@ fn a_read_of_unwritten_memory_is_found() {
     let wgsl = INCREMENT.replace("x[id.x] + 1.0", "max(1.0, x[id.x])");
     let message = guard_message(&kernel(&wgsl, 0, &[64], 1), 64);
     assert!(message.contains("is 0x3f800000 in one run and 0x6f6f6f6f in the next"), "{message}");
-    // Scratch that is read before it is written.
+    // Workspace that is read before it is written.
     let two = SCALE.replace("x[id.x]", "max(1.0, x[id.x])");
-    let mut with_scratch = kernel(&two, 1, &[64, 1f32.to_bits()], 1);
-    with_scratch.scratch = vec![256];
-    with_scratch.launches[0].bindings[0].operand = Operand::Scratch(0);
-    let message = guard_message(&with_scratch, 64);
+    let mut with_workspace = kernel(&two, 1, &[64, 1f32.to_bits()], 1);
+    with_workspace.workspace = vec![256];
+    with_workspace.launches[0].bindings[0].operand = Operand::Workspace(0);
+    let message = guard_message(&with_workspace, 64);
     assert!(message.contains("in one run and 0x6f6f6f6f in the next"), "{message}");
 }
 

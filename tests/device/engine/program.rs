@@ -55,7 +55,7 @@ pub(crate) fn kernel(wgsl: &str, inputs: usize, params: &[u32], workgroups: u32)
         exponentials: 0,
         bytes: 2,
     };
-    Kernel { launches: vec![launch], scratch: Vec::new() }
+    Kernel { launches: vec![launch], workspace: Vec::new() }
 }
 
 pub(crate) fn scale(n: usize, factor: f32) -> Kernel {
@@ -118,7 +118,7 @@ impl Builder {
             kernel,
             inputs: inputs.to_vec(),
             outputs: vec![output],
-            scratch: Vec::new(),
+            workspace: Vec::new(),
             in_place: None,
         });
         self.0.steps.last_mut().expect("just added")

@@ -78,7 +78,7 @@ fn in_place_program(problem: &PointwiseProblem, overwritten: usize, inputs: &[&T
         kernel,
         inputs,
         outputs: vec![output],
-        scratch: Vec::new(),
+        workspace: Vec::new(),
         in_place,
     };
     let mut operands = given.clone();

@@ -16,7 +16,7 @@ fn a_launch_of_its_own_rounds_where_rows_share_words() {
         problem.residual = has_sum.then(|| Layout::contiguous([4, width]));
         let kernel = problem.kernel("plain", &Profile::portable()).expect("it takes all");
         let labels: Vec<String> = kernel.launches.iter().map(|launch| launch.label.clone()).collect();
-        (labels.join(", "), kernel.scratch)
+        (labels.join(", "), kernel.workspace)
     };
     assert_eq!(launches(64, [F16; 6], true), ("plain".into(), vec![]));
     assert_eq!(launches(63, [F16, F16, F16, F16, F32, F32], true), ("plain".into(), vec![]));

@@ -11,7 +11,7 @@ fn a_launch_of_its_own_rounds_where_lines_share_words() {
         let dtypes = SoftmaxDTypes { x, y };
         let problem = SoftmaxProblem { dtypes, ..SoftmaxProblem::new(1, Layout::contiguous(shape)) };
         let kernel = problem.kernel("plain", &Profile::portable()).expect("it takes all");
-        assert_eq!(problem.allows_in_place(0), kernel.scratch.is_empty() && x.bytes() == y.bytes());
+        assert_eq!(problem.allows_in_place(0), kernel.workspace.is_empty() && x.bytes() == y.bytes());
         kernel.launches.iter().map(|launch| launch.label.clone()).collect::<Vec<_>>().join(", ")
     };
     assert_eq!(launches([4, 64], [DType::F16; 2]), "plain");

@@ -38,7 +38,7 @@ pub(crate) fn check(graph: &Graph, program: &Program) {
             assert!(!written[id.0], "step {i} writes `{}` again\n{program}", program.buffers[id.0].name);
             written[id.0] = true;
         }
-        for id in step.inputs.iter().chain(&step.outputs).chain(&step.scratch) {
+        for id in step.inputs.iter().chain(&step.outputs).chain(&step.workspace) {
             let life = lives[id.0].get_or_insert((i, i));
             life.1 = i;
         }
