@@ -271,6 +271,9 @@ impl Fusion<'_, '_> {
             // Either it is an output, or the readers are several: one alone would be the chain's.
             return Err(Some(survey.sole_reader(result).err().unwrap_or_default()));
         }
+        if readers.iter().any(|reader| self.bypassed[reader.index()] > 0) {
+            return Err(Some(format!("{} is read by a kernel that widens it itself", survey.quote(result))));
+        }
         let (chain, shape) = (&chains[first], survey.graph.shape(result));
         if chain.shape != shape && !is_cheap(instr) {
             return Err(Some(format!(

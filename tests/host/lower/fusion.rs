@@ -313,3 +313,17 @@ fn copies_are_made_where_a_kernel_needs_them() {
     assert_eq!(families(&tables), ["copy", "copy", "rotary"], "{tables}");
     assert!(tables.notes.iter().all(|note| note.reason == "its kernel reads a dense tensor"), "{tables}");
 }
+
+/// A norm reads f16 in place of the f32 that they are widened to, so they have to be in memory, whoever else reads the f32.
+#[test]
+fn what_a_kernel_widens_itself_is_in_no_chain() {
+    let both = program(|g| {
+        let x = input(g, "x", &[4, 8])?;
+        let narrow = g.cast(x, DType::F16)?;
+        let narrow = g.tanh(narrow)?;
+        let wide = g.cast(narrow, DType::F32)?;
+        let normed = g.rms_norm(wide, None, 1e-5)?;
+        g.sub(normed, wide)
+    });
+    assert_eq!(families(&both), ["pointwise", "pointwise", "norm", "pointwise"], "{both}");
+}
