@@ -53,6 +53,7 @@
 pub mod diff;
 mod error;
 pub mod gpu;
+pub mod grad;
 pub mod graph;
 pub mod guides;
 #[allow(clippy::wildcard_enum_match_arm, reason = "what a kernel reads and how was narrowed down before")]

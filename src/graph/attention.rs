@@ -46,6 +46,15 @@ use crate::{
 /// pages below the key length are read. Items may share pages. q may be packed (then without
 /// [`AttentionOperand::KeyOffsets`]).
 ///
+/// Gradient, with P the weights and `Δ_i = Σ_c dout_ic·out_ic − dlse_i`:
+///
+/// ```text
+/// dv = Pᵀ·dout        dS = P∘(dout·vᵀ − Δ)        dT = scale·dS∘(1 − (softcap(s)/c)²)        dq = dT·k        dk = dTᵀ·q
+/// dbias = dS, summed over broadcast axes        dslope[h] = Σ dS·(j − (i + offset))        dsink[h] = −Σ_i exp(sink[h] − lse_i)·Δ_i
+/// ```
+///
+/// A fully masked row gets and gives exactly 0.
+///
 /// Attention: Vaswani et al., 2017. Grouped heads: Ainslie et al., 2023. Windows: Beltagy et al., 2020. ALiBi: Press et
 /// al., 2022. Sinks: Xiao et al., 2023, with a learned logit as in gpt-oss (OpenAI, 2025). Pages: Kwon et al., 2023. Kernels: online softmax (Milakov and Gimelshein, 2018), FlashAttention (Dao et
 /// al., 2022; Dao, 2023).

@@ -642,6 +642,30 @@ impl Graph {
         self.push_one(Op::Gather { axis }, &[data, indices])
     }
 
+    /// Updates `[…, index…, …]` summed by i32 indices into an axis of this size: `y[…, n, …]` is the sum of the updates whose index
+    /// is n. The axis is the result's. See [`Op::ScatterAdd`].
+    ///
+    /// ```
+    /// # use tilewise::{Graph, Tensor, reference::Evaluation};
+    /// # let mut g = Graph::new();
+    /// let updates = g.constant(Tensor::new([3, 2], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])?)?;
+    /// let ids = g.constant(Tensor::new([3], vec![1i32, 0, 1])?)?;
+    /// let y = g.scatter_add(updates, ids, 0, 3)?;
+    /// let values = Evaluation::<f64>::new(&g, &Default::default())?;
+    /// assert_eq!(values.value(y).to_f64(), [3.0, 4.0, 6.0, 8.0, 0.0, 0.0]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if `updates` are no floats or don't have the indices' shape from the axis on, if `indices` are not i32, or
+    /// if the size is 0 and there are indices.
+    pub fn scatter_add(&mut self, updates: ValueId, indices: ValueId, axis: isize, size: usize) -> Result<ValueId> {
+        let (rank, indexed) = (self.shape(updates).rank(), self.shape(indices).rank());
+        let result: Shape = vec![1; (rank + 1).saturating_sub(indexed)].into();
+        let axis = result.axis("scatter_add", axis)?;
+        self.push_one(Op::ScatterAdd { axis, size }, &[updates, indices])
+    }
+
     /// Rotary position embedding of `x [B, H, T, D]` by tables of cosines and sines `[P, R/2]` and i32 positions
     /// `[B, T]`. See [`Op::Rotary`].
     ///

@@ -157,6 +157,22 @@ pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
             }
             one(dtype, data[..*axis].iter().chain(indices.iter()).chain(&data[axis + 1..]).copied().collect())
         }
+        Op::ScatterAdd { axis, size } => {
+            let ((dtype, updates), (index_type, indices)) = (float(name, "updates", operands[0])?, operands[1]);
+            if index_type != DType::I32 {
+                return Err(Error::dtype(name, "indices", index_type, "i32"));
+            }
+            let end = axis.saturating_add(indices.rank());
+            if updates.get(*axis..end) != Some(&indices[..]) {
+                let expected = format!("the indices' {indices} from axis {axis} on");
+                return Err(Error::shape(name, "updates", updates, expected));
+            }
+            let count = indices.checked_elements(name)?;
+            if *size == 0 && count > 0 {
+                return Err(Error::op(name, format!("the size is 0, there is no place for {count} indices")));
+            }
+            one(dtype, updates[..*axis].iter().chain([size]).chain(&updates[end..]).copied().collect())
+        }
         Op::Dequantize(packing) => dequantize(operands, *packing),
         Op::Rotary { .. } => rotary(operands),
         Op::Append { axis, .. } => append(operands, *axis),

@@ -34,6 +34,8 @@ pub enum Op {
     /// `a [… M K], b [… K N] → [… M N]`: `y[i, j] = Σ_k a[i, k] · b[k, j]`, summed in f32; leading axes broadcast. A
     /// transposed operand is given with its last two axes swapped. An operand of rank 1 is a row (a) or a column (b),
     /// as in NumPy, and the result lacks that axis. Both are floats of one dtype, which the result has too.
+    ///
+    /// Gradient: `dA = dY·Bᵀ`, `dB = Aᵀ·dY`, summed over broadcast axes.
     Matmul {
         /// `a` is `[… K M]`.
         #[serde(default)]
@@ -42,11 +44,14 @@ pub enum Op {
         #[serde(default)]
         transpose_b: bool,
     },
-    /// Scaled dot-product attention; see [`Attention`].
+    /// Scaled dot-product attention; see [`Attention`], also for its gradient.
     Attention(Attention),
     /// `x [… n], [weight n], [bias n] → y [… n], mean f32 […], rstd f32 […]`: `y = (x − mean)·rstd · weight + bias`
     /// with `mean = Σx/n`, `rstd = 1/√(Σ(x − mean)²/n + ε)`, where n stands for the last `axes` axes. `weight` and
     /// `bias` broadcast to those axes and have the dtype of x. Ba, Kiros and Hinton, 2016.
+    ///
+    /// Gradient, with `x̂ = (x − mean)·rstd` and `dx̂ = dy·weight`: `dx = rstd·(dx̂ − Σdx̂/n − x̂·Σ(dx̂·x̂)/n) + dmean/n −
+    /// drstd·rstd²·x̂/n`, `dweight = Σ dy·x̂`, `dbias = Σ dy`.
     LayerNorm {
         /// How many trailing axes are normalised together.
         axes: usize,
@@ -60,6 +65,9 @@ pub enum Op {
     /// `x [… n], [weight n] → y [… n], rstd f32 […]`: `y = x·rstd · weight` with `rstd = 1/√(Σx²/n + ε)`, where n
     /// stands for the last `axes` axes. `weight` broadcasts to those axes and has the dtype of x. Zhang and Sennrich,
     /// 2019.
+    ///
+    /// Gradient, with `x̂ = x·rstd` and `dx̂ = dy·weight`: `dx = rstd·(dx̂ − x̂·Σ(dx̂·x̂)/n) − drstd·rstd²·x̂/n`,
+    /// `dweight = Σ dy·x̂`.
     RmsNorm {
         /// How many trailing axes are normalised together.
         axes: usize,
@@ -69,29 +77,31 @@ pub enum Op {
         weight: bool,
     },
     /// `x → y` of the same shape: `y_i = exp(x_i − m)/Σ_j exp(x_j − m)` along an axis, m the maximum. Where all of a
-    /// line is −inf, y is 0.
+    /// line is −inf, y is 0. Gradient: `dx = y·(dy − Σ y·dy)`.
     Softmax {
         /// The axis.
         axis: usize,
     },
     /// `x → y` of the same shape: `y_i = x_i − m − log Σ_j exp(x_j − m)` along an axis, m the maximum. Where all of a
-    /// line is −inf, y is −inf.
+    /// line is −inf, y is −inf. Gradient: `dx = dy − e^y·Σ dy`.
     LogSoftmax {
         /// The axis.
         axis: usize,
     },
 
-    /// `x → f(x)` of the same shape: one function of each element.
+    /// `x → f(x)` of the same shape: one function of each element. Gradient: `dx = dy·f'(x)`; 0 at kinks.
     Unary {
         /// The function.
         function: Unary,
     },
-    /// `a, b → f(a, b)`: one function of two elements, of the shape that NumPy's broadcasting gives.
+    /// `a, b → f(a, b)`: one function of two elements, of the shape that NumPy's broadcasting gives. Gradient: `da = dy·∂f/∂a`,
+    /// `db = dy·∂f/∂b`, summed over broadcast axes; equal operands of a maximum or minimum have half each.
     Binary {
         /// The function.
         function: Binary,
     },
-    /// `condition bool, a, b → condition ? a : b`, of the shape that NumPy's broadcasting gives.
+    /// `condition bool, a, b → condition ? a : b`, of the shape that NumPy's broadcasting gives. Gradient: `da = condition ?
+    /// dy : 0`, `db = condition ? 0 : dy`.
     Where,
     /// `x → y` of the same shape in another dtype. Floats are rounded to nearest, ties to even; float to integer
     /// truncates towards zero and saturates; between i32 and u32 the bits stay; all but 0 is true, and true is 1.
@@ -100,7 +110,8 @@ pub enum Op {
         dtype: DType,
     },
 
-    /// `x → y` without the reduced axes (or with size 1): sum, mean, maximum or minimum over axes.
+    /// `x → y` without the reduced axes (or with size 1): sum, mean, maximum or minimum over axes. Gradient: dy (sum), dy/n (mean),
+    /// or dy shared evenly by the elements that equal the result.
     Reduce {
         /// Which.
         function: Reduce,
@@ -109,7 +120,7 @@ pub enum Op {
         /// The reduced axes stay with size 1.
         keep: bool,
     },
-    /// `x → i32` without the axis (or with size 1): the index of the largest element along it.
+    /// `x → i32` without the axis (or with size 1): the index of the largest element along it. It passes no gradient.
     Argmax {
         /// The axis.
         axis: usize,
@@ -161,10 +172,20 @@ pub enum Op {
     },
     /// `data […, n, …], indices i32 […] → data[…, indices, …]`: slices of `data` along an axis, picked by index; the
     /// axes of `indices` take the place of the axis. A negative index counts from the end. An index out of range picks
-    /// the nearest valid one: the device can't raise an error.
+    /// the nearest valid one: the device can't raise an error. Gradient: [`Op::ScatterAdd`].
     Gather {
         /// The axis of `data`.
         axis: usize,
+    },
+    /// `updates […, index…, …], indices i32 [index…] → […, size, …]`: `y[…, n, …] = Σ updates[…, i, …]` over the i whose index is n;
+    /// the axes of `indices` stand in the updates where the result has one axis. Summed in f32, in the order of i. A negative
+    /// index counts from the end, and one out of range picks the nearest valid one, as in [`Op::Gather`], whose gradient this
+    /// is. Gradient: [`Op::Gather`].
+    ScatterAdd {
+        /// The axis of the result.
+        axis: usize,
+        /// Its size.
+        size: usize,
     },
 
     /// `words u32 [rows, …], scale [rows, groups], [zero u32] → f32 [rows, columns]`: a quantised weight, packed as
@@ -173,7 +194,7 @@ pub enum Op {
     /// `x [B, H, T, D], cos [P, R/2], sin [P, R/2], positions i32 [B, T] → [B, H, T, D]`: rotary position embedding.
     /// The first R features of a row at position p turn pairwise by the angle whose cosine and sine are row p of the
     /// tables: `(a, b) → (a·cos − b·sin, b·cos + a·sin)`. The others stay. A position out of range takes the nearest
-    /// row. Su et al., 2021.
+    /// row. Su et al., 2021. Gradient: dy turned by the opposite angles.
     Rotary {
         /// Pairs are neighbours (2i, 2i + 1), as in the paper; otherwise halves (i, i + R/2), as in GPT-NeoX.
         #[serde(default)]
@@ -182,6 +203,8 @@ pub enum Op {
     /// `cache, update, positions i32 [B] → cache, dropped i32 [1]`: row `t` of item `b` of the update goes to place
     /// `positions[b] + t` of the cache along an axis; axis 0 is the item. In a circular cache the place is taken modulo
     /// the size. Otherwise a row past the end, or before the start, is dropped and counted.
+    ///
+    /// Gradient: the update has the rows of dy at its places, the cache all others.
     Append {
         /// The axis that grows; not 0.
         axis: usize,
@@ -200,6 +223,8 @@ pub enum Op {
     /// results over each of them: `out = Σ_p exp(lse_p − lse)·out_p`, `lse = log Σ_p exp(lse_p)`. A part whose lse is
     /// the lowest f32 (or −inf) saw nothing and counts for nothing; a row of which no part saw anything gives 0 and the
     /// lowest f32. Flash-Decoding (Dao et al., 2023).
+    ///
+    /// Gradient, with `w_p = exp(lse_p − lse)`: `dout_p = w_p·dout`, `dlse_p = w_p·(Σ_c dout_c·(out_pc − out_c) + dlse)`.
     AttentionMerge,
 }
 
@@ -288,6 +313,7 @@ impl Op {
             Op::Broadcast { .. } => row("broadcast", View, [Some("x")]),
             Op::Pad { .. } => row("pad", Computed, [Some("x")]),
             Op::Gather { .. } => row("gather", Computed, ["data", "indices"].map(Some)),
+            Op::ScatterAdd { .. } => row("scatter_add", Computed, ["updates", "indices"].map(Some)),
             Op::Dequantize(packing) => {
                 row("dequantize", Computed, [Some("words"), Some("scale"), packing.zero.then_some("zero")])
             }

@@ -132,6 +132,7 @@ fn options(op: &Op) -> Vec<String> {
         Op::Softmax { axis } | Op::LogSoftmax { axis } | Op::Concat { axis } | Op::Gather { axis } => {
             vec![Some(format!("axis={axis}"))]
         }
+        Op::ScatterAdd { axis, size } => vec![Some(format!("axis={axis}")), Some(format!("size={size}"))],
         Op::Reduce { axes, keep, .. } => vec![Some(format!("axes={axes:?}")), flag("keep", *keep)],
         Op::Argmax { axis, keep, last } => {
             vec![Some(format!("axis={axis}")), flag("keep", *keep), flag("last", *last)]

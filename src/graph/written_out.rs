@@ -190,6 +190,17 @@ impl Graph {
         Ok(terms)
     }
 
+    /// `j − (i + offset)`, i32, of rank 2 or `[B, 1, Tq, Tk]`.
+    pub(crate) fn distances(
+        &mut self,
+        [q, k]: [ValueId; 2],
+        op: &Attention,
+        operands: &[(A, ValueId)],
+    ) -> Result<ValueId> {
+        let lengths = [q, k].map(|v| self.shape(v)[2]);
+        self.distance(&mut None, lengths, op, operands)
+    }
+
     /// i32 `[…, Tq, Tk]`: `j − (i + offset)`, made once.
     fn distance(
         &mut self,

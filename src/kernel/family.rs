@@ -44,5 +44,6 @@ families! {
     Pointwise "pointwise" "pointwise",
     Reduce "reduce" "reduce",
     Rotary "rotary" "rotary",
+    ScatterAdd "scatter_add" "scatter_add",
     Softmax "softmax" "softmax",
 }

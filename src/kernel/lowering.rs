@@ -3,7 +3,7 @@
 use super::{
     AppendProblem, Arg, ArgmaxProblem, AttentionMergeProblem, AttentionProblem, ConcatProblem, DequantizeProblem,
     GatherProblem, Instr, Norm, NormKind, Operands, PadProblem, Problem, Product, ReduceProblem, RotaryProblem,
-    Softmax,
+    ScatterAddProblem, Softmax,
 };
 use crate::{Layout, Result, Shape, graph::Op};
 
@@ -59,6 +59,7 @@ impl<'a> Lowering<'a> {
             &Op::Concat { axis } => kernel(move |x| ConcatProblem::of(axis, x)),
             Op::Pad { before, after, value } => kernel(move |x| PadProblem::of(before, after, *value, x)),
             &Op::Gather { axis } => kernel(move |x| GatherProblem::of(axis, x)),
+            &Op::ScatterAdd { axis, size } => kernel(move |x| ScatterAddProblem::of(axis, size, x)),
             &Op::Dequantize(packing) => kernel(move |x| DequantizeProblem::of(packing, x)),
             &Op::Rotary { interleaved } => kernel(move |x| RotaryProblem::of(interleaved, x)),
             &Op::Append { axis, circular } => kernel(move |x| AppendProblem::of(axis, circular, x)),

@@ -131,6 +131,7 @@ pub fn extra(op: &Op) -> f64 {
             Reduce::Sum | Reduce::Mean => 4.0,
             Reduce::Max | Reduce::Min => 0.0,
         },
+        Op::ScatterAdd { .. } => 4.0,
         Op::Input { .. } | Op::Parameter { .. } | Op::Constant { .. } => 0.0,
         Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } | Op::Broadcast { .. } => 0.0,
         Op::Concat { .. } | Op::Pad { .. } | Op::Gather { .. } | Op::Append { .. } | Op::AppendPaged => 0.0,

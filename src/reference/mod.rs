@@ -37,6 +37,7 @@ mod random;
 mod real;
 mod reduce;
 mod rotary;
+mod scatter_add;
 mod shapes;
 mod softmax;
 mod value;
@@ -56,6 +57,7 @@ pub use random::Random;
 pub use real::Real;
 pub use reduce::{argmax, reduce};
 pub use rotary::rotary;
+pub use scatter_add::scatter_add;
 pub use softmax::{log_softmax, softmax};
 pub use value::{Array, Value};
 
@@ -315,6 +317,11 @@ pub fn apply<R: Real>(op: &Op, operands: &[&Value<R>]) -> Result<Vec<Value<R>>> 
             let wrong = || Error::dtype("gather", "indices", operands[1].dtype(), "i32");
             let indices = operands[1].i32s().ok_or_else(wrong)?;
             moved!(operands[0], x => gather(x, indices, *axis)?)
+        }
+        Op::ScatterAdd { axis, size } => {
+            let wrong = || Error::dtype("scatter_add", "indices", operands[1].dtype(), "i32");
+            let indices = operands[1].i32s().ok_or_else(wrong)?;
+            stored(vec![scatter_add(floats(0)?, indices, *axis, *size)?])?
         }
         Op::Dequantize(packing) => {
             let words = |i: usize| {

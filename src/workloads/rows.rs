@@ -21,6 +21,13 @@ pub(super) fn workloads(size: Size) -> Result<Vec<Workload>> {
         let ids = w.integers("ids", &[tokens], ids)?;
         w.graph.gather(table, ids, 0)
     })?);
+    all.push(Workload::new("scatter_add", &format!("{tokens}x{width} to {entries}"), |w| {
+        let updates = w.input("updates", &[tokens, width])?;
+        let mut random = Random(7);
+        let ids = (0..tokens).map(|_| (random.next() % entries as u64) as i32).collect();
+        let ids = w.integers("ids", &[tokens], ids)?;
+        w.graph.scatter_add(updates, ids, 0, entries)
+    })?);
     Ok(all)
 }
 

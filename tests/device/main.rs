@@ -21,6 +21,7 @@ mod norm;
 mod pointwise;
 mod reduce;
 mod rotary;
+mod scatter_add;
 mod softmax;
 
 // All families together.

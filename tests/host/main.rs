@@ -8,6 +8,7 @@ mod docs;
 mod fingerprints;
 mod floors;
 mod generate;
+mod grad;
 mod graph;
 mod kernel;
 mod lower;

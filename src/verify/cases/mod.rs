@@ -24,6 +24,7 @@ mod norm;
 mod pointwise;
 mod reduce;
 mod rotary;
+mod scatter_add;
 mod softmax;
 
 use case::Cases;
@@ -58,6 +59,7 @@ pub fn of_family(family: &str, level: Level, seed: u64) -> Result<Vec<Case>> {
         Family::Pointwise => pointwise::cases(all),
         Family::Reduce => reduce::reduce_cases(all),
         Family::Rotary => rotary::cases(all),
+        Family::ScatterAdd => scatter_add::cases(all),
         Family::Softmax => softmax::cases(all),
     }?;
     Ok(cases.cases)

@@ -1,0 +1,6 @@
+//! Gradients against finite differences of the f64 reference.
+
+mod attention;
+mod difference;
+mod operations;
+mod refusals;
