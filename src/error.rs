@@ -40,12 +40,14 @@ pub enum Error {
     },
 
     /// No variant of a kernel can run the problem on this device.
-    #[error("{family}: no variant can run here: {}", .reasons.join("; "))]
+    #[error("{family}: no variant can run here: {}{}", .reasons.join("; "), hint_suffix(.hint))]
     NoVariant {
         /// The kernel family.
         family: &'static str,
-        /// One line per variant: why not.
+        /// Why not, each reason once, with the variants that it keeps from it.
         reasons: Vec<String>,
+        /// What to do about it; may be empty.
+        hint: String,
     },
 
     /// A shader template and its slots do not fit, or the source does not validate.

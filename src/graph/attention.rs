@@ -12,7 +12,7 @@ use crate::{
 /// Scaled dot-product attention with every mask and modifier at once.
 ///
 /// `q [B, Hq, Tq, D]`, `k [B, Hkv, Tk, D]`, `v [B, Hkv, Tk, Dv]` → `out [B, Hq, Tq, Dv]`, `lse f32 [B, Hq, Tq]`,
-/// `status i32 [B]`. `Hq` is a multiple of `Hkv`, and query head `h` reads key head `h / (Hq/Hkv)`. q, k, v and bias
+/// `status i32 [B]` ([`Graph::attention`](super::Graph::attention) and JSON take any leading axes, as views of these). `Hq` is a multiple of `Hkv`, and query head `h` reads key head `h / (Hq/Hkv)`. q, k, v and bias
 /// are f32, f16 or bf16, and may differ: a cache may be narrower than the queries. out has q's dtype, to which it is
 /// rounded once.
 ///
@@ -504,7 +504,10 @@ impl Attention {
                 let columns = short_of(keys, shape).unwrap_or(keys);
                 if shape.rank() == 0 || !shape.broadcasts_to(&[batch, heads, rows, columns].into()) {
                     let scores = Shape::from([batch, heads, rows, keys]);
-                    let expected = format!("one that broadcasts to [B, Hq, Tq, Tk] = {scores}");
+                    let mut expected = format!("one that broadcasts to [B, Hq, Tq, Tk] = {scores}");
+                    if shape[..] == [batch, columns] {
+                        expected += &format!("; if its rows are the items', it is `Mask::key_padding`, or [{batch}, 1, 1, {columns}]");
+                    }
                     return Err(Error::shape(OP, name, shape, expected));
                 }
             }

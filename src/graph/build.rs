@@ -1,6 +1,6 @@
 //! Builder methods: each pushes one operation, or a few that together have a name.
 
-use super::{AttentionArgs, AttentionResults, Binary, Graph, Op, Reduce, Unary, ValueId};
+use super::{AttentionArgs, AttentionResults, Binary, Graph, Op, Reduce, Unary, ValueId, leading::Attended};
 use crate::{
     Error, Result,
     tensor::{DType, Shape, Tensor},
@@ -181,6 +181,11 @@ impl Graph {
     /// Scaled dot-product attention of `q [B, Hq, Tq, D]` over `k [B, Hkv, Tk, D]` and `v [B, Hkv, Tk, Dv]` under a
     /// [`Mask`](super::Mask) → `[B, Hq, Tq, Dv]`, in q's dtype. [`Attention`](super::Attention) has the formula.
     ///
+    /// As in PyTorch's `scaled_dot_product_attention`, there may be any number of leading axes: `q […, Hq, Tq, D]` with as many axes
+    /// before the heads as you like, which broadcast among q, k and v; `[H, T, D]`; or `[T, D]`. Results have the same leading
+    /// axes, masks and biases broadcast to them from the right, and lengths and offsets, elsewhere `[B]`, have those before the heads.
+    /// They are views of four axes; packed sequences and pages have their own forms.
+    ///
     /// ```
     /// # use tilewise::{DType, Graph, Tensor, graph::{Align, Mask}, reference::Evaluation};
     /// # let mut g = Graph::new();
@@ -190,6 +195,11 @@ impl Graph {
     /// let out = g.attention(q, k, v, Mask::causal(Align::TopLeft))?;
     /// let values = Evaluation::<f64>::new(&g, &Default::default())?;
     /// assert_eq!(values.value(out).to_f64(), [2.0, 3.0]); // equal scores: the mean of what each query sees
+    ///
+    /// let frames = g.input("frames", DType::F32, [2, 5, 8, 16, 64])?; // [B, frames, H, T, D]
+    /// let text = g.input("text", DType::F32, [2, 1, 8, 77, 64])?; // the same for all frames
+    /// let out = g.attention(frames, text, text, Mask::none())?;
+    /// assert_eq!(g.shape(out), &[2, 5, 8, 16, 64].into());
     /// # Ok::<(), tilewise::Error>(())
     /// ```
     ///
@@ -203,7 +213,13 @@ impl Graph {
     /// - if an operand is a constant and holds what a run could only clamp or make NaN of: a length or page out of
     ///   range, offsets that decrease, NaN in a bias.
     pub fn attention(&mut self, q: ValueId, k: ValueId, v: ValueId, args: impl Into<AttentionArgs>) -> Result<ValueId> {
-        Ok(self.attention_with_lse(q, k, v, args)?.0)
+        self.attended(q, k, v, args)?.out(self)
+    }
+
+    fn attended(&mut self, q: ValueId, k: ValueId, v: ValueId, args: impl Into<AttentionArgs>) -> Result<Attended> {
+        let (attention, operands) = args.into().resolve(self, k)?;
+        let inputs: Vec<ValueId> = [q, k, v].into_iter().chain(operands).collect();
+        self.push_attention(attention, &inputs)
     }
 
     /// [`Graph::attention`] and the log-sum-exp of each row's scores, f32 `[B, Hq, Tq]`.
@@ -228,8 +244,8 @@ impl Graph {
         v: ValueId,
         args: impl Into<AttentionArgs>,
     ) -> Result<(ValueId, ValueId)> {
-        let AttentionResults { out, lse, .. } = self.attention_results(q, k, v, args)?;
-        Ok((out, lse))
+        let attended = self.attended(q, k, v, args)?;
+        Ok((attended.out(self)?, attended.lse(self)?))
     }
 
     /// [`Graph::attention`] and whether its lengths, offsets and pages fit, i32 `[B]`: 0, or bits of
@@ -260,8 +276,8 @@ impl Graph {
         v: ValueId,
         args: impl Into<AttentionArgs>,
     ) -> Result<(ValueId, ValueId)> {
-        let AttentionResults { out, status, .. } = self.attention_results(q, k, v, args)?;
-        Ok((out, status))
+        let attended = self.attended(q, k, v, args)?;
+        Ok((attended.out(self)?, attended.status(self)?))
     }
 
     /// [`Graph::attention`] with all of its results. One that nobody uses is not computed.
@@ -286,10 +302,7 @@ impl Graph {
         v: ValueId,
         args: impl Into<AttentionArgs>,
     ) -> Result<AttentionResults> {
-        let (attention, operands) = args.into().resolve(self)?;
-        let inputs: Vec<ValueId> = [q, k, v].into_iter().chain(operands).collect();
-        let outputs = self.push(Op::Attention(attention), &inputs)?;
-        Ok(AttentionResults { out: outputs[0], lse: outputs[1], status: outputs[2] })
+        self.attended(q, k, v, args)?.results(self)
     }
 
     /// Layer norm over the last axis: `(x − mean)/√(var + ε) · weight + bias`, with `weight` and `bias` `[n]`. See

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeStruct};
 use serde_json::{Map, Value};
 
-use super::{Graph, Node, Op, ValueId};
+use super::{AttentionResults, Graph, Node, Op, ValueId};
 use crate::{Error, Result};
 
 const WHAT: &str = "graph";
@@ -90,7 +90,7 @@ impl Graph {
     /// `inputs` are values by name, or by `%N` for the N-th value that the nodes define; `outputs` names the results
     /// (it may be left out, except for inputs and parameters). `outputs` of the graph gives the results to the caller;
     /// `updates`, if there are states, lists `{"state": …, "next": …}`, and `traces` lists `{"path": …, "value": …}`
-    /// ([`Graph::trace`]).
+    /// ([`Graph::trace`]). Attention may have any leading axes, as [`Graph::attention`] says; the graph then has views around it.
     ///
     /// ```
     /// let g = tilewise::Graph::from_json(r#"{
@@ -140,13 +140,6 @@ impl Graph {
         self.traces.iter().map(form).collect()
     }
 
-    fn resolve(&self, label: &str) -> Result<ValueId> {
-        let value = match label.strip_prefix('%') {
-            Some(number) => number.parse().ok().map(ValueId).filter(|v| v.index() < self.values.len()),
-            None => self.find(label),
-        };
-        value.ok_or_else(|| Error::format(WHAT, format!("no value `{label}` is defined before it")))
-    }
 }
 
 impl Serialize for Graph {
@@ -172,76 +165,103 @@ fn line(form: &impl Serialize) -> Result<String> {
 
 impl GraphForm {
     fn build(self) -> Result<Graph> {
-        let mut graph = Graph::new();
+        let mut reading = Reading::default();
         for (at, mut node) in self.nodes.into_iter().enumerate() {
             let text = |key: &str| node.get(key).and_then(Value::as_str).map(str::to_string);
             let first = node.get("outputs").and_then(|names| names.get(0)).and_then(Value::as_str);
             let place = [text("op").map(|op| format!(", {op}")), first.map(|name| format!(", `{name}`"))];
             let place = format!("node {at}{}", place.into_iter().flatten().collect::<String>());
-            push(&mut graph, &mut node).map_err(|e| {
+            reading.push(&mut node).map_err(|e| {
                 let message =
                     if let Error::Format { message, .. } | Error::Graph(message) = e { message } else { e.to_string() };
                 Error::format(WHAT, format!("{place}: {message}"))
             })?;
         }
         for OutputForm { name, value } in self.outputs {
-            let value = graph
+            let value = reading
                 .resolve(&value)
                 .map_err(|_| Error::format(WHAT, format!("output `{name}`: there is no value `{value}`")))?;
-            graph.output(name, value)?;
+            reading.graph.output(name, value)?;
         }
         for UpdateForm { state, next } in self.updates {
             let find = |label: &str| {
                 let unknown = |_| Error::format(WHAT, format!("update of `{state}`: there is no value `{label}`"));
-                graph.resolve(label).map_err(unknown)
+                reading.resolve(label).map_err(unknown)
             };
             let (state, next) = (find(&state)?, find(&next)?);
-            graph.update(state, next)?;
+            reading.graph.update(state, next)?;
         }
         for TraceForm { path, value } in self.traces {
             let unknown = |_| Error::format(WHAT, format!("trace `{path}`: there is no value `{value}`"));
-            let value = graph.resolve(&value).map_err(unknown)?;
-            if path.is_empty() || graph.traced(&path).is_some() {
+            let value = reading.resolve(&value).map_err(unknown)?;
+            if path.is_empty() || reading.graph.traced(&path).is_some() {
                 return Err(Error::format(WHAT, format!("trace `{path}`: paths are not empty and stand once")));
             }
-            graph.trace(&path, value)?;
+            reading.graph.trace(&path, value)?;
         }
-        Ok(graph)
+        Ok(reading.graph)
     }
 }
 
-fn push(graph: &mut Graph, node: &mut Map<String, Value>) -> Result<()> {
-    let fail = |message: String| Err(Error::format(WHAT, message));
-    let mut names = |key: &str| match node.remove(key) {
-        None => Ok(Vec::new()),
-        Some(list) => serde_json::from_value::<Vec<String>>(list)
-            .map_err(|e| Error::format(WHAT, format!("`{key}` is a list of names: {e}"))),
-    };
-    let (inputs, outputs) = (names("inputs")?, names("outputs")?);
-    let op = Op::deserialize(&*node).map_err(|e| Error::format(WHAT, e.to_string()))?;
-    let known = serde_json::to_value(&op).map_err(|e| Error::format(WHAT, e.to_string()))?;
-    if let Some(stray) = node.keys().find(|&key| known.get(key).is_none()) {
-        let known: Vec<&str> = known.as_object().into_iter().flat_map(Map::keys).map(String::as_str).collect();
-        return fail(format!("there is no field `{stray}`; the fields are {}, inputs, outputs", known.join(", ")));
+/// A graph as far as it is read.
+#[derive(Default)]
+struct Reading {
+    graph: Graph,
+    /// The values that the nodes of the file define, by their numbers there: an attention over other axes than `[B, H, T, D]` makes
+    /// views beside.
+    values: Vec<ValueId>,
+}
+
+impl Reading {
+    fn resolve(&self, label: &str) -> Result<ValueId> {
+        let value = match label.strip_prefix('%') {
+            Some(number) => number.parse().ok().and_then(|number: usize| self.values.get(number).copied()),
+            None => self.graph.find(label),
+        };
+        value.ok_or_else(|| Error::format(WHAT, format!("no value `{label}` is defined before it")))
     }
-    let needs_name = matches!(op, Op::Input { .. } | Op::Parameter { .. });
-    if needs_name && outputs.first().is_none_or(|name| name.starts_with('%')) {
-        return fail("an input or parameter needs its name in `outputs`".into());
-    }
-    let inputs = inputs.iter().map(|label| graph.resolve(label)).collect::<Result<Vec<_>>>()?;
-    let results = graph.push(op, &inputs)?;
-    if outputs.len() > results.len() {
-        return fail(format!("`outputs` has {} names, the operation has {} results", outputs.len(), results.len()));
-    }
-    for (&value, name) in results.iter().zip(outputs) {
-        let own = format!("%{}", value.index());
-        if name == own {
-            continue;
+
+    fn push(&mut self, node: &mut Map<String, Value>) -> Result<()> {
+        let fail = |message: String| Err(Error::format(WHAT, message));
+        let mut names = |key: &str| match node.remove(key) {
+            None => Ok(Vec::new()),
+            Some(list) => serde_json::from_value::<Vec<String>>(list)
+                .map_err(|e| Error::format(WHAT, format!("`{key}` is a list of names: {e}"))),
+        };
+        let (inputs, outputs) = (names("inputs")?, names("outputs")?);
+        let op = Op::deserialize(&*node).map_err(|e| Error::format(WHAT, e.to_string()))?;
+        let known = serde_json::to_value(&op).map_err(|e| Error::format(WHAT, e.to_string()))?;
+        if let Some(stray) = node.keys().find(|&key| known.get(key).is_none()) {
+            let known: Vec<&str> = known.as_object().into_iter().flat_map(Map::keys).map(String::as_str).collect();
+            return fail(format!("there is no field `{stray}`; the fields are {}, inputs, outputs", known.join(", ")));
         }
-        if name.starts_with('%') {
-            return fail(format!("the result `{name}` is value {own}; a name of your own can't start with %"));
+        let needs_name = matches!(op, Op::Input { .. } | Op::Parameter { .. });
+        if needs_name && outputs.first().is_none_or(|name| name.starts_with('%')) {
+            return fail("an input or parameter needs its name in `outputs`".into());
         }
-        graph.name(value, name)?;
+        let inputs = inputs.iter().map(|label| self.resolve(label)).collect::<Result<Vec<_>>>()?;
+        let results = match op {
+            Op::Attention(attention) => {
+                let attended = self.graph.push_attention(attention, &inputs)?;
+                let AttentionResults { out, lse, status } = attended.results(&mut self.graph)?;
+                vec![out, lse, status]
+            }
+            op => self.graph.push(op, &inputs)?,
+        };
+        if outputs.len() > results.len() {
+            return fail(format!("`outputs` has {} names, the operation has {} results", outputs.len(), results.len()));
+        }
+        for (i, (&value, name)) in results.iter().zip(outputs).enumerate() {
+            let own = format!("%{}", self.values.len() + i);
+            if name == own {
+                continue;
+            }
+            if name.starts_with('%') {
+                return fail(format!("the result `{name}` is value {own}; a name of your own can't start with %"));
+            }
+            self.graph.name(value, name)?;
+        }
+        self.values.extend(results);
+        Ok(())
     }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 use std::ops::BitAnd;
 
 use super::{Align, Attention, AttentionOperand, Graph, MaskMod, ScoreMod, ValueId, Window};
-use crate::{Error, Result};
+use crate::{DType, Error, Result};
 
 /// Which keys each query attends to. Masks are combined with `&`: a key is masked if any part masks it.
 ///
@@ -47,6 +47,7 @@ enum Part {
     Aligned(Align),
     Offsets(ValueId),
     Boolean(ValueId),
+    KeyPadding(ValueId),
     Bias(ValueId),
     KeyLengths(ValueId),
     QueryLengths(ValueId),
@@ -86,14 +87,56 @@ impl Mask {
         Mask::part(Part::Offsets(offsets))
     }
 
-    /// bool, true = the key takes part; broadcasts from the right to `[B, Hq, Tq, Tk]`.
+    /// bool, true = the key **takes part** (may be seen); broadcasts from the right to `[B, Hq, Tq, Tk]`.
+    ///
+    /// *From the right* means that two axes are `[Tq, Tk]`: one row for each query, the same for all items. A mask of each item's
+    /// keys, `[B, Tk]`, is [`Mask::key_padding`]; given here it is an error, or, where B happens to be Tq, something else
+    /// (`explain` then notes how it is read).
+    ///
+    /// Columns are keys from the first on. **A mask with fewer columns than there are keys (and more than one) hides the keys past
+    /// its end, which are the newest**: one that was made before a cache grew hides the token that came last. `explain`
+    /// notes this too.
+    ///
+    /// ```text
+    /// mask [2, 3], Tk = 5          x: the mask's own; h: past its end, hidden from every query
+    ///      j 0 1 2 3 4
+    ///  i 0   x x x h h
+    ///  i 1   x x x h h
+    /// ```
     pub fn boolean(mask: ValueId) -> Self {
         Mask::part(Part::Boolean(mask))
     }
 
     /// Added to the scores, −inf masks; broadcasts from the right to `[B, Hq, Tq, Tk]`.
+    ///
+    /// As with [`Mask::boolean`], two axes are `[Tq, Tk]`, columns are keys from the first on, and **one with fewer columns than
+    /// there are keys (and more than one) hides the keys past its end, the newest**.
     pub fn bias(bias: ValueId) -> Self {
         Mask::part(Part::Bias(bias))
+    }
+
+    /// bool `[B, Tk]`: which keys of each item **may be seen**, by all heads and queries; true for real tokens, false for padding.
+    ///
+    /// This is `attention_mask` as Hugging Face's tokenizers give it (1 for real tokens; cast it to bool), and the **opposite** of
+    /// PyTorch's `key_padding_mask`, which is true for padding:
+    /// [`AttentionMasks::key_padding_mask`](crate::nn::AttentionMasks::key_padding_mask) takes that. Where the real tokens come
+    /// first, [`Mask::key_lengths`] says the same in a number an item, and tiles of padding are never visited.
+    ///
+    /// With other leading axes than `[B, H]`: `[…, Tk]`, with q's axes before the heads.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, graph::Mask, reference::Evaluation};
+    /// # let mut g = Graph::new();
+    /// let q = g.constant(Tensor::zeros(DType::F32, [2, 1, 2, 4])?)?;
+    /// let v = g.constant(Tensor::new([2, 1, 2, 1], vec![2.0f32, 4.0, 6.0, 8.0])?)?;
+    /// let real = g.constant(Tensor::new([2, 2], vec![true, false, true, true])?)?;
+    /// let out = g.attention(q, q, v, Mask::key_padding(real))?;
+    /// let values = Evaluation::<f64>::new(&g, &Default::default())?;
+    /// assert_eq!(values.value(out).to_f64(), [2.0, 2.0, 7.0, 7.0]); // item 0 has one real key, item 1 two
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    pub fn key_padding(mask: ValueId) -> Self {
+        Mask::part(Part::KeyPadding(mask))
     }
 
     /// i32 `[B]`: keys from here on are masked, as padding.
@@ -199,9 +242,9 @@ impl AttentionArgs {
         self
     }
 
-    /// The operation and its operands after q, k and v. Two parts of one kind become one: booleans by ∧, biases by +,
+    /// The operation and its operands after q, k and v, for these keys. Two parts of one kind become one: booleans by ∧, biases by +,
     /// lengths by min, windows by intersection.
-    pub(super) fn resolve(self, g: &mut Graph) -> Result<(Attention, Vec<ValueId>)> {
+    pub(super) fn resolve(self, g: &mut Graph, k: ValueId) -> Result<(Attention, Vec<ValueId>)> {
         use AttentionOperand as A;
         let AttentionArgs { scale, softcap, score_mods, .. } = self;
         let mut op = Attention { scale, softcap, score_mods, ..Attention::default() };
@@ -241,6 +284,7 @@ impl AttentionArgs {
             }
             Ok(())
         };
+        let elsewhere = self.mask.parts.iter().any(|part| matches!(part, Part::Pages(_) | Part::Packed(..)));
         for part in self.mask.parts {
             let aligned = match part {
                 Part::Causal(align) => {
@@ -259,6 +303,10 @@ impl AttentionArgs {
                 Part::Offsets(value) => {
                     put(g, A::Offsets, value, once)?;
                     Some(Align::PerItem)
+                }
+                Part::KeyPadding(value) => {
+                    let value = padding(g, value, (!elsewhere).then_some(k))?;
+                    put(g, A::Mask, value, and).map(|()| None)?
                 }
                 Part::Boolean(value) => put(g, A::Mask, value, and).map(|()| None)?,
                 Part::Bias(value) => put(g, A::Bias, value, add).map(|()| None)?,
@@ -295,4 +343,23 @@ impl AttentionArgs {
         }
         Ok((op, values))
     }
+}
+
+/// A mask of each item's keys, `[…, Tk]`, as one of heads, queries and keys; `k` if the number of keys is an axis of it.
+fn padding(g: &mut Graph, mask: ValueId, k: Option<ValueId>) -> Result<ValueId> {
+    const NAME: &str = "key_padding";
+    let (dtype, shape) = (g.dtype(mask), g.shape(mask).clone());
+    if dtype != DType::Bool {
+        return Err(Error::dtype("attention", NAME, dtype, "bool, true for the keys that may be seen"));
+    }
+    let Some((&last, items)) = shape.split_last() else {
+        return Err(Error::shape("attention", NAME, shape, "[B, Tk]"));
+    };
+    if let Some(&keys) = k.and_then(|k| g.shape(k).iter().rev().nth(1))
+        && keys != last
+    {
+        let expected = format!("[B, Tk] with Tk = {keys}, an element for each key");
+        return Err(Error::shape("attention", NAME, shape, expected));
+    }
+    g.reshape(mask, [items, &[1, 1, last]].concat())
 }

@@ -46,6 +46,7 @@ mod id;
 mod infer;
 mod json;
 mod known;
+mod leading;
 mod mask;
 mod op;
 mod operand;

@@ -63,16 +63,19 @@ impl Graph {
         stage: ScoreStage,
     ) -> Result<ValueId> {
         const OP: &str = "attention_scores";
-        let (op, operands) = args.into().resolve(self)?;
+        let (op, operands) = args.into().resolve(self, k)?;
         if op.is_packed() {
             return Err(Error::op(OP, "packed sequences have no common score matrix: look at one sequence at a time"));
         }
+        let inputs: Vec<ValueId> = [q, k, k].into_iter().chain(operands).collect();
+        let led = self.led(&op, &inputs)?;
+        let (inputs, q, k, operands) = (&led.inputs, led.inputs[0], led.inputs[1], &led.inputs[3..]);
         // The operands are checked by the attention that they belong to.
-        let inputs: Vec<ValueId> = [q, k, k].into_iter().chain(operands.iter().copied()).collect();
         let shapes: Vec<_> = inputs.iter().map(|&v| (self.dtype(v), self.shape(v))).collect();
         super::infer(&super::Op::Attention(op.clone()), &shapes)?;
         if op.has_functions() && stage == ScoreStage::Weights {
-            return self.weights_by_values(q, k, &op, &operands);
+            let weights = self.weights_by_values(q, k, &op, operands)?;
+            return led.back(self, weights);
         }
         if op.has_functions() && stage == ScoreStage::Masked {
             return Err(Error::op(
@@ -80,22 +83,34 @@ impl Graph {
                 "scores after a function of the user's are never stored: look at ScoreStage::Weights, or at a stage before",
             ));
         }
-        let operands: Vec<(A, ValueId)> = op.operands.iter().copied().zip(operands).collect();
+        let operands: Vec<(A, ValueId)> = op.operands.iter().copied().zip(operands.iter().copied()).collect();
         let k = match operands.iter().find(|(kind, _)| *kind == A::BlockTable) {
             Some(&(_, table)) => self.unpaged(k, table)?,
             None => k,
         };
-        let [_, scaled] = self.scaled_scores(q, k, &op)?;
+        let scores = self.staged([q, k], &op, &operands, stage)?;
+        led.back(self, scores)
+    }
+
+    /// The scores of q and k `[B, H, T, D]` at a stage.
+    fn staged(
+        &mut self,
+        [q, k]: [ValueId; 2],
+        op: &Attention,
+        operands: &[(A, ValueId)],
+        stage: ScoreStage,
+    ) -> Result<ValueId> {
+        let [_, scaled] = self.scaled_scores(q, k, op)?;
         if stage == ScoreStage::Scaled {
             return Ok(scaled);
         }
-        let capped = self.capped_scores(scaled, &op)?;
+        let capped = self.capped_scores(scaled, op)?;
         if stage == ScoreStage::Capped {
             return Ok(capped);
         }
-        let Terms { added, seen } = self.score_terms([q, k], &op, &operands)?;
+        let Terms { added, seen } = self.score_terms([q, k], op, operands)?;
         let [_, masked] = self.masked_scores(capped, &Terms::values(&added), &Terms::values(&seen))?;
-        if stage == ScoreStage::Masked { Ok(masked) } else { self.weights_of(masked, &operands) }
+        if stage == ScoreStage::Masked { Ok(masked) } else { self.weights_of(masked, operands) }
     }
 
     /// The weights as what attention makes of the rows of an identity matrix, as many columns at a time as heads may have.

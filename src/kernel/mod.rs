@@ -133,6 +133,33 @@ impl Candidate {
     pub fn is_usable(&self) -> bool {
         matches!(self.verdict, Verdict::Usable(_))
     }
+
+    /// Why these can't run, each reason once: behind the variants that it keeps from it, or alone if it is that of all.
+    ///
+    /// ```
+    /// use tilewise::kernel::Candidate;
+    /// let refused = |variant| Candidate::refused(variant, "no memory");
+    /// let mut all = vec![refused("tiled"), refused("panel")];
+    /// assert_eq!(Candidate::refusals(&all), ["no memory"]);
+    /// all.extend([Candidate::refused("vec", "many rows"), Candidate::usable("plain", "runs everywhere")]);
+    /// assert_eq!(Candidate::refusals(&all), ["tiled, panel: no memory", "vec: many rows"]);
+    /// ```
+    pub fn refusals(candidates: &[Candidate]) -> Vec<String> {
+        let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+        for Candidate { variant, verdict } in candidates {
+            let Verdict::Refused(reason) = verdict else { continue };
+            match reasons.iter_mut().find(|(other, _)| other == reason) {
+                Some((_, variants)) => variants.push(variant),
+                None => reasons.push((reason, vec![variant])),
+            }
+        }
+        let of_all = |variants: &[&str]| variants.len() == candidates.len() && variants.len() > 1;
+        let said = |(reason, variants): (&str, Vec<&str>)| match of_all(&variants) {
+            true => reason.to_string(),
+            false => format!("{}: {reason}", variants.join(", ")),
+        };
+        reasons.into_iter().map(said).collect()
+    }
 }
 
 /// One variant for one problem, ready to be recorded: dispatches in order, and the workspace buffers they share.

@@ -117,10 +117,15 @@ pub(super) fn kernel<S: Setup>(variants: &[&dyn Variant<S>], name: &str, setup: 
     variant.kernel(setup)
 }
 
+/// A variant that was asked for, though it can't run.
+pub(super) fn refusal(family: &'static str, variant: &str, reason: &str) -> Error {
+    Error::NoVariant { family, reasons: vec![format!("{variant}: {reason}")], hint: String::new() }
+}
+
 fn usable(family: &'static str, name: &str, verdict: Verdict) -> Result<()> {
     match verdict {
         Verdict::Usable(_) => Ok(()),
-        Verdict::Refused(reason) => Err(Error::NoVariant { family, reasons: vec![format!("{name}: {reason}")] }),
+        Verdict::Refused(reason) => Err(refusal(family, name, &reason)),
     }
 }
 

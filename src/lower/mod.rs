@@ -1,6 +1,6 @@
 //! Floor 3: from a graph to a [`Program`]. Pure functions; nothing here names wgpu.
 //!
-//! [`lower`] works in passes; each adds its decisions to [`Program::notes`]:
+//! [`lower`] works in passes; each adds its decisions to [`Program::notes`], which begin with masks that may be meant otherwise:
 //!
 //! 1. *Rewrite* (graph → graph): operations without effect are removed; attention, activations and causal masks that are
 //!    written out become one operation; f16 and bf16 operands of kernels that read only f32 are converted.
@@ -34,6 +34,7 @@ mod pattern;
 mod place;
 mod plan;
 mod program;
+mod remarks;
 mod rewrite;
 mod select;
 mod survey;
@@ -58,7 +59,8 @@ pub fn lower(graph: &Graph, profile: &Profile, options: &Options) -> Result<Prog
     select::check(options)?;
     let work = rewrite::rewrite(graph, profile, options)?;
     let survey = survey::Survey::new(&work.graph, graph, &work.origins, None);
-    let mut notes = work.notes;
+    let mut notes = remarks::remarks(graph);
+    notes.extend(work.notes);
     let units = fuse::fuse(&survey, profile, options, &mut notes);
     let placed = place::place(&survey, profile, options, &units, &mut notes)?;
     plan::plan(placed, profile, options, notes, unfused_bytes(graph))

@@ -7,7 +7,7 @@ use super::{
     survey::Survey,
 };
 use crate::{
-    DType, Graph, Layout, Result, Shape, ValueId,
+    DType, Error, Graph, Layout, Result, Shape, ValueId,
     graph::Op,
     kernel::{CopyProblem, Lowering, Operands, Problem, Profile, buffer_bytes},
 };
@@ -118,7 +118,7 @@ impl Placing<'_> {
             Home { buffer, layout: Layout::contiguous(shape) }
         } else {
             let (Lowering::View(view), &[operand]) = (Lowering::of(&node.op), &node.inputs[..]) else {
-                return Err(crate::Error::Graph(format!("{} is read before it is computed", self.survey.label(value))));
+                return Err(Error::Graph(format!("{} is read before it is computed", self.survey.label(value))));
             };
             let Home { buffer, layout } = self.home(operand)?;
             match view(&layout) {
@@ -188,7 +188,11 @@ impl Placing<'_> {
                 Err(error) => error,
             };
             let Some(i) = operands.first_view() else { return Err(error) };
-            let home = self.dense(unit.inputs[i], format!("it is read as it lies by no kernel: {error}"))?;
+            let why = match &error {
+                Error::NoVariant { family, reasons, .. } => format!("{family}: {}", reasons.join("; ")),
+                other => other.to_string(),
+            };
+            let home = self.dense(unit.inputs[i], format!("it is read as it lies by no kernel: {why}"))?;
             operands.set_layout(i, home.layout);
             buffers[i] = home.buffer;
         };

@@ -60,12 +60,10 @@ pub(super) fn select(problem: &dyn Problem, profile: &Profile, options: &Options
         }
         _ => Err(Error::NoVariant {
             family,
-            reasons: candidates
-                .into_iter()
-                .map(|Candidate { variant, verdict: Verdict::Usable(reason) | Verdict::Refused(reason) }| {
-                    format!("{variant}: {reason}")
-                })
-                .collect(),
+            reasons: Candidate::refusals(&candidates),
+            hint: "another adapter may (`tilewise info` lists them); the reference computes anything (`reference::evaluate`, \
+                   `tilewise run --device cpu`)"
+                .into(),
         }),
     }
 }

@@ -210,3 +210,31 @@ pub fn learned_positions(g: &mut Graph, name: &str, entries: usize, x: ValueId) 
     let rows = if length == entries { table } else { g.slice(table, 0, 0, length)? };
     g.add(x, rows)
 }
+
+/// The slopes of ALiBi (Press et al., 2022) for so many heads, f32 `[heads]`, as a constant for
+/// [`AttentionArgs::slopes`](crate::graph::AttentionArgs::slopes).
+///
+/// For n heads, a power of two, `2^(−8·h/n)` for h = 1 … n. For other numbers as in the paper's code: the slopes of the power of
+/// two below, and then every other one of twice as many heads, from the first on.
+///
+/// ```
+/// # use tilewise::{Graph, nn, reference::Evaluation};
+/// # let mut g = Graph::new();
+/// let slopes = nn::alibi_slopes(&mut g, 6)?;
+/// let values = Evaluation::<f64>::new(&g, &Default::default())?;
+/// assert_eq!(values.value(slopes).to_f64(), [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]);
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Op`] for 0 heads; [`Error::Limit`] if there are more than 2³¹ − 1.
+pub fn alibi_slopes(g: &mut Graph, heads: usize) -> Result<ValueId> {
+    let Some(exponent) = heads.checked_ilog2() else {
+        return Err(Error::op("alibi_slopes", "there are 0 heads, expected at least 1"));
+    };
+    let whole = 1usize << exponent;
+    let slope = |h: usize, of: usize| (-8.0 * h as f64 / of as f64).exp2() as f32;
+    let first = (1..=whole).map(|h| slope(h, whole));
+    let others = (1..).step_by(2).take(heads - whole).map(|h| slope(h, 2 * whole));
+    g.constant(Tensor::new([heads], first.chain(others).collect::<Vec<_>>())?)
+}

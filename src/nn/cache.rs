@@ -25,6 +25,7 @@ pub struct Cache {
     circular: bool,
     starts: ValueId,
     positions: ValueId,
+    window: Option<usize>,
     mask: Mask,
 }
 
@@ -68,9 +69,7 @@ impl Cache {
         let mask = match (circular, window) {
             (false, None) => Mask::causal(Align::PerItem) & Mask::offsets(starts),
             (false, Some(window)) => {
-                let left = u32::try_from(window - 1).unwrap_or(u32::MAX);
-                let window = Mask::window(left, None, Align::PerItem);
-                Mask::causal(Align::PerItem) & window & Mask::offsets(starts)
+                Mask::causal(Align::PerItem) & before(window, Align::PerItem) & Mask::offsets(starts)
             }
             (true, Some(window)) if places >= (window - 1).saturating_add(tokens) => {
                 circular_mask(g, starts, positions, tokens, places, window)?
@@ -85,7 +84,7 @@ impl Cache {
                 ));
             }
         };
-        Ok(Cache { items, tokens, places, circular, starts, positions, mask })
+        Ok(Cache { items, tokens, places, circular, starts, positions, window, mask })
     }
 
     /// i32 `[B, T]`: the position of each token in its sequence.
@@ -113,10 +112,25 @@ impl Cache {
     /// # Errors
     /// [`Error::Op`] if the shapes are others than these, B and T those of the cache; [`Error::Graph`] if the name of a
     /// state is taken.
-    pub fn attend(&self, g: &mut Graph, name: &str, [q, k, v]: [ValueId; 3]) -> Result<ValueId> {
+    pub fn attend(&self, g: &mut Graph, name: &str, qkv: [ValueId; 3]) -> Result<ValueId> {
+        self.attend_within(g, name, qkv, None)
+    }
+
+    /// The same in a layer with a window of its own, if the cache has none.
+    fn attend_within(
+        &self,
+        g: &mut Graph,
+        name: &str,
+        [q, k, v]: [ValueId; 3],
+        window: Option<usize>,
+    ) -> Result<ValueId> {
         let k = self.put(g, &join(name, "keys"), k)?;
         let v = self.put(g, &join(name, "values"), v)?;
-        g.attention(q, k, v, self.mask.clone())
+        let mut mask = self.mask.clone();
+        if let (Some(window), None) = (window, self.window) {
+            mask = mask & before(window, Align::PerItem);
+        }
+        g.attention(q, k, v, mask)
     }
 
     fn put(&self, g: &mut Graph, name: &str, rows: ValueId) -> Result<ValueId> {
@@ -173,20 +187,39 @@ fn circular_mask(
     Ok(Mask::boolean(seen) & Mask::key_lengths(filled))
 }
 
-/// Where the keys and values of a self-attention come from.
+/// A window of so many keys, the query's own position the last of them.
+fn before(window: usize, align: Align) -> Mask {
+    Mask::window(u32::try_from(window.saturating_sub(1)).unwrap_or(u32::MAX), None, align)
+}
+
+/// Where the keys and values of a causal self-attention come from.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Past<'a> {
     /// All tokens are there at once.
-    None(&'a Mask),
+    None,
     /// Earlier ones lie in a cache.
     Cache(&'a Cache),
 }
 
 impl Past<'_> {
-    pub(super) fn attend(self, g: &mut Graph, name: &str, [q, k, v]: [ValueId; 3]) -> Result<ValueId> {
+    /// Attention in a layer with this window.
+    pub(super) fn attend(
+        self,
+        g: &mut Graph,
+        name: &str,
+        [q, k, v]: [ValueId; 3],
+        window: Option<usize>,
+    ) -> Result<ValueId> {
         match self {
-            Past::None(mask) => g.attention(q, k, v, mask.clone()),
-            Past::Cache(cache) => cache.attend(g, name, [q, k, v]),
+            Past::None => {
+                let causal = Mask::causal(Align::TopLeft);
+                let mask = match window {
+                    Some(window) => causal & before(window, Align::TopLeft),
+                    None => causal,
+                };
+                g.attention(q, k, v, mask)
+            }
+            Past::Cache(cache) => cache.attend_within(g, name, [q, k, v], window),
         }
     }
 }

@@ -29,16 +29,18 @@ mod cache;
 pub mod generate;
 mod models;
 mod packed;
+mod rope;
 mod sequence;
 mod transformer;
 #[cfg(feature = "native")]
 mod weights;
 
 pub use attention::{AttentionMasks, AttentionWeights, MultiheadAttention};
-pub use basic::{Embedding, LayerNorm, Linear, RmsNorm, learned_positions, sinusoidal_positions};
+pub use basic::{Embedding, LayerNorm, Linear, RmsNorm, alibi_slopes, learned_positions, sinusoidal_positions};
 pub use cache::{Cache, Memory};
 pub use models::{Bert, BertOutput, Biases, Gpt, GptNames, Norm, Positions, Seq2Seq};
 pub use packed::{from_packed_sequence, offsets, pack, to_packed_sequence, unpack};
+pub use rope::{Rope, RopeScaling};
 pub use sequence::{Pooling, key_mask, mask_rows, pool};
 pub use transformer::{Activation, Decoder, DecoderLayer, Encoder, EncoderLayer, FeedForward, Transformer};
 #[cfg(feature = "native")]

@@ -283,8 +283,7 @@ impl<I: Iterator<Item = u32>> Builder<I> {
         let x = self.pick_rank(1)?;
         let n: usize = self.graph.shape(x).iter().product();
         let t = [1, 2, 3][self.below(3)];
-        // Kernels take heads of up to 256.
-        let x = if n.is_multiple_of(2 * t) && n / (2 * t) <= 256 {
+        let x = if n.is_multiple_of(2 * t) {
             self.graph.reshape(x, [1, t, n / t])?
         } else {
             self.source(DType::F32, &[1, t, 4])?

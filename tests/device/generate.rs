@@ -7,7 +7,7 @@ use tilewise::{
     DType, Error, Graph, Tensor, ValueId,
     gpu::Gpu,
     nn::{
-        Activation, Biases, EncoderLayer, Gpt, GptNames, Norm, Positions, Seq2Seq, Transformer,
+        Activation, Biases, EncoderLayer, Gpt, GptNames, Norm, Positions, Rope, RopeScaling, Seq2Seq, Transformer,
         generate::{self, Autoregressive, Capacity, End, Generator, Request, Sequence, Step, Strategy, Token},
     },
     reference::Evaluation,
@@ -107,6 +107,10 @@ fn small() -> Gpt {
 
 fn variants() -> Vec<(&'static str, Gpt, bool)> {
     let llama = Gpt { key_heads: 2, ..Gpt::llama(29, 40, 16, 2, 4, 24) };
+    let scaling =
+        RopeScaling::Yarn { factor: 4.0, original: 10, fast: 2.0, slow: 0.5, attention: 1.2, whole: false };
+    let yarn = Rope { part: 0.5, scaling, ..Rope::new(100.0) };
+    let growing = Rope { scaling: RopeScaling::Dynamic { factor: 2.0, original: 40 }, ..Rope::new(100.0) };
     vec![
         ("GPT-2", small(), false),
         ("Llama, grouped heads", llama.clone(), false),
@@ -116,7 +120,7 @@ fn variants() -> Vec<(&'static str, Gpt, bool)> {
         (
             "a mixture",
             Gpt {
-                position: Positions::Rotary { base: 500.0 },
+                position: Positions::Rotary(Rope::new(500.0)),
                 norm: Norm::Rms,
                 activation: Activation::SwiGlu,
                 biases: Biases::Queries,
@@ -127,6 +131,17 @@ fn variants() -> Vec<(&'static str, Gpt, bool)> {
             },
             false,
         ),
+        (
+            "windows by layer, with positions of their own",
+            Gpt { window: Some(5), windowed: vec![true, false], local: Some(Rope::new(50.0)), ..llama.clone() },
+            false,
+        ),
+        (
+            "half of the features turn, by YaRN",
+            Gpt { position: Positions::Rotary(yarn), head_width: 8, ..llama.clone() },
+            false,
+        ),
+        ("a base that grows later", Gpt { positions: 80, position: Positions::Rotary(growing), ..llama.clone() }, false),
         ("learned positions by Llama's names", Gpt { position: Positions::Learned, tied: true, ..llama }, false),
     ]
 }
@@ -172,7 +187,8 @@ fn cached_logits_are_those_of_a_whole_run() {
             let mut g = Graph::new();
             let ids = g.input("ids", DType::I32, [ITEMS, tokens])?;
             let starts = g.input("starts", DType::I32, [ITEMS])?;
-            let cache = tilewise::nn::Cache::new(&mut g, starts, tokens, places, model.window, circular)?;
+            let window = Autoregressive::window(&model);
+            let cache = tilewise::nn::Cache::new(&mut g, starts, tokens, places, window, circular)?;
             let x = model.step(&mut g, &Step { ids, cache, memory: None })?;
             let x = g.reshape(x, [ITEMS * tokens, model.width])?;
             let logits = model.logits(&mut g, x)?;

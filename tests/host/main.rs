@@ -14,6 +14,7 @@ mod kernel;
 mod lower;
 mod models;
 mod nn;
+mod published;
 mod quantize;
 mod reference;
 mod scale;

@@ -405,3 +405,38 @@ fn broken_weight_files_are_named() {
     fs::write(folder.join("x.index.json"), r#"{"weight_map": {"w": "lost.safetensors"}}"#).expect("writable");
     assert!(message("x.index.json").contains("lost.safetensors"));
 }
+
+/// The published slopes: of 8 heads in the paper's text (Press et al., 2022, section 3), of 12 and 112 (BLOOM's) by its code, which
+/// takes every other one of twice the power of two below.
+#[test]
+fn alibi_slopes_are_the_published_ones() {
+    let slopes = |heads: usize| {
+        let mut g = Graph::new();
+        let value = nn::alibi_slopes(&mut g, heads).expect("fits");
+        let values = reference::Evaluation::<f64>::new(&g, &Given::new()).expect("runs");
+        values.value(value).to_f64()
+    };
+    let half = |n: i32| 0.5f64.powi(n);
+    assert_eq!(slopes(8), [1, 2, 3, 4, 5, 6, 7, 8].map(half));
+    assert_eq!(slopes(1), [half(8)]);
+    assert_eq!(slopes(2), [half(4), half(8)]);
+    let sixteen: Vec<f64> = (1..=16).map(|h| 0.5f64.powf(f64::from(h) / 2.0)).collect();
+    let near = |found: &[f64], expected: &[f64]| {
+        assert_eq!(found.len(), expected.len());
+        for (a, b) in found.iter().zip(expected) {
+            assert!((a - b).abs() <= 1e-7 * b, "{a} and {b}");
+        }
+    };
+    near(&slopes(16), &sixteen);
+    // As the paper's code prints them for 12 heads.
+    let twelve = [
+        0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625, 0.7071067811865476, 0.35355339059327384,
+        0.17677669529663692, 0.08838834764831849,
+    ];
+    near(&slopes(12), &twelve);
+    let bloom = slopes(112);
+    near(&bloom[..64], &(1..=64).map(|h| 0.5f64.powf(f64::from(h) / 8.0)).collect::<Vec<_>>());
+    near(&bloom[64..], &(0..48).map(|h| 0.5f64.powf(f64::from(2 * h + 1) / 16.0)).collect::<Vec<_>>());
+    let error = nn::alibi_slopes(&mut Graph::new(), 0).expect_err("refused").to_string();
+    assert_eq!(error, "alibi_slopes: there are 0 heads, expected at least 1");
+}

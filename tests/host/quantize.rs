@@ -188,3 +188,13 @@ fn narrow_weights_are_quantised_as_the_numbers_they_are() {
     assert_eq!(of(&wide), of(&halves));
     assert_eq!(of(&wide), of(&brains));
 }
+
+/// A weight of one column, of which each row is a number in a word: a step along k is never taken.
+#[test]
+fn a_weight_of_one_column_is_read_where_it_lies() {
+    let text = r#"{"nodes":[{"op":"parameter","dtype":"u32","shape":[3,4],"outputs":["w"]},{"op":"parameter","dtype":"f32","shape":[3,1],"outputs":["s"]},{"op":"dequantize","bits":"8","group":16,"columns":1,"inputs":["w","s"],"outputs":["d"]},{"op":"input","dtype":"f32","shape":[2,1],"outputs":["x"]},{"op":"matmul","transpose_b":true,"inputs":["x","d"],"outputs":["y"]}],"outputs":[{"name":"o","value":"y"}]}"#;
+    let g = Graph::from_json(text).expect("fits");
+    let program = lower::lower(&g, &Profile::portable(), &Options::default()).expect("lowers");
+    assert_eq!(program.steps.len(), 1, "{program}");
+    assert!(program.steps[0].summary.contains("int8:16"), "{program}");
+}

@@ -2,6 +2,7 @@
 
 mod batch;
 mod encoder;
+mod keys;
 mod recipe;
 mod texts;
 mod tokens;

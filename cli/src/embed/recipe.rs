@@ -9,7 +9,9 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum as _;
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 
+use super::keys::{self, Keys};
 use crate::args::{EmbedArgs, PoolingMode};
 
 /// From a text to its vector, apart from the Transformer itself.
@@ -67,7 +69,7 @@ struct Pooling {
     pooling_mode: Option<OneOrMore>,
     include_prompt: Option<bool>,
     #[serde(flatten)]
-    rest: BTreeMap<String, serde_json::Value>,
+    rest: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -99,10 +101,12 @@ impl Recipe {
             );
         }
         let (folder, pooling, normalize) = modules(root)?;
-        let limits: Limits = optional(&folder.join("sentence_bert_config.json"))?.unwrap_or_default();
-        let tokenizer: TokenizerConfig = optional(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
+        let file = folder.join("sentence_bert_config.json");
+        let limits: Limits = optional(&file, keys::TRANSFORMER)?.unwrap_or_default();
+        // Of what tokenizer_config.json says, tokenizer.json has the rest.
+        let tokenizer: TokenizerConfig = optional_json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
         let file = root.join("config_sentence_transformers.json");
-        let Prompts { prompts, default_prompt_name } = optional(&file)?.unwrap_or_default();
+        let Prompts { prompts, default_prompt_name } = optional(&file, keys::ROOT)?.unwrap_or_default();
         let prompt = match args.prompt.as_ref().or(default_prompt_name.as_ref()) {
             None => String::new(),
             Some(name) => match prompts.get(name) {
@@ -118,7 +122,7 @@ impl Recipe {
             _ if !args.pooling.is_empty() => args.pooling.clone(),
             None => vec![PoolingMode::Mean],
             Some(file) => {
-                let config: Pooling = required(&file)?;
+                let config: Pooling = required(&file, keys::POOLING)?;
                 if config.include_prompt == Some(false) && !prompt.is_empty() {
                     bail!("{}: include_prompt is false: prompts that are not pooled are not supported", file.display());
                 }
@@ -146,7 +150,11 @@ impl Recipe {
 /// The Transformer's folder, the pooling's config.json and whether vectors get length 1.
 fn modules(root: &Path) -> Result<(PathBuf, Option<PathBuf>, bool)> {
     let file = root.join("modules.json");
-    let Some(modules) = optional::<Vec<Module>>(&file)? else { return Ok((root.to_path_buf(), None, false)) };
+    let Some(entries) = optional_json::<Vec<Map<String, Value>>>(&file)? else {
+        return Ok((root.to_path_buf(), None, false));
+    };
+    let modules = entries.into_iter().map(|entry| checked::<Module>(&file, entry, keys::MODULE));
+    let modules = modules.collect::<Result<Vec<_>>>()?;
     // The type is a Python path, which changed over the years; its last part did not.
     let kinds: Vec<&str> = modules.iter().map(|m| m.kind.rsplit('.').next().unwrap_or_default()).collect();
     let normalize = match kinds[..] {
@@ -158,12 +166,15 @@ fn modules(root: &Path) -> Result<(PathBuf, Option<PathBuf>, bool)> {
             kinds.join(", ")
         ),
     };
+    if let Some(module) = modules.get(2) {
+        optional::<Map<String, Value>>(&root.join(&module.path).join("config.json"), keys::NORMALIZE)?;
+    }
     Ok((root.join(&modules[0].path), Some(root.join(&modules[1].path).join("config.json")), normalize))
 }
 
 impl Pooling {
     fn modes(&self) -> Result<Vec<PoolingMode>> {
-        let on = |switch: &str| self.rest.get(switch).and_then(serde_json::Value::as_bool) == Some(true);
+        let on = |switch: &str| self.rest.get(switch).and_then(Value::as_bool) == Some(true);
         let names: Vec<&str> = match &self.pooling_mode {
             Some(OneOrMore::One(name)) => vec![name],
             Some(OneOrMore::More(names)) => names.iter().map(String::as_str).collect(),
@@ -181,12 +192,27 @@ impl Pooling {
     }
 }
 
-/// A JSON file, if it is there.
-fn optional<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
-    if file.is_file() { required(file).map(Some) } else { Ok(None) }
+/// A JSON object whose keys are known, if the file is there.
+fn optional<T: DeserializeOwned>(file: &Path, known: Keys) -> Result<Option<T>> {
+    if file.is_file() { required(file, known).map(Some) } else { Ok(None) }
 }
 
-fn required<T: DeserializeOwned>(file: &Path) -> Result<T> {
+fn required<T: DeserializeOwned>(file: &Path, known: Keys) -> Result<T> {
+    checked(file, json(file)?, known)
+}
+
+/// What an object of a file says, if its keys are known.
+fn checked<T: DeserializeOwned>(file: &Path, object: Map<String, Value>, known: Keys) -> Result<T> {
+    keys::check(file, &object, known)?;
+    serde_json::from_value(Value::Object(object)).with_context(|| file.display().to_string())
+}
+
+/// A JSON file, whatever its keys are, if it is there.
+fn optional_json<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
+    if file.is_file() { json(file).map(Some) } else { Ok(None) }
+}
+
+fn json<T: DeserializeOwned>(file: &Path) -> Result<T> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     serde_json::from_str(&text).with_context(|| file.display().to_string())
 }

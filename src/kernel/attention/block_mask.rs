@@ -3,7 +3,7 @@
 
 use super::{
     plain, sequences,
-    setup::{MaskTiles, Rank, Setup, Tiling},
+    setup::{MaskTiles, Rank, Setup},
     split_kv,
     tiled::{BC, Tile},
 };
@@ -150,6 +150,6 @@ impl Variant<Setup<'_>> for Masked {
         let mask_tiles = mask(setup).map(|mask| mask.place(setup, &mut kernel)).transpose()?;
         let tile = Tile::tall(setup);
         // A tile of the mask has the rows of one head.
-        tile.whole(setup, kernel, Tiling::of(tile.br, 1), mask_tiles)
+        tile.whole(setup, kernel, tile.tiling(1), mask_tiles)
     }
 }

@@ -48,6 +48,7 @@ impl Tile {
                  precision is enough"
             ));
         }
+        setup.check_held()?;
         let needs = setup.needs_of_outputs()?;
         let lanes = setup.profile.cooperative_lanes(s)? as usize;
         let s = s as usize;

@@ -258,6 +258,7 @@ impl Variant<Setup<'_>> for Depth {
     }
 
     fn needs(&self, setup: &Setup<'_>) -> Result<Needs, String> {
+        setup.check_held()?;
         let needs = setup.needs_of_outputs()?;
         if *self == Depth::Deep {
             if setup.flops() < MANY_FLOPS {

@@ -12,7 +12,7 @@ use crate::{
 ///
 /// Every layout may have any strides (0, negative) on every axis, so that heads that a projection left at
 /// `[B, T, H, D]`, or one buffer that holds q, k and v side by side, need no copy. Sizes, strides and offsets are run-time
-/// parameters of the shaders; D and Dv are at most 256.
+/// parameters of the shaders. D and Dv are any; some variants take up to 256, and wider heads are shared out.
 ///
 /// A length, offset, `cu_seqlens` entry or page that does not fit the tensors is clamped to the nearest that does, and
 /// nothing outside the tensors is read; `status` says that it happened.

@@ -14,8 +14,8 @@ use crate::{
     tensor::DType,
 };
 
-/// The widest head of q, k or v that the kernels take.
-const MAX_HEAD: usize = 256;
+/// The widest head of q, k or v that kernels take which hold a row of it in registers.
+const MOST_HELD: usize = 256;
 
 /// Words of a record that `sequences.wesl` writes.
 pub(super) const RECORD: usize = 8;
@@ -79,8 +79,8 @@ impl variant::Setup for Setup<'_> {
 }
 
 /// A variant that was asked for, though it can't run.
-pub(super) fn refused(variant: &str, reason: &str) -> Error {
-    Error::NoVariant { family: "attention", reasons: vec![format!("{variant}: {reason}")] }
+pub(super) fn refused(name: &str, reason: &str) -> Error {
+    variant::refusal(<Setup<'_> as variant::Setup>::FAMILY, name, reason)
 }
 
 /// The places of variants in the order; those of one rank are in the order of the list.
@@ -112,14 +112,24 @@ impl<'a> Setup<'a> {
 
     /// What every variant needs that writes so many outputs beside what it reads.
     pub(super) fn needs(&self, outputs: usize) -> Result<Needs, String> {
-        let widest = self.sizes.d.max(self.sizes.dv);
-        if widest > MAX_HEAD {
-            return Err(format!("a head of {widest} is wider than {MAX_HEAD}"));
-        }
         // An invocation of the launch before goes through the pages of its items, for the status.
         let pages = self.sizes.pages.filter(|_| self.problem.status).map_or(0, |pages| pages.each as u64 + 1);
         let rounds = self.sizes.items.div_ceil(64) as u64 * pages;
         Ok(Needs { buffers: (self.inputs(None).len() + outputs) as u64, rounds, ..Needs::default() })
+    }
+
+    /// Features of the widest head.
+    pub(super) fn widest(&self) -> usize {
+        self.sizes.d.max(self.sizes.dv)
+    }
+
+    /// An error if rows of the heads don't fit into the registers of a subgroup.
+    pub(super) fn check_held(&self) -> Result<(), String> {
+        let widest = self.widest();
+        if widest > MOST_HELD {
+            return Err(format!("a head of {widest} is wider than the {MOST_HELD} that it holds in registers"));
+        }
+        Ok(())
     }
 
     /// The same, of a variant that writes out, and lse if it is asked for.

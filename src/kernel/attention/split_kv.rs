@@ -25,8 +25,8 @@ pub(super) fn suits(setup: &Setup<'_>) -> bool {
             setup.sizes.rows * setup.span(rows) <= rows && !plain::suits(setup)
         }
         AdapterKind::Gpu => {
-            let rows = Tile::tall(setup).br;
-            partials::pay(setup, Tiling::of(rows, setup.span(rows)))
+            let tile = Tile::tall(setup);
+            partials::pay(setup, tile.tiling(setup.span(tile.br)))
         }
     }
 }
@@ -34,7 +34,7 @@ pub(super) fn suits(setup: &Setup<'_>) -> bool {
 /// How rows and keys are shared out.
 fn tiling(setup: &Setup<'_>) -> Tiling {
     let tile = Tile::flat(setup);
-    let whole = Tiling::of(tile.br, setup.span(tile.br));
+    let whole = tile.tiling(setup.span(tile.br));
     // At least two, so that a problem of any size can take this way, and as many as the driver's end of loops asks for.
     let tiles = setup.sizes.keys.div_ceil(BC) as u64;
     let needed = tile.most_tiles(setup).map_or(0, |most| tiles.div_ceil(most.max(1)) as usize);

@@ -25,6 +25,8 @@ pub(super) struct Tile {
     tr: usize,
     /// vec4s of each row of O of an invocation.
     nv: usize,
+    /// Workgroups that share the columns of v and O, each of which computes the scores.
+    column_parts: usize,
     /// Columns of q and k, and rows of v, at a time.
     kt: usize,
     vt: usize,
@@ -36,15 +38,15 @@ pub(super) struct Tile {
 impl Tile {
     /// For whole tiles of queries: 64 rows, and 64 floats of O in the registers of an invocation.
     pub(super) fn tall(setup: &Setup<'_>) -> Self {
-        let (d, dv) = (setup.sizes.d, setup.sizes.dv);
-        let nv = dv.div_ceil(32).max(1);
+        let d = setup.sizes.d;
+        let [nv, column_parts] = columns(setup);
         let tr = match nv {
             ..=2 => 8,
             3..=4 => 4,
             5.. => 2,
         };
         // Rows of v as they fit in the place of k and q.
-        let lean = Tile { br: 64, tr, nv, kt: 16, vt: rows_of_v(nv, 464), q_columns: 16, q_stays: false };
+        let lean = Tile { br: 64, tr, nv, column_parts, kt: 16, vt: rows_of_v(nv, 464), q_columns: 16, q_stays: false };
         // With memory for it, q is read once and a tile takes fewer barriers.
         let kt = d.next_multiple_of(16).clamp(16, 64);
         let rich = Tile { kt, vt: rows_of_v(nv, 512), q_columns: d.max(1).next_multiple_of(kt), q_stays: true, ..lean };
@@ -55,12 +57,17 @@ impl Tile {
 
     /// For few queries: 16 rows.
     pub(super) fn flat(setup: &Setup<'_>) -> Self {
-        let nv = setup.sizes.dv.div_ceil(32).max(1);
-        Tile { br: 16, tr: 2, nv, kt: 32, vt: rows_of_v(nv, 512), q_columns: 32, q_stays: false }
+        let [nv, column_parts] = columns(setup);
+        Tile { br: 16, tr: 2, nv, column_parts, kt: 32, vt: rows_of_v(nv, 512), q_columns: 32, q_stays: false }
     }
 
     fn workgroup(self) -> usize {
         8 * self.br / self.tr
+    }
+
+    /// How rows and columns are shared out if query heads share tiles.
+    pub(super) fn tiling(self, span: usize) -> Tiling {
+        Tiling { column_parts: self.column_parts, ..Tiling::of(self.br, span) }
     }
 
     /// vec4s of staged v, or of staged k.
@@ -123,6 +130,7 @@ impl Tile {
             .value("BC", BC)
             .value("TR", self.tr)
             .value("NV", self.nv)
+            .value("COLUMN_PARTS", self.column_parts)
             .value("KT", self.kt)
             .value("VT", self.vt)
             .value("Q_COLUMNS", self.q_columns)
@@ -148,6 +156,13 @@ impl Tile {
         setup.whole(&mut kernel, "tiled", source, tiling, mask_tiles, out)?;
         Ok(kernel)
     }
+}
+
+/// vec4s of each row of O of an invocation, and in how many parts: as many as registers hold.
+fn columns(setup: &Setup<'_>) -> [usize; 2] {
+    const MOST: usize = 256;
+    let column_parts = setup.sizes.dv.div_ceil(MOST).max(1);
+    [setup.sizes.dv.div_ceil(32 * column_parts).max(1), column_parts]
 }
 
 /// Rows of v at a time: as many as fit in so many vec4s.
@@ -177,7 +192,6 @@ impl Variant<Setup<'_>> for Tiled {
 
     fn kernel(&self, setup: &Setup<'_>) -> Result<Kernel> {
         let tile = Tile::tall(setup);
-        let tiling = Tiling::of(tile.br, setup.span(tile.br));
-        tile.whole(setup, sequences::begin(setup)?, tiling, None)
+        tile.whole(setup, sequences::begin(setup)?, tile.tiling(setup.span(tile.br)), None)
     }
 }

@@ -10,7 +10,7 @@ use super::rebuild::Rebuild;
 use crate::{
     DType, Graph, Layout, Result, Shape, ValueId,
     graph::{Attention, AttentionOperand, Binary, NodeId, Op, Unary},
-    kernel::{AttentionProblem, Candidate, Problem, Profile, Verdict},
+    kernel::{AttentionProblem, Candidate, Problem, Profile},
     lower::pattern::{scaled, swaps_last_two, unary_of, uniform},
 };
 
@@ -342,10 +342,7 @@ impl Plan {
         );
         let candidates = problem.candidates(profile);
         if !candidates.iter().any(Candidate::is_usable) {
-            let refused = candidates.into_iter().map(|Candidate { variant, verdict }| match verdict {
-                Verdict::Usable(reason) | Verdict::Refused(reason) => format!("{variant}: {reason}"),
-            });
-            return Err(format!("no attention kernel takes it: {}", refused.collect::<Vec<_>>().join("; ")));
+            return Err(format!("no attention kernel takes it: {}", Candidate::refusals(&candidates).join("; ")));
         }
         Ok(Plan { scores, v, heads, sharing, attention })
     }

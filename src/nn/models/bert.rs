@@ -1,6 +1,7 @@
-use serde::Deserialize;
-
-use super::{activation, expect_ids};
+use super::{
+    config::{COMMON, Config, Keys, Rule},
+    expect_ids,
+};
 use crate::{
     DType, Error, Graph, Result, Tensor, ValueId,
     graph::{Binary, Mask, Reduce},
@@ -65,31 +66,38 @@ pub struct BertOutput {
     pub pooled: Option<ValueId>,
 }
 
-#[derive(Deserialize)]
-struct Config {
-    model_type: String,
-    vocab_size: usize,
-    hidden_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    intermediate_size: usize,
-    max_position_embeddings: usize,
-    type_vocab_size: usize,
-    #[serde(default = "gelu")]
-    hidden_act: String,
-    #[serde(default = "epsilon")]
-    layer_norm_eps: f32,
-    #[serde(default)]
-    position_embedding_type: Option<String>,
-}
+/// The keys of a BERT, and those that relatives of it have.
+pub(super) const KEYS: Keys = {
+    use Rule::{Built, Harmless, Only};
+    &[
+        ("hidden_size", Built),
+        ("num_hidden_layers", Built),
+        ("num_attention_heads", Built),
+        ("intermediate_size", Built),
+        ("max_position_embeddings", Built),
+        ("type_vocab_size", Built),
+        ("hidden_act", Built),
+        ("layer_norm_eps", Built),
+        ("position_embedding_type", Only(r#""absolute""#)),
+        ("is_decoder", Only("false")),
+        ("embedding_size", Only("null")),
+        ("num_hidden_groups", Only("null")),
+        ("rope_parameters", Only("null")),
+        ("rope_scaling", Only("null")),
+        ("attention_probs_dropout_prob", Harmless),
+        ("hidden_dropout_prob", Harmless),
+        ("directionality", Harmless),
+        // Of a pooler that nothing reads.
+        ("pooler_fc_size", Harmless),
+        ("pooler_num_attention_heads", Harmless),
+        ("pooler_num_fc_layers", Harmless),
+        ("pooler_size_per_head", Harmless),
+        ("pooler_type", Harmless),
+    ]
+};
 
-fn gelu() -> String {
-    "gelu".into()
-}
-
-fn epsilon() -> f32 {
-    1e-12
-}
+/// ε where a file doesn't say.
+const EPSILON: f32 = 1e-12;
 
 impl Bert {
     /// BERT's own choices (gelu, ε = 1e-12, 2 segments, no pooler) with these sizes.
@@ -103,12 +111,15 @@ impl Bert {
             heads,
             hidden,
             activation: Activation::Gelu,
-            epsilon: epsilon(),
+            epsilon: EPSILON,
             pooler: false,
         }
     }
 
     /// Sizes and options from a `config.json`; without the pooler.
+    ///
+    /// No key passes that would change numbers: each is built, or known to change none, or refused by its name. A key that is not
+    /// known here passes if its value says nothing (`null`, `false`, empty).
     ///
     /// ```
     /// use tilewise::nn::Bert;
@@ -120,29 +131,30 @@ impl Bert {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Format`] if the text is no such JSON, for another kind of model, for positions that are not absolute,
-    /// and for an activation that is not known.
+    /// [`Error::Format`] if the text is no such JSON, for another kind of model, and, with name and value, for what is not built
+    /// here: positions that are not absolute, a decoder, an activation that is not known, quantised weights, and every key
+    /// that is not known and says something.
     pub fn from_config(json: &str) -> Result<Self> {
-        const WHAT: &str = "BERT's config.json";
-        let config: Config = serde_json::from_str(json).map_err(|e| Error::format(WHAT, e.to_string()))?;
-        if config.model_type != "bert" {
-            return Err(Error::format(WHAT, format!("model_type is `{}`, expected `bert`", config.model_type)));
+        let config = Config::parse("BERT's config.json", json)?;
+        match config.text("model_type")? {
+            Some("bert") => {}
+            Some(other) => return config.fail(format!("model_type is `{other}`, expected `bert`")),
+            None => return config.fail("missing field `model_type`"),
         }
-        if let Some(kind) = config.position_embedding_type.filter(|kind| kind != "absolute") {
-            return Err(Error::format(WHAT, format!("position_embedding_type is `{kind}`, expected `absolute`")));
-        }
+        config.check(&[COMMON, KEYS])?;
+        let bert = Bert::new(
+            config.needed("vocab_size")?,
+            config.needed("max_position_embeddings")?,
+            config.needed("hidden_size")?,
+            config.needed("num_hidden_layers")?,
+            config.needed("num_attention_heads")?,
+            config.needed("intermediate_size")?,
+        );
         Ok(Bert {
-            token_types: config.type_vocab_size,
-            activation: activation(WHAT, &config.hidden_act)?,
-            epsilon: config.layer_norm_eps,
-            ..Bert::new(
-                config.vocab_size,
-                config.max_position_embeddings,
-                config.hidden_size,
-                config.num_hidden_layers,
-                config.num_attention_heads,
-                config.intermediate_size,
-            )
+            token_types: config.needed("type_vocab_size")?,
+            activation: config.activation("hidden_act")?.unwrap_or(bert.activation),
+            epsilon: config.number("layer_norm_eps")?.map_or(EPSILON, |epsilon| epsilon as f32),
+            ..bert
         })
     }
 

@@ -1,9 +1,8 @@
 use super::expect_ids;
 use crate::{
     Error, Graph, Result, Tensor, ValueId,
-    graph::{Align, Mask},
     nn::{
-        Activation, Embedding, LayerNorm, Linear, RmsNorm,
+        Activation, Embedding, LayerNorm, Linear, RmsNorm, Rope,
         attention::{merge, split},
         cache::{Cache, Past},
         generate::{Autoregressive, Step},
@@ -16,11 +15,8 @@ use crate::{
 pub enum Positions {
     /// A learned table, added to the words (GPT-2).
     Learned,
-    /// Queries and keys turn by their positions (Su et al., 2021): angle `p · base^(−2i/D)` for pair i.
-    Rotary {
-        /// 10,000 in the paper; more for longer contexts.
-        base: f64,
-    },
+    /// Queries and keys turn by their positions (Su et al., 2021).
+    Rotary(Rope),
 }
 
 /// The norm before each block.
@@ -100,6 +96,10 @@ pub struct Gpt {
     pub tied: bool,
     /// Tokens that a token sees, itself among them; `None` is all up to itself.
     pub window: Option<usize>,
+    /// Which layers have the window; empty if all do.
+    pub windowed: Vec<bool>,
+    /// Rotary positions of the layers with the window, if they are others than those of the rest.
+    pub local: Option<Rope>,
     /// The names of the parameters.
     pub names: GptNames,
 }
@@ -123,6 +123,8 @@ impl Gpt {
             biases: Biases::All,
             tied: true,
             window: None,
+            windowed: Vec::new(),
+            local: None,
             names: GptNames::Gpt2,
         }
     }
@@ -138,7 +140,7 @@ impl Gpt {
     ) -> Self {
         Gpt {
             hidden,
-            position: Positions::Rotary { base: 10_000.0 },
+            position: Positions::Rotary(Rope::new(10_000.0)),
             norm: Norm::Rms,
             activation: Activation::SwiGlu,
             biases: Biases::None,
@@ -162,7 +164,8 @@ impl Gpt {
     ///
     /// # Errors
     /// [`Error::Op`] if `ids` are not i32 `[B, T]`, if there are more tokens than positions, or if the model's sizes
-    /// contradict each other (heads that key heads can't share, rotary positions of an odd width, a window of 0);
+    /// contradict each other (heads that key heads can't share, rotary positions of an odd width, a window of 0, a list of
+    /// windowed layers that is not one entry a layer);
     /// [`Error::Graph`] as [`parameter`].
     pub fn build(&self, g: &mut Graph, ids: ValueId) -> Result<ValueId> {
         expect_ids(g, "gpt", "ids", ids, 2)?;
@@ -173,14 +176,9 @@ impl Gpt {
                 format!("{tokens} tokens are given, the model has {} positions: shorten the sequences", self.positions),
             ));
         }
-        let mut mask = Mask::causal(Align::TopLeft);
-        if let Some(window) = self.window {
-            let left = u32::try_from(window.saturating_sub(1)).unwrap_or(u32::MAX);
-            mask = mask & Mask::window(left, None, Align::TopLeft);
-        }
         let positions = g.constant(Tensor::new([tokens], (0..tokens as i32).collect::<Vec<_>>())?)?;
         let positions = g.broadcast(positions, [items, tokens])?;
-        let x = self.decode(g, ids, positions, Past::None(&mask))?;
+        let x = self.decode(g, ids, positions, Past::None)?;
         self.logits(g, x)
     }
 
@@ -195,13 +193,26 @@ impl Gpt {
                 let rows = table.build(g, self.root("wpe", "model.embed_positions"), positions)?;
                 x = g.add(words, rows)?;
             }
-            Positions::Rotary { base } => tables = Some(rotary_tables(g, self.positions, self.head_width, base)?),
+            Positions::Rotary(rope) => {
+                // What is cached was turned by the frequencies of a sequence's beginning.
+                let (rows, tokens) = match past {
+                    Past::None => (g.shape(ids)[1], g.shape(ids)[1]),
+                    Past::Cache(_) => (Autoregressive::positions(self), 0),
+                };
+                let own = rope.tables(g, self.head_width, rows, tokens)?;
+                let local = match self.local {
+                    Some(local) => local.tables(g, self.head_width, rows, tokens)?,
+                    None => own,
+                };
+                tables = Some([own, local]);
+            }
         }
-        let turn = tables.map(|tables| (tables, positions));
         for i in 0..self.layers {
             let name = format!("{}.{i}", self.root("h", "model.layers"));
+            let window = self.window_of(i);
+            let turn = tables.map(|[own, local]| (if window.is_some() { local } else { own }, positions));
             let normed = self.norm(g, &join(&name, self.root("ln_1", "input_layernorm")), x)?;
-            let y = self.attention(g, &join(&name, self.root("attn", "self_attn")), normed, turn, past)?;
+            let y = self.attention(g, &join(&name, self.root("attn", "self_attn")), normed, turn, (past, window))?;
             x = g.add(x, y)?;
             let normed = self.norm(g, &join(&name, self.root("ln_2", "post_attention_layernorm")), x)?;
             let y = self.feed_forward(g, &join(&name, "mlp"), normed)?;
@@ -210,14 +221,32 @@ impl Gpt {
         self.norm(g, self.root("ln_f", "model.norm"), x)
     }
 
+    /// The window of a layer, if it has one.
+    fn window_of(&self, layer: usize) -> Option<usize> {
+        self.window.filter(|_| self.windowed.get(layer).copied().unwrap_or(true))
+    }
+
     fn check(&self) -> Result<()> {
         let fail = |message: String| Err(Error::op("gpt", message));
         let Gpt { heads, key_heads, head_width, .. } = *self;
         if heads == 0 || key_heads == 0 || head_width == 0 || heads % key_heads != 0 {
             return fail(format!("{heads} heads of {head_width} features can't share {key_heads} key heads"));
         }
-        if matches!(self.position, Positions::Rotary { .. }) && head_width % 2 != 0 {
-            return fail(format!("rotary positions turn pairs, heads have {head_width} features"));
+        if let Positions::Rotary(rope) = self.position {
+            rope.check(head_width)?;
+        }
+        if let Some(local) = self.local {
+            if matches!(self.position, Positions::Learned) {
+                return fail("layers with a window have rotary positions, the others learned ones".into());
+            }
+            local.check(head_width)?;
+        }
+        if !self.windowed.is_empty() && self.windowed.len() != self.layers {
+            return fail(format!(
+                "{} layers are listed as windowed or not, there are {}",
+                self.windowed.len(),
+                self.layers
+            ));
         }
         if self.window == Some(0) {
             return fail("a window of 0 tokens hides a token from itself: expected at least 1, or None".into());
@@ -272,7 +301,7 @@ impl Gpt {
         name: &str,
         x: ValueId,
         turn: Option<([ValueId; 2], ValueId)>,
-        past: Past<'_>,
+        (past, window): (Past<'_>, Option<usize>),
     ) -> Result<ValueId> {
         let (queries, keys) = (self.heads * self.head_width, self.key_heads * self.head_width);
         let bias = self.biases != Biases::None;
@@ -294,7 +323,7 @@ impl Gpt {
             q = g.rotary(q, tables, positions, false)?;
             k = g.rotary(k, tables, positions, false)?;
         }
-        let y = past.attend(g, name, [q, k, v])?;
+        let y = past.attend(g, name, [q, k, v], window)?;
         let y = merge(g, y)?;
         let out = join(name, self.root("c_proj", "o_proj"));
         self.linear(g, &out, y, [queries, self.width], self.biases == Biases::All)
@@ -320,12 +349,19 @@ impl Autoregressive for Gpt {
         self.vocabulary
     }
 
+    /// As many as all turn by the same frequencies.
     fn positions(&self) -> usize {
-        self.positions
+        let ropes = match self.position {
+            Positions::Learned => [None, None],
+            Positions::Rotary(rope) => [Some(rope), self.local],
+        };
+        let steady = ropes.into_iter().flatten().filter_map(|rope| rope.steady());
+        steady.chain([self.positions]).min().unwrap_or_default()
     }
 
+    /// That of all layers.
     fn window(&self) -> Option<usize> {
-        self.window
+        self.window.filter(|_| (0..self.layers).all(|layer| self.window_of(layer).is_some()))
     }
 
     fn step(&self, g: &mut Graph, step: &Step) -> Result<ValueId> {
@@ -341,15 +377,4 @@ impl Autoregressive for Gpt {
         };
         g.linear(x, table, None)
     }
-}
-
-/// cos and sin `[positions, D/2]` of `p · base^(−2i/D)`, in f64 until they are stored.
-fn rotary_tables(g: &mut Graph, positions: usize, head: usize, base: f64) -> Result<[ValueId; 2]> {
-    let half = head / 2;
-    let mut table = |f: fn(f64) -> f64| {
-        let angle = |p: usize, i: usize| p as f64 * base.powf(-2.0 * i as f64 / head as f64);
-        let data = (0..positions).flat_map(|p| (0..half).map(move |i| f(angle(p, i)) as f32));
-        g.constant(Tensor::new([positions, half], data.collect::<Vec<_>>())?)
-    };
-    Ok([table(f64::cos)?, table(f64::sin)?])
 }

@@ -1,6 +1,7 @@
 //! Whole models: thin compositions of the layers, under the names that published weights have.
 
 mod bert;
+mod config;
 mod gpt;
 mod gpt_config;
 mod seq2seq;
@@ -12,16 +13,15 @@ pub use seq2seq::Seq2Seq;
 use super::Activation;
 use crate::{DType, Error, Graph, Result, ValueId};
 
-/// Activations by the names in `config.json` of Hugging Face's models.
-fn activation(what: &str, name: &str) -> Result<Activation> {
+/// Activations by the names in `config.json` of Hugging Face's models; the message of one that is not built.
+fn activation(name: &str) -> Result<Activation, String> {
     match name {
-        "gelu" => Ok(Activation::Gelu),
+        "gelu" | "gelu_python" => Ok(Activation::Gelu),
         "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
         "relu" => Ok(Activation::Relu),
         "silu" | "swish" => Ok(Activation::Silu),
-        other => Err(Error::format(
-            what,
-            format!("activation `{other}` is not known, expected gelu, gelu_new, gelu_pytorch_tanh, relu or silu"),
+        other => Err(format!(
+            "activation `{other}` is not known, expected gelu, gelu_new, gelu_pytorch_tanh, relu or silu"
         )),
     }
 }

@@ -238,6 +238,18 @@ fn quantized(all: &mut Cases) -> Result<()> {
             })?;
         }
     }
+    // A sum of one product: no step along k is ever taken.
+    for quantization in KINDS {
+        for [m, n] in [[2, 3], [1, 1], [17, 1], [1, 33]] {
+            let packing = quantization.packing(1);
+            let name = format!("linear {m}x1x{n} of {packing}, scales {} exact", quantization.scales);
+            all.add(FAMILY, name, Check::Exact, |draft| {
+                let x = draft.wholes("x", DType::F32, [m, 1], [-8, 8])?;
+                let w = packed(draft, [n, 1], quantization, true)?;
+                Ok(vec![draft.graph.linear_quantized(x, w, None)?])
+            })?;
+        }
+    }
     all.add(FAMILY, "f16 linear of few bits", measured(96), |draft| {
         let x = draft.reals("x", DType::F16, [2, 3, 96], [-1.0, 1.0])?;
         let w = packed(draft, [40, 96], KINDS[2], false)?;

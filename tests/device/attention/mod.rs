@@ -4,6 +4,7 @@ mod block_mask;
 mod coop;
 mod faults;
 mod functions;
+mod leading;
 mod metamorphic;
 mod paged;
 mod random;
@@ -115,6 +116,10 @@ fn head_sizes() {
         (256, 5),
         (256, 256),
         (8, 0),
+        (8, 257),
+        (512, 512),
+        (576, 512),
+        (1000, 3),
     ];
     for (d, dv) in pairs {
         let case = Case::new(format!("D={d} Dv={dv}"), (1, 2, 1, 67, 45, d, dv), &mut draw);
@@ -285,7 +290,7 @@ fn grids_fold() {
 #[test]
 fn tiles_for_little_and_much_workgroup_memory() {
     let mut draw = Draw::new(23);
-    for (d, dv) in [(8, 8), (64, 64), (40, 100), (128, 200)] {
+    for (d, dv) in [(8, 8), (64, 64), (40, 100), (128, 200), (512, 576)] {
         let case = Case::new(format!("D={d} Dv={dv}"), (1, 2, 1, 131, 75, d, dv), &mut draw).causal(Align::TopLeft);
         for bytes in [16 << 10, gpu().profile().limits.workgroup_bytes] {
             let mut profile = gpu().profile().clone();

@@ -284,3 +284,27 @@ fn scores_are_written_out_for_who_wants_them() {
         "attention_scores: packed sequences have no common score matrix: look at one sequence at a time"
     );
 }
+
+#[test]
+fn key_padding_is_of_items_and_keys() {
+    let attended = |dtype: DType, shape: &[usize]| {
+        let mut g = tilewise::Graph::new();
+        let q = g.input("q", DType::F32, [2, 4, 3, 8])?;
+        let k = g.input("k", DType::F32, [2, 4, 5, 8])?;
+        let real = g.input("real", dtype, shape)?;
+        g.attention(q, k, k, tilewise::graph::Mask::key_padding(real)).map(|_| ())
+    };
+    attended(DType::Bool, &[2, 5]).expect("fits");
+    attended(DType::Bool, &[5]).expect("the same for all items");
+    let refused = |dtype, shape: &[usize]| attended(dtype, shape).expect_err("refused").to_string();
+    assert_eq!(
+        refused(DType::I32, &[2, 5]),
+        "attention: `key_padding` is i32, expected bool, true for the keys that may be seen"
+    );
+    assert_eq!(
+        refused(DType::Bool, &[2, 4]),
+        "attention: `key_padding` has shape [2, 4], expected [B, Tk] with Tk = 5, an element for each key"
+    );
+    assert_eq!(refused(DType::Bool, &[]), "attention: `key_padding` has shape [], expected [B, Tk]");
+    assert!(refused(DType::Bool, &[3, 5]).contains("`mask` has shape [3, 1, 1, 5]"));
+}

@@ -5,6 +5,7 @@ mod builder;
 mod functions;
 mod infer;
 mod json;
+mod leading;
 mod print;
 
 use tilewise::{DType, Shape, graph::Op};

@@ -4,6 +4,7 @@ mod attention;
 mod fusion;
 mod layers;
 mod memory;
+mod remarks;
 mod rewrites;
 mod selection;
 mod states;

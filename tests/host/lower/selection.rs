@@ -126,3 +126,33 @@ fn the_printed_program_has_it_all() {
     assert!(wgsl.contains("fn main("));
     assert_eq!(program.wgsl(9), None);
 }
+
+/// What keeps several variants, or all, from a problem is said once, and then what to do.
+#[test]
+fn a_reason_that_variants_share_is_said_once() {
+    let attention = graph(|g| {
+        let [q, k, v] = ["q", "k", "v"].map(|name| g.input(name, DType::F32, [1, 2, 300, 64]));
+        g.attention(q?, k?, v?, AttentionArgs::default())
+    });
+    let softmax = graph(|g| {
+        let x = input(g, "x", &[7, 9])?;
+        g.softmax(x, -1)
+    });
+    let norm = graph(|g| {
+        let x = input(g, "x", &[7, 9])?;
+        g.rms_norm(x, None, 1e-5)
+    });
+    let mut profile = Profile::portable();
+    profile.limits.storage_buffers = 1;
+    for g in [&matmul(), &attention, &softmax, &norm] {
+        let error = lower(g, &profile, &Options::default()).expect_err("nothing can be bound");
+        let Error::NoVariant { reasons, .. } = &error else { panic!("{error}") };
+        let why = |reason: &String| reason.rsplit(": ").next().unwrap_or_default().to_string();
+        let mut each: Vec<String> = reasons.iter().map(why).collect();
+        each.sort_unstable();
+        each.dedup();
+        assert_eq!(each.len(), reasons.len(), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("the limit is 1") && text.contains("`tilewise run --device cpu`"), "{text}");
+    }
+}

@@ -9,7 +9,7 @@ use super::{
     made_up::{self, config, empty, folder, put, put_modules, tokenizer},
     with_input,
 };
-use crate::common::{fail, text, tilewise};
+use crate::common::{fail, succeed, text, tilewise};
 
 /// Embeds a text with these options; it is an error.
 fn embed(folder: &Path, options: &[&str]) -> Output {
@@ -92,6 +92,45 @@ fn modules_that_can_not_be_run_are_named() {
     fail(&embed(&folder, &["--prompt", "passage"]), &["no prompt `passage`", "has query"]);
     put(&folder, "1_Pooling/config.json", &json!({"pooling_mode": "mean", "include_prompt": false}));
     fail(&embed(&folder, &["--prompt", "query"]), &["include_prompt"]);
+}
+
+/// Whatever would change the vectors and isn't run is named, with its file and value; what says nothing passes.
+#[test]
+fn keys_that_would_change_vectors_are_named() {
+    let folder = folder("keys");
+    let refused = |name: &str, value: serde_json::Value, parts: &[&str]| {
+        put(&folder, name, &value);
+        fail(&embed(&folder, &[]), &[&[name], parts].concat());
+        fs::remove_file(folder.join(name)).expect("was written");
+    };
+    let mut other = config();
+    other["local_attention"] = json!(128);
+    put(&folder, "config.json", &other);
+    fail(&embed(&folder, &[]), &["config.json", "`local_attention` is 128", "not known here"]);
+    put(&folder, "config.json", &config());
+    put_modules(&folder, &["Transformer", "Pooling", "Normalize"]);
+    put(&folder, "1_Pooling/config.json", &json!({"pooling_mode": "mean", "word_embedding_dimension": 16}));
+    refused("sentence_bert_config.json", json!({"query_length": 32}), &["`query_length` is 32", "not known here"]);
+    refused(
+        "sentence_bert_config.json",
+        json!({"transformer_task": "fill-mask"}),
+        &["`transformer_task`", r#"expected "feature-extraction""#],
+    );
+    refused("config_sentence_transformers.json", json!({"truncate_dim": 8}), &["`truncate_dim` is 8", "expected null"]);
+    refused("config_sentence_transformers.json", json!({"model_type": "SparseEncoder"}), &["`model_type`"]);
+    refused("2_Normalize/config.json", json!({"p": 1}), &["`p` is 1", "not known here"]);
+    put(&folder, "sentence_bert_config.json", &json!({"max_seq_length": 8, "do_lower_case": false, "new": null}));
+    put(
+        &folder,
+        "config_sentence_transformers.json",
+        &json!({"__version__": {"pytorch": "2"}, "prompts": {}, "default_prompt_name": null, "similarity_fn_name": "cosine"}),
+    );
+    succeed(&folder, &["embed", "--model", ".", "ab cd"]);
+    put(&folder, "1_Pooling/config.json", &json!({"pooling_mode_median_tokens": true}));
+    fail(&embed(&folder, &[]), &["1_Pooling/config.json", "`pooling_mode_median_tokens` is true"]);
+    let modules = json!([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer", "kwargs": ["task"]}]);
+    put(&folder, "modules.json", &modules);
+    fail(&embed(&folder, &[]), &["modules.json", r#"`kwargs` is ["task"]"#]);
 }
 
 #[test]

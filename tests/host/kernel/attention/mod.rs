@@ -45,13 +45,33 @@ fn candidates_fit_the_device_and_the_problem() {
         "{refused}"
     );
 
-    let wide = Case::new("wide", (1, 1, 1, 2, 2, 257, 4), &mut draw).problem().0;
-    assert!(wide.candidates(&profile).iter().all(|candidate| !candidate.is_usable()));
-    let error = wide.kernel("plain", &profile).expect_err("too wide").to_string();
-    assert_eq!(error, "attention: no variant can run here: plain: a head of 257 is wider than 256");
     let error = prefill.problem().0.kernel("fast", &profile).expect_err("no such variant").to_string();
     let known = "tiled, block_mask, split_kv, plain, panel, panel_deep, coop_16x16, coop_8x8";
     assert_eq!(error, format!("attention: there is no variant `fast`; there are {known}"));
+}
+
+/// Heads of image models (512) and of latent attention (576/512), and wider ones: whatever holds a row in registers is refused, what
+/// shares columns out is not.
+#[test]
+fn wide_heads_are_shared_out() {
+    let mut draw = Draw::new(25);
+    for (d, dv, plain) in [(257, 4, true), (512, 512, true), (576, 512, true), (960, 960, true), (961, 4, false), (4, 3000, false)] {
+        let problem = Case::new("wide", (1, 2, 1, 70, 40, d, dv), &mut draw).problem().0;
+        for kind in [AdapterKind::Gpu, AdapterKind::Cpu] {
+            let profile = Profile { kind, subgroup: Some((8, 8)), ..Profile::portable() };
+            let candidates = problem.candidates(&profile);
+            let usable: Vec<&str> = candidates.iter().filter(|c| c.is_usable()).map(|c| c.variant).collect();
+            assert!(usable.contains(&"tiled") && usable.contains(&"split_kv"), "{d}/{dv}: {usable:?}");
+            assert!(!usable.contains(&"panel"), "{d}/{dv}: {usable:?}");
+            if kind == AdapterKind::Gpu {
+                assert_eq!(usable.contains(&"plain"), plain, "{d}/{dv}: {usable:?}");
+            }
+        }
+    }
+    let problem = Case::new("wide", (1, 1, 1, 2, 2, 1000, 4), &mut draw).problem().0;
+    let message = |variant| problem.kernel(variant, &Profile::portable()).expect_err("refused").to_string();
+    assert_eq!(message("plain"), "attention: no variant can run here: plain: a head of 1000 is wider than the 960 that an invocation holds");
+    assert_eq!(message("panel"), "attention: no variant can run here: panel: a head of 1000 is wider than the 256 that it holds in registers");
 }
 
 /// Eight buffers a stage is what WebGPU promises; more is refused in words.
