@@ -17,6 +17,11 @@ use crate::{
 ///   position 0 1 2 3 4 5 6 7                  position 0 1 2 3 4 5 6 7 …
 ///   place    0 1 2 3 4 5 6 7, then full       place    0 1 2 3 4 0 1 2 …
 /// ```
+///
+/// A linear cache that is full keeps no further token: it would see those before it, but not itself. No kernel can fail, so
+/// where it may happen, ask: [`Cache::check`] on the host, if the positions are known there before a run, or
+/// [`Cache::dropped`] on the device, whose value is an output beside the others. ([`Generator`](super::generate::Generator)
+/// checks each request before anything runs.)
 #[derive(Clone, Debug)]
 pub struct Cache {
     items: usize,
@@ -90,6 +95,102 @@ impl Cache {
     /// i32 `[B, T]`: the position of each token in its sequence.
     pub fn positions(&self) -> ValueId {
         self.positions
+    }
+
+    /// How many of an item's first `lengths` tokens (all T, if none are given) have no place, i32 `[B]`: 0 if all is well.
+    /// Lengths are i32 `[B]`; those tokens behind them that only fill the batch up may lie anywhere.
+    ///
+    /// With `n = clamp(length, 0, T)`, that is `clamp(−start, 0, n)` before the first position and, in a linear cache,
+    /// `clamp(start + n − places, 0, n)` past the last place.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, nn::Cache, reference};
+    /// # let mut g = Graph::new();
+    /// let starts = g.input("starts", DType::I32, [3])?;
+    /// let cache = Cache::new(&mut g, starts, 2, 8, None, false)?;
+    /// let dropped = cache.dropped(&mut g, None)?;
+    /// g.output("dropped", dropped)?;
+    /// let inputs = [("starts".to_string(), Tensor::new([3], vec![6, 7, 100])?)];
+    /// assert_eq!(reference::evaluate(&g, &inputs.into())?["dropped"].as_i32(), Some(&[0, 1, 2][..]));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if `lengths` is not i32 `[B]`.
+    pub fn dropped(&self, g: &mut Graph, lengths: Option<ValueId>) -> Result<ValueId> {
+        let number = |g: &mut Graph, x: usize| g.scalar(x as f64, self.starts);
+        let (zero, most, places) = (number(g, 0)?, number(g, self.tokens)?, number(g, self.places)?);
+        let count = match lengths {
+            None => most,
+            Some(lengths) if (g.dtype(lengths), &g.shape(lengths)[..]) == (DType::I32, &[self.items]) => {
+                let count = g.max(lengths, zero)?;
+                g.min(count, most)?
+            }
+            Some(lengths) => {
+                let (given, items) = (g.describe(lengths), self.items);
+                return Err(Error::op("cache", format!("`lengths` is {given}, expected i32 [{items}]")));
+            }
+        };
+        // Far outside is as good as just outside, and does not overflow.
+        let least = g.sub(zero, most)?;
+        let start = g.max(self.starts, least)?;
+        let before = g.sub(zero, start)?;
+        let before = g.max(before, zero)?;
+        let before = g.min(before, count)?;
+        if self.circular {
+            return Ok(before);
+        }
+        let start = g.min(start, places)?;
+        let past = g.add(start, count)?;
+        let past = g.sub(past, places)?;
+        let past = g.max(past, zero)?;
+        g.add(before, past)
+    }
+
+    /// [`Cache::dropped`] as an error, where the host knows the positions and how many tokens of each item are real.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::Cache};
+    /// # let mut g = Graph::new();
+    /// let starts = g.input("starts", DType::I32, [2])?;
+    /// let cache = Cache::new(&mut g, starts, 2, 8, None, false)?;
+    /// cache.check(&[0, 6], &[2, 2])?;
+    /// cache.check(&[0, 7], &[2, 1])?;
+    /// assert_eq!(
+    ///     cache.check(&[0, 7], &[2, 2]).unwrap_err().to_string(),
+    ///     "cache: item 1: of 2 tokens from position 7 on 1 has no place: it has 8. Make a larger cache, or a circular one \
+    ///      for a model with a window"
+    /// );
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] for the first item with tokens that have no place, or with more tokens than the graph takes, and if there
+    /// are not as many positions and lengths as items.
+    pub fn check(&self, starts: &[i32], lengths: &[usize]) -> Result<()> {
+        let fail = |message: String| Err(Error::op("cache", message));
+        if [starts.len(), lengths.len()] != [self.items; 2] {
+            let (starts, lengths) = (starts.len(), lengths.len());
+            return fail(format!("{starts} positions and {lengths} lengths were given for {} items", self.items));
+        }
+        for (item, (&start, &length)) in starts.iter().zip(lengths).enumerate() {
+            if length > self.tokens {
+                return fail(format!("item {item}: {length} tokens were given, the graph takes {}", self.tokens));
+            }
+            if start < 0 && length > 0 {
+                return fail(format!("item {item}: the position is {start}, expected 0 or more"));
+            }
+            let past = (start.max(0) as usize).saturating_add(length).saturating_sub(self.places).min(length);
+            if past > 0 && !self.circular {
+                let have = if past == 1 { "has" } else { "have" };
+                return fail(format!(
+                    "item {item}: of {length} tokens from position {start} on {past} {have} no place: it has {}. Make a larger \
+                     cache, or a circular one for a model with a window",
+                    self.places
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Attention of `q [B, Hq, T, D]` over the cache, into which `k` and `v`, `[B, Hkv, T, D]`, are put first →
