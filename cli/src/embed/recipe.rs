@@ -2,15 +2,18 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum as _;
 use serde::{Deserialize, de::DeserializeOwned};
+use tilewise::{fields, files};
 
-use crate::args::{EmbedArgs, PoolingMode};
+use crate::{
+    args::{EmbedArgs, PoolingMode},
+    input,
+};
 
 /// From a text to its vector, apart from the Transformer itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,7 +161,8 @@ fn modules(root: &Path) -> Result<(PathBuf, Option<PathBuf>, bool)> {
             kinds.join(", ")
         ),
     };
-    Ok((root.join(&modules[0].path), Some(root.join(&modules[1].path).join("config.json")), normalize))
+    let folder = |module: &Module| files::within(root, &module.path).with_context(|| file.display().to_string());
+    Ok((folder(&modules[0])?, Some(folder(&modules[1])?.join("config.json")), normalize))
 }
 
 impl Pooling {
@@ -187,8 +191,7 @@ fn optional<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
 }
 
 fn required<T: DeserializeOwned>(file: &Path) -> Result<T> {
-    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    serde_json::from_str(&text).with_context(|| file.display().to_string())
+    fields::parse_any(&input::text(file)?).map_err(|why| anyhow!("{}: {why}", file.display()))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@ use serde::Deserialize;
 
 use super::{activation, expect_ids};
 use crate::{
-    DType, Error, Graph, Result, Tensor, ValueId,
+    DType, Error, Graph, Result, Tensor, ValueId, fields,
     graph::{Binary, Mask, Reduce},
     nn::{
         Activation, Embedding, LayerNorm, Linear,
@@ -121,17 +121,18 @@ impl Bert {
     ///
     /// # Errors
     /// [`Error::Format`] if the text is no such JSON, for another kind of model, for positions that are not absolute,
-    /// and for an activation that is not known.
+    /// for an activation that is not known, and for sizes that no model has (more than 4096 layers), before anything is
+    /// built. [`Bert::check_weights`] holds them against the weights.
     pub fn from_config(json: &str) -> Result<Self> {
         const WHAT: &str = "BERT's config.json";
-        let config: Config = serde_json::from_str(json).map_err(|e| Error::format(WHAT, e.to_string()))?;
+        let config: Config = fields::parse(json).map_err(|message| Error::format(WHAT, message))?;
         if config.model_type != "bert" {
             return Err(Error::format(WHAT, format!("model_type is `{}`, expected `bert`", config.model_type)));
         }
         if let Some(kind) = config.position_embedding_type.filter(|kind| kind != "absolute") {
             return Err(Error::format(WHAT, format!("position_embedding_type is `{kind}`, expected `absolute`")));
         }
-        Ok(Bert {
+        let bert = Bert {
             token_types: config.type_vocab_size,
             activation: activation(WHAT, &config.hidden_act)?,
             epsilon: config.layer_norm_eps,
@@ -143,7 +144,8 @@ impl Bert {
                 config.num_attention_heads,
                 config.intermediate_size,
             )
-        })
+        };
+        bert.of_buildable_sizes(WHAT)
     }
 
     /// The parameter's name for the name of a tensor in a published file; `None` for what this model does not use

@@ -1,6 +1,6 @@
 use super::expect_ids;
 use crate::{
-    Error, Graph, Result, Tensor, ValueId,
+    Error, Graph, Result, Shape, Tensor, ValueId,
     graph::{Align, Mask},
     nn::{
         Activation, Embedding, LayerNorm, Linear, RmsNorm,
@@ -213,6 +213,12 @@ impl Gpt {
     fn check(&self) -> Result<()> {
         let fail = |message: String| Err(Error::op("gpt", message));
         let Gpt { heads, key_heads, head_width, .. } = *self;
+        let features = |heads: usize| heads.checked_mul(head_width).filter(|&all| all <= i32::MAX as usize / 4);
+        if features(heads).is_none() || features(key_heads).is_none() {
+            return fail(format!(
+                "{heads} and {key_heads} heads of {head_width} features are more than an axis can have"
+            ));
+        }
         if heads == 0 || key_heads == 0 || head_width == 0 || heads % key_heads != 0 {
             return fail(format!("{heads} heads of {head_width} features can't share {key_heads} key heads"));
         }
@@ -346,6 +352,8 @@ impl Autoregressive for Gpt {
 /// cos and sin `[positions, D/2]` of `p · base^(−2i/D)`, in f64 until they are stored.
 fn rotary_tables(g: &mut Graph, positions: usize, head: usize, base: f64) -> Result<[ValueId; 2]> {
     let half = head / 2;
+    // Before they are computed: the config of a model may say any number of positions.
+    Shape::from([positions, half]).checked_elements("gpt")?;
     let mut table = |f: fn(f64) -> f64| {
         let angle = |p: usize, i: usize| p as f64 * base.powf(-2.0 * i as f64 / head as f64);
         let data = (0..positions).flat_map(|p| (0..half).map(move |i| f(angle(p, i)) as f32));

@@ -1,12 +1,12 @@
 //! Models as they are published: `config.json` and the names in weight files.
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     activation,
     gpt::{Biases, Gpt, GptNames, Positions},
 };
-use crate::{Error, Result, nn::Activation};
+use crate::{Error, Result, fields, nn::Activation};
 
 const WHAT: &str = "GPT's config.json";
 
@@ -79,14 +79,17 @@ impl Gpt {
     ///
     /// # Errors
     /// [`Error::Format`] if the text is no such JSON, for another kind of model, and for what is not built here: scaled
-    /// rotary positions, biases that Llama lacks, another activation than silu in a Llama, attention scaled by layers.
+    /// rotary positions, biases that Llama lacks, another activation than silu in a Llama, attention scaled by layers; and for
+    /// sizes that no model has (more than 4096 layers), before anything is built. [`Gpt::check_weights`] holds them against the
+    /// weights.
     pub fn from_config(json: &str) -> Result<Self> {
         let Kind { model_type } = parse(json)?;
-        match model_type.as_str() {
+        let gpt = match model_type.as_str() {
             "gpt2" => gpt2(parse(json)?),
             kind @ ("llama" | "mistral" | "qwen2") => llama(kind, parse(json)?),
             other => fail(format!("model_type is `{other}`, expected gpt2, llama, mistral or qwen2")),
-        }
+        };
+        gpt?.of_buildable_sizes(WHAT)
     }
 
     /// The parameter's name for the name of a tensor in a published file; `None` for what this model does not use
@@ -103,8 +106,8 @@ impl Gpt {
     }
 }
 
-fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T> {
-    serde_json::from_str(json).map_err(|e| Error::format(WHAT, e.to_string()))
+fn parse<T: DeserializeOwned>(json: &str) -> Result<T> {
+    fields::parse(json).map_err(|message| Error::format(WHAT, message))
 }
 
 fn fail<T>(message: String) -> Result<T> {
@@ -132,9 +135,11 @@ fn llama(kind: &str, config: Llama) -> Result<Gpt> {
     if config.attention_bias || config.mlp_bias {
         return fail("attention_bias and mlp_bias are not built here".into());
     }
-    let act = config.hidden_act.map_or(Ok(Activation::Silu), |name| activation(WHAT, &name))?;
+    let given = config.hidden_act;
+    let act = given.as_deref().map_or(Ok(Activation::Silu), |name| activation(WHAT, name))?;
     if act != Activation::Silu {
-        return fail(format!("hidden_act is {act:?}, expected silu: the blocks are SwiGLUs"));
+        let given = given.unwrap_or_default();
+        return fail(format!("hidden_act is `{given}`, expected silu: the blocks are SwiGLUs"));
     }
     let gpt = Gpt::llama(
         config.vocab_size,
