@@ -33,7 +33,8 @@
 //!
 //! Semantic versioning covers what programs are written with:
 //!
-//! - [`Graph`] and [`graph`], tensors ([`Tensor`], [`quantize`], [`safetensors`]), [`nn`], [`gpu`], [`tune`] and [`diff`]. A new
+//! - [`Graph`] and [`graph`], tensors ([`Tensor`], [`quantize`], [`safetensors`]), [`nn`], [`gpu`], [`tune`], [`diff`] and
+//!   [`files`]. A new
 //!   major version of wgpu, which [`gpu`] hands on, is a breaking change here too.
 //! - [`mod@reference`] with its [comparer](reference::compare), and [`verify`] with its [cases](verify::cases): any kernel can be
 //!   held to them, yours too. There will be more cases; bounds may become tighter.
@@ -52,6 +53,11 @@
 
 pub mod diff;
 mod error;
+// For the program.
+#[doc(hidden)]
+pub mod fields;
+#[cfg(feature = "native")]
+pub mod files;
 pub mod gpu;
 pub mod grad;
 pub mod graph;

@@ -1,9 +1,11 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use serde::Serialize;
 use tilewise::{gpu::Gpu, tune::Table};
+
+use crate::output::note;
 
 /// Fused masked attention, layer norm and matmul on wgpu, checked against a CPU reference.
 ///
@@ -102,10 +104,10 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(crate) variants: bool,
     /// Rounds over the workloads; each round gives one sample of each.
-    #[arg(long, default_value_t = 7)]
-    pub(crate) rounds: usize,
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "quick")]
+    pub(crate) rounds: u32,
     /// Take the figures of this saved run instead of measuring.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "large", "variants", "rounds", "save"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "large", "variants", "rounds", "save", "commit"])]
     pub(crate) from: Option<PathBuf>,
     /// Compare with this saved run: a ratio for each workload, and whether it is more than noise.
     #[arg(long, value_name = "FILE")]
@@ -148,7 +150,7 @@ pub(crate) struct TuneArgs {
     #[arg(long, conflicts_with = "graph")]
     pub(crate) quick: bool,
     /// Seconds that it may take; kernels that aren't measured by then keep their default.
-    #[arg(long, default_value_t = 300.0, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 300.0, value_name = "SECONDS", value_parser = positive)]
     pub(crate) budget: f64,
     /// Also measure kernels that are in the table already.
     #[arg(long)]
@@ -170,8 +172,8 @@ pub(crate) struct ProfileArgs {
     #[arg(long, value_name = "FILE", requires = "graph")]
     pub(crate) inputs: Vec<PathBuf>,
     /// Runs of which the medians are taken.
-    #[arg(long, default_value_t = 10)]
-    pub(crate) runs: usize,
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) runs: u32,
     /// Don't measure the adapter's ceilings.
     #[arg(long)]
     pub(crate) no_ceilings: bool,
@@ -193,7 +195,7 @@ pub(crate) struct RunArgs {
     /// Where the outputs go, as safetensors.
     #[arg(long, value_name = "FILE")]
     pub(crate) outputs: Option<PathBuf>,
-    /// Compare each output with the CPU reference.
+    /// Compare each output with the CPU reference; not for `--device cpu`.
     #[arg(long)]
     pub(crate) check: bool,
     /// Where to run.
@@ -227,7 +229,7 @@ pub(crate) struct DiffArgs {
     #[arg(long, value_name = "THEIRS=OURS")]
     pub(crate) rename: Vec<String>,
     /// The tolerance, relative to the peak of a value. Default: by the dump's dtype and the depth.
-    #[arg(long, value_name = "RELATIVE")]
+    #[arg(long, value_name = "RELATIVE", value_parser = positive)]
     pub(crate) tolerance: Option<f64>,
     /// Where to compute the values for the comparison from the inputs.
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
@@ -343,7 +345,86 @@ pub(crate) enum LongTexts {
     Refuse,
 }
 
+/// Options of which one makes the other mean nothing: each pair is refused, so that nobody believes in what wasn't done.
+impl Args {
+    /// The arguments, if each of them can act.
+    pub(crate) fn checked(self) -> Result<Self, clap::Error> {
+        match self.useless() {
+            None => Ok(self),
+            Some(message) => Err(Args::command().error(ErrorKind::ArgumentConflict, message)),
+        }
+    }
+
+    /// What is wrong with an option that could do nothing.
+    fn useless(&self) -> Option<String> {
+        let device = self.device.given();
+        let first = |options: &[(&'static str, bool)]| options.iter().find(|(_, given)| *given).map(|(name, _)| *name);
+        let (option, why) = match &self.command {
+            Command::Info(_) => {
+                let table = [("--tuned", self.device.tuned.is_some()), ("--untuned", self.device.untuned)];
+                let checked = [("--checked-shaders", self.device.checked_shaders)];
+                (first(&[table[0], table[1], checked[0]])?, "`info` runs no kernel".to_string())
+            }
+            Command::Shaders(_) => (device?, "`shaders` opens no device".into()),
+            Command::Tune(_) => {
+                let why = "`tune` writes the table that it leaves aside: leave it out".into();
+                (first(&[("--untuned", self.device.untuned)])?, why)
+            }
+            Command::Run(RunArgs { device: Device::Cpu, profile, check, .. }) => {
+                let of_device = [("--profile", *profile)];
+                match first(&of_device).or(device) {
+                    Some(option) => (option, "it is about a device, and `--device cpu` takes none".into()),
+                    None => {
+                        let why = "`--device cpu` is the CPU reference that it would compare with".into();
+                        (first(&[("--check", *check)])?, why)
+                    }
+                }
+            }
+            Command::Diff(DiffArgs { device: Device::Cpu, .. }) => {
+                (device?, "it is about a device, and `diff` takes none without `--device gpu`".into())
+            }
+            Command::Explain(ExplainArgs { dot: true, portable, .. }) => {
+                (first(&[("--portable", *portable)]).or(device)?, "`--dot` prints the graph as it was given".into())
+            }
+            Command::Explain(ExplainArgs { portable: true, .. }) => {
+                (device?, "it is about a device, and `--portable` takes none".into())
+            }
+            Command::Bench(BenchArgs { from: Some(_), .. }) => {
+                (device?, "it is about a device, and `--from` takes what was measured".into())
+            }
+            Command::Verify(_)
+            | Command::Bench(_)
+            | Command::Profile(_)
+            | Command::Run(_)
+            | Command::Diff(_)
+            | Command::Explain(_)
+            | Command::Embed(_) => return None,
+        };
+        Some(format!("`{option}` can do nothing here: {why}"))
+    }
+}
+
+/// A number above 0, for options that measure or compare.
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if x > 0.0 && x.is_finite() => Ok(x),
+        _ => Err("expected a finite number above 0".into()),
+    }
+}
+
 impl DeviceArgs {
+    /// The first option that is given, whatever it says.
+    fn given(&self) -> Option<&'static str> {
+        let DeviceArgs { adapter, checked_shaders, tuned, untuned } = self;
+        let all = [
+            ("--adapter", adapter.is_some()),
+            ("--checked-shaders", *checked_shaders),
+            ("--tuned", tuned.is_some()),
+            ("--untuned", *untuned),
+        ];
+        all.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
+    }
+
     /// Whether one was asked for by number or name.
     pub(crate) fn is_chosen(&self) -> bool {
         self.adapter.is_some()
@@ -367,7 +448,7 @@ impl DeviceArgs {
         };
         let table = Table::open(path, gpu);
         if let Some(warning) = table.warning() {
-            eprintln!("warning: {warning}");
+            note!("warning: {warning}");
         }
         Ok(Some(table))
     }

@@ -1,10 +1,14 @@
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 use tilewise::{
     Graph, Tensor,
     diff::{self, Apart, Diff, Explanation, Model, Padding, Point, Report, Verdict},
+    fields,
     gpu::Parameters,
     nn::Weights,
     safetensors,
@@ -12,7 +16,8 @@ use tilewise::{
 
 use crate::{
     args::{Device, DeviceArgs, DiffArgs},
-    output::{self, say},
+    input,
+    output::{self, note, say},
 };
 
 type Tensors = BTreeMap<String, Tensor>;
@@ -36,12 +41,14 @@ pub(crate) fn run(args: &DiffArgs, device: &DeviceArgs) -> Result<bool> {
             }
         }
     }
-    let subject = read(&args.model, &theirs).with_context(|| args.model.display().to_string())?;
+    let weights = args.weights.as_ref().map(Weights::open).transpose()?;
+    let stored = weights.as_ref().map_or(0, |weights| weights.names().count());
+    let subject = read(&args.model, &theirs, stored).with_context(|| args.model.display().to_string())?;
     let Subject { graph, padding, model } = &subject;
     // A dump may hold the weights too.
     let mut given = theirs.clone();
-    if let Some(path) = &args.weights {
-        given.extend(diff::rename(weights(path, graph)?, &rules)?);
+    if let Some(weights) = &weights {
+        given.extend(diff::rename(all_of(weights, graph)?, &rules)?);
     }
 
     let on_device = match args.device {
@@ -70,10 +77,10 @@ fn split(rule: &str) -> Result<(String, String)> {
     }
 }
 
-/// A graph as `tilewise run` reads it, or a description of a model.
-fn read(path: &Path, dump: &Tensors) -> Result<Subject> {
-    let text = fs::read_to_string(path)?;
-    let json: serde_json::Value = serde_json::from_str(&text)?;
+/// A graph as `tilewise run` reads it, or a description of a model, whose weights the dump or `stored` further tensors are.
+fn read(path: &Path, dump: &Tensors, stored: usize) -> Result<Subject> {
+    let text = input::text(path)?;
+    let json: serde_json::Value = fields::parse_any(&text).map_err(|why| anyhow!(why))?;
     if json.get("nodes").is_some() {
         return Ok(Subject { graph: Graph::from_json(&text)?, padding: Vec::new(), model: None });
     }
@@ -81,13 +88,13 @@ fn read(path: &Path, dump: &Tensors) -> Result<Subject> {
         bail!("neither a graph (`nodes`) nor a description of a model (`model`)");
     }
     let model = Model::from_json(&text)?;
+    model.check_layers(dump.len() + stored)?;
     let (graph, padding) = model.graph(dump)?;
     Ok(Subject { graph, padding, model: Some(model) })
 }
 
 /// All tensors of a `state_dict`; those of a type that is not read may only be missing if the graph does not need them.
-fn weights(path: &Path, graph: &Graph) -> Result<Tensors> {
-    let weights = Weights::open(path)?;
+fn all_of(weights: &Weights, graph: &Graph) -> Result<Tensors> {
     let mut all = Tensors::new();
     for name in weights.names() {
         match weights.tensor(name) {
@@ -102,18 +109,18 @@ fn weights(path: &Path, graph: &Graph) -> Result<Tensors> {
 /// What the device gives for each value that the dump has.
 fn results(device: &DeviceArgs, graph: &Graph, given: &Tensors, theirs: &Tensors) -> Result<Tensors> {
     let mut graph = graph.clone();
+    let named: BTreeSet<String> = graph.outputs().iter().map(|(name, _)| name.clone()).collect();
     for name in theirs.keys() {
         let value = graph.traced(name).or_else(|| graph.find(name)).filter(|v| !graph.definition(*v).op.is_source());
-        if let Some(value) = value.filter(|_| graph.outputs().iter().all(|(other, _)| other != name)) {
+        if let Some(value) = value.filter(|_| !named.contains(name)) {
             graph.output(name.clone(), value)?;
         }
     }
     let gpu = device.open()?;
-    eprintln!("on {} ({})", gpu.profile().adapter, gpu.driver());
-    let (parameters, inputs): (Vec<_>, Vec<_>) = given
-        .iter()
-        .map(|(name, tensor)| (name.as_str(), tensor))
-        .partition(|(name, _)| graph.parameters().any(|(parameter, _)| parameter == *name));
+    note!("on {} ({})", gpu.profile().adapter, gpu.driver());
+    let all: BTreeSet<&str> = graph.parameters().map(|(name, _)| name).collect();
+    let (parameters, inputs): (Vec<_>, Vec<_>) =
+        given.iter().map(|(name, tensor)| (name.as_str(), tensor)).partition(|(name, _)| all.contains(name));
     Ok(gpu.compile(&graph, Parameters::from(&parameters[..]))?.run(&inputs)?)
 }
 

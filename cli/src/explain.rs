@@ -1,9 +1,6 @@
-use std::fs;
-
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use tilewise::{
-    Graph,
     gpu::{self, Gpu},
     kernel::{Profile, Verdict},
     lower::{self, Options, Program},
@@ -11,13 +8,13 @@ use tilewise::{
 
 use crate::{
     args::{DeviceArgs, ExplainArgs},
+    input,
     output::{say, say_raw},
 };
 
 /// Shows what becomes of a graph. Nothing is run; without an adapter it explains for the portable minimum, if asked to.
 pub(crate) fn run(args: &ExplainArgs, device: &DeviceArgs) -> Result<bool> {
-    let text = fs::read_to_string(&args.graph).with_context(|| args.graph.display().to_string())?;
-    let graph = Graph::from_json(&text).with_context(|| args.graph.display().to_string())?;
+    let graph = input::graph(&args.graph)?;
     if args.dot {
         say_raw!("{}", graph.to_dot());
         return Ok(true);

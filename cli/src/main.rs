@@ -2,6 +2,8 @@
 //! each is the fastest, and how a graph runs.
 
 #![warn(clippy::wildcard_enum_match_arm)]
+// They panic where `say!` and `note!` of `output` don't: on a full disk, or when the reader is gone.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
 mod bench;
@@ -9,6 +11,7 @@ mod diff;
 mod embed;
 mod explain;
 mod info;
+mod input;
 mod output;
 mod profile;
 mod run;
@@ -19,11 +22,14 @@ mod verify;
 use std::process::ExitCode;
 
 use args::{Args, Command};
-use clap::Parser;
+use clap::Parser as _;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let done = match &args.command {
+    let args = match Args::try_parse().and_then(Args::checked) {
+        Ok(args) => args,
+        Err(message) => return output::end_with_usage(&message),
+    };
+    output::end(match &args.command {
         Command::Info(command) => info::run(command, &args.device),
         Command::Verify(command) => verify::run(command, &args.device),
         Command::Bench(command) => bench::run(command, &args.device),
@@ -34,13 +40,5 @@ fn main() -> ExitCode {
         Command::Explain(command) => explain::run(command, &args.device),
         Command::Shaders(command) => shaders::run(command),
         Command::Embed(command) => embed::run(command, &args.device),
-    };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }

@@ -1,10 +1,14 @@
 //! How figures and tables look on a terminal.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use comfy_table::{CellAlignment, Table, presets};
 
-/// `println!`, but a reader who has seen enough (`tilewise info | head`) ends the program quietly.
+/// `println!`, but without a panic: see [`write`].
 macro_rules! say {
     ($($text:tt)*) => { $crate::output::write(format_args!("{}\n", format_args!($($text)*))) };
 }
@@ -12,12 +16,66 @@ macro_rules! say {
 macro_rules! say_raw {
     ($($text:tt)*) => { $crate::output::write(format_args!($($text)*)) };
 }
-pub(crate) use {say, say_raw};
+/// `eprintln!`, but without a panic: if the standard error is closed or full, nobody can be told.
+macro_rules! note {
+    ($($text:tt)*) => { $crate::output::write_note(format_args!($($text)*)) };
+}
+pub(crate) use {note, say, say_raw};
 
-/// Writes to the standard output; if that is closed, there is nobody to write for.
+/// Why the standard output takes no more.
+static GONE: Mutex<Option<io::Error>> = Mutex::new(None);
+
+fn gone() -> MutexGuard<'static, Option<io::Error>> {
+    GONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes to the standard output. Once that fails, nothing more is written to it, but the work goes on: there may be files to
+/// write. [`end`] says what became of it.
 pub(crate) fn write(text: std::fmt::Arguments<'_>) {
-    if io::stdout().write_fmt(text).is_err() {
-        std::process::exit(0);
+    let mut gone = gone();
+    if gone.is_none() {
+        *gone = io::stdout().write_fmt(text).err();
+    }
+}
+
+pub(crate) fn write_note(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Ends the program with the verdict of a command. What couldn't be printed is an error, unless the reader has seen enough
+/// (`tilewise info | head`).
+pub(crate) fn end(done: anyhow::Result<bool>) -> ExitCode {
+    let mut gone = gone();
+    if gone.is_none() {
+        *gone = io::stdout().flush().err();
+    }
+    let printed = match gone.take() {
+        Some(why) if why.kind() != io::ErrorKind::BrokenPipe => Err(why),
+        _ => Ok(()),
+    };
+    match (done, printed) {
+        (Err(error), _) => {
+            note!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+        (Ok(_), Err(why)) => {
+            note!("error: the standard output can't be written: {why}");
+            ExitCode::FAILURE
+        }
+        (Ok(true), Ok(())) => ExitCode::SUCCESS,
+        (Ok(false), Ok(())) => ExitCode::FAILURE,
+    }
+}
+
+/// Ends the program with what the parser of the command line has to say: help, or a mistake.
+pub(crate) fn end_with_usage(message: &clap::Error) -> ExitCode {
+    let printed = message.print().and_then(|()| io::stdout().flush());
+    match printed {
+        Err(why) if !message.use_stderr() && why.kind() != io::ErrorKind::BrokenPipe => {
+            note!("error: the standard output can't be written: {why}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(u8::try_from(message.exit_code()).unwrap_or(2)),
     }
 }
 
@@ -32,6 +90,11 @@ pub(crate) fn table(heads: &[&str]) -> Table {
         }
     }
     table
+}
+
+/// Texts that were asked for, as `` `a` or `b` ``.
+pub(crate) fn any_of(texts: &[String]) -> String {
+    texts.iter().map(|text| format!("`{text}`")).collect::<Vec<_>>().join(" or ")
 }
 
 /// The text, or its beginning and `…`.

@@ -1,20 +1,20 @@
 //! `tilewise profile`: where the time of a graph goes.
 
-use std::{collections::BTreeMap, fs, path::Path, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use tilewise::{
-    Graph, Tensor,
+    Tensor, files,
     gpu::{Gpu, Parameters},
     lower::Program,
     measure::{Breakdown, Ceilings, Effort, HostCost, Probe, Saved, StepTimes},
-    safetensors,
     workloads::{self, Size, Workload},
 };
 
 use crate::{
     args::{DeviceArgs, ProfileArgs},
+    input,
     output::{self, say},
 };
 
@@ -23,6 +23,7 @@ type Phase = (&'static str, [f64; 2]);
 
 pub(crate) fn run(args: &ProfileArgs, device: &DeviceArgs) -> Result<bool> {
     let workload = subject(args)?;
+    args.trace.as_ref().map_or(Ok(()), files::check)?;
     let gpu = device.open()?;
     let ceilings = if args.no_ceilings { None } else { Some(Probe::new(&gpu, Effort::Full)?.ceilings()) };
 
@@ -48,14 +49,10 @@ pub(crate) fn run(args: &ProfileArgs, device: &DeviceArgs) -> Result<bool> {
     executable.run(&inputs)?;
     phase("the first run");
 
-    let mut breakdown = Breakdown::measure(&mut executable, &program, ceilings.as_ref(), args.runs)?;
+    let mut breakdown = Breakdown::measure(&mut executable, &program, ceilings.as_ref(), args.runs as usize)?;
     breakdown.fusion = Some(Saved::of(&gpu, &workload.graph, &program)?);
     let time = std::time::Duration::from_millis(200);
     let host = HostCost::measure(&gpu, &workload.name, &workload.graph, &mut executable, time)?;
-    if let Some(file) = &args.trace {
-        let text = serde_json::to_string(&trace(&gpu, &program, &breakdown, &phases)?)?;
-        fs::write(file, text).with_context(|| file.display().to_string())?;
-    }
     if args.json {
         let place = json!({"adapter": gpu.profile().adapter, "driver": gpu.driver()});
         let report = json!({
@@ -65,6 +62,10 @@ pub(crate) fn run(args: &ProfileArgs, device: &DeviceArgs) -> Result<bool> {
     } else {
         say!("{} on {} ({})\n", workload.name, gpu.profile().adapter, gpu.driver());
         print(&breakdown, &host, ceilings.as_ref());
+    }
+    if let Some(file) = &args.trace {
+        let text = serde_json::to_string(&trace(&gpu, &program, &breakdown, &phases)?)?;
+        files::write(file, text)?;
     }
     Ok(true)
 }
@@ -77,18 +78,13 @@ fn subject(args: &ProfileArgs) -> Result<Workload> {
         let names: Vec<String> = all.iter().map(|workload| workload.name.clone()).collect();
         let exact = names.iter().position(|name| name == text);
         let Some(at) = exact.or_else(|| names.iter().position(|name| name.contains(text))) else {
-            bail!("no workload's name contains {text:?}; there are {}", names.join("; "));
+            bail!("no workload's name contains `{text}`; there are {}", names.join("; "));
         };
         return Ok(all.swap_remove(at));
     };
-    let name = file.display().to_string();
-    let text = fs::read_to_string(file).with_context(|| name.clone())?;
-    let graph = Graph::from_json(&text).with_context(|| name.clone())?;
-    let mut given = BTreeMap::new();
-    for file in &args.inputs {
-        given.extend(safetensors::load(file)?);
-    }
-    let name = Path::new(&name).file_stem().map_or(name.clone(), |stem| stem.to_string_lossy().into_owned());
+    let graph = input::graph(file)?;
+    let given = input::tensors(args.inputs.iter().map(PathBuf::as_path))?;
+    let name = file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
     Ok(Workload::of(name, graph, given))
 }
 

@@ -1,8 +1,8 @@
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeSet, path::PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use tilewise::{
-    Graph, Tensor,
+    files,
     gpu::{Parameters, RunProfile},
     reference::{
         self,
@@ -13,34 +13,30 @@ use tilewise::{
 
 use crate::{
     args::{Device, DeviceArgs, RunArgs},
-    output::{self, say},
+    input,
+    output::{self, note, say},
 };
 
 /// Runs a graph. False if `--check` was asked for and an output is off.
 pub(crate) fn run(args: &RunArgs, device: &DeviceArgs) -> Result<bool> {
-    let text = fs::read_to_string(&args.graph).with_context(|| args.graph.display().to_string())?;
-    let graph = Graph::from_json(&text).with_context(|| args.graph.display().to_string())?;
-    let mut given: BTreeMap<String, Tensor> = BTreeMap::new();
-    for file in &args.inputs {
-        for (name, tensor) in safetensors::load(file)? {
-            if given.insert(name.clone(), tensor).is_some() {
-                bail!("`{name}` is in more than one of the input files");
-            }
-        }
+    let graph = input::graph(&args.graph)?;
+    if let Some(file) = &args.outputs {
+        files::check(file)?;
+        safetensors::check_names(graph.outputs().iter().map(|(name, _)| name.as_str()))?;
     }
+    let given = input::tensors(args.inputs.iter().map(PathBuf::as_path))?;
 
     let outputs = match args.device {
         Device::Cpu => reference::evaluate(&graph, &given)?,
         Device::Gpu => {
             let gpu = device.open()?;
-            eprintln!("on {} ({})", gpu.profile().adapter, gpu.driver());
-            let (parameters, inputs): (Vec<_>, Vec<_>) = given
-                .iter()
-                .map(|(name, tensor)| (name.as_str(), tensor))
-                .partition(|(name, _)| graph.parameters().any(|(parameter, _)| parameter == *name));
+            note!("on {} ({})", gpu.profile().adapter, gpu.driver());
+            let all: BTreeSet<&str> = graph.parameters().map(|(name, _)| name).collect();
+            let given = given.iter().map(|(name, tensor)| (name.as_str(), tensor));
+            let (parameters, inputs): (Vec<_>, Vec<_>) = given.partition(|(name, _)| all.contains(name));
             let mut program = gpu.compile(&graph, Parameters::from(&parameters[..]))?;
-            let (states, inputs): (Vec<_>, Vec<_>) =
-                inputs.into_iter().partition(|(name, _)| graph.states().any(|(state, ..)| state == *name));
+            let all: BTreeSet<&str> = graph.states().map(|(name, ..)| name).collect();
+            let (states, inputs): (Vec<_>, Vec<_>) = inputs.into_iter().partition(|(name, _)| all.contains(name));
             for (name, tensor) in states {
                 program.set_state(name, tensor)?;
             }
@@ -51,9 +47,8 @@ pub(crate) fn run(args: &RunArgs, device: &DeviceArgs) -> Result<bool> {
             outputs
         }
     };
-    if let Some(file) = &args.outputs {
-        safetensors::save(file, &outputs)?;
-    }
+    // What was computed is told, whether it can be written or not.
+    let saved = args.outputs.as_ref().map_or(Ok(()), |file| safetensors::save(file, &outputs));
     let mut ok = true;
     if args.check {
         let expected = Expected::of_graph(&graph, &given, Check::measured())?;
@@ -77,6 +72,7 @@ pub(crate) fn run(args: &RunArgs, device: &DeviceArgs) -> Result<bool> {
             say!("{name}: {} {}", tensor.dtype(), tensor.shape());
         }
     }
+    saved?;
     Ok(ok)
 }
 

@@ -2,7 +2,10 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use comfy_table::ContentArrangement;
-use tilewise::kernel::{Module, Specialization, fingerprint};
+use tilewise::{
+    files,
+    kernel::{Module, Specialization, fingerprint},
+};
 
 use crate::{
     args::ShadersArgs,
@@ -61,7 +64,7 @@ fn expand(folder: &Path) -> Result<()> {
     for kernel in kernels {
         let file = folder.join(format!("{}.wgsl", kernel.path.replace("::", "-")));
         let text = Specialization::defaults(kernel.path)?;
-        fs::write(&file, text).with_context(|| format!("{} can't be written", file.display()))?;
+        files::write(&file, text)?;
         count += 1;
     }
     say!("{count} kernels in {}", folder.display());

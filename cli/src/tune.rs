@@ -1,20 +1,21 @@
 use std::{
     collections::BTreeMap,
-    fs,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use tilewise::{
-    Graph, Tensor, safetensors,
+    Graph, Tensor,
     tune::{Checked, Event, Finding, Table, Tuner},
     workloads::{self, Size},
 };
 
 use crate::{
     args::{DeviceArgs, TuneArgs},
-    output::{self, say},
+    input,
+    output::{self, any_of, say},
 };
 
 /// Times the variants of a graph's kernels, or of the workloads', and writes the table.
@@ -24,6 +25,8 @@ pub(crate) fn run(args: &TuneArgs, device: &DeviceArgs) -> Result<bool> {
         Some(table) => table,
         None => bail!("`tune` writes the table that `--untuned` leaves aside: give one of the two"),
     };
+    // Before minutes of measuring.
+    table.check()?;
     let budget = Duration::try_from_secs_f64(args.budget).context("--budget")?;
     let begun = Instant::now();
     let progress = ProgressBar::new(0).with_style(
@@ -31,6 +34,7 @@ pub(crate) fn run(args: &TuneArgs, device: &DeviceArgs) -> Result<bool> {
             .context("the progress bar's template")?,
     );
     let (mut findings, mut notes) = (Vec::new(), Vec::new());
+    let mut done = Ok(());
     for (name, graph, given) in subjects(args)? {
         let tuner = Tuner::new(&gpu).budget(budget.saturating_sub(begun.elapsed())).again(args.again);
         let tuned = tuner.tune(&graph, &given, &mut table.choices, |event| match event {
@@ -39,17 +43,27 @@ pub(crate) fn run(args: &TuneArgs, device: &DeviceArgs) -> Result<bool> {
             Event::Done(_) => progress.inc(1),
         });
         // What was found so far is worth keeping whatever comes next.
-        table.save()?;
-        let report = tuned.with_context(|| name.clone())?;
+        let saved = table.save();
+        let report = match tuned {
+            Ok(report) => report,
+            Err(error) => {
+                done = Err(error).with_context(|| name.clone());
+                break;
+            }
+        };
         notes.extend(report.skipped.into_iter().map(|(problem, why)| format!("{problem}: not measured, {why}")));
         if let (Checked::Not(why), true) = (&report.checked, report.findings.iter().any(|f| f.winner != f.default)) {
             notes.push(format!("{name}: the whole was not compared with the reference, {why}"));
         }
         findings.extend(report.findings);
+        if let Err(error) = saved {
+            done = Err(error.into());
+            break;
+        }
     }
     progress.finish_and_clear();
     print(&findings, &notes, &table, &format!("{} ({})", gpu.profile().adapter, gpu.driver()));
-    Ok(true)
+    done.map(|()| true)
 }
 
 /// A graph to tune: its name, and what is given for its inputs.
@@ -57,19 +71,13 @@ type Subject = (String, Graph, BTreeMap<String, Tensor>);
 
 fn subjects(args: &TuneArgs) -> Result<Vec<Subject>> {
     if let Some(file) = &args.graph {
-        let name = file.display().to_string();
-        let text = fs::read_to_string(file).with_context(|| name.clone())?;
-        let graph = Graph::from_json(&text).with_context(|| name.clone())?;
-        let mut given = BTreeMap::new();
-        for file in &args.inputs {
-            given.extend(safetensors::load(file)?);
-        }
-        return Ok(vec![(name, graph, given)]);
+        let given = input::tensors(args.inputs.iter().map(PathBuf::as_path))?;
+        return Ok(vec![(file.display().to_string(), input::graph(file)?, given)]);
     }
     let mut workloads = workloads::all(if args.quick { Size::Quick } else { Size::Full })?;
     workloads.retain(|w| args.kernel.is_empty() || args.kernel.iter().any(|text| w.name.contains(text.as_str())));
     if workloads.is_empty() {
-        bail!("no workload's name contains {:?}", args.kernel);
+        bail!("no workload's name contains {}", any_of(&args.kernel));
     }
     let mut subjects = Vec::with_capacity(workloads.len());
     for workload in workloads {

@@ -14,7 +14,7 @@ use tilewise::{
 
 use crate::{
     args::{DeviceArgs, VerifyArgs},
-    output::{self, say},
+    output::{self, any_of, note, say},
 };
 
 /// Faults that are printed one by one; more are only counted.
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &VerifyArgs, device: &DeviceArgs) -> Result<bool> {
         let found: Option<Vec<_>> = args.kernel.iter().map(find).collect();
         match found {
             Some(families) => families,
-            None => bail!("no kernel family is called {:?}; there are {}", args.kernel, FAMILIES.join(", ")),
+            None => bail!("no kernel family is called {}; there are {}", any_of(&args.kernel), FAMILIES.join(", ")),
         }
     };
     let level = if args.quick { Level::Quick } else { Level::Full };
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &VerifyArgs, device: &DeviceArgs) -> Result<bool> {
         if outcome.is_fault() {
             faults += 1;
             if faults <= SHOWN {
-                progress.suspend(|| eprintln!("{outcome}"));
+                progress.suspend(|| note!("{outcome}"));
             }
         }
         let case = format!("{} {}", outcome.family, outcome.case);

@@ -42,12 +42,12 @@ pub(super) fn expand(old: &Graph, known: &Known) -> Result<Expanded> {
     let mut g = Graph::new();
     let mut values: Vec<ValueId> = Vec::with_capacity(old.values().len());
     let mut attentions = Vec::new();
-    let users = old.users();
+    let mut is_free: Vec<bool> = old.users().iter().map(Vec::is_empty).collect();
+    let kept = old.outputs().iter().map(|(_, value)| *value).chain(old.traces().map(|(_, value)| value));
+    kept.for_each(|value| is_free[value.index()] = false);
+    let is_free = |v: &ValueId| is_free[v.index()] && old.value(*v).name.is_none();
     for node in old.nodes() {
         let inputs: Vec<ValueId> = node.inputs.iter().map(|v| values[v.index()]).collect();
-        let is_free = |v: &ValueId| {
-            users[v.index()].is_empty() && old.outputs().iter().all(|(_, out)| out != v) && named(old, *v).is_none()
-        };
         let results = if let Op::Attention(op) = &node.op
             && !(op.is_packed() || op.is_paged() || op.has_functions())
             && node.outputs.iter().skip(1).all(is_free)

@@ -6,9 +6,12 @@ use serde::Deserialize;
 
 use super::{Diff, Padding, Report, names::quoted};
 use crate::{
-    DType, Error, Graph, Result, Tensor, ValueId,
+    DType, Error, Graph, Result, Tensor, ValueId, fields,
     graph::{Align, Mask},
-    nn::{Activation, AttentionMasks, Decoder, DecoderLayer, Encoder, EncoderLayer, MultiheadAttention, Transformer},
+    nn::{
+        Activation, AttentionMasks, Decoder, DecoderLayer, Encoder, EncoderLayer, FEATURES, HEADS, LAYERS,
+        MultiheadAttention, Transformer, check_sizes,
+    },
 };
 
 /// A model as PyTorch's `nn` has it, and what its dump is called.
@@ -193,9 +196,40 @@ impl Model {
     /// Reads a description.
     ///
     /// # Errors
-    /// [`Error::Format`] if the text is no such JSON.
+    /// [`Error::Format`] if the text is no such JSON, or has sizes that no model has (more than 4096 layers).
     pub fn from_json(text: &str) -> Result<Model> {
-        serde_json::from_str(text).map_err(|e| Error::format("model", e.to_string()))
+        let model: Model = fields::parse(text).map_err(|message| Error::format("model", message))?;
+        let sizes = [
+            ("width", model.width, FEATURES),
+            ("heads", model.heads, HEADS),
+            ("hidden", model.hidden, FEATURES),
+            ("layers", model.layers, LAYERS),
+            ("encoder_layers", model.encoder_layers, LAYERS),
+            ("decoder_layers", model.decoder_layers, LAYERS),
+            ("memory_width", model.memory_width.unwrap_or(1), FEATURES),
+        ];
+        check_sizes("model", &sizes).map(|()| model)
+    }
+
+    /// Holds the layers against the number of tensors that there are, of dump and weights: before the graph is built.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if there are fewer tensors than layers, each of which has several.
+    pub fn check_layers(&self, tensors: usize) -> Result<()> {
+        let layers: &[(&str, usize)] = match self.model {
+            ModelKind::MultiheadAttention | ModelKind::EncoderLayer | ModelKind::DecoderLayer => &[],
+            ModelKind::Encoder | ModelKind::Decoder => &[("layers", self.layers)],
+            ModelKind::Transformer => {
+                &[("encoder_layers", self.encoder_layers), ("decoder_layers", self.decoder_layers)]
+            }
+        };
+        match layers.iter().find(|(_, layers)| *layers > tensors) {
+            None => Ok(()),
+            Some((key, layers)) => Err(Error::format(
+                "model",
+                format!("`{key}` is {layers}, but dump and weights have {tensors} tensors, and a layer has several"),
+            )),
+        }
     }
 
     fn encoder_layer(&self) -> EncoderLayer {

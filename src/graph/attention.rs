@@ -323,6 +323,19 @@ impl AttentionSizes {
     }
 }
 
+/// The rows of so many pages of an item, which positions of 32 bits have to tell apart.
+pub(super) fn places(op: &str, page_rows: usize, pages: usize) -> Result<usize> {
+    let most = i32::MAX as usize;
+    page_rows.checked_mul(pages).filter(|&rows| rows <= most).ok_or_else(|| {
+        Error::op(
+            op,
+            format!(
+                "{pages} pages of {page_rows} rows an item are more than {most} places: shorten the table of pages"
+            ),
+        )
+    })
+}
+
 /// The last axis of a mask or bias, if it masks the keys past its end.
 pub(crate) fn short_of(keys: usize, mask: &Shape) -> Option<usize> {
     mask.last().copied().filter(|&columns| columns < keys && columns != 1)
@@ -477,8 +490,7 @@ impl Attention {
                         format!("{}: there is no page for `block_table` {table} to name", three()),
                     ));
                 }
-                let keys = length.checked_mul(table[1]);
-                let keys = keys.ok_or_else(|| Error::op(OP, "the pages of an item have too many rows"))?;
+                let keys = places(OP, length, table[1])?;
                 (keys, Some(AttentionPages { count: bk, rows: length, each: table[1] }))
             }
             None => (length, None),

@@ -89,7 +89,9 @@ pub type MaskMod = Function<MaskTwin>;
 /// The text is an expression, or statements with a `return`, over the fields of [`Pair`] (and `score`, if it is a function of
 /// scores) and WGSL's own functions. `table[index]` reads the table that is given to the attention beside the function, an
 /// f32 value of the graph of any shape in row-major order; the index is an `i32`, and one out of range takes the nearest
-/// element. It is straight-line code: no loops, and no indexing of arrays or vectors by what is not constant.
+/// element. It is straight-line code: no loops, and no indexing of arrays or vectors by what is not constant. Its variables
+/// and arrays take at most 1 KiB, the size of an array is a plain number, and a text has at most 8 KiB, 384 words and signs a
+/// statement and 48 brackets in brackets.
 ///
 /// Functions are equal if their texts are; the text is what a graph in JSON keeps of them.
 pub struct Function<T: ?Sized> {
@@ -143,7 +145,7 @@ impl<T: FunctionKind + ?Sized> Function<T> {
     ///
     /// # Errors
     /// [`Error::Op`] if the text does not compile, with the line and the place in it; if it is empty, has a loop,
-    /// declares something beside the function, or indexes by what is not constant.
+    /// declares something beside the function, indexes by what is not constant, or is larger than the bounds above.
     pub fn wgsl(text: &str) -> Result<Self> {
         let text = Text::new(text, T::NAME, &parameters::<T>(), T::RESULT)?;
         Ok(Function { text, twin: None })

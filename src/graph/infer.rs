@@ -1,5 +1,6 @@
 use super::{
     Binary, Op, Reduce,
+    attention::places,
     operand::{Operand, broadcast, float, in_rank, same_dtype},
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
 ///
 /// # Errors
 /// [`Error::Op`], with the operands and what was expected, if their number, dtypes or shapes don't fit, or if an option
-/// does not; [`Error::Limit`] if a result has more than 2³¹ − 1 elements.
+/// does not; [`Error::Limit`] if a result has more than 2³¹ − 1 elements (or would have, if its empty axes had one).
 pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
     let name = op.name();
     op.check_count(operands.len())?;
@@ -187,7 +188,8 @@ pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
 
 fn reduced(shape: &Shape, axes: &[usize], keep: bool) -> Shape {
     let sizes = shape.iter().enumerate();
-    sizes.filter_map(|(axis, &size)| if !axes.contains(&axis) { Some(size) } else { keep.then_some(1) }).collect()
+    let is_reduced = |axis: usize| axes.binary_search(&axis).is_ok();
+    sizes.filter_map(|(axis, &size)| if !is_reduced(axis) { Some(size) } else { keep.then_some(1) }).collect()
 }
 
 fn dequantize(operands: &[Operand<'_>], packing: Packing) -> Result<Vec<(DType, Shape)>> {
@@ -249,6 +251,9 @@ fn matmul(operands: &[Operand<'_>], transpose_a: bool, transpose_b: bool) -> Res
 
 fn norm(op: &str, operands: &[Operand<'_>], axes: usize, epsilon: f32, optional: &[(&str, bool)]) -> Result<Shape> {
     let (dtype, shape) = float(op, "x", operands[0])?;
+    if shape.rank() == 0 {
+        return Err(Error::shape(op, "x", shape, "at least one axis, to normalise over"));
+    }
     if axes == 0 || axes > shape.rank() {
         return Err(Error::op(
             op,
@@ -355,7 +360,7 @@ fn rotary(operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
             return Err(Error::dtype(OP, name, given, dtype.name()));
         }
     }
-    if cos.rank() != 2 || cos != sin || 2 * cos[1] > d || (cos[0] == 0 && x.elements() != Some(0)) {
+    if cos.rank() != 2 || cos != sin || cos[1] > d / 2 || (cos[0] == 0 && x.elements() != Some(0)) {
         return Err(Error::op(
             OP,
             format!("`cos` is {cos} and `sin` is {sin}, expected the same [P, R/2] with P > 0 and R ≤ D = {d}"),
@@ -417,6 +422,7 @@ fn append_paged(operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
             return Err(Error::shape(OP, name, shape, format!("{form} with B = {items}")));
         }
     }
+    places(OP, pages[1], operands[3].1[1])?;
     if count == 0 && operands[3].1.elements() != Some(0) {
         return Err(Error::op(
             OP,

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeStruct};
 use serde_json::{Map, Value};
 
-use super::{AttentionResults, Graph, Node, Op, ValueId};
-use crate::{Error, Result};
+use super::{AttentionResults, Binary, Graph, Node, Op, Reduce, Unary, ValueId};
+use crate::{Error, Result, fields};
 
 const WHAT: &str = "graph";
 
@@ -111,7 +111,8 @@ impl Graph {
     /// that does not exist, operands that are not defined before it or that it can't take, a name that is taken.
     /// [`Error::Graph`] if an output or an update does not fit ([`Graph::output`], [`Graph::update`]).
     pub fn from_json(text: &str) -> Result<Graph> {
-        let form: GraphForm = serde_json::from_str(text).map_err(|e| Error::format(WHAT, e.to_string()))?;
+        let form: GraphForm =
+            serde_json::from_str(text).map_err(|e| Error::format(WHAT, fields::not_json(text, &e)))?;
         form.build()
     }
 
@@ -223,13 +224,20 @@ impl Reading {
 
     fn push(&mut self, node: &mut Map<String, Value>) -> Result<()> {
         let fail = |message: String| Err(Error::format(WHAT, message));
-        let mut names = |key: &str| match node.remove(key) {
-            None => Ok(Vec::new()),
-            Some(list) => serde_json::from_value::<Vec<String>>(list)
-                .map_err(|e| Error::format(WHAT, format!("`{key}` is a list of names: {e}"))),
+        let mut names = |key: &str| {
+            let name = |name: &Value| name.as_str().map(str::to_string);
+            let names = |list: &Value| list.as_array()?.iter().map(name).collect::<Option<Vec<String>>>();
+            match node.remove(key) {
+                None => Ok(Vec::new()),
+                Some(list) => names(&list).ok_or_else(|| {
+                    let given = fields::shown(&list);
+                    Error::format(WHAT, format!("`{key}` is {given}, expected a list of names: [\"x\", …]"))
+                }),
+            }
         };
-        let (inputs, outputs) = (names("inputs")?, names("outputs")?);
-        let op = Op::deserialize(&*node).map_err(|e| Error::format(WHAT, e.to_string()))?;
+        let (inputs, outputs): (Vec<String>, Vec<String>) = (names("inputs")?, names("outputs")?);
+        let op: Op =
+            fields::decode(node, Some("op")).map_err(|message| Error::format(WHAT, in_operations(node, message)))?;
         let known = serde_json::to_value(&op).map_err(|e| Error::format(WHAT, e.to_string()))?;
         if let Some(stray) = node.keys().find(|&key| known.get(key).is_none()) {
             let known: Vec<&str> = known.as_object().into_iter().flat_map(Map::keys).map(String::as_str).collect();
@@ -264,4 +272,23 @@ impl Reading {
         self.values.extend(results);
         Ok(())
     }
+}
+
+/// A message about an operation that doesn't exist, in place of serde's; other messages stay.
+fn in_operations(node: &Map<String, Value>, message: String) -> String {
+    let Some(rest) = message.strip_prefix("unknown variant ") else { return message };
+    let name = node.get("op").and_then(Value::as_str).unwrap_or_default();
+    let kinds = [
+        ("unary", Unary::ALL.iter().any(|function| function.name() == name)),
+        ("binary", Binary::ALL.iter().any(|function| function.name() == name)),
+        ("reduce", Reduce::ALL.iter().any(|function| function.name() == name)),
+    ];
+    let written = kinds.into_iter().filter(|(_, has)| *has);
+    let written: Vec<String> =
+        written.map(|(op, _)| format!("{{\"op\": \"{op}\", \"function\": \"{name}\", …}}")).collect();
+    if !written.is_empty() {
+        return format!("`{name}` is a function, not an operation: write {}", written.join(" or "));
+    }
+    let known = rest.split_once("expected one of ").map_or(rest, |(_, known)| known).replace('`', "");
+    format!("there is no operation `{name}`; there are {known}")
 }

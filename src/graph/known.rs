@@ -26,17 +26,9 @@ impl Graph {
     }
 
     /// The constant that a value is under another shape, if it is one.
-    fn known(&self, mut value: ValueId) -> Option<&Tensor> {
-        loop {
-            let node = self.definition(value);
-            if let Op::Constant { value } = &node.op {
-                return Some(value);
-            }
-            if !matches!(node.op, Op::Reshape { .. } | Op::Broadcast { .. }) {
-                return None;
-            }
-            value = node.inputs[0];
-        }
+    fn known(&self, value: ValueId) -> Option<&Tensor> {
+        let behind = self.behind.get(value.index()).filter(|behind| behind.whole)?;
+        if let Op::Constant { value } = &self.definition(behind.base).op { Some(value) } else { None }
     }
 
     fn check_places(&self, op: &Op, positions: ValueId, rows: usize, places: usize) -> Result<()> {

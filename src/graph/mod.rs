@@ -40,6 +40,7 @@
 //! ```
 
 mod attention;
+mod behind;
 mod build;
 mod function;
 mod id;
@@ -47,6 +48,7 @@ mod infer;
 mod json;
 mod known;
 mod leading;
+mod lexis;
 mod mask;
 mod op;
 mod operand;
@@ -60,11 +62,12 @@ mod weights;
 mod wgsl;
 mod written_out;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub(crate) use attention::Extent;
 pub use attention::{Align, Attention, AttentionFault, AttentionOperand, AttentionResults, Window};
 pub(crate) use attention::{AttentionSizes, FARTHEST, short_of};
+use behind::Behind;
 pub use function::{Function, FunctionKind, MaskMod, MaskTwin, Pair, ScoreMod, ScoreTwin, Scored};
 pub use id::{NodeId, ValueId};
 pub use infer::infer;
@@ -105,14 +108,31 @@ pub struct Value {
 }
 
 /// A list of operations on tensors; see the [module](self).
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Graph {
     nodes: Vec<Node>,
     values: Vec<Value>,
     outputs: Vec<(String, ValueId)>,
     updates: Vec<(ValueId, ValueId)>,
     traces: Vec<(String, ValueId)>,
+    // What the lists above say, to be found at once.
     names: HashMap<String, ValueId>,
+    output_names: HashSet<String>,
+    next: HashMap<ValueId, ValueId>,
+    paths: HashMap<String, ValueId>,
+    /// How often a path was left, by the path without `#2`.
+    calls: HashMap<String, usize>,
+    /// By value.
+    behind: Vec<Behind>,
+}
+
+/// Equal lists; what is found in them is then equal too.
+impl PartialEq for Graph {
+    fn eq(&self, other: &Self) -> bool {
+        let Graph { nodes, values, outputs, updates, traces, .. } = self;
+        (nodes, values, outputs, updates, traces)
+            == (&other.nodes, &other.values, &other.outputs, &other.updates, &other.traces)
+    }
 }
 
 impl Graph {
@@ -164,6 +184,16 @@ impl Graph {
         self.node(self.value(value).node)
     }
 
+    /// The value that a chain of views looks at: the value itself, if it is no view.
+    pub(crate) fn base(&self, value: ValueId) -> ValueId {
+        self.behind.get(value.index()).map_or(value, |behind| behind.base)
+    }
+
+    /// The number that every element of a value is, if the graph says so.
+    pub(crate) fn uniform(&self, value: ValueId) -> Option<f64> {
+        self.behind.get(value.index())?.uniform
+    }
+
     /// The shape of a value.
     pub fn shape(&self, value: ValueId) -> &Shape {
         &self.value(value).shape
@@ -192,7 +222,7 @@ impl Graph {
 
     /// The value of a state after a run; `None` if this is no state.
     pub fn update_of(&self, value: ValueId) -> Option<ValueId> {
-        self.updates.iter().find(|(state, _)| *state == value).map(|(_, next)| *next)
+        self.next.get(&value).copied()
     }
 
     /// The parameters, in order, with their names.
@@ -233,6 +263,8 @@ impl Graph {
         let node = NodeId(self.nodes.len() as u32);
         let first = self.values.len() as u32;
         let outputs: Vec<ValueId> = (first..first + results.len() as u32).map(ValueId).collect();
+        let under = inputs.first().map(|input| self.behind[input.index()]);
+        self.behind.extend(outputs.iter().map(|&result| Behind::of(&op, result, under)));
         self.values.extend(results.into_iter().map(|(dtype, shape)| Value { name: None, dtype, shape, node }));
         self.nodes.push(Node { op, inputs: inputs.to_vec(), outputs: outputs.clone() });
         Ok(outputs)
@@ -295,12 +327,13 @@ impl Graph {
         if name.is_empty() {
             return Err(Error::Graph("an output's name is empty".into()));
         }
-        if self.outputs.iter().any(|(other, _)| *other == name) {
+        if self.output_names.contains(&name) {
             return Err(Error::Graph(format!("there are two outputs `{name}`")));
         }
         if value.index() >= self.values.len() {
             return Err(Error::Graph(format!("output `{name}`: %{} is no value of this graph", value.0)));
         }
+        self.output_names.insert(name.clone());
         self.outputs.push((name, value));
         Ok(())
     }
@@ -339,6 +372,7 @@ impl Graph {
         if (self.dtype(state), self.shape(state)) != (self.dtype(next), self.shape(next)) {
             return fail(format!("{} can't become {}", self.describe(state), self.describe(next)));
         }
+        self.next.insert(state, next);
         self.updates.push((state, next));
         Ok(())
     }
@@ -379,14 +413,16 @@ impl Graph {
                 return Err(Error::Graph(format!("there is no input or parameter `{name}`")));
             }
         }
+        // The first of a name counts.
+        let shapes: HashMap<&str, &Shape> = shapes.iter().rev().map(|(name, shape)| (*name, shape)).collect();
         let mut graph = Graph::new();
         for node in &self.nodes {
             let mut op = node.op.clone();
             if let Op::Input { shape, .. } | Op::Parameter { shape, .. } = &mut op
                 && let Some(name) = &self.value(node.outputs[0]).name
-                && let Some((_, new)) = shapes.iter().find(|(n, _)| n == name)
+                && let Some(&new) = shapes.get(name.as_str())
             {
-                *shape = new.clone();
+                shape.clone_from(new);
             }
             let outputs = graph.push(op, &node.inputs)?;
             for (&new, &old) in outputs.iter().zip(&node.outputs) {
@@ -396,7 +432,10 @@ impl Graph {
             }
         }
         graph.outputs.clone_from(&self.outputs);
+        graph.output_names.clone_from(&self.output_names);
         graph.traces.clone_from(&self.traces);
+        graph.paths.clone_from(&self.paths);
+        graph.calls.clone_from(&self.calls);
         for &(state, next) in &self.updates {
             graph.update(state, next)?;
         }

@@ -30,8 +30,8 @@ const SHORT: usize = 8;
 /// ```
 impl fmt::Display for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let used = self.used();
-        let rows: Vec<[String; 3]> = self.nodes.iter().map(|node| self.row(node, &used)).collect();
+        let (used, paths) = (self.used(), self.traces_by_value());
+        let rows: Vec<[String; 3]> = self.nodes.iter().map(|node| self.row(node, &used, &paths)).collect();
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let (results, types) = (width(0), width(1));
         for [result, dtype, operation] in &rows {
@@ -51,10 +51,10 @@ impl Graph {
     /// The graph in the language of Graphviz: `dot -Tsvg`. Boxes are nodes, edges say dtype and shape.
     pub fn to_dot(&self) -> String {
         let mut dot = String::from("digraph {\n  node [fontname=\"sans-serif\", fontsize=10];\n");
-        let used = self.used();
+        let (used, paths) = (self.used(), self.traces_by_value());
         for (at, node) in self.nodes.iter().enumerate() {
             let name = self.value(node.outputs[0]).name.clone().map(|name| name + "\n").unwrap_or_default();
-            let paths: String = self.traces_of(node.outputs[0]).map(|path| format!("\n# {path}")).collect();
+            let paths: String = paths[node.outputs[0].index()].iter().map(|path| format!("\n# {path}")).collect();
             let label = name + &operation(&node.op, "") + &paths;
             let shape = if node.op.is_source() { "ellipse" } else { "box" };
             let _ = writeln!(dot, "  n{at} [shape={shape}, label={}];", quoted(&label));
@@ -84,7 +84,7 @@ impl Graph {
         used
     }
 
-    fn row(&self, node: &Node, used: &[bool]) -> [String; 3] {
+    fn row(&self, node: &Node, used: &[bool], paths: &[Vec<&str>]) -> [String; 3] {
         let operands = node.inputs.iter().map(|&v| self.label(v)).collect::<Vec<_>>().join(", ");
         let operands = if node.op.is_source() { String::new() } else { format!("({operands})") };
         let results = node.outputs.iter().enumerate().map(|(i, &v)| match i == 0 || used[v.index()] {
@@ -93,7 +93,7 @@ impl Graph {
         });
         let shown = node.outputs.iter().enumerate().filter(|&(i, v)| i == 0 || used[v.index()]);
         let types = shown.map(|(_, &v)| format!("{} {}", self.dtype(v), self.shape(v)));
-        let paths = node.outputs.iter().flat_map(|&v| self.traces_of(v)).collect::<Vec<_>>().join(", ");
+        let paths = node.outputs.iter().flat_map(|v| &paths[v.index()]).copied().collect::<Vec<_>>().join(", ");
         let paths = if paths.is_empty() { paths } else { format!("  # {paths}") };
         let operation = operation(&node.op, &operands) + &paths;
         [results.collect::<Vec<_>>().join(", "), types.collect::<Vec<_>>().join(", "), operation]

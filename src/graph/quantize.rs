@@ -1,5 +1,7 @@
 //! Weights of few bits in graphs.
 
+use std::collections::HashMap;
+
 use super::{Graph, Op, ValueId};
 use crate::{
     Error, Result,
@@ -157,10 +159,9 @@ impl Graph {
     /// is taken.
     pub fn quantized(&self, quantization: Quantization, wanted: impl Fn(&str) -> bool) -> Result<Graph> {
         let users = self.users();
-        let leaves = |value: ValueId| {
-            let next = self.states().any(|(_, _, next)| next == value);
-            next || self.outputs.iter().chain(&self.traces).any(|(_, output)| *output == value)
-        };
+        let mut leaves = vec![false; self.values.len()];
+        let named = self.outputs.iter().chain(&self.traces).map(|(_, value)| value);
+        named.chain(self.updates.iter().map(|(_, next)| next)).for_each(|value| leaves[value.index()] = true);
         let is_weight = |value: ValueId| {
             let readers = &users[value.index()];
             let linear = readers.iter().all(|&reader| {
@@ -168,7 +169,7 @@ impl Graph {
                 matches!(node.op, Op::Matmul { transpose_b: true, .. }) && node.inputs[0] != value
             });
             let matrix = self.dtype(value) == DType::F32 && self.shape(value).rank() == 2;
-            matrix && linear && !readers.is_empty() && !leaves(value)
+            matrix && linear && !readers.is_empty() && !leaves[value.index()]
         };
         let mut graph = Graph::new();
         let mut map: Vec<ValueId> = Vec::with_capacity(self.values.len());
@@ -190,10 +191,15 @@ impl Graph {
                 map.push(new);
             }
         }
-        let at = |named: &(String, ValueId)| (named.0.clone(), map[named.1.index()]);
-        graph.outputs = self.outputs.iter().map(at).collect();
-        graph.traces = self.traces.iter().map(at).collect();
-        graph.updates = self.updates.iter().map(|(a, b)| (map[a.index()], map[b.index()])).collect();
+        for (name, value) in &self.outputs {
+            graph.output(name.clone(), map[value.index()])?;
+        }
+        for (path, value) in &self.traces {
+            graph.trace(path, map[value.index()])?;
+        }
+        for &(state, next) in &self.updates {
+            graph.update(map[state.index()], map[next.index()])?;
+        }
         Ok(graph)
     }
 
@@ -214,6 +220,7 @@ impl Graph {
     /// [`Error::Graph`] if the same tensors are read as weights of two kinds.
     pub fn quantized_parameters(&self) -> Result<Vec<QuantizedParameter>> {
         let mut found: Vec<QuantizedParameter> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
         for node in &self.nodes {
             let Op::Dequantize(Packing { bits, group, zero, columns }) = node.op else { continue };
             let of_weight = |(value, tensor): (&ValueId, &&str)| {
@@ -229,7 +236,8 @@ impl Graph {
             let scales = self.dtype(node.inputs[1]);
             let quantization = Quantization { bits, group, zero, scales };
             let parameter = QuantizedParameter { name, rows: self.shape(node.inputs[0])[0], columns, quantization };
-            match found.iter().find(|known| known.name == parameter.name) {
+            let at = *places.entry(parameter.name.clone()).or_insert(found.len());
+            match found.get(at) {
                 Some(known) if *known != parameter => {
                     return Err(Error::Graph(format!("`{}` is read as weights of two kinds", parameter.name)));
                 }

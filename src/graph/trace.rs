@@ -28,11 +28,15 @@ impl Graph {
         }
         if !path.is_empty() {
             let mut own = path.to_string();
-            let mut calls = 1;
-            while self.traced(&own).is_some() {
-                calls += 1;
-                own = format!("{path}#{calls}");
+            if self.paths.contains_key(path) {
+                let mut calls = self.calls.get(path).copied().unwrap_or(1);
+                while self.paths.contains_key(&own) {
+                    calls += 1;
+                    own = format!("{path}#{calls}");
+                }
+                self.calls.insert(path.to_string(), calls);
             }
+            self.paths.insert(own.clone(), value);
             self.traces.push((own, value));
         }
         Ok(value)
@@ -45,7 +49,14 @@ impl Graph {
 
     /// The value that a path gave.
     pub fn traced(&self, path: &str) -> Option<ValueId> {
-        self.traces().find(|(other, _)| *other == path).map(|(_, value)| value)
+        self.paths.get(path).copied()
+    }
+
+    /// The paths that gave each value, by the value's index.
+    pub(super) fn traces_by_value(&self) -> Vec<Vec<&str>> {
+        let mut paths = vec![Vec::new(); self.values.len()];
+        self.traces().for_each(|(path, value)| paths[value.index()].push(path));
+        paths
     }
 
     /// The paths that gave a value.

@@ -3,11 +3,15 @@
 use std::{collections::BTreeSet, error, sync::Arc};
 
 use naga::{
-    Block, Expression, Handle, Module, Span, Statement,
+    Block, Expression, Handle, Module, Span, Statement, TypeInner,
     valid::{CallError, Capabilities, FunctionError, ValidationFlags, Validator},
 };
 
+use super::lexis::{self, comment, is_blank, words};
 use crate::{Error, Result};
+
+/// Bytes of the variables and arrays of a function: a driver gives them to each of thousands of invocations.
+const LOCAL_BYTES: u32 = 1024;
 
 /// The body of a function: an expression, or statements with a `return`.
 #[derive(Clone, Debug)]
@@ -22,11 +26,16 @@ pub(super) struct Text {
 impl Text {
     /// Checks a text as the body of a function with these parameters and this result; `kind` names it in errors.
     pub(super) fn new(given: &str, kind: &str, parameters: &str, result: &str) -> Result<Self> {
+        if given.len() > lexis::LENGTH {
+            let (bytes, most) = (given.len(), lexis::LENGTH);
+            return Err(Error::op(kind, format!("the text has {bytes} bytes, at most {most} are taken")));
+        }
         let source = Source { kind, given };
         let (clean, end) = source.clean()?;
-        if clean.trim().is_empty() {
+        if clean.trim_matches(is_blank).is_empty() {
             return Err(Error::op(kind, "the text is empty"));
         }
+        lexis::check(&clean).map_err(|(message, place)| source.fault(&message, "", place))?;
         let statements = words(&clean).any(|(_, word)| word == "return");
         if let (false, Some(at)) = (statements, end) {
             let message = "statements need a `return`; an expression has no `;`";
@@ -55,7 +64,7 @@ impl Text {
             done = at + "table".len();
         }
         text += &self.clean[done..];
-        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = text.split(is_blank).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
         if self.statements { text } else { format!("return ({text});") }
     }
 
@@ -73,7 +82,7 @@ impl Text {
         let module = naga::front::wgsl::parse_str(&shader).map_err(|e| {
             let (span, label) = e.labels().next().unwrap_or((Span::UNDEFINED, ""));
             let label = if label == "see msg" { "" } else { label };
-            source.fault(e.message(), label, at(span))
+            source.fault(&parser_message(e.message(), e.notes().next()), label, at(span))
         })?;
         // Brackets match, so that nothing can have been declared beside the two.
         let user = match module.functions.iter().find(|(_, function)| function.name.as_deref() == Some("user")) {
@@ -83,6 +92,7 @@ impl Text {
         let scan = Scan { module: &module, user };
         scan.block(&module.functions[user].body)
             .and_then(|()| scan.expressions())
+            .and_then(|()| scan.memory())
             .map_err(|(message, span)| source.fault(&message, "", at(span)))?;
         let checked = Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module);
         checked.map(|_| ()).map_err(|e| {
@@ -126,7 +136,7 @@ impl Source<'_> {
                 if unclosed {
                     return Err(self.fault("this comment has no end", "", at..at + 2));
                 }
-                bytes[at..at + length].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b' ');
+                bytes[at..at + length].fill(b' ');
                 at += length;
                 continue;
             }
@@ -168,8 +178,10 @@ impl Source<'_> {
                 b';' if end.is_none() => end = Some(at),
                 _ => {}
             }
-            after_table &= rest[0].is_ascii_whitespace();
-            at += 1;
+            // Brackets and `;` are of one byte; what has more is blank, or a word.
+            let next = self.given[at..].chars().next().unwrap_or(' ');
+            after_table &= is_blank(next);
+            at += next.len_utf8();
         }
         if let Some(&(at, ..)) = open.last() {
             return Err(self.fault(&format!("`{}` is never closed", self.char_at(at)), "", at..at + 1));
@@ -184,7 +196,8 @@ impl Source<'_> {
     /// An error with the line that it is about, and a caret under the place.
     fn fault(&self, message: &str, label: &str, range: std::ops::Range<usize>) -> Error {
         let text = self.given;
-        let end = text.trim_end().len();
+        let written = text.trim_end_matches(is_blank);
+        let end = written.len();
         let (start, stop, message) = if range.start >= end {
             // Where naga ran into what comes after the text.
             let message = message.split(", found ").next().unwrap_or(message);
@@ -195,69 +208,31 @@ impl Source<'_> {
         };
         let whole = |at: usize| (0..=at).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
         let (start, stop) = (whole(start), whole(stop));
-        let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
-        let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
-        let line = text[line_start..line_end].trim_end();
+        let lines = lexis::lines(text);
+        let number = lines.partition_point(|(begin, _)| *begin <= start).max(1);
+        let (line_start, line) = lines[number - 1];
+        let line_end = line_start + line.len();
+        // A place within the end of a line is behind it.
+        let start = start.min(line_end);
+        let line = line.trim_end_matches(is_blank);
         let indent: String = text[line_start..start].chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-        let carets = "^".repeat(text[start..stop.min(line_end)].chars().count().max(1));
-        let number = match text.trim_end().contains('\n') {
-            true => format!("{} | ", text[..line_start].matches('\n').count() + 1),
-            false => String::new(),
-        };
+        let carets = "^".repeat(text[start..stop.clamp(start, line_end)].chars().count().max(1));
+        let number = if lexis::lines(written).len() > 1 { format!("{number} | ") } else { String::new() };
         let margin = " ".repeat(number.len());
         let label = if label.is_empty() || start == end { String::new() } else { format!(" {label}") };
         Error::op(self.kind, format!("{message}\n  {number}{line}\n  {margin}{indent}{carets}{label}"))
     }
 }
 
-/// Identifiers, keywords and numbers outside comments, with where they begin.
-fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        while at < text.len() {
-            if let Some(length) = comment(&text.as_bytes()[at..]) {
-                at += length;
-                continue;
-            }
-            let rest = &text[at..];
-            let length = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
-            if length > 0 {
-                at += length;
-                return Some((at - length, &rest[..length]));
-            }
-            at += rest.chars().next().map_or(1, char::len_utf8);
-        }
-        None
-    })
-}
-
-/// The length of the comment that begins here, if one does; block comments nest.
-fn comment(rest: &[u8]) -> Option<usize> {
-    if rest.starts_with(b"//") {
-        return Some(rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len()));
+/// naga's message; of a text that it gives up on, in words that say what to do.
+fn parser_message(message: &str, note: Option<&str>) -> String {
+    match message.contains("internal") {
+        true => format!(
+            "the compiler gives up on this ({}): write it in smaller parts, by `let`",
+            note.unwrap_or(message).to_lowercase()
+        ),
+        false => message.to_string(),
     }
-    if !rest.starts_with(b"/*") {
-        return None;
-    }
-    let (mut depth, mut at) = (0, 0);
-    while at < rest.len() {
-        let step = match &rest[at..] {
-            [b'/', b'*', ..] => {
-                depth += 1;
-                2
-            }
-            [b'*', b'/', ..] => {
-                depth -= 1;
-                2
-            }
-            _ => 1,
-        };
-        at += step;
-        if depth == 0 {
-            break;
-        }
-    }
-    Some(at)
 }
 
 /// naga's message with WGSL's names of types, and without the numbers by which it names things: ` [3]`.
@@ -331,6 +306,33 @@ impl Scan<'_> {
     }
 }
 
+impl Scan<'_> {
+    /// An error if variables and arrays take more memory than a function may have.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these make arrays")]
+    fn memory(&self) -> Found {
+        let function = &self.module.functions[self.user];
+        let size = |ty| self.module.types[ty].inner.try_size(self.module.to_ctx()).unwrap_or(u32::MAX);
+        let variables = function.local_variables.iter();
+        let variables = variables.map(|(handle, variable)| (variable.ty, function.local_variables.get_span(handle)));
+        let arrays = function.expressions.iter().filter_map(|(handle, expression)| match *expression {
+            Expression::ZeroValue(ty) | Expression::Compose { ty, .. } => {
+                Some((ty, function.expressions.get_span(handle)))
+            }
+            _ => None,
+        });
+        let arrays = arrays.filter(|&(ty, _)| matches!(self.module.types[ty].inner, TypeInner::Array { .. }));
+        let mut sum = 0u32;
+        variables.chain(arrays).try_for_each(|(ty, span)| {
+            sum = sum.saturating_add(size(ty));
+            if sum <= LOCAL_BYTES {
+                return Ok(());
+            }
+            let most = format!("a function may have {LOCAL_BYTES}; what is larger belongs into the `table`");
+            Err((format!("with this, variables and arrays take {sum} bytes: {most}"), span))
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -398,6 +400,73 @@ mod tests {
             assert!(error.starts_with("score function: ") && error.contains(message), "{given:?}:\n{error}");
             assert!(error.contains(lines), "{given:?}:\n{error}");
         }
+    }
+
+    #[test]
+    fn lines_are_counted_as_wgsl_ends_them() {
+        for end in ["\n", "\r\n", "\r", "\u{b}", "\u{c}", "\u{85}", "\u{2028}", "\u{2029}"] {
+            let given = format!("let a = score; // half{end}return scor;{end}");
+            let error = text(&given).expect_err(&given).to_string();
+            let expected = "score function: no definition in scope for identifier: `scor`\n  2 | return scor;\n             ^^^^ \
+                            unknown identifier";
+            assert_eq!(error, expected, "{end:?}");
+            let fine = format!("score // half{end} * 0.5");
+            assert_eq!(text(&fine).expect("fits").body(""), "return (score * 0.5);", "{end:?}");
+        }
+    }
+
+    /// What a compiler would walk by recursion, or give a driver to find room for.
+    #[test]
+    fn what_is_too_much_is_refused_before_a_compiler_sees_it() {
+        for (given, expected) in [
+            (format!("select(score, 0.0, {}(score > 0.0))", "!".repeat(4096)), "more than 8 operators in a row"),
+            (format!("{}score{}", "(".repeat(2000), ")".repeat(2000)), "more than 48 brackets in brackets"),
+            (format!("return score;{}{}", "{".repeat(2000), "}".repeat(2000)), "more than 48 brackets in brackets"),
+            (format!("score{}", " + 1.0".repeat(1000)), "more than 384 words and signs in a statement"),
+            (format!("var a: {}f32; return score;", "vec2<".repeat(1000)), "more than 32 `<` in a statement"),
+            (
+                format!(
+                    "if score > 0.0 {{ return 1.0; }}{} return score;",
+                    " else if score > 1.0 { return 2.0; }".repeat(200)
+                ),
+                "more than 48 branches by `else`",
+            ),
+            (format!("score {}", " ".repeat(100_000)), "the text has 100006 bytes, at most 8192 are taken"),
+            ("var a: array<f32, 4000000>; a[1] = score; return a[1];".into(), "an array of 4000000 elements"),
+            ("const n = 4000000; var a: array<f32, n>; return score;".into(), "the size of an array is a plain number"),
+            (
+                "var a: array<f32, 256>; var b = score; return a[0] + b;".into(),
+                "with this, variables and arrays take 1028 bytes: a function may have 1024",
+            ),
+            ("return array<f32, 256>()[0] + array<f32, 256>()[1];".into(), "take 2048 bytes"),
+        ] {
+            let error = text(&given).expect_err(expected).to_string();
+            assert!(error.starts_with("score function: ") && error.contains(expected), "{error}");
+        }
+        // As much as is taken of each compiles, in the stack of a thread.
+        for given in [
+            format!("select(score, 0.0, {}(score > 0.0))", "!".repeat(8)),
+            format!("{}score{}", "(".repeat(40), ")".repeat(40)),
+            format!("{}score{}", "-(".repeat(40), ")".repeat(40)),
+            format!("score{}", " + 1.0".repeat(120)),
+            format!("{} return score;{}", "{".repeat(40), "}".repeat(40)),
+            format!(
+                "if score > 0.0 {{ return 1.0; }}{} return score;",
+                " else if score > 1.0 { return 2.0; }".repeat(48)
+            ),
+            "var a: array<array<f32, 16>, 16>; a[1][2] = score; return a[1][2];".into(),
+        ] {
+            text(&given).unwrap_or_else(|e| panic!("{given}: {e}"));
+        }
+    }
+
+    #[test]
+    fn what_naga_gives_up_on_is_said_in_words() {
+        assert_eq!(
+            parser_message("internal WGSL front end error", Some("Parser recursion limit exceeded")),
+            "the compiler gives up on this (parser recursion limit exceeded): write it in smaller parts, by `let`"
+        );
+        assert_eq!(parser_message("expected `;`", Some("a note")), "expected `;`");
     }
 
     #[test]

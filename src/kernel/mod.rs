@@ -274,5 +274,6 @@ pub fn fold_grid(workgroups: u64, profile: &Profile, kernel: &str) -> Result<[u3
 
 /// Bytes of a device buffer for `elements` of `dtype`: whole 16-byte blocks, and never none.
 pub fn buffer_bytes(dtype: DType, elements: usize) -> u64 {
-    (elements as u64 * dtype.bytes() as u64).next_multiple_of(16).max(16)
+    let bytes = (elements as u64).saturating_mul(dtype.bytes() as u64).max(16);
+    bytes.checked_next_multiple_of(16).unwrap_or(u64::MAX - 15)
 }

@@ -9,8 +9,8 @@ use crate::kernel::Verdict;
 /// passes; and the memory plan.
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let flops = self.steps.iter().map(Step::flops).sum();
-        let moved = self.steps.iter().map(Step::bytes).sum();
+        let flops = self.steps.iter().map(Step::flops).fold(0, u64::saturating_add);
+        let moved = self.steps.iter().map(Step::bytes).fold(0, u64::saturating_add);
         let (steps, dispatches) = (self.steps.len(), self.steps.iter().map(|step| step.kernel.launches.len()).sum());
         writeln!(
             f,
@@ -80,10 +80,18 @@ impl fmt::Display for Program {
             naive = bytes(naive),
             unfused = bytes(self.unfused_bytes),
         )?;
-        for (i, &size) in self.allocations.iter().enumerate() {
-            let members =
-                self.buffers.iter().enumerate().filter(|(_, b)| matches!(b.role, Role::Temporary(at) if at == i));
-            let members: Vec<String> = members.map(|(id, buffer)| self.lifetime(BufferId(id), buffer)).collect();
+        let lifetimes = self.lifetimes();
+        let mut members: Vec<Vec<String>> = vec![Vec::new(); self.allocations.len()];
+        for (buffer, (first, last)) in self.buffers.iter().zip(lifetimes) {
+            let Role::Temporary(allocation) = buffer.role else { continue };
+            if let Some(members) = members.get_mut(allocation) {
+                members.push(match first == last {
+                    true => format!("{} (step {first})", buffer.name),
+                    false => format!("{} (steps {first} to {last})", buffer.name),
+                });
+            }
+        }
+        for (i, (&size, members)) in self.allocations.iter().zip(members).enumerate() {
             writeln!(f, "  allocation {i}, {}: {}", bytes(size), members.join(", "))?;
         }
         Ok(())
@@ -111,15 +119,15 @@ impl Program {
         Some(text + "\n")
     }
 
-    /// `name (steps 2 to 4)`.
-    fn lifetime(&self, id: BufferId, buffer: &Buffer) -> String {
-        let uses = |step: &Step| [&step.inputs, &step.outputs, &step.workspace].iter().any(|ids| ids.contains(&id));
-        let mut steps = self.steps.iter().enumerate().filter(|(_, step)| uses(step)).map(|(i, _)| i);
-        let first = steps.next().unwrap_or_default();
-        match steps.next_back() {
-            Some(last) => format!("{} (steps {first} to {last})", buffer.name),
-            None => format!("{} (step {first})", buffer.name),
+    /// The first and the last step that uses each buffer.
+    fn lifetimes(&self) -> Vec<(usize, usize)> {
+        let mut lifetimes: Vec<Option<(usize, usize)>> = vec![None; self.buffers.len()];
+        for (i, step) in self.steps.iter().enumerate() {
+            for id in [&step.inputs, &step.outputs, &step.workspace].into_iter().flatten() {
+                lifetimes[id.0].get_or_insert((i, i)).1 = i;
+            }
         }
+        lifetimes.into_iter().map(Option::unwrap_or_default).collect()
     }
 
     fn row(&self, i: usize, step: &Step) -> [String; 7] {

@@ -79,13 +79,14 @@ fn check_names(graph: &Graph) -> Result<()> {
 
 /// Bytes of the intermediate values of a graph: what is computed and used, but neither a view nor an output.
 fn unfused_bytes(graph: &Graph) -> u64 {
-    let users = graph.users();
-    let is_output = |value| graph.outputs().iter().any(|(_, output)| *output == value);
-    let intermediates = graph.values().iter().zip(&users).enumerate().filter(|(i, (value, users))| {
+    let mut inside: Vec<bool> = graph.users().iter().map(|users| !users.is_empty()).collect();
+    graph.outputs().iter().for_each(|(_, value)| inside[value.index()] = false);
+    let computed = |value: &crate::graph::Value| {
         let op = &graph.node(value.node).op;
-        !op.is_source() && !op.is_view() && !users.is_empty() && !is_output(crate::ValueId(*i as u32))
-    });
-    intermediates.map(|(_, (value, _))| value_bytes(value)).sum()
+        !op.is_source() && !op.is_view()
+    };
+    let intermediates = graph.values().iter().zip(inside).filter(|(value, inside)| *inside && computed(value));
+    intermediates.fold(0, |sum, (value, _)| sum.saturating_add(value_bytes(value)))
 }
 
 fn value_bytes(value: &crate::graph::Value) -> u64 {

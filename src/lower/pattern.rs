@@ -1,45 +1,20 @@
 //! What rewriting and fusing look for in a graph.
 
 use crate::{
-    Data, Graph, Tensor, ValueId,
+    Graph, ValueId,
     graph::{Binary, Node, Op, Unary},
 };
-
-/// The number that every element of a value is, if the graph says so.
-pub(super) fn uniform(graph: &Graph, value: ValueId) -> Option<f64> {
-    let node = graph.definition(value);
-    match &node.op {
-        Op::Constant { value } => uniform_element(value),
-        op if op.is_view() => uniform(graph, node.inputs[0]),
-        _ => None,
-    }
-}
-
-fn uniform_element(tensor: &Tensor) -> Option<f64> {
-    fn same<T: Copy + PartialEq>(elements: &[T]) -> Option<T> {
-        let (&first, rest) = elements.split_first()?;
-        rest.iter().all(|x| *x == first).then_some(first)
-    }
-    match tensor.data() {
-        Data::F32(v) => same(v).map(f64::from),
-        Data::F16(v) => same(v).map(f64::from),
-        Data::BF16(v) => same(v).map(f64::from),
-        Data::I32(v) => same(v).map(f64::from),
-        Data::U32(v) => same(v).map(f64::from),
-        Data::Bool(v) => same(v).map(|x| f64::from(u8::from(x))),
-    }
-}
 
 /// A float value times (or divided by) the same finite number everywhere: the value and the factor.
 pub(super) fn scaled(graph: &Graph, node: &Node) -> Option<(ValueId, f64)> {
     let &[a, b] = &node.inputs[..] else { return None };
     let (x, factor) = match node.op {
-        Op::Binary { function: Binary::Mul } => match (uniform(graph, a), uniform(graph, b)) {
+        Op::Binary { function: Binary::Mul } => match (graph.uniform(a), graph.uniform(b)) {
             (_, Some(factor)) => (a, factor),
             (Some(factor), None) => (b, factor),
             (None, None) => return None,
         },
-        Op::Binary { function: Binary::Div } => (a, 1.0 / uniform(graph, b)?),
+        Op::Binary { function: Binary::Div } => (a, 1.0 / graph.uniform(b)?),
         _ => return None,
     };
     // A constant of more axes or larger ones would stretch the value.

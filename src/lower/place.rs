@@ -1,5 +1,7 @@
 //! Units → kernel problems over buffers: where each value lies, and what has to be copied.
 
+use std::collections::HashSet;
+
 use super::{
     Buffer, BufferId, Note, Options, Role,
     fuse::Unit,
@@ -7,7 +9,7 @@ use super::{
     survey::Survey,
 };
 use crate::{
-    DType, Error, Graph, Layout, Result, Shape, ValueId,
+    DType, Error, Layout, Result, Shape, ValueId,
     graph::Op,
     kernel::{CopyProblem, Lowering, Operands, Problem, Profile, buffer_bytes},
 };
@@ -40,7 +42,17 @@ pub(super) fn place(
     notes: &mut Vec<Note>,
 ) -> Result<Placed> {
     let homes = vec![None; survey.graph.values().len()];
-    let mut placing = Placing { survey, profile, options, buffers: Vec::new(), drafts: Vec::new(), homes, notes };
+    let mut placing = Placing {
+        survey,
+        profile,
+        options,
+        buffers: Vec::new(),
+        drafts: Vec::new(),
+        writers: Vec::new(),
+        last_readers: Vec::new(),
+        homes,
+        notes,
+    };
     placing.sources();
     for unit in units {
         placing.unit(unit)?;
@@ -64,6 +76,10 @@ struct Placing<'a> {
     options: &'a Options,
     buffers: Vec<Buffer>,
     drafts: Vec<Draft>,
+    /// By buffer: the last draft whose first output it is.
+    writers: Vec<Option<usize>>,
+    /// By buffer: the last draft that reads it.
+    last_readers: Vec<Option<usize>>,
     /// By value, as far as it is known.
     homes: Vec<Option<Home>>,
     notes: &'a mut Vec<Note>,
@@ -73,7 +89,16 @@ impl Placing<'_> {
     fn buffer(&mut self, name: String, dtype: DType, shape: Shape, role: Role) -> BufferId {
         let bytes = buffer_bytes(dtype, shape.elements().unwrap_or(usize::MAX));
         self.buffers.push(Buffer { name, dtype, shape, bytes, role });
+        self.writers.push(None);
+        self.last_readers.push(None);
         BufferId(self.buffers.len() - 1)
+    }
+
+    fn draft(&mut self, draft: Draft) {
+        let at = self.drafts.len();
+        draft.inputs.iter().for_each(|input| self.last_readers[input.0] = Some(at));
+        self.writers[draft.outputs[0].0] = Some(at);
+        self.drafts.push(draft);
     }
 
     fn temporary(&mut self, value: ValueId, shape: Shape) -> BufferId {
@@ -106,36 +131,40 @@ impl Placing<'_> {
 
     /// Where a value lies; a reshape that strides can't say is copied first.
     fn home(&mut self, value: ValueId) -> Result<Home> {
-        if let Some(home) = &self.homes[value.index()] {
-            return Ok(home.clone());
-        }
         let graph = self.survey.graph;
-        let node = graph.definition(value);
-        let home = if let Op::Constant { value: tensor } = &node.op {
-            let shape = tensor.shape().clone();
-            let role = Role::Constant(tensor.clone());
-            let buffer = self.buffer(self.survey.label(value), tensor.dtype(), shape.clone(), role);
-            Home { buffer, layout: Layout::contiguous(shape) }
-        } else {
+        // Views between the value and what has a home, the value first. There may be thousands: no recursion.
+        let (mut views, mut at) = (Vec::new(), value);
+        let mut home = loop {
+            if let Some(home) = &self.homes[at.index()] {
+                break home.clone();
+            }
+            let node = graph.definition(at);
+            if let Op::Constant { value: tensor } = &node.op {
+                let shape = tensor.shape().clone();
+                let role = Role::Constant(tensor.clone());
+                let buffer = self.buffer(self.survey.label(at), tensor.dtype(), shape.clone(), role);
+                let home = Home { buffer, layout: Layout::contiguous(shape) };
+                self.homes[at.index()] = Some(home.clone());
+                break home;
+            }
             let (Lowering::View(view), &[operand]) = (Lowering::of(&node.op), &node.inputs[..]) else {
-                return Err(Error::Graph(format!("{} is read before it is computed", self.survey.label(value))));
+                return Err(Error::Graph(format!("{} is read before it is computed", self.survey.label(at))));
             };
-            let Home { buffer, layout } = self.home(operand)?;
-            match view(&layout) {
-                Some(layout) => Home { buffer, layout },
+            views.push((at, operand, view));
+            at = operand;
+        };
+        for (value, operand, view) in views.into_iter().rev() {
+            home = match view(&home.layout) {
+                Some(layout) => Home { buffer: home.buffer, layout },
                 None => {
-                    let reason = format!(
-                        "{} of strides {:?} can't be read as {}",
-                        layout.shape,
-                        layout.strides,
-                        graph.shape(value)
-                    );
+                    let Layout { shape, strides, .. } = &home.layout;
+                    let reason = format!("{shape} of strides {strides:?} can't be read as {}", graph.shape(value));
                     let Home { buffer, .. } = self.dense(operand, reason)?;
                     Home { buffer, layout: Layout::contiguous(graph.shape(value)) }
                 }
-            }
-        };
-        self.homes[value.index()] = Some(home.clone());
+            };
+            self.homes[value.index()] = Some(home.clone());
+        }
         Ok(home)
     }
 
@@ -156,7 +185,7 @@ impl Placing<'_> {
         let problem = CopyProblem { dtype: self.survey.graph.dtype(value), input: layout };
         let choice = select(&problem, self.profile, self.options)?;
         let (inputs, outputs, covers) = (vec![buffer], vec![to], vec![self.survey.label(value)]);
-        self.drafts.push(Draft { problem: Box::new(problem), choice, inputs, outputs, covers, in_place: None });
+        self.draft(Draft { problem: Box::new(problem), choice, inputs, outputs, covers, in_place: None });
         Ok(())
     }
 
@@ -205,7 +234,7 @@ impl Placing<'_> {
         }
         let mut covers: Vec<String> = unit.computes.iter().flat_map(|&value| self.survey.covers(value)).collect();
         covers.dedup();
-        self.drafts.push(Draft { problem, choice, inputs: buffers, outputs, covers, in_place: None });
+        self.draft(Draft { problem, choice, inputs: buffers, outputs, covers, in_place: None });
         Ok(())
     }
 
@@ -251,6 +280,9 @@ impl Placing<'_> {
     fn states_in_place(&mut self) -> Result<Vec<(ValueId, BufferId)>> {
         let graph = self.survey.graph;
         let states: Vec<(ValueId, ValueId)> = graph.states().map(|(_, state, next)| (state, next)).collect();
+        // What is read when all steps are done: outputs, and what other states become.
+        let read_late = graph.outputs().iter().map(|(_, value)| *value).chain(states.iter().map(|(_, next)| *next));
+        let read_late: HashSet<ValueId> = read_late.map(|value| graph.base(value)).collect();
         let mut moved = Vec::new();
         for &(state, next) in &states {
             let Home { buffer: old, .. } = self.home(state)?;
@@ -258,15 +290,13 @@ impl Placing<'_> {
             if new == old && layout.is_contiguous() {
                 continue;
             }
-            let writer = self.drafts.iter().rposition(|draft| draft.outputs[0] == new);
-            // What is read when all steps are done: outputs, and what other states become.
-            let read_late = graph.outputs().iter().map(|(_, value)| *value).chain(states.iter().map(|(_, next)| *next));
+            let writer = self.writers[new.0];
             let whole = layout.is_contiguous()
                 && matches!(self.buffers[new.0].role, Role::Temporary(_))
                 && self.buffers[new.0].shape == *graph.shape(state)
-                && !read_late.into_iter().any(|value| base(graph, value) == state);
+                && !read_late.contains(&state);
             let taken = writer.filter(|_| whole).and_then(|at| {
-                let last = self.drafts[at + 1..].iter().all(|draft| !draft.inputs.contains(&old));
+                let last = self.last_readers[old.0].is_none_or(|reader| reader <= at);
                 let draft = &mut self.drafts[at];
                 let mut places = draft.inputs.iter().enumerate().filter(|(_, input)| **input == old).map(|(i, _)| i);
                 let (first, second) = (places.next(), places.next());
@@ -325,14 +355,6 @@ impl Placing<'_> {
         }
         Ok(())
     }
-}
-
-/// The value that a chain of views looks at.
-fn base(graph: &Graph, mut value: ValueId) -> ValueId {
-    while graph.definition(value).op.is_view() {
-        value = graph.definition(value).inputs[0];
-    }
-    value
 }
 
 /// The shape of the dense tensor that a permuted layout lies in.

@@ -1,6 +1,6 @@
 //! Where temporaries lie: those that are never alive together share memory.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::{
     Buffer, BufferId, Note, Options, Program, Role, Step,
@@ -78,9 +78,9 @@ fn take_over(buffers: &[Buffer], drafts: &mut [Draft]) -> Vec<Option<usize>> {
                 is_temporary(input)
                     && is_temporary(output)
                     && last_reader[input.0] == Some(step)
-                    && draft.inputs.iter().filter(|&&other| other == input).count() == 1
                     && buffers[input.0].bytes == buffers[output.0].bytes
                     && draft.problem.allows_in_place(i)
+                    && draft.inputs.iter().filter(|&&other| other == input).count() == 1
             })?;
             draft.problem.set_in_place(input);
             Some(input)
@@ -120,6 +120,7 @@ struct Block {
 /// of one step are alive together.
 fn allocate(buffers: &mut [Buffer], steps: &[Step], share: bool) -> Vec<u64> {
     let mut block_of: Vec<Option<usize>> = vec![None; buffers.len()];
+    let mut is_member = vec![false; buffers.len()];
     let mut blocks: Vec<Block> = Vec::new();
     for (at, step) in steps.iter().enumerate() {
         if let Some(input) = step.in_place {
@@ -133,24 +134,85 @@ fn allocate(buffers: &mut [Buffer], steps: &[Step], share: bool) -> Vec<u64> {
             });
             let block = &mut blocks[block];
             block.last = at;
-            if !block.members.contains(&id) {
+            if !std::mem::replace(&mut is_member[id.0], true) {
                 block.members.push(id);
             }
         }
     }
     blocks.sort_by_key(|block| (Reverse(block.bytes), block.first));
-    // By allocation: its bytes, and when it is taken.
-    let mut allocations: Vec<(u64, Vec<(usize, usize)>)> = Vec::new();
+    let mut crowds = Crowds::new(&blocks, steps.len());
+    // By allocation: its bytes, and when it is taken: the last step by the first.
+    let mut allocations: Vec<(u64, BTreeMap<usize, usize>)> = Vec::new();
     for block in &blocks {
-        let free =
-            |taken: &[(usize, usize)]| taken.iter().all(|&(first, last)| block.last < first || last < block.first);
-        let found = allocations.iter().position(|(_, taken)| share && free(taken));
+        let free = |taken: &BTreeMap<usize, usize>| {
+            taken.range(..=block.last).next_back().is_none_or(|(_, &last)| last < block.first)
+        };
+        let from = if share { crowds.least(block) } else { allocations.len() };
+        let found = allocations[from..].iter().position(|(_, taken)| free(taken)).map(|at| from + at);
         let allocation = found.unwrap_or_else(|| {
-            allocations.push((block.bytes, Vec::new()));
+            allocations.push((block.bytes, BTreeMap::new()));
             allocations.len() - 1
         });
-        allocations[allocation].1.push((block.first, block.last));
+        allocations[allocation].1.insert(block.first, block.last);
+        crowds.take(block, allocation);
         block.members.iter().for_each(|id| buffers[id.0].role = Role::Temporary(allocation));
     }
     allocations.into_iter().map(|(bytes, _)| bytes).collect()
+}
+
+/// The busiest step of each part of a program, and the allocations that are taken there. Who is alive at one of them need not
+/// ask the allocations below the first that is free there: without that, thousands of temporaries that live together would
+/// each ask all others.
+struct Crowds {
+    steps: Vec<Crowd>,
+}
+
+struct Crowd {
+    step: usize,
+    taken: Vec<bool>,
+    /// The first allocation that is free.
+    free: usize,
+}
+
+impl Crowds {
+    const PARTS: usize = 64;
+
+    fn new(blocks: &[Block], steps: usize) -> Self {
+        // How many more are alive at a step than at the one before.
+        let mut change = vec![0isize; steps + 1];
+        for block in blocks {
+            change[block.first] += 1;
+            change[block.last + 1] -= 1;
+        }
+        let alive = change.iter().scan(0, |alive, change| {
+            *alive += change;
+            Some(*alive)
+        });
+        let alive: Vec<isize> = alive.take(steps).collect();
+        let part = steps.div_ceil(Self::PARTS).max(1);
+        let busiest = alive.chunks(part).enumerate().filter_map(|(i, alive)| {
+            let (at, _) = alive.iter().enumerate().max_by_key(|(_, alive)| **alive)?;
+            Some(Crowd { step: i * part + at, taken: Vec::new(), free: 0 })
+        });
+        Crowds { steps: busiest.collect() }
+    }
+
+    /// The allocations below this one are taken while the block is alive.
+    fn least(&self, block: &Block) -> usize {
+        let met = self.steps.iter().filter(|crowd| (block.first..=block.last).contains(&crowd.step));
+        met.map(|crowd| crowd.free).max().unwrap_or(0)
+    }
+
+    /// The block lies in this allocation.
+    fn take(&mut self, block: &Block, allocation: usize) {
+        for crowd in self.steps.iter_mut().filter(|crowd| (block.first..=block.last).contains(&crowd.step)) {
+            if crowd.taken.len() <= allocation {
+                crowd.taken.resize(allocation + 1, false);
+            }
+            crowd.taken[allocation] = true;
+            while crowd.taken.get(crowd.free) == Some(&true) {
+                crowd.free += 1;
+            }
+        }
+    }
 }

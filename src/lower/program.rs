@@ -102,12 +102,12 @@ impl Step {
 
     /// Floating-point operations of all dispatches.
     pub fn flops(&self) -> u64 {
-        self.kernel.launches.iter().map(|launch| launch.flops).sum()
+        self.kernel.launches.iter().fold(0, |sum, launch| sum.saturating_add(launch.flops))
     }
 
     /// Bytes that all dispatches must read and write at the least.
     pub fn bytes(&self) -> u64 {
-        self.kernel.launches.iter().map(|launch| launch.bytes).sum()
+        self.kernel.launches.iter().fold(0, |sum, launch| sum.saturating_add(launch.bytes))
     }
 }
 

@@ -22,6 +22,9 @@ impl Origin {
     }
 }
 
+/// Readers of a value that a reason names; there may be thousands, each of which asks.
+const NAMED: usize = 8;
+
 /// A graph with the readers and origins of its values.
 pub(super) struct Survey<'a> {
     pub(super) graph: &'a Graph,
@@ -78,12 +81,16 @@ impl<'a> Survey<'a> {
             [] => Err(format!("{} is read by nothing", self.quote(value))),
             &[reader] => Ok(reader),
             readers => {
-                let mut names: Vec<String> = Vec::new();
-                for &reader in readers {
+                let name = |&reader: &NodeId| {
                     let node = self.graph.node(reader);
-                    names.push(format!("{} ({})", self.quote(node.outputs[0]), node.op.name()));
-                }
-                Err(format!("{} has {} readers: {}", self.quote(value), names.len(), names.join(", ")))
+                    format!("{} ({})", self.quote(node.outputs[0]), node.op.name())
+                };
+                let names: Vec<String> = readers.iter().take(NAMED).map(name).collect();
+                let more = match readers.len() - names.len() {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                Err(format!("{} has {} readers: {}{more}", self.quote(value), readers.len(), names.join(", ")))
             }
         }
     }

@@ -280,9 +280,10 @@ impl MultiheadAttention {
     fn project_equal(&self, g: &mut Graph, name: &str, x: ValueId, parts: Range<usize>) -> Result<Vec<ValueId>> {
         let e = self.width;
         let widths = [e, self.key_width.unwrap_or(e), self.value_width.unwrap_or(e)];
-        let bias = if self.bias { Some(parameter(g, &join(name, "in_proj_bias"), [3 * e])?) } else { None };
+        let bias =
+            if self.bias { Some(parameter(g, &join(name, "in_proj_bias"), [e.saturating_mul(3)])?) } else { None };
         let rows = |g: &mut Graph, of: ValueId, part: &Range<usize>| {
-            if *part == (0..3) { Ok(of) } else { g.slice(of, 0, part.start * e, part.end * e) }
+            if *part == (0..3) { Ok(of) } else { g.slice(of, 0, part.start * e, part.end.saturating_mul(e)) }
         };
         if widths != [e; 3] {
             let one = |i: usize| {
@@ -293,7 +294,7 @@ impl MultiheadAttention {
             };
             return parts.map(one).collect();
         }
-        let weight = parameter(g, &join(name, "in_proj_weight"), [3 * e, e])?;
+        let weight = parameter(g, &join(name, "in_proj_weight"), [e.saturating_mul(3), e])?;
         let weight = rows(g, weight, &parts)?;
         let bias = bias.map(|bias| rows(g, bias, &parts)).transpose()?;
         let product = g.linear(x, weight, bias)?;

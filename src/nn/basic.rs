@@ -1,5 +1,5 @@
 use super::{join, parameter};
-use crate::{Error, Graph, Result, Tensor, ValueId};
+use crate::{Error, Graph, Result, Shape, Tensor, ValueId};
 
 /// `y = x·Wᵀ + b`, as `torch.nn.Linear`: `weight [out, in]`, `bias [out]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +178,8 @@ impl RmsNorm {
 /// # Errors
 /// [`Error::Limit`] if there are more than 2³¹ − 1 elements.
 pub fn sinusoidal_positions(g: &mut Graph, length: usize, width: usize) -> Result<ValueId> {
+    // Before it is computed.
+    Shape::from([length, width]).checked_elements("sinusoidal_positions")?;
     let angle = |t: usize, c: usize| t as f64 / 10_000f64.powf((c - c % 2) as f64 / width as f64);
     let at = |t: usize, c: usize| if c.is_multiple_of(2) { angle(t, c).sin() } else { angle(t, c).cos() };
     let table: Vec<f32> = (0..length).flat_map(|t| (0..width).map(move |c| at(t, c) as f32)).collect();

@@ -187,6 +187,8 @@ impl Rope {
     /// As [`Rope::frequencies`]; [`Error::Limit`] if there are more than 2³¹ − 1 elements.
     pub fn tables(&self, g: &mut Graph, head: usize, positions: usize, tokens: usize) -> Result<[ValueId; 2]> {
         let frequencies = self.frequencies(head, tokens)?;
+        // Before they are computed: the config of a model may say any number of positions.
+        Shape::from([positions, frequencies.len()]).checked_elements(OP)?;
         let factor = self.attention();
         let mut table = |f: fn(f64) -> f64| {
             let row = |p: usize| frequencies.iter().map(move |frequency| (factor * f(p as f64 * frequency)) as f32);

@@ -1,7 +1,7 @@
 //! Weights from safetensors files, straight to the device.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs::File,
     io::{Read, Seek, SeekFrom},
@@ -12,10 +12,10 @@ use ::safetensors::{Dtype, tensor::Metadata};
 use serde::Deserialize;
 
 use crate::{
-    DType, Data, Error, Graph, Result, Shape, Tensor,
+    DType, Data, Error, Graph, Result, Shape, Tensor, fields, files,
     gpu::{Gpu, Parameters, wgpu},
     graph::QuantizedParameter,
-    tensor::safetensors::decode,
+    tensor::safetensors::{check_head, decode},
 };
 
 /// The tensors of a model on disk, by name. Opening reads only the headers; a tensor is read when it is asked for.
@@ -100,13 +100,16 @@ impl Weights {
         if path.extension().is_some_and(|extension| extension == "json") {
             let fail = |message: String| Error::format(path.display().to_string(), message);
             let text = std::fs::read_to_string(path).map_err(|e| fail(format!("can't be read: {e}")))?;
-            let index: Index = serde_json::from_str(&text).map_err(|e| fail(e.to_string()))?;
+            let index: Index = fields::parse(&text).map_err(fail)?;
+            if index.weight_map.is_empty() {
+                return Err(fail("its `weight_map` is empty, expected a file for each tensor".into()));
+            }
             let folder = path.parent().unwrap_or(Path::new(""));
             let mut shards: Vec<&String> = index.weight_map.values().collect();
             shards.sort_unstable();
             shards.dedup();
             for shard in shards {
-                weights.add(&folder.join(shard))?;
+                weights.add(&files::within(folder, shard)?)?;
             }
             if let Some(lost) = index.weight_map.keys().find(|name| !weights.entries.contains_key(*name)) {
                 return Err(fail(format!("`{lost}` is listed, but no shard has it")));
@@ -121,15 +124,16 @@ impl Weights {
         let fail = |message: String| Error::format(path.display().to_string(), message);
         let mut file = File::open(path).map_err(|e| fail(format!("can't be opened: {e}")))?;
         let size = file.metadata().map_err(|e| fail(e.to_string()))?.len();
-        let mut length = [0u8; 8];
-        file.read_exact(&mut length).map_err(|_| fail("is no safetensors file: it is too short".into()))?;
-        let header = u64::from_le_bytes(length);
-        if header > size.saturating_sub(8) {
-            return Err(fail(format!("is no safetensors file: a header of {header} bytes in a file of {size}")));
-        }
+        let mut head = Vec::new();
+        Read::by_ref(&mut file).take(64).read_to_end(&mut head).map_err(|e| fail(format!("can't be read: {e}")))?;
+        check_head(&head, size).map_err(fail)?;
+        // No more than the file has, which was just checked.
+        let header = head.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
         let mut bytes = vec![0; header as usize];
-        file.read_exact(&mut bytes).map_err(|e| fail(e.to_string()))?;
-        let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|e| fail(format!("its header: {e}")))?;
+        file.seek(SeekFrom::Start(8)).map_err(|e| fail(format!("can't be read: {e}")))?;
+        file.read_exact(&mut bytes).map_err(|e| fail(format!("can't be read: {e}")))?;
+        let metadata: Metadata =
+            serde_json::from_slice(&bytes).map_err(|e| fail(format!("its header is damaged: {e}")))?;
         let data = size - 8 - header;
         if metadata.tensors().values().any(|info| {
             let (start, end) = info.data_offsets;
@@ -212,7 +216,7 @@ impl Weights {
     /// [`Graph::quantized_parameters`].
     pub fn check(&self, graph: &Graph) -> Result<()> {
         let (mut missing, mut shapes) = (Vec::new(), Vec::new());
-        let mut expected = std::collections::BTreeSet::new();
+        let mut expected = BTreeSet::new();
         let quantized = self.to_quantize(graph)?;
         for weight in &quantized {
             expected.insert(weight.name.as_str());
@@ -221,8 +225,8 @@ impl Weights {
                 shapes.push(format!("{}: the file has {found}, the graph needs {needed}", weight.name));
             }
         }
-        let made: Vec<String> = quantized.iter().flat_map(QuantizedParameter::names).collect();
-        for (name, value) in graph.parameters().filter(|(name, _)| !made.iter().any(|made| made == name)) {
+        let made: BTreeSet<String> = quantized.iter().flat_map(QuantizedParameter::names).collect();
+        for (name, value) in graph.parameters().filter(|(name, _)| !made.contains(*name)) {
             expected.insert(name);
             match self.entries.get(name) {
                 None => missing.push(graph.describe(value)),
@@ -252,7 +256,8 @@ impl Weights {
             return Ok(());
         }
         let files: Vec<String> = self.files.iter().map(|file| file.display().to_string()).collect();
-        Err(Error::Binding(format!("the weights in {} do not fit the model:{message}", files.join(", "))))
+        let files = if files.is_empty() { "no file".into() } else { files.join(", ") };
+        Err(Error::Binding(format!("the weights in {files} do not fit the model:{message}")))
     }
 
     /// Reads one tensor, in the dtype of the file.
@@ -353,8 +358,8 @@ impl Weights {
             let made = weight.quantization.quantize(&self.tensor(&weight.name)?)?;
             made.named(&weight.name).into_iter().try_for_each(|(name, tensor)| take(name, tensor))?;
         }
-        let made: Vec<String> = quantized.iter().flat_map(QuantizedParameter::names).collect();
-        for (name, value) in graph.parameters().filter(|(name, _)| !made.iter().any(|made| made == name)) {
+        let made: BTreeSet<String> = quantized.iter().flat_map(QuantizedParameter::names).collect();
+        for (name, value) in graph.parameters().filter(|(name, _)| !made.contains(*name)) {
             take(name.to_string(), convert(self.tensor(name)?, graph.dtype(value), name)?)?;
         }
         Ok(())

@@ -31,6 +31,7 @@ mod copy;
 mod dequantize;
 mod gather;
 mod matmul;
+mod memory;
 mod norm;
 mod pointwise;
 mod random;
@@ -84,7 +85,7 @@ use crate::{
 ///
 /// # Errors
 /// [`Error::Binding`] with every input that is missing, unknown or of another dtype or shape; [`Error::Op`] if a
-/// function of scores or masks has no twin in Rust.
+/// function of scores or masks has no twin in Rust; [`Error::Limit`] if the values take more memory than there is.
 pub fn evaluate(graph: &Graph, inputs: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
     let evaluation = Evaluation::<f64>::new(graph, inputs)?;
     graph.outputs().iter().map(|(name, value)| Ok((name.clone(), evaluation.value(*value).to_tensor()?))).collect()
@@ -134,6 +135,7 @@ impl<R: Real> Evaluation<R> {
     /// As [`evaluate`].
     pub fn new(graph: &Graph, inputs: &BTreeMap<String, Tensor>) -> Result<Self> {
         check_inputs(graph, inputs)?;
+        memory::check::<R>(graph)?;
         let mut values: Vec<Value<R>> = Vec::with_capacity(graph.values().len());
         for node in graph.nodes() {
             let results = if let Op::Input { .. } | Op::Parameter { .. } = node.op {

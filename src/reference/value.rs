@@ -19,10 +19,10 @@ impl<T: Copy> Array<T> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Op`] if the shape has another number of elements.
+    /// [`Error::Op`] if the shape has another number of elements; as [`Shape::checked_elements`] if it has too many.
     pub fn new(shape: impl Into<Shape>, data: Vec<T>) -> Result<Self> {
         let shape = shape.into();
-        if shape.elements() == Some(data.len()) {
+        if shape.checked_elements("array")? == data.len() {
             Ok(Array { shape, data })
         } else {
             Err(Error::op("array", format!("{} elements were given for shape {shape}", data.len())))

@@ -106,10 +106,10 @@ impl Tensor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Op`] if the shape has another number of elements.
+    /// [`Error::Op`] if the shape has another number of elements; as [`Shape::checked_elements`] if it has too many.
     pub fn new(shape: impl Into<Shape>, data: impl Into<Data>) -> Result<Self> {
         let (shape, data) = (shape.into(), data.into());
-        if shape.elements() == Some(data.len()) {
+        if shape.checked_elements("tensor")? == data.len() {
             Ok(Tensor { shape, data: Arc::new(data) })
         } else {
             Err(Error::op("tensor", format!("{} elements were given for shape {shape}", data.len())))
@@ -131,10 +131,12 @@ impl Tensor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Limit`] if the shape has more than 2³¹ − 1 elements, [`Error::Op`] if their number overflows a `usize`.
+    /// As [`Shape::checked_elements`] if the shape has too many elements; [`Error::Op`] if this machine can't address as
+    /// many bytes.
     pub fn zeros(dtype: DType, shape: impl Into<Shape>) -> Result<Self> {
         let shape = shape.into();
         let n = shape.checked_elements("tensor")?;
+        addressed(dtype, &shape, n, isize::MAX as usize)?;
         let data = match dtype {
             DType::F32 => Data::F32(vec![0.0; n]),
             DType::F16 => Data::F16(vec![f16::ZERO; n]),
@@ -231,12 +233,12 @@ impl Tensor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Op`] if there are fewer bytes than the elements take; [`Error::Limit`] if there are more than 2³¹ − 1
-    /// elements.
+    /// [`Error::Op`] if there are fewer bytes than the elements take; as [`Shape::checked_elements`] if the shape has too
+    /// many.
     pub fn from_bytes(dtype: DType, shape: impl Into<Shape>, bytes: &[u8]) -> Result<Self> {
         let shape = shape.into();
         let n = shape.checked_elements("tensor")?;
-        let need = n * dtype.bytes();
+        let need = addressed(dtype, &shape, n, isize::MAX as usize)?;
         let Some(bytes) = bytes.get(..need) else {
             return Err(Error::op("tensor", format!("{dtype} {shape} needs {need} bytes, {} were given", bytes.len())));
         };
@@ -264,5 +266,51 @@ impl Tensor {
     /// [`Error::Op`] if the new shape has another number of elements.
     pub fn reshaped(self, shape: impl Into<Shape>) -> Result<Self> {
         Tensor::new(shape, self.into_data())
+    }
+}
+
+/// The bytes of `n` elements, if a machine that can address `most` can hold them: one of 32 bits has not room for all that 32-bit
+/// indices can tell apart.
+fn addressed(dtype: DType, shape: &Shape, n: usize, most: usize) -> Result<usize> {
+    n.checked_mul(dtype.bytes()).filter(|&bytes| bytes <= most).ok_or_else(|| {
+        let bytes = n as u64 * dtype.bytes() as u64;
+        Error::op("tensor", format!("{dtype} {shape} takes {bytes} bytes, this machine can address {most}: split it"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_counted_for_machines_of_32_bits_too() {
+        let shape = Shape::from([1 << 30]);
+        assert_eq!(addressed(DType::Bool, &shape, 1 << 30, i32::MAX as usize).expect("fits"), 1 << 30);
+        assert_eq!(
+            addressed(DType::F32, &shape, 1 << 30, i32::MAX as usize).expect_err("2^32 bytes").to_string(),
+            "tensor: f32 [1073741824] takes 4294967296 bytes, this machine can address 2147483647: split it"
+        );
+    }
+
+    #[test]
+    fn axes_beside_an_empty_one_count() {
+        for (shape, expected) in [
+            (
+                vec![0, 1 << 31],
+                "tensor: elements of [0, 2147483648] beside its empty axes (indices are 32-bit): 2147483648 is \
+              over the limit of 2147483647; split the tensor",
+            ),
+            (
+                vec![1 << 40, 0, 1 << 40],
+                "tensor: [1099511627776, 0, 1099511627776] has more elements beside its empty axes \
+              than can be counted; the limit is 2147483647 (indices are 32-bit)",
+            ),
+        ] {
+            let error = Tensor::new(shape.clone(), Data::F32(vec![])).expect_err("too large");
+            assert_eq!(error.to_string(), expected);
+            Tensor::zeros(DType::F32, shape.clone()).expect_err("too large");
+            Tensor::from_bytes(DType::F32, shape, &[]).expect_err("too large");
+        }
+        Tensor::new([0, i32::MAX as usize], Data::F32(vec![])).expect("no axis is too large");
     }
 }

@@ -100,7 +100,11 @@ impl Layout {
     }
 
     /// Axes as `(size, stride)`, outermost first, with axes of size 1 dropped and neighbours that one stride covers merged.
+    /// A layout without elements is one empty axis.
     pub fn merged(&self) -> Vec<(usize, isize)> {
+        if self.shape.contains(&0) {
+            return vec![(0, 1)];
+        }
         let mut axes: Vec<(usize, isize)> = Vec::with_capacity(self.shape.rank());
         for (&size, &stride) in self.shape.iter().zip(&self.strides) {
             if size == 1 {

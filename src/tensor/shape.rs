@@ -49,19 +49,27 @@ impl Shape {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Limit`] if there are more than 2³¹ − 1 elements, [`Error::Op`] if their number overflows a `usize`. The
+    /// [`Error::Limit`] if there are more than 2³¹ − 1 elements, or would be if the empty axes had one: sizes and strides
+    /// are products of some of the axes, whatever the others are. [`Error::Op`] if that number overflows a `usize`. The
     /// message begins with `op`.
     pub fn checked_elements(&self, op: &str) -> Result<usize> {
         const LIMIT: usize = i32::MAX as usize;
-        match self.elements() {
-            Some(n) if n <= LIMIT => Ok(n),
+        let empty = self.0.contains(&0);
+        let beside = if empty { " beside its empty axes" } else { "" };
+        match self.0.iter().filter(|&&size| size != 0).try_fold(1usize, |product, &size| product.checked_mul(size)) {
+            Some(n) if n <= LIMIT => Ok(if empty { 0 } else { n }),
             Some(n) => Err(Error::Limit {
-                what: format!("{op}: elements of {self} (indices are 32-bit)"),
+                what: format!("{op}: elements of {self}{beside} (indices are 32-bit)"),
                 value: n as u64,
                 limit: LIMIT as u64,
                 hint: "split the tensor".into(),
             }),
-            None => Err(Error::op(op, format!("the size of {self} overflows"))),
+            None => Err(Error::op(
+                op,
+                format!(
+                    "{self} has more elements{beside} than can be counted; the limit is {LIMIT} (indices are 32-bit)"
+                ),
+            )),
         }
     }
 
@@ -89,7 +97,8 @@ impl Shape {
     pub fn strides(&self) -> Vec<isize> {
         let mut strides = vec![1isize; self.rank()];
         for axis in (0..self.rank().saturating_sub(1)).rev() {
-            strides[axis] = strides[axis + 1].wrapping_mul(self.0[axis + 1].max(1) as isize);
+            // No tensor has a shape whose strides don't fit (`checked_elements`).
+            strides[axis] = strides[axis + 1].saturating_mul(self.0[axis + 1].max(1) as isize);
         }
         strides
     }

@@ -8,7 +8,7 @@ use etcetera::{BaseStrategy, choose_base_strategy};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Result,
+    Error, Result, fields, files,
     gpu::Gpu,
     kernel::{FAMILIES, fingerprint},
     lower::Choices,
@@ -18,11 +18,13 @@ use crate::{
 ///
 /// A file that can't be read, or that is of another device, driver or version of this crate, counts as empty; what it says
 /// of kernel families whose shaders have changed since counts as not said. [`Table::warning`] says why, and the next
-/// [`Table::save`] replaces the file.
+/// [`Table::save`] replaces the file, but not one that is no table at all.
 #[derive(Clone, Debug)]
 pub struct Table {
     /// The variants. Give them to [`Gpu::with_choices`].
     pub choices: Choices,
+    /// What the file said when it was read.
+    read: Choices,
     path: PathBuf,
     device: Device,
     warning: Option<String>,
@@ -65,7 +67,7 @@ impl Device {
             ("version", &self.tilewise, &other.tilewise),
         ];
         let differs = parts.into_iter().find(|(_, a, b)| a != b);
-        differs.map(|(what, theirs, ours)| format!("its {what} is {theirs:?}, here it is {ours:?}"))
+        differs.map(|(what, theirs, ours)| format!("its {what} is `{theirs}`, here it is `{ours}`"))
     }
 }
 
@@ -104,7 +106,7 @@ impl Table {
             }
             Err(why) => (Choices::default(), Some(format!("{} is ignored: {why}", path.display()))),
         };
-        Table { choices, path, device, warning }
+        Table { read: choices.clone(), choices, path, device, warning }
     }
 
     /// Why the file was ignored, if it was. A file that isn't there is no reason to warn.
@@ -117,26 +119,58 @@ impl Table {
         &self.path
     }
 
-    /// Writes the file: all of it or nothing.
+    /// Whether the table can be saved: to be asked before minutes of measuring. Makes the folder.
     ///
     /// # Errors
-    /// [`Error::Format`], which names the file, if it can't be written.
-    pub fn save(&self) -> Result<()> {
-        let error =
-            |error: io::Error| Error::format(self.path.display().to_string(), format!("can't be written: {error}"));
-        let file = File { device: self.device.clone(), shaders: fingerprints(), choices: self.choices.clone() };
+    /// [`Error::Format`], which names the file, if it can't be written, or is there and no tuning table.
+    pub fn check(&self) -> Result<()> {
+        if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::create_dir_all(folder).map_err(|why| {
+                Error::format(folder.display().to_string(), format!("the folder can't be made: {why}"))
+            })?;
+        }
+        self.check_replaceable()?;
+        files::check(&self.path)
+    }
+
+    /// Writes the file: all of it or nothing. What someone else has measured and saved since this table was read stays in the
+    /// file, and is taken over here.
+    ///
+    /// # Errors
+    /// As [`Table::check`].
+    pub fn save(&mut self) -> Result<()> {
+        self.check()?;
+        let lock = files::Lock::of(&self.path)?;
+        self.check_replaceable()?;
+        // What isn't of this device counts as nothing, and gives way.
+        let (mut choices, _) = read(&self.path, &self.device).unwrap_or_default();
+        for (key, variant) in self.choices.iter().filter(|(key, variant)| self.read.get(key) != Some(variant)) {
+            choices.insert(key, variant);
+        }
+        for (key, _) in self.read.iter().filter(|(key, _)| self.choices.get(key).is_none()) {
+            choices.remove(key);
+        }
+        let file = File { device: self.device.clone(), shaders: fingerprints(), choices };
         let text =
             serde_json::to_string_pretty(&file).map_err(|error| Error::format("tuning table", error.to_string()))?;
-        if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder).map_err(error)?;
+        files::write(&self.path, text + "\n")?;
+        drop(lock);
+        self.read.clone_from(&file.choices);
+        self.choices = file.choices;
+        Ok(())
+    }
+
+    /// An error if there is a file in the way that is no tuning table: a graph, perhaps, whose name was given by mistake.
+    fn check_replaceable(&self) -> Result<()> {
+        // Whether it can't be read or isn't there is said by whoever reads or writes it.
+        let Ok(there) = fs::read(&self.path) else { return Ok(()) };
+        if there.is_empty() || serde_json::from_slice::<File>(&there).is_ok() {
+            return Ok(());
         }
-        let part = self.path.with_extension(format!("{}.part", std::process::id()));
-        fs::write(&part, text + "\n").map_err(error)?;
-        fs::rename(&part, &self.path).map_err(|why| {
-            // The reason is what matters; a file that is left behind is not.
-            let _ = fs::remove_file(&part);
-            error(why)
-        })
+        Err(Error::format(
+            self.path.display().to_string(),
+            "is no tuning table and is not replaced: name another file (--tuned, TILEWISE_TUNED), or delete this one",
+        ))
     }
 }
 
@@ -148,9 +182,9 @@ fn fingerprints() -> BTreeMap<String, String> {
 fn read(path: &Path, device: &Device) -> Result<(Choices, Vec<String>), String> {
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Choices::default(), Vec::new())),
-        text => text.map_err(|error| error.to_string())?,
+        text => text.map_err(|error| format!("it can't be read: {error}"))?,
     };
-    let file: File = serde_json::from_str(&text).map_err(|error| format!("it is no tuning table: {error}"))?;
+    let file: File = fields::parse(&text).map_err(|why| format!("it is no tuning table: {why}"))?;
     if let Some(why) = file.device.difference(device) {
         return Err(format!("it is of another device: {why}"));
     }

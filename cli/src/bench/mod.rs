@@ -5,16 +5,13 @@ mod plot;
 mod print;
 mod report;
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use report::{Figure, Report};
 use tilewise::{
-    Error,
+    Error, files,
     gpu::Gpu,
     lower::Program,
     measure::{Effort, HostCost, Probe, Protocol, Timed},
@@ -23,7 +20,7 @@ use tilewise::{
 
 use crate::{
     args::{BenchArgs, DeviceArgs},
-    output::say,
+    output::{any_of, say},
 };
 
 /// Bytes of inputs and outputs that are on the device at once: as many workloads take turns as fit.
@@ -33,16 +30,33 @@ const ENOUGH: Duration = Duration::from_secs(3);
 
 /// Measures or reads a run. False if a figure can't be true.
 pub(crate) fn run(args: &BenchArgs, device: &DeviceArgs) -> Result<bool> {
+    // What will be needed at the end is asked for now, not after an hour.
+    [&args.save, &args.plot, &args.roofline].into_iter().flatten().try_for_each(files::check)?;
+    let before = args.compare.as_deref().map(Report::read).transpose()?;
     let mut report = match &args.from {
         Some(file) => Report::read(file)?,
         None => measure(args, device)?,
     };
     report.figures.retain(|figure| is_chosen(&figure.name, args));
     if report.figures.is_empty() {
-        bail!("no workload's name contains {:?}", args.kernel);
+        bail!("no workload's name contains {}", any_of(&args.kernel));
+    }
+    let changes = before.as_ref().map(|before| compare::changes(before, &report, args.across_adapters)).transpose();
+    if args.json {
+        let mut json = serde_json::to_value(&report)?;
+        if let Ok(Some(changes)) = &changes {
+            json["changes"] = serde_json::to_value(changes)?;
+        }
+        say!("{}", serde_json::to_string_pretty(&json)?);
+    } else {
+        print::print(&report, args.markdown);
+        if let (Some(before), Ok(Some(changes))) = (&before, &changes) {
+            compare::print(before, changes);
+        }
     }
     if let Some(file) = &args.save {
-        fs::write(file, serde_json::to_string_pretty(&report)? + "\n").with_context(|| file.display().to_string())?;
+        let text = serde_json::to_string_pretty(&report)? + "\n";
+        files::write(file, text)?;
     }
     if let Some(file) = &args.plot {
         plot::bars(&report, file)?;
@@ -50,26 +64,7 @@ pub(crate) fn run(args: &BenchArgs, device: &DeviceArgs) -> Result<bool> {
     if let Some(file) = &args.roofline {
         plot::roofline(&report, file)?;
     }
-    let comparison = match &args.compare {
-        Some(file) => {
-            let before = Report::read(file)?;
-            let changes = compare::changes(&before, &report, args.across_adapters)?;
-            Some((before, changes))
-        }
-        None => None,
-    };
-    if args.json {
-        let mut json = serde_json::to_value(&report)?;
-        if let Some((_, changes)) = &comparison {
-            json["changes"] = serde_json::to_value(changes)?;
-        }
-        say!("{}", serde_json::to_string_pretty(&json)?);
-    } else {
-        print::print(&report, args.markdown);
-        if let Some((before, changes)) = &comparison {
-            compare::print(before, changes);
-        }
-    }
+    changes?;
     Ok(report.figures.iter().all(|figure| figure.fault.is_none()))
 }
 
@@ -95,7 +90,7 @@ fn measure(args: &BenchArgs, device: &DeviceArgs) -> Result<Report> {
     let mut workloads = workloads::all(size)?;
     workloads.retain(|workload| is_chosen(&workload.name, args));
     if workloads.is_empty() {
-        bail!("no workload's name contains {:?}", args.kernel);
+        bail!("no workload's name contains {}", any_of(&args.kernel));
     }
     let load = report::load();
     let gpu = device.open()?;
@@ -105,7 +100,7 @@ fn measure(args: &BenchArgs, device: &DeviceArgs) -> Result<Report> {
     progress.set_message("the adapter's ceilings");
     let mut probe = Probe::new(&gpu, effort)?;
     let protocol = Protocol::new(&probe.ceilings(), effort);
-    let rounds = if args.quick { 1 } else { args.rounds.max(1) };
+    let rounds = if args.quick { 1 } else { args.rounds };
 
     let mut figures: Vec<(Figure, Program)> = Vec::new();
     let mut costs: Vec<HostCost> = Vec::new();

@@ -4,7 +4,7 @@ use std::{fmt::Display, path::Path};
 
 use anyhow::{Result, anyhow};
 use plotters::{coord::Shift, prelude::*};
-use tilewise::measure::Limit;
+use tilewise::{files, measure::Limit};
 
 use super::report::{Figure, Report};
 use crate::output;
@@ -27,15 +27,17 @@ fn text(at: (i32, i32), content: impl Into<String>, size: i32) -> Text<'static, 
     Text::new(content.into(), at, ("sans-serif", size).into_font().color(&BLACK))
 }
 
-fn area<'a>(file: &'a Path, size: (i32, i32), report: &Report, draw: impl FnOnce(&Area<'a>) -> Drawn) -> Result<()> {
-    let root = SVGBackend::new(file, (size.0 as u32, size.1 as u32)).into_drawing_area();
+fn area(file: &Path, size: (i32, i32), report: &Report, draw: impl FnOnce(&Area<'_>) -> Drawn) -> Result<()> {
+    let mut picture = String::new();
     let drawn = || -> Drawn {
+        let root = SVGBackend::with_string(&mut picture, (size.0 as u32, size.1 as u32)).into_drawing_area();
         root.fill(&WHITE).map_err(error)?;
         put(&root, &text((10, 10), report.place(), 13))?;
         draw(&root)?;
         root.present().map_err(error)
     };
-    drawn().map_err(|error| anyhow!("{}: {error}", file.display()))
+    drawn().map_err(|error| anyhow!("{}: {error}", file.display()))?;
+    Ok(files::write(file, picture)?)
 }
 
 /// Of a figure, in its unit.

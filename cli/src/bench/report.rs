@@ -1,15 +1,16 @@
 use std::{collections::BTreeMap, fs, path::Path, time::SystemTime};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use tilewise::{
+    fields,
     gpu::Gpu,
     kernel::AdapterKind,
     lower::{Program, Step},
     measure::{Bound, Ceilings, HostCost, Times},
 };
 
-use crate::args::BenchArgs;
+use crate::{args::BenchArgs, input};
 
 /// What [`Report`] looks like; a change that older programs can't read counts it up.
 const SCHEMA: u32 = 1;
@@ -92,20 +93,20 @@ impl Report {
     }
 
     pub(crate) fn read(file: &Path) -> Result<Self> {
-        let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-        let value: serde_json::Value = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
+        let no_run = |why: String| anyhow!("{}: no saved run of `tilewise bench`: {why}", file.display());
+        let value: serde_json::Value = fields::parse_any(&input::text(file)?).map_err(no_run)?;
         match value.get("schema").and_then(serde_json::Value::as_u64) {
             Some(schema) if schema == u64::from(SCHEMA) => {}
             Some(schema) => bail!("{}: schema {schema}, this program reads {SCHEMA}", file.display()),
             None => bail!("{}: no saved run of `tilewise bench`", file.display()),
         }
-        serde_json::from_value(value).with_context(|| file.display().to_string())
+        fields::parse_any(&value.to_string()).map_err(no_run)
     }
 
     /// What one line says of where it was measured.
     pub(crate) fn place(&self) -> String {
-        let commit =
-            self.commit.as_deref().map_or(String::new(), |commit| format!(" {}", &commit[..commit.len().min(12)]));
+        let short = |commit: &str| commit.chars().take(12).collect::<String>();
+        let commit = self.commit.as_deref().map_or(String::new(), |commit| format!(" {}", short(commit)));
         format!("{} ({}, {}), tilewise {}{commit}, {}", self.adapter, self.driver, self.host, self.tilewise, self.date)
     }
 

@@ -8,11 +8,14 @@ mod texts;
 mod tokens;
 mod write;
 
-use std::{fs, time::Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use tilewise::nn::{Bert, Weights};
+use tilewise::{
+    files,
+    nn::{Bert, Weights},
+};
 
 use self::{
     batch::{Batch, Room},
@@ -23,7 +26,8 @@ use self::{
 };
 use crate::{
     args::{DeviceArgs, EmbedArgs, EmbedFormat},
-    output,
+    input,
+    output::{self, note},
 };
 
 /// The most texts of a similarity table: wider ones can't be read.
@@ -35,9 +39,8 @@ pub(crate) fn run(args: &EmbedArgs, device: &DeviceArgs) -> Result<bool> {
     let bert = bert(&recipe)?;
     let tokenizer = TextTokenizer::open(&recipe, &bert)?;
     let weights = Weights::open(&recipe.folder)?.rename(|name| bert.parameter_name(name))?;
-    if let Some(file) = &args.output {
-        write::check_folder(file)?;
-    }
+    bert.check_weights(&weights)?;
+    args.output.as_ref().map_or(Ok(()), files::check)?;
     let texts = texts::read(args)?;
     if args.format == EmbedFormat::Table && texts.len() > TABLE {
         bail!("a table of {} texts can't be read: at most {TABLE}, or another --format", texts.len());
@@ -50,7 +53,7 @@ pub(crate) fn run(args: &EmbedArgs, device: &DeviceArgs) -> Result<bool> {
     let started = Instant::now();
     let gpu = device.open()?;
     let adapter = gpu.profile().adapter.clone();
-    eprintln!("on {adapter} ({})", gpu.driver());
+    note!("on {adapter} ({})", gpu.driver());
     let lengths: Vec<usize> = tokens.iter().map(|t| t.ids.len()).collect();
     let batches =
         batch::batches(&lengths, args.batch_tokens.map_or_else(|| batch::budget(gpu.profile().kind), |n| n as usize));
@@ -61,7 +64,7 @@ pub(crate) fn run(args: &EmbedArgs, device: &DeviceArgs) -> Result<bool> {
     let vectors = embed(&mut encoder, &batches, &tokens)?;
     let seconds = started.elapsed().as_secs_f64();
     let count: usize = lengths.iter().sum();
-    eprintln!(
+    note!(
         "{} texts, {count} tokens in {}: {:.1} texts/s, {:.0} tokens/s; {} to load the model",
         texts.len(),
         output::duration(seconds),
@@ -81,8 +84,7 @@ fn bert(recipe: &Recipe) -> Result<Bert> {
     if !file.is_file() {
         bail!("{} has no config.json; it has {}", recipe.folder.display(), listing(&recipe.folder));
     }
-    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-    Bert::from_config(&text).with_context(|| file.display().to_string())
+    Bert::from_config(&input::text(&file)?).with_context(|| file.display().to_string())
 }
 
 /// Each text's vector, in the order of the texts.

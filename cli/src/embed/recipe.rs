@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -10,9 +9,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum as _;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
+use tilewise::{fields, files};
 
 use super::keys::{self, Keys};
-use crate::args::{EmbedArgs, PoolingMode};
+use crate::{
+    args::{EmbedArgs, PoolingMode},
+    input,
+};
 
 /// From a text to its vector, apart from the Transformer itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -166,10 +169,11 @@ fn modules(root: &Path) -> Result<(PathBuf, Option<PathBuf>, bool)> {
             kinds.join(", ")
         ),
     };
+    let folder = |module: &Module| files::within(root, &module.path).with_context(|| file.display().to_string());
     if let Some(module) = modules.get(2) {
-        optional::<Map<String, Value>>(&root.join(&module.path).join("config.json"), keys::NORMALIZE)?;
+        optional::<Map<String, Value>>(&folder(module)?.join("config.json"), keys::NORMALIZE)?;
     }
-    Ok((root.join(&modules[0].path), Some(root.join(&modules[1].path).join("config.json")), normalize))
+    Ok((folder(&modules[0])?, Some(folder(&modules[1])?.join("config.json")), normalize))
 }
 
 impl Pooling {
@@ -204,7 +208,7 @@ fn required<T: DeserializeOwned>(file: &Path, known: Keys) -> Result<T> {
 /// What an object of a file says, if its keys are known.
 fn checked<T: DeserializeOwned>(file: &Path, object: Map<String, Value>, known: Keys) -> Result<T> {
     keys::check(file, &object, known)?;
-    serde_json::from_value(Value::Object(object)).with_context(|| file.display().to_string())
+    fields::decode(&object, None).map_err(|why| anyhow!("{}: {why}", file.display()))
 }
 
 /// A JSON file, whatever its keys are, if it is there.
@@ -213,8 +217,7 @@ fn optional_json<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
 }
 
 fn json<T: DeserializeOwned>(file: &Path) -> Result<T> {
-    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    serde_json::from_str(&text).with_context(|| file.display().to_string())
+    fields::parse_any(&input::text(file)?).map_err(|why| anyhow!("{}: {why}", file.display()))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::args::EmbedArgs;
+use crate::{args::EmbedArgs, output::note};
 
 /// A line of `--json-lines`.
 #[derive(Deserialize)]
@@ -30,7 +30,7 @@ pub(super) fn read(args: &EmbedArgs) -> Result<Vec<String>> {
             let mut bytes = Vec::new();
             let mut input = io::stdin().lock();
             if input.is_terminal() {
-                eprintln!("one text a line; the end of the input ends it (Ctrl-D, on Windows Ctrl-Z)");
+                note!("one text a line; the end of the input ends it (Ctrl-D, on Windows Ctrl-Z)");
             }
             input.read_to_end(&mut bytes).context("the standard input")?;
             ("the standard input".to_string(), bytes)

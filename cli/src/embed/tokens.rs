@@ -1,11 +1,16 @@
-use std::{fs, path::Path};
+use std::{
+    fs,
+    panic::{self, AssertUnwindSafe},
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use tilewise::nn::Bert;
 use tokenizers::{Encoding, PostProcessor as _, Tokenizer, TruncationParams};
 
 use super::recipe::Recipe;
-use crate::args::LongTexts;
+use crate::{args::LongTexts, output::note};
 
 /// Texts that are tokenized at once, on all cores; what is kept of a token is far less than what the tokenizer makes.
 const CHUNK: usize = 512;
@@ -51,11 +56,19 @@ impl TextTokenizer {
             );
         }
         let fail = |e: tokenizers::Error| anyhow!("{}: {e}", file.display());
-        let mut whole = Tokenizer::from_file(&file).map_err(fail)?;
+        let read = || Tokenizer::from_file(&file);
+        let mut whole = calmly(read).with_context(|| file.display().to_string())?.map_err(fail)?;
         let direction = whole.get_truncation().map(|saved| saved.direction).unwrap_or_default();
         whole.with_padding(None).with_truncation(None).map_err(fail)?;
         let limit = recipe.max_tokens.unwrap_or(bert.positions);
         let added = whole.get_post_processor().map_or(0, |p| p.added_tokens(false));
+        if added >= bert.positions {
+            bail!(
+                "the model has {} positions (max_position_embeddings in config.json), and tokenizer.json adds {added} tokens to \
+                 each text: there is no room for a text; they are of different models",
+                bert.positions
+            );
+        }
         if limit <= added || limit > bert.positions {
             bail!(
                 "a limit of {limit} tokens a text: the tokenizer adds {added} to each, and the model has {} positions; \
@@ -88,7 +101,8 @@ impl TextTokenizer {
         for chunk in texts.chunks(CHUNK) {
             let prepared: Vec<String> = chunk.iter().map(|text| recipe.prepare(text)).collect();
             let fail = |e: tokenizers::Error| anyhow!("tokenizer.json: {e}");
-            let encodings = self.whole.encode_batch_fast(prepared.clone(), true).map_err(fail)?;
+            let whole = || self.whole.encode_batch_fast(prepared.clone(), true);
+            let encodings = calmly(whole).context("tokenizer.json")?.map_err(fail)?;
             for (text, encoding) in prepared.into_iter().zip(encodings) {
                 let number = all.len() + 1;
                 let whole = encoding.len();
@@ -96,7 +110,9 @@ impl TextTokenizer {
                     bail!("text {number} has no tokens, and the tokenizer adds none: there is nothing to embed");
                 }
                 // Before it is cut: a wrong tokenizer makes the most nonsense of long texts.
-                let kept = if whole > self.limit { self.cut.encode_fast(text, true).map_err(fail)? } else { encoding };
+                let cut = || self.cut.encode_fast(text, true);
+                let kept =
+                    if whole > self.limit { calmly(cut).context("tokenizer.json")?.map_err(fail)? } else { encoding };
                 all.push(self.checked(&kept, whole, bert).with_context(|| format!("text {number}"))?);
             }
         }
@@ -144,10 +160,27 @@ impl TextTokenizer {
         );
         match long {
             LongTexts::Refuse => bail!("{message}; shorten them, or let them be cut with `--long truncate`"),
-            LongTexts::Truncate => eprintln!("warning: {message}; only their beginnings are embedded"),
+            LongTexts::Truncate => note!("warning: {message}; only their beginnings are embedded"),
         }
         Ok(())
     }
+}
+
+/// Calls the library that reads tokenizers, which panics on some files that it should refuse. A panic is an error with its
+/// message, and is not printed by itself.
+fn calmly<T>(call: impl FnOnce() -> T) -> Result<T> {
+    // The hook is the whole program's: one call at a time.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let called = panic::catch_unwind(AssertUnwindSafe(call));
+    panic::set_hook(hook);
+    called.map_err(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+        let first = text.and_then(|text| text.lines().next()).unwrap_or("without a message");
+        anyhow!("the tokenizer can't be run: the library that reads it gave up ({first}); is the file of this model, and whole?")
+    })
 }
 
 /// The names in a folder, for messages.

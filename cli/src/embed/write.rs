@@ -1,13 +1,11 @@
 use std::{
     collections::BTreeMap,
-    fs::File,
     io::{self, BufWriter, Write},
-    path::Path,
 };
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use tilewise::{Tensor, safetensors};
+use tilewise::{Tensor, files, safetensors};
 
 use super::{recipe::Recipe, tokens::Tokens};
 use crate::{
@@ -54,14 +52,11 @@ impl Embedded<'_> {
             return Ok(safetensors::save(file, &self.tensors()?)?);
         }
         match &args.output {
-            Some(file) => {
-                let written = File::create(file).and_then(|f| self.write_text(args, &mut BufWriter::new(f)));
-                written.with_context(|| file.display().to_string())
-            }
+            Some(file) => Ok(files::write_with(file, |out| self.write_text(args, out))?),
             None => match self.write_text(args, &mut BufWriter::new(io::stdout().lock())) {
                 // A reader who has seen enough.
                 Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-                written => written.context("the standard output"),
+                written => written.context("the standard output can't be written"),
             },
         }
     }
@@ -139,19 +134,6 @@ fn cosine(a: &[f32], b: &[f32]) -> Option<f64> {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
     let lengths = (dot(a, a) * dot(b, b)).sqrt();
     (lengths > 0.0).then(|| dot(a, b) / lengths)
-}
-
-/// An error if a file could not be written there, before hours of work are lost.
-pub(super) fn check_folder(file: &Path) -> Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if folder.is_dir() && !file.is_dir() {
-        return Ok(());
-    }
-    anyhow::bail!(
-        "{} can't be written: {}",
-        file.display(),
-        if file.is_dir() { "it is a folder" } else { "its folder is missing" }
-    )
 }
 
 #[cfg(test)]

@@ -374,12 +374,13 @@ impl<'a> Setup<'a> {
 
     /// Multiplications and additions of q·k and of the weighted sum of v.
     pub(super) fn flops(&self) -> u64 {
-        self.exponentials() * 2 * (self.sizes.d + self.sizes.dv) as u64
+        // Heads of nothing let sequences be as long as indices reach.
+        self.exponentials().saturating_mul(2 * (self.sizes.d as u64 + self.sizes.dv as u64))
     }
 
     /// One for each score of a pair that may see each other.
     fn exponentials(&self) -> u64 {
-        self.sizes.pairs(self.problem) * self.sizes.heads as u64
+        self.sizes.pairs(self.problem).saturating_mul(self.sizes.heads as u64)
     }
 
     /// Every element of q, k, v, mask, bias and out once.

@@ -111,7 +111,7 @@ impl Sizes {
             count * (2 * first + count - 1) / 2 + (n - full) * end
         };
         let seen = sum(i64::from(range.hi) + 1) - sum(i64::from(range.lo));
-        self.batch as u64 * u64::try_from(seen).unwrap_or(0)
+        (self.batch as u64).saturating_mul(u64::try_from(seen).unwrap_or(0))
     }
 }
 

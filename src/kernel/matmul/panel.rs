@@ -75,7 +75,7 @@ const ROUNDS: usize = 8;
 /// Workgroups that occupy the cores of a software adapter evenly.
 const FULL: usize = 16;
 /// Multiplications that are worth compiling the deep panel.
-const LARGE: usize = 1 << 27;
+const LARGE: u64 = 1 << 27;
 
 impl Panel {
     /// Whether it reads eight elements of this dtype as a word, which pays where every load goes lane by lane.

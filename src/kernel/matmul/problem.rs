@@ -269,8 +269,8 @@ impl MatmulProblem {
     }
 
     /// Multiplications of all sums.
-    pub(super) fn multiplications(&self) -> usize {
-        self.elements() * self.k
+    pub(super) fn multiplications(&self) -> u64 {
+        self.elements() as u64 * self.k as u64
     }
 
     /// Tiles of so many rows and columns, of all products.

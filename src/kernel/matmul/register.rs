@@ -14,7 +14,7 @@ const TM: usize = 8;
 const TN: usize = 4;
 
 /// On software adapters, multiplications that are done before a panel is compiled.
-const SMALL: usize = 1 << 16;
+const SMALL: u64 = 1 << 16;
 /// There, columns so few that many lanes of a panel would have none: 0.2 to 1 of its time.
 const FEW_COLUMNS: usize = 12;
 

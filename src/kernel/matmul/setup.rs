@@ -58,7 +58,7 @@ impl Setup<'_> {
 
     /// Bytes of the sums of `terms` terms each, in f32.
     pub(super) fn sums_bytes(&self, terms: usize) -> u64 {
-        buffer_bytes(DType::F32, self.problem.k.div_ceil(terms) * self.problem.elements())
+        buffer_bytes(DType::F32, self.problem.k.div_ceil(terms).saturating_mul(self.problem.elements()))
     }
 
     /// A dispatch that writes the result by quads, or one that writes the sums and one that makes the result of them. A
@@ -127,7 +127,7 @@ impl Setup<'_> {
             source,
             bindings,
             grid: fold_grid(workgroups as u64, self.profile, "matmul")?,
-            flops: 2 * self.problem.multiplications() as u64,
+            flops: 2 * self.problem.multiplications(),
             exponentials: 0,
             bytes: self.problem.bytes(),
         })

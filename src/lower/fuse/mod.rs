@@ -7,11 +7,7 @@ mod rows;
 
 use std::collections::BTreeSet;
 
-use super::{
-    Note, Options,
-    pattern::{scaled, uniform},
-    survey::Survey,
-};
+use super::{Note, Options, pattern::scaled, survey::Survey};
 use crate::{
     DType, Graph, Shape, ValueId,
     graph::{Binary, Node, NodeId, Op, Unary},
@@ -228,7 +224,7 @@ impl Fusion<'_, '_> {
                 continue;
             }
             let result = node.outputs[0];
-            let reads = node.inputs.iter().copied().filter(|&v| uniform(graph, v).is_none());
+            let reads = node.inputs.iter().copied().filter(|&v| graph.uniform(v).is_none());
             let reads: BTreeSet<ValueId> = reads.collect();
             let joined = self.fuse.then(|| self.chain_for((result, instr), &reads, &chains, &chain_of, operands));
             let place = match joined {
@@ -282,6 +278,11 @@ impl Fusion<'_, '_> {
                 chain.shape
             )));
         }
+        if chain.nodes.len() >= LONGEST {
+            return Err(Some(format!(
+                "the kernel computes {LONGEST} functions already, and longer ones compile slowly"
+            )));
+        }
         let count = chain.reads.union(reads).filter(|&&v| v != result).count();
         if count > operands {
             return Err(Some(format!("the kernel would read {count} tensors, it can read {operands}")));
@@ -299,7 +300,7 @@ impl Fusion<'_, '_> {
             if let Ok(instr) = nodes.binary_search_by_key(&graph.value(value).node, |(id, _)| *id) {
                 return Arg::Instr(instr);
             }
-            if let Some(number) = uniform(graph, value) {
+            if let Some(number) = graph.uniform(value) {
                 return Arg::Scalar(graph.dtype(value), number);
             }
             let known = inputs.iter().position(|&input| input == value);
@@ -329,6 +330,9 @@ impl Fusion<'_, '_> {
 
 const RULE_MATMUL: &str = "fuse into matmul";
 const RULE_POINTWISE: &str = "fuse pointwise";
+
+/// Functions in one kernel. Compilers of drivers take more than proportional time for long functions.
+const LONGEST: usize = 256;
 
 /// Pointwise nodes that are to be one kernel.
 struct Chain<'a> {

@@ -66,10 +66,8 @@ impl Fusion<'_, '_> {
         let add = graph.value(x).node;
         let node = graph.node(add);
         let (Op::Binary { function: Binary::Add }, &[a, b]) = (&node.op, &node.inputs[..]) else { return None };
-        let before = |mut value: ValueId| {
-            while graph.definition(value).op.is_view() {
-                value = graph.definition(value).inputs[0];
-            }
+        let before = |value: ValueId| {
+            let value = graph.base(value);
             graph.definition(value).op.is_source() || graph.value(value).node < add
         };
         let fits = self.fuse

@@ -4,10 +4,13 @@ use super::rebuild::Rebuild;
 use crate::{
     DType, Graph, Result, ValueId,
     graph::{Binary, Node, NodeId, Op, Unary},
-    lower::pattern::{scaled, unary_of, uniform},
+    lower::pattern::{scaled, unary_of},
 };
 
 const RULE: &str = "recognise activation";
+
+/// Factors in a row that are looked at: more than a formula here has.
+const DEPTH: usize = 8;
 
 /// Whether an activation may begin at a node.
 pub(super) fn starts(node: &Node) -> bool {
@@ -62,11 +65,14 @@ fn gelu(graph: &Graph, node: &Node) -> Option<(Unary, ValueId)> {
 /// x of `x/√2`.
 fn halved(graph: &Graph, mut t: ValueId) -> Option<ValueId> {
     let mut factor = 1.0;
-    while !close(graph, t, factor, std::f64::consts::FRAC_1_SQRT_2) {
+    for _ in 0..DEPTH {
+        if close(graph, t, factor, std::f64::consts::FRAC_1_SQRT_2) {
+            return Some(t);
+        }
         let (inner, f) = scaled(graph, graph.definition(t))?;
         (t, factor) = (inner, factor * f);
     }
-    Some(t)
+    None
 }
 
 /// x of `√(2/π)·(x + 0.044715·x³)` or `√(2/π)·x·(1 + 0.044715·x²)`.
@@ -116,7 +122,7 @@ fn sum_of(graph: &Graph, value: ValueId) -> Option<(ValueId, ValueId)> {
 /// y of `1 + y`.
 fn one_plus(graph: &Graph, value: ValueId) -> Option<ValueId> {
     let (a, b) = sum_of(graph, value)?;
-    if uniform(graph, a) == Some(1.0) { Some(b) } else { (uniform(graph, b) == Some(1.0)).then_some(a) }
+    if graph.uniform(a) == Some(1.0) { Some(b) } else { (graph.uniform(b) == Some(1.0)).then_some(a) }
 }
 
 /// A product taken apart: constants, and the values that are no products themselves.
@@ -129,7 +135,7 @@ impl Factors {
     /// The factors of a value, `whole` not taken apart; none if there are more than a formula here has.
     fn of(graph: &Graph, value: ValueId, whole: Option<ValueId>) -> Option<Self> {
         let mut factors = Factors { constant: 1.0, values: Vec::new() };
-        factors.add(graph, value, whole, 8).then_some(factors)
+        factors.add(graph, value, whole, DEPTH).then_some(factors)
     }
 
     fn add(&mut self, graph: &Graph, value: ValueId, whole: Option<ValueId>, depth: usize) -> bool {
@@ -143,7 +149,7 @@ impl Factors {
                 (Op::Binary { function: Binary::Mul }, &[a, b]) => {
                     return self.add(graph, a, whole, depth - 1) && self.add(graph, b, whole, depth - 1);
                 }
-                (Op::Binary { function: Binary::Pow }, &[x, power]) => match uniform(graph, power) {
+                (Op::Binary { function: Binary::Pow }, &[x, power]) => match graph.uniform(power) {
                     Some(n) if n == 2.0 || n == 3.0 => {
                         return (0..n as usize).all(|_| self.add(graph, x, whole, depth - 1));
                     }

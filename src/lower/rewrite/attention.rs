@@ -10,11 +10,14 @@ use super::rebuild::Rebuild;
 use crate::{
     DType, Graph, Layout, Result, Shape, ValueId,
     graph::{Attention, AttentionOperand, Binary, NodeId, Op, Unary},
-    kernel::{AttentionProblem, Candidate, Problem, Profile},
+    kernel::{AttentionProblem, Candidate, Problem, Profile, Verdict},
     lower::pattern::{scaled, swaps_last_two, unary_of, uniform},
 };
 
 const RULE: &str = "recognise attention";
+
+/// Values that are looked at on the way back from a product, and factors on one of its operands: more than anyone writes.
+const BUDGET: u32 = 64;
 
 /// Why a product with a softmax does not become attention.
 enum Refusal {
@@ -71,7 +74,7 @@ pub(super) fn recognise(rebuild: &mut Rebuild<'_>, id: NodeId, profile: &Profile
     let node = rebuild.old.node(id);
     let Op::Matmul { transpose_a: false, transpose_b } = node.op else { return Ok(false) };
     let v = Matrix { value: node.inputs[1], transposed: transpose_b };
-    let found = Search { rebuild, graph: rebuild.old, budget: Cell::new(64) }.weights(id);
+    let found = Search { rebuild, graph: rebuild.old, budget: Cell::new(BUDGET) }.weights(id);
     let plan = found.and_then(|scores| Plan::new(rebuild, id, scores, v, profile).map_err(Refusal::Because));
     match plan {
         Ok(plan) => plan.write(rebuild, id).map(|()| true),
@@ -154,7 +157,7 @@ impl Search<'_> {
     /// `where(mask, scores, −inf)`, or with the branches swapped.
     fn masked(&self, id: NodeId) -> Result<Scores, Refusal> {
         let &[condition, a, b] = &self.graph.node(id).inputs[..] else { return Err(Refusal::NotAttention) };
-        let (scores, fill, hides) = match (uniform(self.graph, a), uniform(self.graph, b)) {
+        let (scores, fill, hides) = match (self.graph.uniform(a), self.graph.uniform(b)) {
             (None, Some(fill)) => (a, fill, false),
             (Some(fill), None) => (b, fill, true),
             _ => return Err(Refusal::NotAttention),
@@ -199,7 +202,7 @@ impl Search<'_> {
     fn condition_of(&self, bias: ValueId) -> Option<(ValueId, bool)> {
         let node = self.graph.definition(bias);
         let (&Op::Where, &[condition, a, b]) = (&node.op, &node.inputs[..]) else { return None };
-        let (a, b) = (uniform(self.graph, a)?, uniform(self.graph, b)?);
+        let (a, b) = (self.graph.uniform(a)?, self.graph.uniform(b)?);
         let hides = match (a == 0.0 && b == f64::NEG_INFINITY, a == f64::NEG_INFINITY && b == 0.0) {
             (true, _) => false,
             (_, true) => true,
@@ -246,7 +249,7 @@ impl Search<'_> {
     fn operand(&self, value: ValueId, transposed: bool) -> (Matrix, f64) {
         let mut matrix = Matrix { value, transposed };
         let mut factors = 1.0;
-        loop {
+        for _ in 0..BUDGET {
             let node = self.graph.definition(matrix.value);
             if let Op::Permute { order } = &node.op
                 && swaps_last_two(order)
@@ -256,9 +259,10 @@ impl Search<'_> {
                 matrix.value = value;
                 factors *= factor;
             } else {
-                return (matrix, factors);
+                break;
             }
         }
+        (matrix, factors)
     }
 
     fn converts_floats(&self, value: ValueId) -> bool {

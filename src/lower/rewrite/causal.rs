@@ -1,8 +1,10 @@
 //! Constant masks that equal a causal mask: `causal` replaces them, so that kernels read no mask and skip masked tiles.
 
+use std::collections::HashMap;
+
 use super::rebuild::Rebuild;
 use crate::{
-    Data, Graph, Result, ValueId,
+    Data, Graph, Result, Tensor, ValueId,
     graph::{Align, Attention, AttentionOperand, NodeId, Op, Window},
 };
 
@@ -17,8 +19,12 @@ enum Pattern {
     Causal(i32),
 }
 
+/// What constants amount to as masks over so many keys: the layers of a model share theirs.
+#[derive(Default)]
+pub(super) struct Masks(HashMap<(ValueId, usize), Option<Pattern>>);
+
 /// Replaces a constant mask, or a constant bias of 0 and −inf, that is a lower triangle.
-pub(super) fn recognise(rebuild: &mut Rebuild<'_>, id: NodeId) -> Result<bool> {
+pub(super) fn recognise(masks: &mut Masks, rebuild: &mut Rebuild<'_>, id: NodeId) -> Result<bool> {
     let node = rebuild.old.node(id);
     let Op::Attention(attention) = &node.op else { return Ok(false) };
     if attention.is_paged() {
@@ -26,7 +32,7 @@ pub(super) fn recognise(rebuild: &mut Rebuild<'_>, id: NodeId) -> Result<bool> {
     }
     let found = [AttentionOperand::Mask, AttentionOperand::Bias].into_iter().find_map(|kind| {
         let input = attention.input_of(kind)?;
-        let pattern = pattern(rebuild.old, node.inputs[input], rebuild.old.shape(node.inputs[1])[2])?;
+        let pattern = masks.pattern(rebuild.old, node.inputs[input], rebuild.old.shape(node.inputs[1])[2])?;
         Some((kind, input, with(attention, pattern)?, pattern))
     });
     let Some((kind, input, mut attention, pattern)) = found else { return Ok(false) };
@@ -68,19 +74,26 @@ fn with(attention: &Attention, pattern: Pattern) -> Option<Attention> {
     Some(attention)
 }
 
-/// The pattern of a constant of shape `[…, Tq, Tk]` whose leading axes are 1.
-fn pattern(graph: &Graph, value: ValueId, keys: usize) -> Option<Pattern> {
-    let shape = graph.shape(value);
-    let [leading @ .., rows, columns] = &shape[..] else { return None };
-    if leading.iter().any(|&size| size != 1) || *columns != keys || keys == 0 || *rows == 0 {
-        return None;
+impl Masks {
+    /// The pattern of a constant of shape `[…, Tq, Tk]` whose leading axes are 1.
+    fn pattern(&mut self, graph: &Graph, mut value: ValueId, keys: usize) -> Option<Pattern> {
+        let shape = graph.shape(value);
+        let [leading @ .., rows, columns] = &shape[..] else { return None };
+        if leading.iter().any(|&size| size != 1) || *columns != keys || keys == 0 || *rows == 0 {
+            return None;
+        }
+        // Reshapes in a row are one by now.
+        if let Op::Reshape { .. } = graph.definition(value).op {
+            value = graph.definition(value).inputs[0];
+        }
+        let Op::Constant { value: tensor } = &graph.definition(value).op else { return None };
+        *self.0.entry((value, keys)).or_insert_with(|| of_tensor(tensor, keys))
     }
-    let mut node = graph.definition(value);
-    while let Op::Reshape { .. } = node.op {
-        node = graph.definition(node.inputs[0]);
-    }
-    let Op::Constant { value } = &node.op else { return None };
-    match value.data() {
+}
+
+/// The pattern of rows of `keys` elements each, of any dtype that masks have.
+fn of_tensor(tensor: &Tensor, keys: usize) -> Option<Pattern> {
+    match tensor.data() {
         Data::Bool(seen) => triangle(seen, keys, |&seen| Some(seen)),
         Data::F32(bias) => triangle(bias, keys, |&x| seen(x)),
         Data::F16(bias) => triangle(bias, keys, |&x| seen(x.to_f32())),

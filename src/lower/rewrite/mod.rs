@@ -34,7 +34,8 @@ pub(super) fn rewrite(given: &Graph, profile: &Profile, options: &Options) -> Re
             work.pass(given, &mut simplify::simplify)?;
         }
         if has(&work, |node| matches!(node.op, Op::Attention(_))) {
-            work.pass(given, &mut causal::recognise)?;
+            let mut masks = causal::Masks::default();
+            work.pass(given, &mut |rebuild, id| causal::recognise(&mut masks, rebuild, id))?;
         }
     }
     if work.graph.values().iter().any(|value| value.dtype.bytes() < 4) {

@@ -4,7 +4,6 @@ use super::rebuild::Rebuild;
 use crate::{
     DType, Data, Graph, Result, Tensor, ValueId,
     graph::{Binary, NodeId, Op, Unary},
-    lower::pattern::uniform,
 };
 
 /// What a node amounts to.
@@ -109,13 +108,13 @@ fn simpler(graph: &Graph, op: &Op, inputs: &[ValueId]) -> Option<(Simpler, &'sta
             let (a, b) = (x, inputs[1]);
             let stretches = |kept: ValueId, other: ValueId| !graph.shape(other).broadcasts_to(graph.shape(kept));
             match function {
-                Binary::Mul | Binary::Div if uniform(graph, b) == Some(1.0) && !stretches(a, b) => {
+                Binary::Mul | Binary::Div if graph.uniform(b) == Some(1.0) && !stretches(a, b) => {
                     Some((Value(a), "the other operand is 1"))
                 }
-                Binary::Mul if uniform(graph, a) == Some(1.0) && !stretches(b, a) => {
+                Binary::Mul if graph.uniform(a) == Some(1.0) && !stretches(b, a) => {
                     Some((Value(b), "the other operand is 1"))
                 }
-                Binary::Sub if uniform(graph, b) == Some(0.0) && !stretches(a, b) => {
+                Binary::Sub if graph.uniform(b) == Some(0.0) && !stretches(a, b) => {
                     Some((Value(a), "the other operand is 0"))
                 }
                 _ => None,

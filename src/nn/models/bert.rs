@@ -132,10 +132,12 @@ impl Bert {
     ///
     /// # Errors
     /// [`Error::Format`] if the text is no such JSON, for another kind of model, and, with name and value, for what is not built
-    /// here: positions that are not absolute, a decoder, an activation that is not known, quantised weights, and every key
-    /// that is not known and says something.
+    /// here: positions that are not absolute, a decoder, an activation that is not known, quantised weights, every key that is
+    /// not known and says something, and sizes that no model has (more than 4096 layers), before anything is built.
+    /// [`Bert::check_weights`] holds them against the weights.
     pub fn from_config(json: &str) -> Result<Self> {
-        let config = Config::parse("BERT's config.json", json)?;
+        const WHAT: &str = "BERT's config.json";
+        let config = Config::parse(WHAT, json)?;
         match config.text("model_type")? {
             Some("bert") => {}
             Some(other) => return config.fail(format!("model_type is `{other}`, expected `bert`")),
@@ -150,12 +152,13 @@ impl Bert {
             config.needed("num_attention_heads")?,
             config.needed("intermediate_size")?,
         );
-        Ok(Bert {
+        let bert = Bert {
             token_types: config.needed("type_vocab_size")?,
             activation: config.activation("hidden_act")?.unwrap_or(bert.activation),
             epsilon: config.number("layer_norm_eps")?.map_or(EPSILON, |epsilon| epsilon as f32),
             ..bert
-        })
+        };
+        bert.of_buildable_sizes(WHAT)
     }
 
     /// The parameter's name for the name of a tensor in a published file; `None` for what this model does not use

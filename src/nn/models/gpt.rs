@@ -1,6 +1,6 @@
 use super::expect_ids;
 use crate::{
-    Error, Graph, Result, Tensor, ValueId,
+    Error, Graph, Result, Shape, Tensor, ValueId,
     nn::{
         Activation, Embedding, LayerNorm, Linear, RmsNorm, Rope,
         attention::{merge, split},
@@ -229,6 +229,12 @@ impl Gpt {
     fn check(&self) -> Result<()> {
         let fail = |message: String| Err(Error::op("gpt", message));
         let Gpt { heads, key_heads, head_width, .. } = *self;
+        let features = |heads: usize| heads.checked_mul(head_width).filter(|&all| all <= i32::MAX as usize / 4);
+        if features(heads).is_none() || features(key_heads).is_none() {
+            return fail(format!(
+                "{heads} and {key_heads} heads of {head_width} features are more than an axis can have"
+            ));
+        }
         if heads == 0 || key_heads == 0 || head_width == 0 || heads % key_heads != 0 {
             return fail(format!("{heads} heads of {head_width} features can't share {key_heads} key heads"));
         }

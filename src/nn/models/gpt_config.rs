@@ -127,10 +127,11 @@ impl Gpt {
     /// # Errors
     /// [`Error::Format`](crate::Error::Format) if the text is no such JSON, for another kind of model, and, with name and value,
     /// for what is not built here: other scalings of positions, biases that Llama lacks, another activation than silu in a
-    /// Llama, experts, multipliers, quantised weights, and every key that is not known and says something.
+    /// Llama, experts, multipliers, quantised weights, every key that is not known and says something, and sizes that no model
+    /// has (more than 4096 layers), before anything is built. [`Gpt::check_weights`] holds them against the weights.
     pub fn from_config(json: &str) -> Result<Self> {
         let config = Config::parse(WHAT, json)?;
-        match config.text("model_type")? {
+        let gpt = match config.text("model_type")? {
             Some("gpt2") => gpt2(&config),
             Some("llama") => llama(Kind::Llama, &config),
             Some("mistral") => llama(Kind::Mistral, &config),
@@ -140,7 +141,8 @@ impl Gpt {
                 config.fail(format!("model_type is `{other}`, expected gpt2, llama, mistral, ministral or qwen2"))
             }
             None => config.fail("missing field `model_type`"),
-        }
+        };
+        gpt?.of_buildable_sizes(WHAT)
     }
 
     /// The parameter's name for the name of a tensor in a published file; `None` for what this model does not use
@@ -211,7 +213,8 @@ fn llama(kind: Kind, config: &Config) -> Result<Gpt> {
     config.check(&[COMMON, LLAMA])?;
     let act = config.activation("hidden_act")?.unwrap_or(Activation::Silu);
     if act != Activation::Silu {
-        return config.fail(format!("hidden_act is {act:?}, expected silu: the blocks are SwiGLUs"));
+        let given = config.text("hidden_act")?.unwrap_or_default();
+        return config.fail(format!("hidden_act is `{given}`, expected silu: the blocks are SwiGLUs"));
     }
     let gpt = Gpt::llama(
         config.needed("vocab_size")?,

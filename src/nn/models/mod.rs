@@ -5,10 +5,12 @@ mod config;
 mod gpt;
 mod gpt_config;
 mod seq2seq;
+mod sizes;
 
 pub use bert::{Bert, BertOutput};
 pub use gpt::{Biases, Gpt, GptNames, Norm, Positions};
 pub use seq2seq::Seq2Seq;
+pub(crate) use sizes::{FEATURES, HEADS, LAYERS, check_sizes};
 
 use super::Activation;
 use crate::{DType, Error, Graph, Result, ValueId};
