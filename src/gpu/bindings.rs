@@ -5,11 +5,12 @@ use std::ops::Range;
 use super::{
     Executable,
     executable::{Bound, BoundSet, BufferInfo, Dispatch, Home},
+    ledger::Lease,
     names::NameCheck,
     poison,
     scope::{scoped, scoped_now},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, kernel::Access};
 
 /// Sets of the caller's buffers whose bind groups are kept.
 const KEPT_SETS: usize = 8;
@@ -53,8 +54,14 @@ impl Executable {
         encoder: &mut wgpu::CommandEncoder,
         buffers: &[(&str, wgpu::BufferSlice<'_>)],
     ) -> Result<()> {
+        self.encode_dispatches(encoder, buffers, 0..self.dispatches.len())
+    }
+
+    /// The place of the bind groups of the caller's buffers, if they are what the program wants.
+    pub(super) fn bind_given(&mut self, buffers: &[(&str, wgpu::BufferSlice<'_>)]) -> Result<usize> {
         self.gpu.inner.health.check()?;
-        let set = match self.find_given(buffers) {
+        self.make_resident_now()?;
+        Ok(match self.find_given(buffers) {
             Some(set) => set,
             None => {
                 let key = self.check_buffers(buffers)?;
@@ -68,9 +75,7 @@ impl Executable {
                     }
                 }
             }
-        };
-        self.record_pass(encoder, &self.bound[set].groups);
-        Ok(())
+        })
     }
 
     /// The buffer of a state, or that of an input or output that [`run`](Executable::run) uses, which is made if need
@@ -153,7 +158,7 @@ impl Executable {
             let kept = self.buffers.iter().filter_map(|info| match &info.home {
                 Home::Constant(bound) | Home::State(bound) => Some((info.name.as_str(), &bound.buffer)),
                 // Bound for this run, the engine's own, or a state's.
-                Home::Input | Home::Output | Home::Temporary(_) | Home::Next(_) => None,
+                Home::Input | Home::Output | Home::Temporary { .. } | Home::Next(_) => None,
             });
             if let Some((other, _)) = others.chain(kept).find(|(_, buffer)| *buffer == slice.buffer()) {
                 check.problem(format!("output `{name}` has the same buffer as `{other}`"));
@@ -202,6 +207,7 @@ impl Executable {
 
     /// Makes the executable's own inputs and outputs, once, and returns the place of their bind groups.
     pub(super) async fn bind_own(&mut self) -> Result<usize> {
+        self.make_resident().await?;
         let found = self.own.as_ref().and_then(|own| self.bound.iter().position(|set| set.key == *own));
         if let Some(at) = found {
             return Ok(self.renew(at));
@@ -212,11 +218,15 @@ impl Executable {
             Some(own) => own.clone(),
             None => {
                 let mut own = Vec::with_capacity(self.io.len());
+                let margin = poison::margin(self.guard);
+                let bytes = self.io.iter().map(|&i| self.buffers[i].bytes + margin).sum();
+                let lease = gpu.ledger.take("a program's inputs and outputs", bytes)?;
                 for &i in &self.io {
                     let info = &self.buffers[i];
                     let bytes = info.bytes + poison::margin(self.guard);
                     own.push(Bound::whole(gpu.create_buffer(&info.name, bytes).await?));
                 }
+                self.leases.own = Some(lease);
                 self.own.insert(own).clone()
             }
         };
@@ -229,14 +239,55 @@ impl Executable {
         Own { executable: self, bounds: self.own.as_deref().unwrap_or_default() }
     }
 
-    /// Makes the bind groups of dispatches that touch no input or output.
-    pub(super) async fn bind_fixed(&mut self) -> Result<()> {
+    /// Makes temporaries, and the bind groups of dispatches that touch no input or output, unless they are there.
+    pub(super) async fn make_resident(&mut self) -> Result<()> {
+        if self.temporaries.is_some() {
+            return Ok(());
+        }
         let gpu = self.gpu.clone();
         let gpu = &*gpu.inner;
-        let groups = scoped(&gpu.device, &gpu.health, "bind groups", || {
-            self.dispatches.iter().map(|dispatch| self.group(dispatch, |_| None)).collect::<Vec<_>>()
-        })
-        .await?;
+        let lease = self.lease_temporaries()?;
+        let mut temporaries = Vec::with_capacity(self.slots.len());
+        for (name, bytes) in &self.slots {
+            temporaries.push(gpu.create_buffer(name, *bytes).await?);
+        }
+        (self.temporaries, self.leases.temporaries) = (Some(temporaries), Some(lease));
+        let groups = scoped(&gpu.device, &gpu.health, "bind groups", || self.fixed_groups()).await;
+        self.keep_fixed(groups)
+    }
+
+    /// [`Executable::make_resident`] where nothing can be awaited.
+    pub(super) fn make_resident_now(&mut self) -> Result<()> {
+        if self.temporaries.is_some() {
+            return Ok(());
+        }
+        let gpu = self.gpu.clone();
+        let gpu = &*gpu.inner;
+        let lease = self.lease_temporaries()?;
+        let sizes = self.slots.iter().map(|(name, bytes)| gpu.create_buffer_now(name, *bytes));
+        let temporaries = sizes.collect::<Result<Vec<_>>>()?;
+        (self.temporaries, self.leases.temporaries) = (Some(temporaries), Some(lease));
+        let groups = scoped_now(&gpu.device, &gpu.health, "bind groups", || self.fixed_groups());
+        self.keep_fixed(groups)
+    }
+
+    fn lease_temporaries(&mut self) -> Result<Lease> {
+        match self.leases.temporaries.take() {
+            Some(lease) => Ok(lease),
+            None => {
+                let bytes = self.slots.iter().map(|(_, bytes)| bytes).sum();
+                self.gpu.inner.ledger.take("a program's temporaries", bytes)
+            }
+        }
+    }
+
+    fn fixed_groups(&self) -> Vec<Option<wgpu::BindGroup>> {
+        self.dispatches.iter().map(|dispatch| self.group(dispatch, &dispatch.params, |_| None)).collect()
+    }
+
+    /// Keeps the bind groups that were made; without them the temporaries are of no use either.
+    fn keep_fixed(&mut self, groups: Result<Vec<Option<wgpu::BindGroup>>>) -> Result<()> {
+        let groups = groups.inspect_err(|_| self.temporaries = None)?;
         for (dispatch, group) in self.dispatches.iter_mut().zip(groups) {
             dispatch.group = group;
         }
@@ -244,28 +295,36 @@ impl Executable {
     }
 
     pub(super) fn groups(&self, key: &[Bound]) -> Vec<Option<wgpu::BindGroup>> {
-        let find = |buffer: usize| self.io.iter().position(|&i| i == buffer).map(|at| &key[at]);
-        self.dispatches
-            .iter()
-            .map(|dispatch| if dispatch.group.is_some() { None } else { self.group(dispatch, find) })
-            .collect()
+        let group = |dispatch: &Dispatch| match dispatch.group {
+            Some(_) => None,
+            None => self.group(dispatch, &dispatch.params, |buffer| self.bound_in(key, buffer)),
+        };
+        self.dispatches.iter().map(group).collect()
     }
 
-    /// The bind group of a dispatch, given its inputs and outputs; `None` if one of them is not there.
-    fn group<'a>(&'a self, dispatch: &Dispatch, io: impl Fn(usize) -> Option<&'a Bound>) -> Option<wgpu::BindGroup> {
+    /// An input or output in a set of them.
+    pub(super) fn bound_in(&self, key: &[Bound], buffer: usize) -> Option<Bound> {
+        self.io.iter().position(|&i| i == buffer).map(|at| key[at].clone())
+    }
+
+    /// The bind group of a dispatch with these parameters, given its inputs and outputs; `None` if one of them is not there.
+    pub(super) fn group(
+        &self,
+        dispatch: &Dispatch,
+        params: &Range<u64>,
+        io: impl Fn(usize) -> Option<Bound>,
+    ) -> Option<wgpu::BindGroup> {
         let params = wgpu::BufferBinding {
             buffer: &self.params,
-            offset: dispatch.params.start,
-            size: wgpu::BufferSize::new(dispatch.params.end - dispatch.params.start),
+            offset: params.start,
+            size: wgpu::BufferSize::new(params.end - params.start),
         };
+        let bound = |&(buffer, _): &(usize, Access)| self.bound_of(&self.buffers[buffer]).or_else(|| io(buffer));
+        let bounds = dispatch.bindings.iter().map(bound).collect::<Option<Vec<Bound>>>()?;
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(params) }];
-        for (slot, &(buffer, _)) in dispatch.bindings.iter().enumerate() {
-            let bound = match &self.buffers[buffer].home {
-                Home::Constant(bound) | Home::Temporary(bound) | Home::State(bound) | Home::Next(bound) => bound,
-                Home::Input | Home::Output => io(buffer)?,
-            };
-            entries.push(wgpu::BindGroupEntry { binding: slot as u32 + 1, resource: bound.resource() });
-        }
+        entries.extend(
+            (1..).zip(&bounds).map(|(binding, bound)| wgpu::BindGroupEntry { binding, resource: bound.resource() }),
+        );
         Some(self.gpu.inner.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(&dispatch.label),
             layout: &dispatch.pipeline.layout,
@@ -273,11 +332,28 @@ impl Executable {
         }))
     }
 
-    /// Records the whole program as one pass.
-    pub(super) fn record_pass(&self, encoder: &mut wgpu::CommandEncoder, groups: &[Option<wgpu::BindGroup>]) {
+    /// Where a buffer is that no run binds anew.
+    pub(super) fn bound_of(&self, info: &BufferInfo) -> Option<Bound> {
+        match &info.home {
+            Home::Constant(bound) | Home::State(bound) | Home::Next(bound) => Some(bound.clone()),
+            Home::Temporary { slot, size } => {
+                let buffer = self.temporaries.as_ref()?.get(*slot)?.clone();
+                Some(Bound { buffer, offset: 0, size: *size })
+            }
+            Home::Input | Home::Output => None,
+        }
+    }
+
+    /// Records some of the dispatches as one pass.
+    pub(super) fn record_pass(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        groups: &[Option<wgpu::BindGroup>],
+        range: Range<usize>,
+    ) {
         let mut pass = encoder
             .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("tilewise"), timestamp_writes: None });
-        self.record(&mut pass, groups, 0..self.dispatches.len());
+        self.record(&mut pass, groups, range);
     }
 
     /// Records some of the dispatches. `groups` has the bind groups of all those that touch inputs or outputs.

@@ -3,7 +3,7 @@
 #[cfg(feature = "native")]
 use super::cache::PipelineFile;
 use super::{
-    Gpu,
+    Bounds, Gpu,
     adapter::{self, Choice},
     pipeline::Pipelines,
     self_test::tested,
@@ -17,6 +17,7 @@ pub struct Builder {
     checked_shaders: bool,
     portable: bool,
     features: wgpu::Features,
+    bounds: Bounds,
     #[cfg(feature = "native")]
     pipelines: Option<std::path::PathBuf>,
 }
@@ -61,6 +62,13 @@ impl Builder {
     /// one.
     pub fn features(mut self, features: wgpu::Features) -> Self {
         self.features = features;
+        self
+    }
+
+    /// How long the device may be kept busy at a time, how long a call may wait for it, and how much memory and how many
+    /// pipelines executables may have.
+    pub fn bounds(mut self, bounds: Bounds) -> Self {
+        self.bounds = bounds;
         self
     }
 
@@ -125,7 +133,7 @@ impl Builder {
                 message: format!("adapter `{name}` opened no device: {error}"),
                 hint: "Choose another adapter, or see whether another program holds the device.".into(),
             })?;
-        let pipelines = Pipelines::new(self.checked_shaders);
+        let pipelines = Pipelines::new(self.checked_shaders, self.bounds.pipelines_kept());
         #[cfg(feature = "native")]
         let pipelines = match &self.pipelines {
             Some(folder) => pipelines.kept_in(PipelineFile::open(&device, folder)),
@@ -133,7 +141,7 @@ impl Builder {
         };
         let profile = profile_on(&device, &adapter.cooperative_matrix_properties());
         let profile = tested(&device, &queue, profile, self.checked_shaders).await;
-        let gpu = Gpu::wrap(device, queue, profile, pipelines);
+        let gpu = Gpu::wrap(device, queue, profile, pipelines, self.bounds);
         gpu.inner.health.watch(&gpu.inner.device);
         Ok(gpu)
     }
@@ -204,7 +212,7 @@ impl Gpu {
     /// in [`Error::DeviceLost`]; without it the loss is noticed at the next failure.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let profile = profile_on(&device, &[]);
-        Gpu::wrap(device, queue, profile, Pipelines::new(false))
+        wrap_callers(device, queue, profile)
     }
 
     /// [`Gpu::from_wgpu`] with the adapter that the device is of. If the device was opened with
@@ -213,7 +221,7 @@ impl Gpu {
     pub async fn from_wgpu_adapter_async(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let profile = profile_on(&device, &adapter.cooperative_matrix_properties());
         let profile = tested(&device, &queue, profile, false).await;
-        Gpu::wrap(device, queue, profile, Pipelines::new(false))
+        wrap_callers(device, queue, profile)
     }
 
     /// [`Gpu::from_wgpu_adapter_async`], waiting for the test.
@@ -221,6 +229,11 @@ impl Gpu {
     pub fn from_wgpu_adapter(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Self {
         pollster::block_on(Gpu::from_wgpu_adapter_async(adapter, device, queue))
     }
+}
+
+fn wrap_callers(device: wgpu::Device, queue: wgpu::Queue, profile: Profile) -> Gpu {
+    let bounds = Bounds::default();
+    Gpu::wrap(device, queue, profile, Pipelines::new(false, bounds.pipelines_kept()), bounds)
 }
 
 fn profile_on(device: &wgpu::Device, cooperative: &[wgpu::CooperativeMatrixProperties]) -> Profile {

@@ -6,9 +6,12 @@ mod callers_buffers;
 mod choosing;
 mod failures;
 mod guarded;
+mod memory;
 mod names;
+mod parts;
 mod running;
 mod times;
+mod turns;
 
 use program::{Builder, INCREMENT, SCALE, add, kernel, sample, sample_outputs, scale, vector};
 use tilewise::{
