@@ -98,6 +98,19 @@ pub enum Error {
     )]
     DeviceLost(String),
 
+    /// The device did not finish in the time that [`Bounds::wait`](crate::gpu::Bounds::wait) gives it. The work goes on, if the
+    /// device does; what it was to give is lost.
+    #[error(
+        "the device did not finish {during} within {waited:?}: it hangs, or has more to do than that; give it less work at a \
+         time, or more time (Bounds::wait), and open another if it doesn't recover"
+    )]
+    Timeout {
+        /// What was waited for.
+        during: String,
+        /// How long.
+        waited: std::time::Duration,
+    },
+
     /// A file or text that does not have the expected format.
     #[error("{what}: {message}")]
     Format {

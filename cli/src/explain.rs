@@ -84,6 +84,7 @@ fn as_json(program: &Program, profile: &Profile) -> serde_json::Value {
     json!({
         "profile": profile,
         "steps": steps,
+        "submissions": program.submissions.iter().map(|part| [part.start, part.end]).collect::<Vec<_>>(),
         "notes": notes,
         "memory": {"peak_bytes": program.peak_bytes(), "naive_bytes": program.naive_bytes()},
     })

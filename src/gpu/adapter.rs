@@ -1,6 +1,6 @@
 use crate::{
     DType, Error, Result,
-    kernel::{AdapterKind, CooperativeMatrix, Limits, Profile},
+    kernel::{AdapterKind, CooperativeMatrix, Limits, Profile, Rates},
 };
 
 /// An adapter of this system: a GPU, or a software implementation of one.
@@ -97,6 +97,13 @@ pub(super) fn profile(
             .then_some((info.subgroup_min_size, info.subgroup_max_size)),
         cooperative_matrices: cooperative.iter().filter(|_| usable).map(cooperative_matrix).collect(),
         cooperative_matrix_faults: Vec::new(),
+        rates: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => Rates::DISCRETE,
+            wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => {
+                Rates::INTEGRATED
+            }
+            wgpu::DeviceType::Cpu => Rates::SOFTWARE,
+        },
     }
 }
 

@@ -6,11 +6,12 @@ use super::{
     Executable,
     executable::{Bound, BoundSet, BufferInfo, Dispatch, Home},
     given::{self, Purpose},
+    ledger::Lease,
     names::NameCheck,
     poison,
-    scope::{recorded, scoped, scoped_now},
+    scope::{scoped, scoped_now},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, kernel::Access};
 
 /// Sets of the caller's buffers whose bind groups are kept.
 const KEPT_SETS: usize = 8;
@@ -59,14 +60,20 @@ impl Executable {
         encoder: &mut wgpu::CommandEncoder,
         buffers: &[(&str, wgpu::BufferSlice<'_>)],
     ) -> Result<()> {
+        self.encode_dispatches(encoder, buffers, 0..self.dispatches.len())
+    }
+
+    /// The place of the bind groups of the caller's buffers, if they are what the program wants.
+    pub(super) fn bind_given(&mut self, buffers: &[(&str, wgpu::BufferSlice<'_>)]) -> Result<usize> {
         let gpu = self.gpu.clone();
         let gpu = &*gpu.inner;
         gpu.health.check()?;
+        self.make_resident_now()?;
         // What was given before is good still, unless it was mapped since, which only these can be.
         let mappable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::MAP_WRITE;
         let mut mappable = buffers.iter().map(|(_, slice)| slice.buffer()).filter(|b| b.usage().intersects(mappable));
         let good = !mappable.any(|buffer| given::state(gpu, buffer).is_some());
-        let set = match self.find_given(buffers).filter(|_| good) {
+        Ok(match self.find_given(buffers).filter(|_| good) {
             Some(set) => set,
             None => {
                 let key = self.check_buffers(buffers)?;
@@ -79,11 +86,7 @@ impl Executable {
                     }
                 }
             }
-        };
-        match recorded(&gpu.device, || self.record_pass(encoder, &self.bound[set].groups)) {
-            None => Ok(()),
-            Some(error) => Err(unrecorded(&error)),
-        }
+        })
     }
 
     /// The buffer of a state, or that of an input or output that [`run`](Executable::run) uses, which is made if need
@@ -173,7 +176,7 @@ impl Executable {
             match &info.home {
                 Home::Constant(bound) | Home::State(bound) => add(&bound.buffer, info.name.as_str()),
                 // Bound for this run, the engine's own, or a state's.
-                Home::Input | Home::Output | Home::Temporary(_) | Home::Next(_) => {}
+                Home::Input | Home::Output | Home::Temporary { .. } | Home::Next(_) => {}
             }
         }
         for (name, buffer) in outputs {
@@ -192,12 +195,12 @@ impl Executable {
             return error;
         }
         let lasting = self.buffers.iter().filter_map(|info| match &info.home {
-            Home::Constant(bound) | Home::State(bound) | Home::Temporary(bound) => Some((info, bound)),
+            Home::Constant(_) | Home::State(_) | Home::Temporary { .. } => Some((info, self.bound_of(info)?)),
             // Bound for this run, or a state's.
             Home::Input | Home::Output | Home::Next(_) => None,
         });
         let faults: Vec<String> = lasting
-            .chain(self.own_buffers().all())
+            .chain(self.own_buffers().all().map(|(info, bound)| (info, bound.clone())))
             .filter_map(|(info, bound)| {
                 Some(format!("the buffer of `{}` {}", info.name, given::state(&self.gpu.inner, &bound.buffer)?))
             })
@@ -246,6 +249,7 @@ impl Executable {
 
     /// Makes the executable's own inputs and outputs, once, and returns the place of their bind groups.
     pub(super) async fn bind_own(&mut self) -> Result<usize> {
+        self.make_resident().await?;
         let found = self.own.as_ref().and_then(|own| self.bound.iter().position(|set| set.key == *own));
         if let Some(at) = found {
             return Ok(self.renew(at));
@@ -256,11 +260,15 @@ impl Executable {
             Some(own) => own.clone(),
             None => {
                 let mut own = Vec::with_capacity(self.io.len());
+                let margin = poison::margin(self.guard);
+                let bytes = self.io.iter().map(|&i| self.buffers[i].bytes + margin).sum();
+                let lease = gpu.ledger.take("a program's inputs and outputs", bytes)?;
                 for &i in &self.io {
                     let info = &self.buffers[i];
                     let bytes = info.bytes + poison::margin(self.guard);
                     own.push(Bound::whole(gpu.create_buffer(&info.name, bytes).await?));
                 }
+                self.leases.own = Some(lease);
                 self.own.insert(own).clone()
             }
         };
@@ -273,14 +281,55 @@ impl Executable {
         Own { executable: self, bounds: self.own.as_deref().unwrap_or_default() }
     }
 
-    /// Makes the bind groups of dispatches that touch no input or output.
-    pub(super) async fn bind_fixed(&mut self) -> Result<()> {
+    /// Makes temporaries, and the bind groups of dispatches that touch no input or output, unless they are there.
+    pub(super) async fn make_resident(&mut self) -> Result<()> {
+        if self.temporaries.is_some() {
+            return Ok(());
+        }
         let gpu = self.gpu.clone();
         let gpu = &*gpu.inner;
-        let groups = scoped(&gpu.device, &gpu.health, "bind groups", || {
-            self.dispatches.iter().map(|dispatch| self.group(dispatch, |_| None)).collect::<Vec<_>>()
-        })
-        .await?;
+        let lease = self.lease_temporaries()?;
+        let mut temporaries = Vec::with_capacity(self.slots.len());
+        for (name, bytes) in &self.slots {
+            temporaries.push(gpu.create_buffer(name, *bytes).await?);
+        }
+        (self.temporaries, self.leases.temporaries) = (Some(temporaries), Some(lease));
+        let groups = scoped(&gpu.device, &gpu.health, "bind groups", || self.fixed_groups()).await;
+        self.keep_fixed(groups)
+    }
+
+    /// [`Executable::make_resident`] where nothing can be awaited.
+    pub(super) fn make_resident_now(&mut self) -> Result<()> {
+        if self.temporaries.is_some() {
+            return Ok(());
+        }
+        let gpu = self.gpu.clone();
+        let gpu = &*gpu.inner;
+        let lease = self.lease_temporaries()?;
+        let sizes = self.slots.iter().map(|(name, bytes)| gpu.create_buffer_now(name, *bytes));
+        let temporaries = sizes.collect::<Result<Vec<_>>>()?;
+        (self.temporaries, self.leases.temporaries) = (Some(temporaries), Some(lease));
+        let groups = scoped_now(&gpu.device, &gpu.health, "bind groups", || self.fixed_groups());
+        self.keep_fixed(groups)
+    }
+
+    fn lease_temporaries(&mut self) -> Result<Lease> {
+        match self.leases.temporaries.take() {
+            Some(lease) => Ok(lease),
+            None => {
+                let bytes = self.slots.iter().map(|(_, bytes)| bytes).sum();
+                self.gpu.inner.ledger.take("a program's temporaries", bytes)
+            }
+        }
+    }
+
+    fn fixed_groups(&self) -> Vec<Option<wgpu::BindGroup>> {
+        self.dispatches.iter().map(|dispatch| self.group(dispatch, &dispatch.params, |_| None)).collect()
+    }
+
+    /// Keeps the bind groups that were made; without them the temporaries are of no use either.
+    fn keep_fixed(&mut self, groups: Result<Vec<Option<wgpu::BindGroup>>>) -> Result<()> {
+        let groups = groups.inspect_err(|_| self.temporaries = None)?;
         for (dispatch, group) in self.dispatches.iter_mut().zip(groups) {
             dispatch.group = group;
         }
@@ -288,28 +337,36 @@ impl Executable {
     }
 
     pub(super) fn groups(&self, key: &[Bound]) -> Vec<Option<wgpu::BindGroup>> {
-        let find = |buffer: usize| self.io.binary_search(&buffer).ok().map(|at| &key[at]);
-        self.dispatches
-            .iter()
-            .map(|dispatch| if dispatch.group.is_some() { None } else { self.group(dispatch, find) })
-            .collect()
+        let group = |dispatch: &Dispatch| match dispatch.group {
+            Some(_) => None,
+            None => self.group(dispatch, &dispatch.params, |buffer| self.bound_in(key, buffer)),
+        };
+        self.dispatches.iter().map(group).collect()
     }
 
-    /// The bind group of a dispatch, given its inputs and outputs; `None` if one of them is not there.
-    fn group<'a>(&'a self, dispatch: &Dispatch, io: impl Fn(usize) -> Option<&'a Bound>) -> Option<wgpu::BindGroup> {
+    /// An input or output in a set of them.
+    pub(super) fn bound_in(&self, key: &[Bound], buffer: usize) -> Option<Bound> {
+        self.io.binary_search(&buffer).ok().map(|at| key[at].clone())
+    }
+
+    /// The bind group of a dispatch with these parameters, given its inputs and outputs; `None` if one of them is not there.
+    pub(super) fn group(
+        &self,
+        dispatch: &Dispatch,
+        params: &Range<u64>,
+        io: impl Fn(usize) -> Option<Bound>,
+    ) -> Option<wgpu::BindGroup> {
         let params = wgpu::BufferBinding {
             buffer: &self.params,
-            offset: dispatch.params.start,
-            size: wgpu::BufferSize::new(dispatch.params.end - dispatch.params.start),
+            offset: params.start,
+            size: wgpu::BufferSize::new(params.end - params.start),
         };
+        let bound = |&(buffer, _): &(usize, Access)| self.bound_of(&self.buffers[buffer]).or_else(|| io(buffer));
+        let bounds = dispatch.bindings.iter().map(bound).collect::<Option<Vec<Bound>>>()?;
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(params) }];
-        for (slot, &(buffer, _)) in dispatch.bindings.iter().enumerate() {
-            let bound = match &self.buffers[buffer].home {
-                Home::Constant(bound) | Home::Temporary(bound) | Home::State(bound) | Home::Next(bound) => bound,
-                Home::Input | Home::Output => io(buffer)?,
-            };
-            entries.push(wgpu::BindGroupEntry { binding: slot as u32 + 1, resource: bound.resource() });
-        }
+        entries.extend(
+            (1..).zip(&bounds).map(|(binding, bound)| wgpu::BindGroupEntry { binding, resource: bound.resource() }),
+        );
         Some(self.gpu.inner.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(&dispatch.label),
             layout: &dispatch.pipeline.layout,
@@ -317,11 +374,28 @@ impl Executable {
         }))
     }
 
-    /// Records the whole program as one pass.
-    pub(super) fn record_pass(&self, encoder: &mut wgpu::CommandEncoder, groups: &[Option<wgpu::BindGroup>]) {
+    /// Where a buffer is that no run binds anew.
+    pub(super) fn bound_of(&self, info: &BufferInfo) -> Option<Bound> {
+        match &info.home {
+            Home::Constant(bound) | Home::State(bound) | Home::Next(bound) => Some(bound.clone()),
+            Home::Temporary { slot, size } => {
+                let buffer = self.temporaries.as_ref()?.get(*slot)?.clone();
+                Some(Bound { buffer, offset: 0, size: *size })
+            }
+            Home::Input | Home::Output => None,
+        }
+    }
+
+    /// Records some of the dispatches as one pass.
+    pub(super) fn record_pass(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        groups: &[Option<wgpu::BindGroup>],
+        range: Range<usize>,
+    ) {
         let mut pass = encoder
             .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("tilewise"), timestamp_writes: None });
-        self.record(&mut pass, groups, 0..self.dispatches.len());
+        self.record(&mut pass, groups, range);
     }
 
     /// Records some of the dispatches. `groups` has the bind groups of all those that touch inputs or outputs.
@@ -341,17 +415,6 @@ impl Executable {
             pass.dispatch_workgroups(x, y, z);
         }
     }
-}
-
-/// Why a pass was not recorded into the caller's encoder.
-fn unrecorded(error: &wgpu::Error) -> Error {
-    let message = error.to_string();
-    if message.contains("locked") {
-        let open = "a pass is open in the encoder: end it (drop the pass) before a program is recorded, and begin with a new \
-                    encoder, as wgpu takes no more commands in this one";
-        return Error::Binding(open.into());
-    }
-    Error::Validation { during: "recording into the caller's encoder".into(), message: message.trim().into() }
 }
 
 /// The buffers of an executable's own inputs and outputs.

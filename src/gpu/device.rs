@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::AtomicUsize},
 };
 
-use super::{adapter, pipeline::Pipelines, scope::Health};
+use super::{adapter, bounds::Bounds, ledger::Ledger, pipeline::Pipelines, scope::Health};
 #[cfg(feature = "native")]
 use crate::Result;
 use crate::{
@@ -35,8 +35,10 @@ pub(super) struct Inner {
     pub(super) limits: wgpu::Limits,
     pub(super) features: wgpu::Features,
     pub(super) profile: Profile,
-    pub(super) health: Health,
-    pub(super) pipelines: Pipelines,
+    pub(super) health: Arc<Health>,
+    pub(super) pipelines: Arc<Pipelines>,
+    pub(super) bounds: Bounds,
+    pub(super) ledger: Arc<Ledger>,
     /// Bytes written to the queue since it was last sent off for their sake.
     pub(super) queued: AtomicUsize,
 }
@@ -49,18 +51,27 @@ pub(super) struct Offer {
 }
 
 impl Gpu {
-    pub(super) fn wrap(device: wgpu::Device, queue: wgpu::Queue, offer: Offer, pipelines: Pipelines) -> Self {
-        let Offer { features, limits, profile } = offer;
+    pub(super) fn wrap(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        offer: Offer,
+        pipelines: Pipelines,
+        bounds: Bounds,
+    ) -> Self {
+        let Offer { features, limits, mut profile } = offer;
+        profile.rates = bounds.rates.unwrap_or(profile.rates);
         Gpu {
             inner: Arc::new(Inner {
-                health: Health::of(&device),
+                health: Arc::new(Health::of(&device)),
                 profile,
                 info: device.adapter_info(),
                 device,
                 queue,
                 limits,
                 features,
-                pipelines,
+                pipelines: Arc::new(pipelines),
+                ledger: Ledger::new(bounds.memory),
+                bounds,
                 queued: AtomicUsize::new(0),
             }),
             choices: Arc::default(),
@@ -72,10 +83,22 @@ impl Gpu {
         Gpu { choices: Arc::new(choices), ..self }
     }
 
-    /// The options that [`compile`](Gpu::compile) lowers graphs with: the default, and [what was
-    /// measured](Gpu::with_choices).
+    /// The options that [`compile`](Gpu::compile) lowers graphs with: the default, [what was
+    /// measured](Gpu::with_choices), and how long the device's [bounds](Gpu::bounds) let work take.
     pub fn options(&self) -> Options {
-        Options { choices: (*self.choices).clone(), ..Options::default() }
+        let Bounds { longest_dispatch, longest_submission, .. } = self.inner.bounds;
+        Options { choices: (*self.choices).clone(), longest_dispatch, longest_submission, ..Options::default() }
+    }
+
+    /// What the device may be asked for.
+    pub fn bounds(&self) -> &Bounds {
+        &self.inner.bounds
+    }
+
+    /// Bytes of device memory that all executables have together: parameters that were uploaded for them, constants,
+    /// states, temporaries, and what [`run`](super::Executable::run) needs beside. [`Bounds::memory`] bounds it.
+    pub fn memory(&self) -> u64 {
+        self.inner.ledger.held()
     }
 
     /// The limits and features that kernels can count on.
@@ -102,6 +125,11 @@ impl Gpu {
     /// The queue.
     pub fn queue(&self) -> &wgpu::Queue {
         &self.inner.queue
+    }
+
+    /// The number of pipelines that are there, compiled: [`Bounds::pipelines`] bounds those that nothing uses.
+    pub fn pipelines(&self) -> usize {
+        self.inner.pipelines.kept()
     }
 
     /// The number of pipelines that were compiled. A shape that changes only sizes compiles nothing.

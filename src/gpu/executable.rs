@@ -1,8 +1,8 @@
 //! A program on a device: what it consists of.
 
-use std::{collections::BTreeMap, fmt, ops::Range};
+use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
 
-use super::{Gpu, names::NameCheck, pipeline::Pipeline};
+use super::{Gpu, ledger::Lease, names::NameCheck, pipeline::Pipeline};
 use crate::{DType, Result, Shape, Tensor, kernel::Access};
 
 /// The outputs of a run, by name.
@@ -19,9 +19,16 @@ pub struct Executable {
     pub(super) io: Vec<usize>,
     pub(super) steps: Vec<StepInfo>,
     pub(super) dispatches: Vec<Dispatch>,
+    /// The dispatches that each submission of a run has.
+    pub(super) submissions: Vec<Range<usize>>,
     /// The parameters of all dispatches; it lives as long as the bind groups that name it.
     pub(super) params: wgpu::Buffer,
     pub(super) guard: bool,
+    /// The memory that temporaries share: a name for messages, and bytes.
+    pub(super) slots: Vec<(String, u64)>,
+    /// It, by slot, unless it was given back.
+    pub(super) temporaries: Option<Vec<wgpu::Buffer>>,
+    pub(super) leases: Leases,
     pub(super) bound: Vec<BoundSet>,
     pub(super) own: Option<Vec<Bound>>,
     /// Copies of the own inputs and outputs, for benchmarks.
@@ -54,8 +61,13 @@ pub(super) enum Home {
     Output,
     /// The same in all runs, and kept from one to the next.
     Constant(Bound),
-    /// The same in all runs; its content is of no use after one.
-    Temporary(Bound),
+    /// In a slot of the executable's own memory; its content is of no use after a run.
+    Temporary {
+        /// Of [`Executable::slots`].
+        slot: usize,
+        /// Bytes that are bound.
+        size: u64,
+    },
     /// The same in all runs, each of which takes up what the last one left.
     State(Bound),
     /// In the memory of a state: what it becomes.
@@ -73,12 +85,29 @@ pub(super) struct StepInfo {
 /// A launch with its pipeline.
 pub(super) struct Dispatch {
     pub(super) label: String,
-    pub(super) pipeline: Pipeline,
+    pub(super) pipeline: Arc<Pipeline>,
     pub(super) params: Range<u64>,
+    /// Parameters for a workgroup behind the last, with which the kernel does nothing.
+    pub(super) behind: Option<Range<u64>>,
+    /// Whether it goes on with the work of the one before, as a further piece of it.
+    pub(super) goes_on: bool,
+    /// Seconds that it is taken to need.
+    pub(super) seconds: f64,
     pub(super) bindings: Vec<(usize, Access)>,
     pub(super) grid: [u32; 3],
     /// The bind group, if none of the buffers is bound anew for each run.
     pub(super) group: Option<wgpu::BindGroup>,
+}
+
+/// The device memory that the executable has, by what it is for.
+pub(super) struct Leases {
+    /// Parameters that were uploaded for it, constants, and states.
+    pub(super) fixed: Lease,
+    pub(super) temporaries: Option<Lease>,
+    /// Inputs and outputs of its own.
+    pub(super) own: Option<Lease>,
+    /// Copies of them.
+    pub(super) copies: Vec<Lease>,
 }
 
 /// A range of a buffer.
@@ -114,6 +143,7 @@ pub(super) struct BoundSet {
 pub(super) struct Staging {
     pub(super) inputs: Vec<wgpu::Buffer>,
     pub(super) outputs: Vec<wgpu::Buffer>,
+    pub(super) lease: Lease,
 }
 
 impl Executable {
@@ -135,6 +165,15 @@ impl Executable {
     pub(super) fn named(&self, want: fn(&Home) -> bool) -> impl Iterator<Item = (&str, DType, &Shape)> {
         let wanted = self.buffers.iter().filter(move |info| want(&info.home));
         wanted.map(|info| (info.name.as_str(), info.dtype, &info.shape))
+    }
+
+    /// Bytes of device memory that it has now: parameters that were uploaded for it, constants, states, temporaries, and what
+    /// [`run`](Executable::run) needs beside. [`trim`](Executable::trim) gives back what it can do without until the next run.
+    pub fn memory(&self) -> u64 {
+        let Leases { fixed, temporaries, own, copies } = &self.leases;
+        let staging = self.staging.as_ref().map(|staging| &staging.lease);
+        let some = [temporaries.as_ref(), own.as_ref(), staging].into_iter().flatten();
+        some.chain(copies).chain([fixed]).map(Lease::bytes).sum()
     }
 
     /// Floating-point operations that one run needs, by the formulas of its kernels.

@@ -138,26 +138,23 @@ impl Executable {
             let bytes = surrounded(tensor.as_bytes(), bound.size, fill);
             gpu.write(&bound.buffer, &bytes, &info.name).await?;
         }
-        let written: Vec<(usize, &Bound)> = self
+        let written: Vec<(usize, Bound)> = self
             .buffers
             .iter()
             .enumerate()
             .filter_map(|(i, info)| match &info.home {
-                Home::Output => Some((i, own.bound(i)?)),
-                Home::Temporary(bound) | Home::State(bound) => Some((i, bound)),
+                Home::Output => Some((i, own.bound(i)?.clone())),
+                Home::Temporary { .. } | Home::State(_) => Some((i, self.bound_of(info)?)),
                 Home::Input | Home::Constant(_) | Home::Next(_) => None,
             })
             .collect();
-        for &(i, bound) in &written {
-            let kept = states.iter().find(|(state, _)| *state == i).map_or(&[][..], |(_, bytes)| bytes);
-            gpu.write(&bound.buffer, &surrounded(kept, bound.size, fill), &self.buffers[i].name).await?;
+        for (i, bound) in &written {
+            let kept = states.iter().find(|(state, _)| state == i).map_or(&[][..], |(_, bytes)| bytes);
+            gpu.write(&bound.buffer, &surrounded(kept, bound.size, fill), &self.buffers[*i].name).await?;
         }
-        scoped(&gpu.device, &gpu.health, "a run", || {
-            let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            self.record_pass(&mut encoder, &self.bound[set].groups);
-            gpu.queue.submit([encoder.finish()])
-        })
-        .await?;
+        let submissions =
+            scoped(&gpu.device, &gpu.health, "a run", || self.submit(&self.bound[set].groups, |_| {}, |_| {})).await?;
+        self.gpu.wait(submissions, "a watched run", wait).await?;
         let ranges: Vec<(&wgpu::Buffer, u64, u64)> =
             written.iter().map(|(_, bound)| (&bound.buffer, 0, bound.size)).collect();
         let contents = self.gpu.read(&ranges, wait).await?;

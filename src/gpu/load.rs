@@ -8,8 +8,9 @@ use std::{
 use super::{
     Executable, Gpu,
     device::Inner,
-    executable::{Bound, BufferInfo, Dispatch, Home, StepInfo},
+    executable::{Bound, BufferInfo, Dispatch, Home, Leases, StepInfo},
     given::Purpose,
+    ledger::Lease,
     names::NameCheck,
     poison,
 };
@@ -176,7 +177,7 @@ impl Gpu {
         gpu.health.check()?;
         program.verify()?;
         gpu.check_program(program)?;
-        let buffers = gpu.place(program, parameters.into(), options.guard).await?;
+        let Placed { buffers, slots, leases } = gpu.place(program, parameters.into(), options.guard).await?;
         let launches = program.steps.iter().flat_map(|step| &step.kernel.launches);
         let pipelines = gpu.pipelines.get(&gpu.device, &gpu.health, launches).await?;
 
@@ -186,11 +187,18 @@ impl Gpu {
         let mut pipelines = pipelines.into_iter();
         for step in &program.steps {
             let first = dispatches.len();
+            let mut before: Option<&Launch> = None;
             for (launch, pipeline) in step.kernel.launches.iter().zip(&mut pipelines) {
+                let goes_on = before.is_some_and(|before| before.source == launch.source);
+                let behind = if goes_on { None } else { launch.behind_the_last() };
+                before = Some(launch);
                 dispatches.push(Dispatch {
                     label: launch.label.clone(),
                     pipeline,
                     params: gpu.push_params(&mut words, launch),
+                    behind: behind.map(|behind| gpu.push_params(&mut words, &behind)),
+                    goes_on,
+                    seconds: launch.seconds(&gpu.profile.rates),
                     bindings: launch.bindings.iter().map(|b| (step.buffer(b.operand).0, b.access)).collect(),
                     grid: launch.grid,
                     group: None,
@@ -220,8 +228,12 @@ impl Gpu {
             io,
             steps,
             dispatches,
+            submissions: program.in_submissions(),
             params,
             guard: options.guard,
+            slots,
+            temporaries: None,
+            leases,
             bound: Vec::new(),
             own: None,
             #[cfg(feature = "native")]
@@ -232,7 +244,7 @@ impl Gpu {
             copies_differ: false,
             staging: None,
         };
-        executable.bind_fixed().await?;
+        executable.make_resident().await?;
         Ok(executable)
     }
 
@@ -288,11 +300,12 @@ impl Gpu {
 
 impl Gpu {
     /// What several programs shall share: tensors are uploaded, buffers are kept. An error unless just these parameters are given.
+    /// The lease has the bytes that were uploaded.
     pub(crate) async fn share(
         &self,
         wanted: &BTreeMap<String, (DType, Shape)>,
         parameters: Parameters<'_>,
-    ) -> Result<BTreeMap<String, wgpu::Buffer>> {
+    ) -> Result<(BTreeMap<String, wgpu::Buffer>, Lease)> {
         let mut check = NameCheck::new("parameter", "parameters", wanted.keys().map(String::as_str));
         for (name, value) in &parameters.given {
             if check.take(name).is_some() {
@@ -307,6 +320,11 @@ impl Gpu {
             }
         }
         check.finish()?;
+        let uploaded = parameters.given.iter().filter_map(|(_, value)| match value {
+            Parameter::Tensor(tensor) => Some(buffer_bytes(tensor.dtype(), tensor.len())),
+            Parameter::Buffer(_) => None,
+        });
+        let lease = self.inner.ledger.take("parameters that programs share", uploaded.sum())?;
         let mut buffers = BTreeMap::new();
         for (name, value) in parameters.given {
             let buffer = match value {
@@ -315,7 +333,7 @@ impl Gpu {
             };
             buffers.insert(name.to_string(), buffer);
         }
-        Ok(buffers)
+        Ok((buffers, lease))
     }
 }
 
@@ -366,12 +384,35 @@ impl Inner {
     }
 
     /// Finds a place for each buffer, and fills parameters and constants.
-    async fn place(&self, program: &Program, parameters: Parameters<'_>, guard: bool) -> Result<Vec<BufferInfo>> {
+    async fn place(&self, program: &Program, parameters: Parameters<'_>, guard: bool) -> Result<Placed> {
         let mut given = by_name(self, program, parameters, guard)?;
         let margin = poison::margin(guard);
-        let mut memory: HashMap<usize, wgpu::Buffer> = HashMap::new();
+        let mut slots: Vec<(String, u64)> = Vec::new();
+        // By the number that `slots_of` gives.
+        let mut known: HashMap<usize, usize> = HashMap::new();
+        let mut fixed = 0;
+        for (buffer, slot) in program.buffers.iter().zip(slots_of(program, guard)) {
+            let is_given = |name: &str| matches!(given.get(name), Some(Parameter::Buffer(_)));
+            match &buffer.role {
+                Role::Parameter(name) | Role::State(name) if is_given(name) => {}
+                Role::Parameter(_) | Role::State(_) | Role::Constant(_) => fixed += buffer.bytes + margin,
+                Role::Temporary(allocation) => {
+                    let bytes = if guard { buffer.bytes } else { program.allocations[*allocation] };
+                    known.entry(slot).or_insert_with(|| {
+                        slots.push((buffer.name.clone(), bytes + margin));
+                        slots.len() - 1
+                    });
+                }
+                Role::Input(_) | Role::Output(_) | Role::Next(_) => {}
+            }
+        }
+        let shared: u64 = slots.iter().map(|(_, bytes)| bytes).sum();
+        let what = "a program's parameters, constants, states and temporaries";
+        let mut lease = self.ledger.take(what, fixed + shared)?;
+        let temporaries = Some(lease.split(shared));
+        let leases = Leases { fixed: lease, temporaries, own: None, copies: Vec::new() };
         let mut buffers = Vec::with_capacity(program.buffers.len());
-        for (buffer, slot) in program.buffers.iter().zip(slots(program, guard)) {
+        for (buffer, slot) in program.buffers.iter().zip(slots_of(program, guard)) {
             let (name, bytes) = (&buffer.name, buffer.bytes);
             let (name, home) = match &buffer.role {
                 Role::Input(name) => (name, Home::Input),
@@ -400,18 +441,7 @@ impl Inner {
                         ));
                     }
                 },
-                Role::Temporary(allocation) => {
-                    let buffer = match memory.get(&slot) {
-                        Some(buffer) => buffer.clone(),
-                        None => {
-                            let size = if guard { bytes } else { program.allocations[*allocation] };
-                            let buffer = self.create_buffer(name, size + margin).await?;
-                            memory.insert(slot, buffer.clone());
-                            buffer
-                        }
-                    };
-                    (name, Home::Temporary(Bound { buffer, offset: 0, size: bytes + margin }))
-                }
+                Role::Temporary(_) => (name, Home::Temporary { slot: known[&slot], size: bytes + margin }),
             };
             buffers.push(BufferInfo {
                 name: name.clone(),
@@ -421,7 +451,7 @@ impl Inner {
                 home,
             });
         }
-        Ok(buffers)
+        Ok(Placed { buffers, slots, leases })
     }
 
     async fn constant(&self, name: &str, bytes: u64, tensor: &Tensor, guard: bool) -> Result<Bound> {
@@ -435,9 +465,16 @@ impl Inner {
     }
 }
 
+/// Where buffers are, and what they take.
+struct Placed {
+    buffers: Vec<BufferInfo>,
+    slots: Vec<(String, u64)>,
+    leases: Leases,
+}
+
 /// A number for the memory of each temporary: its allocation; with the guard on, one of its own, unless it takes over an
 /// input's.
-fn slots(program: &Program, guard: bool) -> Vec<usize> {
+fn slots_of(program: &Program, guard: bool) -> Vec<usize> {
     let slot = |(i, buffer): (usize, &Buffer)| match buffer.role {
         Role::Temporary(allocation) if !guard => allocation,
         Role::Temporary(_)

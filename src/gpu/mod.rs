@@ -43,13 +43,26 @@
 //! # #[cfg(not(feature = "native"))] fn main() {}
 //! ```
 //!
+//! # Work that takes long
+//!
+//! The driver of a GPU ends what runs for seconds, with the loss of the device, and a screen that the GPU draws stands still
+//! meanwhile. So dispatches that may take long are cut into pieces when a graph is lowered, with the same bits, and a run becomes
+//! several submissions: by default half a second and a second at the most, as the kernels' formulas and the device's
+//! [rates](crate::kernel::Rates) have it. Nothing ends what a software adapter does, and nothing is cut there. [`Bounds`] has
+//! other figures and rates, and the printed program shows what was cut. Into the caller's encoder
+//! [`encode`](Executable::encode) records everything; [`encode_steps`](Executable::encode_steps) and
+//! [`encode_dispatches`](Executable::encode_dispatches) record a part, for as many frames as it takes.
+//!
+//! A call that waits fails with [`Error::Timeout`](crate::Error::Timeout) if a submission doesn't end ([`Bounds::wait`]).
+//!
 //! # Errors of the device
 //!
-//! Every call that reaches the device can fail in three ways:
+//! Every call that reaches the device can fail in four ways:
 //!
 //! - [`Error::OutOfMemory`](crate::Error::OutOfMemory): it has no memory left for a buffer;
 //! - [`Error::DeviceLost`](crate::Error::DeviceLost): it is gone, by whatever cause, a lack of memory that the driver did not
 //!   survive too. Every later call fails alike, on this [`Gpu`], its clones and all that was made on it; make a new one;
+//! - [`Error::Timeout`](crate::Error::Timeout): it did not finish in time;
 //! - [`Error::Validation`](crate::Error::Validation): it rejected a command. That is a fault of tilewise or of the driver, or
 //!   one of the caller's own earlier commands on a device of [`Gpu::new`], if no error scope caught it.
 //!
@@ -58,6 +71,7 @@
 
 mod adapter;
 mod bindings;
+mod bounds;
 #[cfg(feature = "native")]
 mod cache;
 mod compile;
@@ -65,9 +79,13 @@ mod device;
 mod executable;
 mod given;
 mod guard;
+mod ledger;
 mod load;
 mod names;
 mod open;
+mod parts;
+mod pause;
+mod pending;
 mod pipeline;
 mod poison;
 mod run;
@@ -77,14 +95,19 @@ mod state;
 #[cfg(feature = "native")]
 mod timing;
 mod transfer;
+mod trim;
+mod warm_up;
 
 #[cfg(feature = "native")]
 pub use adapter::adapters;
 pub use adapter::{Adapter, adapters_async};
+pub use bounds::Bounds;
 pub use device::Gpu;
 pub use executable::{Executable, Outputs};
+pub(crate) use ledger::Lease;
 pub use load::{LoadOptions, Parameters};
 pub use open::Builder;
+pub use parts::StepRange;
 #[cfg(feature = "native")]
 pub use timing::{RunProfile, StepTime, Timing};
 pub(crate) use transfer::Wait;

@@ -3,7 +3,7 @@
 #[cfg(feature = "native")]
 use super::cache::PipelineFile;
 use super::{
-    Gpu,
+    Bounds, Gpu,
     adapter::{self, Choice, Search},
     device::Offer,
     pipeline::Pipelines,
@@ -28,6 +28,7 @@ pub struct Builder {
     features: wgpu::Features,
     limits: Option<wgpu::Limits>,
     memory_hints: wgpu::MemoryHints,
+    bounds: Bounds,
     #[cfg(feature = "native")]
     pipelines: Option<std::path::PathBuf>,
 }
@@ -103,6 +104,13 @@ impl Builder {
     /// Limits that the caller's own use of the device needs. It is an error if one is not reached.
     pub fn limits(mut self, limits: wgpu::Limits) -> Self {
         self.limits = Some(limits);
+        self
+    }
+
+    /// How long the device may be kept busy at a time, how long a call may wait for it, and how much memory and how many
+    /// pipelines executables may have.
+    pub fn bounds(mut self, bounds: Bounds) -> Self {
+        self.bounds = bounds;
         self
     }
 
@@ -202,13 +210,13 @@ impl Builder {
     }
 
     fn wrap(self, device: wgpu::Device, queue: wgpu::Queue, offer: Offer) -> Gpu {
-        let pipelines = Pipelines::new(self.checked_shaders);
+        let pipelines = Pipelines::new(self.checked_shaders, self.bounds.pipelines_kept());
         #[cfg(feature = "native")]
         let pipelines = match &self.pipelines {
             Some(folder) => pipelines.kept_in(PipelineFile::open(&device, folder)),
             None => pipelines,
         };
-        Gpu::wrap(device, queue, offer, pipelines)
+        Gpu::wrap(device, queue, offer, pipelines, self.bounds)
     }
 
     /// [`Builder::wrap`], after a test of what no specification covers.

@@ -9,7 +9,12 @@ use std::{
 
 #[cfg(feature = "native")]
 use super::cache::PipelineFile;
-use super::scope::{Health, lock, scoped};
+#[cfg(feature = "native")]
+use super::pending::Pending;
+use super::{
+    pause::pause,
+    scope::{Health, lock, scoped},
+};
 use crate::{
     Error, Result,
     kernel::{Access, Launch, Source},
@@ -18,11 +23,44 @@ use crate::{
 /// Compiled kernels by their text, and layouts by their bindings.
 pub(super) struct Pipelines {
     checked: bool,
+    /// How many are kept, if not more are in use.
+    most: usize,
     compiled: AtomicUsize,
     layouts: Mutex<HashMap<Vec<Access>, Layout>>,
-    pipelines: Mutex<HashMap<Key, Pipeline>>,
+    known: Mutex<Known>,
     #[cfg(feature = "native")]
     file: Option<PipelineFile>,
+}
+
+/// Pipelines, each with the turn in which it was asked for last. One that somebody else has is in use.
+#[derive(Default)]
+struct Known {
+    turn: u64,
+    pipelines: HashMap<Key, (Arc<Pipeline>, u64)>,
+}
+
+impl Known {
+    fn find(&mut self, key: &Key) -> Option<Arc<Pipeline>> {
+        let turn = self.turn;
+        self.pipelines.get_mut(key).map(|(pipeline, used)| {
+            *used = turn;
+            Arc::clone(pipeline)
+        })
+    }
+
+    /// Drops those that nobody uses and that were not asked for the longest, down to `most` in all.
+    fn shrink(&mut self, most: usize) {
+        let excess = self.pipelines.len().saturating_sub(most);
+        if excess == 0 {
+            return;
+        }
+        let idle = self.pipelines.iter().filter(|(_, (pipeline, _))| Arc::strong_count(pipeline) == 1);
+        let mut idle: Vec<(u64, Key)> = idle.map(|(key, (_, used))| (*used, key.clone())).collect();
+        idle.sort_by_key(|(used, _)| *used);
+        for (_, key) in idle.iter().take(excess) {
+            self.pipelines.remove(key);
+        }
+    }
 }
 
 /// The same text with the same bindings is the same pipeline.
@@ -39,19 +77,19 @@ struct Layout {
 }
 
 /// A compiled kernel and the layout of its bind group.
-#[derive(Clone)]
 pub(super) struct Pipeline {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
 }
 
 impl Pipelines {
-    pub(super) fn new(checked: bool) -> Self {
+    pub(super) fn new(checked: bool, most: usize) -> Self {
         Pipelines {
             checked,
+            most,
             compiled: AtomicUsize::new(0),
             layouts: Mutex::default(),
-            pipelines: Mutex::default(),
+            known: Mutex::default(),
             #[cfg(feature = "native")]
             file: None,
         }
@@ -80,67 +118,100 @@ impl Pipelines {
         self.compiled.load(Ordering::Relaxed)
     }
 
-    /// The pipeline of each launch; those that are new are compiled, on all cores where there are threads.
+    /// How many are there.
+    pub(super) fn kept(&self) -> usize {
+        lock(&self.known).pipelines.len()
+    }
+
+    /// Drops all that nobody uses.
+    pub(super) fn trim(&self) {
+        lock(&self.known).shrink(0);
+    }
+
+    /// The pipeline of each launch; those that are new are compiled, on all cores where there are threads. The executor goes on
+    /// with other tasks meanwhile.
     pub(super) async fn get<'a>(
-        &self,
+        self: &Arc<Self>,
         device: &wgpu::Device,
-        health: &Health,
+        health: &Arc<Health>,
         launches: impl Iterator<Item = &'a Launch>,
-    ) -> Result<Vec<Pipeline>> {
+    ) -> Result<Vec<Arc<Pipeline>>> {
         let keys: Vec<Key> = launches
             .map(|launch| Key {
                 source: Arc::clone(&launch.source),
                 bindings: launch.bindings.iter().map(|binding| binding.access).collect(),
             })
             .collect();
-        let missing: Vec<&Key> = {
-            let known = lock(&self.pipelines);
-            let mut seen = HashSet::new();
-            keys.iter().filter(|key| !known.contains_key(*key) && seen.insert(*key)).collect()
-        };
+        let mut found: HashMap<&Key, Arc<Pipeline>> = HashMap::new();
+        let mut seen = HashSet::new();
+        let mut missing: Vec<&Key> = Vec::new();
+        {
+            let mut known = lock(&self.known);
+            known.turn += 1;
+            for key in keys.iter().filter(|key| seen.insert(*key)) {
+                match known.find(key) {
+                    Some(pipeline) => drop(found.insert(key, pipeline)),
+                    None => missing.push(key),
+                }
+            }
+        }
         let layouts: Vec<Layout> = scoped(device, health, "bind group layouts", || {
             missing.iter().map(|key| self.layout(device, &key.bindings)).collect()
         })
         .await?;
-        for (key, pipeline) in missing.iter().zip(self.compile_all(device, health, &missing, &layouts).await?) {
-            self.compiled.fetch_add(1, Ordering::Relaxed);
-            lock(&self.pipelines).insert((*key).clone(), pipeline);
+        let tasks = missing.iter().zip(layouts).map(|(key, layout)| (Arc::clone(&key.source), layout)).collect();
+        let compiled = self.compile_all(device, health, tasks).await?;
+        let mut known = lock(&self.known);
+        for (key, pipeline) in missing.into_iter().zip(compiled) {
+            // Another thread may have been faster.
+            let turn = known.turn;
+            let (pipeline, _) = known.pipelines.entry(key.clone()).or_insert_with(|| (Arc::new(pipeline), turn));
+            found.insert(key, Arc::clone(pipeline));
         }
-        let known = lock(&self.pipelines);
-        Ok(keys.iter().map(|key| known[key].clone()).collect())
+        let pipelines = keys.iter().map(|key| Arc::clone(&found[key])).collect();
+        known.shrink(self.most);
+        Ok(pipelines)
     }
 
     fn layout(&self, device: &wgpu::Device, bindings: &[Access]) -> Layout {
         lock(&self.layouts).entry(bindings.to_vec()).or_insert_with(|| create_layout(device, bindings)).clone()
     }
 
+    /// Threads compile. They have let go of the device before their answer comes: they would otherwise unload the driver while
+    /// the program ends, and crash it.
     #[cfg(feature = "native")]
     async fn compile_all(
-        &self,
+        self: &Arc<Self>,
         device: &wgpu::Device,
-        health: &Health,
-        keys: &[&Key],
-        layouts: &[Layout],
+        health: &Arc<Health>,
+        tasks: Vec<(Arc<Source>, Layout)>,
     ) -> Result<Vec<Pipeline>> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(keys.len());
-        if threads <= 1 {
-            return self.compile_in_turn(device, health, keys, layouts).await;
-        }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(tasks.len());
+        let mut answers = Vec::with_capacity(threads);
         // Error scopes belong to a thread, so each one answers for its own share.
-        let share = keys.len().div_ceil(threads);
-        let results: Vec<Result<Vec<Pipeline>>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = keys
-                .chunks(share)
-                .zip(layouts.chunks(share))
-                .map(|(keys, layouts)| {
-                    scope.spawn(move || pollster::block_on(self.compile_in_turn(device, health, keys, layouts)))
-                })
-                .collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
-        });
+        for share in tasks.chunks(tasks.len().div_ceil(threads.max(1)).max(1)) {
+            let (pending, callback) = Pending::new();
+            let of_thread = (Arc::clone(self), device.clone(), Arc::clone(health), share.to_vec());
+            let compile = move || {
+                let (pipelines, device, health, share) = &of_thread;
+                let result = pollster::block_on(pipelines.compile_in_turn(device, health, share));
+                drop(of_thread);
+                callback.answer(result);
+            };
+            if std::thread::Builder::new().name("tilewise compile".into()).spawn(compile).is_err() {
+                return self.compile_in_turn(device, health, &tasks).await;
+            }
+            answers.push(pending);
+        }
+        let mut results = Vec::with_capacity(answers.len());
+        for answer in answers {
+            // It comes unless the thread panicked, and then the error may be of another share.
+            let panicked = || Error::Validation {
+                during: "the compilation of shaders".into(),
+                message: "a thread of it panicked".into(),
+            };
+            results.push(answer.await.unwrap_or_else(|| Err(panicked())));
+        }
         Ok(results.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
@@ -149,22 +220,23 @@ impl Pipelines {
         &self,
         device: &wgpu::Device,
         health: &Health,
-        keys: &[&Key],
-        layouts: &[Layout],
+        tasks: Vec<(Arc<Source>, Layout)>,
     ) -> Result<Vec<Pipeline>> {
-        self.compile_in_turn(device, health, keys, layouts).await
+        self.compile_in_turn(device, health, &tasks).await
     }
 
+    /// Compiles one after the other, with a pause after each.
     async fn compile_in_turn(
         &self,
         device: &wgpu::Device,
         health: &Health,
-        keys: &[&Key],
-        layouts: &[Layout],
+        tasks: &[(Arc<Source>, Layout)],
     ) -> Result<Vec<Pipeline>> {
-        let mut pipelines = Vec::with_capacity(keys.len());
-        for (key, layout) in keys.iter().zip(layouts) {
-            pipelines.push(self.compile(device, health, &key.source, layout).await?);
+        let mut pipelines = Vec::with_capacity(tasks.len());
+        for (source, layout) in tasks {
+            pipelines.push(self.compile(device, health, source, layout).await?);
+            self.compiled.fetch_add(1, Ordering::Relaxed);
+            pause().await;
         }
         Ok(pipelines)
     }
@@ -290,5 +362,70 @@ fn main(@builtin(local_invocation_index) row: u32) {
         let expected = run(false, false);
         assert_eq!(run(true, false), expected);
         assert_eq!(run(true, true), expected);
+    }
+
+    /// Kernels that differ, without a use for them.
+    fn sources(count: usize) -> Vec<Arc<Source>> {
+        let text = |i| format!("@compute @workgroup_size(1) fn main() {{ var x = {i}; x += 1; }}");
+        (0..count).map(|i| Arc::new(Source::new("one of many", text(i)))).collect()
+    }
+
+    fn launch(source: &Arc<Source>) -> Launch {
+        let (label, source, bindings, params) = (String::new(), Arc::clone(source), Vec::new(), Vec::new());
+        Launch { label, source, bindings, params, grid: [1, 1, 1], flops: 0, exponentials: 0, bytes: 0 }
+    }
+
+    #[test]
+    fn without_threads_others_have_a_turn_after_each_pipeline() {
+        let gpu = Gpu::new().expect("this test needs a GPU adapter");
+        let inner = &*gpu.inner;
+        let pipelines = Pipelines::new(false, 8);
+        let layout = create_layout(&inner.device, &[]);
+        let tasks: Vec<_> = sources(5).into_iter().map(|source| (source, layout.clone())).collect();
+        let mut compiling = std::pin::pin!(pipelines.compile_in_turn(&inner.device, &inner.health, &tasks));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        for done in 1..=5 {
+            assert!(compiling.as_mut().poll(&mut context).is_pending());
+            assert_eq!(pipelines.compiled(), done, "one a turn");
+        }
+        assert!(compiling.as_mut().poll(&mut context).is_ready());
+    }
+
+    #[test]
+    fn what_was_not_asked_for_the_longest_goes_first_and_what_is_used_stays() {
+        let gpu = Gpu::new().expect("this test needs a GPU adapter");
+        let inner = &*gpu.inner;
+        let pipelines = Arc::new(Pipelines::new(false, 3));
+        let launches: Vec<Launch> = sources(8).iter().map(launch).collect();
+        let get = |range: std::ops::Range<usize>| {
+            let found = pipelines.get(&inner.device, &inner.health, launches[range].iter());
+            pollster::block_on(found).expect("compiles")
+        };
+        let used = get(0..1);
+        for i in 1..6 {
+            drop(get(i..i + 1));
+        }
+        assert_eq!((pipelines.kept(), pipelines.compiled()), (3, 6));
+        // The one in use, and the last two.
+        drop((get(0..1), get(4..6)));
+        assert_eq!(pipelines.compiled(), 6);
+        // Asked for again, so it outlives the fifth.
+        drop(get(4..5));
+        drop(get(6..7));
+        drop(get(4..5));
+        assert_eq!(pipelines.compiled(), 7);
+        drop(get(5..6));
+        assert_eq!((pipelines.kept(), pipelines.compiled()), (3, 8));
+        // More in use than are kept: all stay, until they are let go of.
+        let all = get(0..8);
+        assert_eq!(pipelines.kept(), 8);
+        drop(all);
+        drop(get(7..8));
+        assert_eq!(pipelines.kept(), 3);
+        pipelines.trim();
+        assert_eq!(pipelines.kept(), 1);
+        drop(used);
+        pipelines.trim();
+        assert_eq!(pipelines.kept(), 0);
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     Executable, Outputs,
     executable::{Home, Staging},
+    pause::{PIECE, Pauses},
     scope::scoped,
     transfer::Wait,
 };
@@ -79,46 +80,53 @@ impl Executable {
             None => self.create_staging().await?,
         };
         let gpu = &*self.gpu.inner;
+        let mut pauses = Pauses::default();
         for (buffer, tensor) in staging.inputs.iter().zip(&inputs) {
-            let mut view = gpu.mapped_mut(buffer)?;
-            let bytes = tensor.as_bytes();
-            view.slice(..bytes.len()).copy_from_slice(bytes);
+            for (i, piece) in tensor.as_bytes().chunks(PIECE).enumerate() {
+                gpu.mapped_mut(buffer)?.slice(i * PIECE..i * PIECE + piece.len()).copy_from_slice(piece);
+                pauses.moved(piece.len()).await;
+            }
         }
         let own = self.own_buffers();
-        let submission = scoped(&gpu.device, &gpu.health, "a run", || {
-            let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            for (staging, (info, bound)) in staging.inputs.iter().zip(own.inputs()) {
-                staging.unmap();
-                encoder.copy_buffer_to_buffer(staging, 0, &bound.buffer, 0, info.bytes);
-            }
-            self.record_pass(&mut encoder, &self.bound[set].groups);
-            for (staging, (info, bound)) in staging.outputs.iter().zip(own.outputs()) {
-                encoder.copy_buffer_to_buffer(&bound.buffer, 0, staging, 0, info.bytes);
-            }
-            gpu.queue.submit([encoder.finish()])
+        let submissions = scoped(&gpu.device, &gpu.health, "a run", || {
+            let give = |encoder: &mut wgpu::CommandEncoder| {
+                for (staging, (info, bound)) in staging.inputs.iter().zip(own.inputs()) {
+                    staging.unmap();
+                    encoder.copy_buffer_to_buffer(staging, 0, &bound.buffer, 0, info.bytes);
+                }
+            };
+            let take = |encoder: &mut wgpu::CommandEncoder| {
+                for (staging, (info, bound)) in staging.outputs.iter().zip(own.outputs()) {
+                    encoder.copy_buffer_to_buffer(&bound.buffer, 0, staging, 0, info.bytes);
+                }
+            };
+            self.submit(&self.bound[set].groups, give, take)
         })
         .await?;
-        self.gpu.map(&staging.outputs, &staging.inputs, submission, wait).await?;
+        self.gpu.map(&staging.outputs, &staging.inputs, submissions, "a run", wait).await?;
         let mut outputs = Outputs::new();
         for (buffer, (info, _)) in staging.outputs.iter().zip(own.outputs()) {
             let view = gpu.mapped(buffer)?;
             outputs.insert(info.name.clone(), Tensor::from_bytes(info.dtype, &info.shape, &view)?);
             drop(view);
             buffer.unmap();
+            pauses.moved(info.bytes as usize).await;
         }
         self.staging = Some(staging);
         Ok(outputs)
     }
 
     async fn create_staging(&self) -> Result<Staging> {
-        let mut staging = Staging { inputs: Vec::new(), outputs: Vec::new() };
+        let bytes = self.io.iter().map(|&i| self.buffers[i].bytes).sum();
+        let lease = self.gpu.inner.ledger.take("what inputs and outputs pass through", bytes)?;
+        let mut staging = Staging { inputs: Vec::new(), outputs: Vec::new(), lease };
         for &i in &self.io {
             let info = &self.buffers[i];
             let (mode, list) = match info.home {
                 Home::Input => (wgpu::MapMode::Write, &mut staging.inputs),
                 Home::Output => (wgpu::MapMode::Read, &mut staging.outputs),
                 // Not bound for each run.
-                Home::Constant(_) | Home::Temporary(_) | Home::State(_) | Home::Next(_) => continue,
+                Home::Constant(_) | Home::Temporary { .. } | Home::State(_) | Home::Next(_) => continue,
             };
             list.push(self.gpu.inner.create_mapped(&info.name, info.bytes, mode).await?);
         }

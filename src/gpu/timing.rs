@@ -1,6 +1,9 @@
 //! Where the time of a program goes. The clock of the host is used, so this needs the feature `native`.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use super::{
     Executable, Gpu,
@@ -9,7 +12,7 @@ use super::{
     scope::scoped,
     transfer::Wait,
 };
-use crate::{Result, Tensor};
+use crate::{Result, Tensor, lower::parts};
 
 /// The times of one run's steps; see [`Executable::profile`].
 #[derive(Clone, Debug)]
@@ -38,7 +41,7 @@ pub struct StepTime {
     pub gpu: Option<Duration>,
 }
 
-/// The time of many runs in one submission; see [`Executable::bench`].
+/// The time of many runs one after the other; see [`Executable::bench`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// The number of runs.
@@ -122,36 +125,44 @@ impl Executable {
         let clock = Clock::new(gpu, count).await?;
         let groups = &self.bound[set].groups;
         let started = Instant::now();
-        let submission = scoped(&gpu.device, &gpu.health, "a timed run", || {
-            let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            match &clock {
-                None => self.record_pass(&mut encoder, groups),
-                Some(clock) if inside => {
-                    let mut pass = encoder.begin_compute_pass(&Default::default());
-                    for (i, step) in self.steps.iter().enumerate() {
-                        clock.stamp(&mut pass, 2 * i);
-                        self.record(&mut pass, groups, step.dispatches.clone());
-                        clock.stamp(&mut pass, 2 * i + 1);
+        let submissions = scoped(&gpu.device, &gpu.health, "a timed run", || {
+            let mut submissions = Vec::with_capacity(self.submissions.len());
+            for (at, range) in self.submissions.iter().enumerate() {
+                let mut encoder = gpu.device.create_command_encoder(&Default::default());
+                match &clock {
+                    None => self.record_pass(&mut encoder, groups, range.clone()),
+                    Some(clock) if inside => {
+                        let mut pass = encoder.begin_compute_pass(&Default::default());
+                        for Part { step, dispatches, begins, ends } in self.steps_in(range) {
+                            if begins {
+                                clock.stamp(&mut pass, 2 * step);
+                            }
+                            self.record(&mut pass, groups, dispatches);
+                            if ends {
+                                clock.stamp(&mut pass, 2 * step + 1);
+                            }
+                        }
+                    }
+                    Some(clock) => {
+                        for Part { step, dispatches, begins, ends } in self.steps_in(range) {
+                            let timestamp_writes = clock.around(2 * step, begins, ends);
+                            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                                timestamp_writes,
+                                ..Default::default()
+                            });
+                            self.record(&mut pass, groups, dispatches);
+                        }
                     }
                 }
-                Some(clock) => {
-                    for (i, step) in self.steps.iter().enumerate() {
-                        let timestamp_writes = Some(clock.around(2 * i));
-                        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                            timestamp_writes,
-                            ..Default::default()
-                        });
-                        self.record(&mut pass, groups, step.dispatches.clone());
-                    }
+                if let Some(clock) = clock.as_ref().filter(|_| at + 1 == self.submissions.len()) {
+                    clock.resolve(&mut encoder);
                 }
+                submissions.push(gpu.queue.submit([encoder.finish()]));
             }
-            if let Some(clock) = &clock {
-                clock.resolve(&mut encoder);
-            }
-            gpu.queue.submit([encoder.finish()])
+            submissions
         })
         .await?;
-        gpu.poll(submission);
+        gpu.poll_all(submissions, "a timed run")?;
         let wall = started.elapsed();
         let times = match &clock {
             Some(clock) => Some(clock.read(&self.gpu).await?),
@@ -174,14 +185,26 @@ impl Executable {
         Ok(RunProfile { steps, gpu: between(0, count.saturating_sub(1)), wall })
     }
 
-    /// Runs the program `iterations` times in one submission and times them together.
+    /// The steps that have dispatches in a range, each with those.
+    fn steps_in(&self, range: &Range<usize>) -> impl Iterator<Item = Part> {
+        self.steps.iter().enumerate().filter_map(move |(step, info)| {
+            let Range { start, end } = info.dispatches;
+            let dispatches = start.max(range.start)..end.min(range.end);
+            let part = Part { step, begins: start == dispatches.start, ends: end == dispatches.end, dispatches };
+            // A step without dispatches belongs to the range that it stands in.
+            let within =
+                start == end && (range.contains(&start) || (start == range.end && end == self.dispatches.len()));
+            (within || part.dispatches.start < part.dispatches.end).then_some(part)
+        })
+    }
+
+    /// Runs the program `iterations` times and times them together: in one submission, if they can't take longer than one may
+    /// ([`Bounds::longest_submission`](super::Bounds::longest_submission)).
     ///
     /// The runs take turns on `rotations` copies of the inputs and outputs (at least one), so that small tensors can
     /// fill more than the device's caches. A call goes on with the copy after the last one's. The copies have the
     /// inputs of the last [`run`](Executable::run) or [`set_inputs`](Executable::set_inputs). Parameters and
     /// temporaries are not copied.
-    ///
-    /// A submission that takes seconds may be ended by the system, with the loss of the device.
     ///
     /// ```
     /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu};
@@ -209,22 +232,36 @@ impl Executable {
         let clock = Clock::new(gpu, 2).await?;
         let sets: Vec<_> = std::iter::once(&self.bound[set]).chain(&self.copies).take(rotations.max(1)).collect();
         let started = Instant::now();
-        let submission = scoped(&gpu.device, &gpu.health, "timed runs", || {
-            let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            let timestamp_writes = clock.as_ref().map(|clock| clock.around(0));
-            let mut pass =
-                encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { timestamp_writes, ..Default::default() });
-            for turn in turns(self.turn, sets.len(), iterations) {
-                self.record(&mut pass, &sets[turn].groups, 0..self.dispatches.len());
+        let longest = self.gpu.options().submission_seconds(&gpu.profile);
+        let runs = turns(self.turn, sets.len(), iterations);
+        let all = runs.flat_map(|turn| self.submissions.iter().map(move |range| (turn, range)));
+        let seconds = |range: &Range<usize>| self.dispatches[range.clone()].iter().map(|d| d.seconds).sum::<f64>();
+        let each: Vec<f64> = self.submissions.iter().map(seconds).collect();
+        let parts = parts(each.iter().copied().cycle().take(each.len() * iterations as usize), longest);
+        let submissions = scoped(&gpu.device, &gpu.health, "timed runs", || {
+            let mut all = all;
+            let mut submissions = Vec::with_capacity(parts.len());
+            for part in &parts {
+                let mut encoder = gpu.device.create_command_encoder(&Default::default());
+                let is_last = part.end == each.len() * iterations as usize;
+                let around = clock.as_ref().and_then(|clock| clock.around(0, part.start == 0, is_last));
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                    timestamp_writes: around,
+                    ..Default::default()
+                });
+                for (turn, range) in all.by_ref().take(part.len()) {
+                    self.record(&mut pass, &sets[turn].groups, range.clone());
+                }
+                drop(pass);
+                if let Some(clock) = clock.as_ref().filter(|_| is_last) {
+                    clock.resolve(&mut encoder);
+                }
+                submissions.push(gpu.queue.submit([encoder.finish()]));
             }
-            drop(pass);
-            if let Some(clock) = &clock {
-                clock.resolve(&mut encoder);
-            }
-            gpu.queue.submit([encoder.finish()])
+            submissions
         })
         .await?;
-        gpu.poll(submission);
+        gpu.poll_all(submissions, "timed runs")?;
         let wall = started.elapsed();
         let gpu_time = match &clock {
             Some(clock) => clock.read(&self.gpu).await?.between(0, 1),
@@ -250,6 +287,7 @@ impl Executable {
         let gpu = &*gpu.inner;
         while self.copies.len() < count {
             let mut key = Vec::with_capacity(self.io.len());
+            self.leases.copies.push(gpu.ledger.take("a copy of a program's inputs and outputs", self.set_bytes())?);
             for (info, _) in self.own_buffers().all() {
                 key.push(Bound::whole(gpu.create_buffer(&info.name, info.bytes).await?));
             }
@@ -266,10 +304,20 @@ impl Executable {
             gpu.queue.submit([encoder.finish()])
         })
         .await?;
-        gpu.poll(submission);
+        gpu.poll_all(vec![submission], "a copy of inputs")?;
         self.copies_differ = false;
         Ok(())
     }
+}
+
+/// Dispatches of a step in one submission.
+struct Part {
+    step: usize,
+    dispatches: Range<usize>,
+    /// Whether the step's first dispatch is among them.
+    begins: bool,
+    /// Whether the last is.
+    ends: bool,
 }
 
 /// Timestamps of the device.
@@ -315,14 +363,14 @@ impl Clock {
         pass.write_timestamp(&self.sets[at / SET_SIZE], (at % SET_SIZE) as u32);
     }
 
-    /// Timestamps `at` and `at + 1` at the start and end of a pass; `at` is even.
-    fn around(&self, at: usize) -> wgpu::ComputePassTimestampWrites<'_> {
+    /// Timestamp `at` at the start of a pass, and `at + 1` at its end, as far as they are wanted; `at` is even.
+    fn around(&self, at: usize, begins: bool, ends: bool) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
         let index = (at % SET_SIZE) as u32;
-        wgpu::ComputePassTimestampWrites {
+        (begins || ends).then(|| wgpu::ComputePassTimestampWrites {
             query_set: &self.sets[at / SET_SIZE],
-            beginning_of_pass_write_index: Some(index),
-            end_of_pass_write_index: Some(index + 1),
-        }
+            beginning_of_pass_write_index: begins.then_some(index),
+            end_of_pass_write_index: ends.then_some(index + 1),
+        })
     }
 
     fn resolve(&self, encoder: &mut wgpu::CommandEncoder) {

@@ -1,16 +1,14 @@
 //! Buffers, and tensors to and from them.
 
-use std::{
-    pin::Pin,
-    sync::{Arc, Mutex, atomic::Ordering},
-    task::{Context, Poll, Waker},
-};
+use std::sync::atomic::Ordering;
 
 use super::{
     Gpu,
     device::Inner,
     given::Purpose,
-    scope::{lock, scoped},
+    pause::{PIECE, Pauses},
+    pending::Pending,
+    scope::{scoped, scoped_now},
 };
 use crate::{DType, Error, Result, Shape, Tensor, kernel::buffer_bytes};
 
@@ -154,88 +152,134 @@ impl Gpu {
             gpu.queue.submit([encoder.finish()])
         })
         .await?;
-        self.map(&staging, &[], submission, wait).await?;
-        staging
-            .iter()
-            .zip(ranges)
-            .map(|(buffer, &(_, _, size))| Ok(gpu.mapped(buffer)?.get(..size as usize).unwrap_or_default().to_vec()))
-            .collect()
+        self.map(&staging, &[], vec![submission], "a copy to the host", wait).await?;
+        let mut contents = Vec::with_capacity(ranges.len());
+        let mut pauses = Pauses::default();
+        for (buffer, &(_, _, size)) in staging.iter().zip(ranges) {
+            let mut content = Vec::with_capacity(size as usize);
+            while content.len() < size as usize {
+                let piece = content.len()..(content.len() + PIECE).min(size as usize);
+                content.extend_from_slice(&gpu.mapped(buffer)?[piece.clone()]);
+                pauses.moved(piece.len()).await;
+            }
+            contents.push(content);
+        }
+        Ok(contents)
     }
 
-    /// Maps buffers for reading and for writing, which waits for `submission` to be done with them.
+    /// Maps buffers for reading and for writing, which waits for the submissions to be done with them. Each of them may take
+    /// as long as the device is given.
     pub(super) async fn map(
         &self,
         read: &[wgpu::Buffer],
         write: &[wgpu::Buffer],
-        submission: wgpu::SubmissionIndex,
+        submissions: Vec<wgpu::SubmissionIndex>,
+        during: &'static str,
         wait: Wait,
     ) -> Result<()> {
         let gpu = &*self.inner;
-        let maps: Vec<Pending> = scoped(&gpu.device, &gpu.health, "mapping", || {
-            let read = read.iter().map(|buffer| Pending::start(buffer, wgpu::MapMode::Read));
-            read.chain(write.iter().map(|buffer| Pending::start(buffer, wgpu::MapMode::Write))).collect()
+        let start = |buffer: &wgpu::Buffer, mode: wgpu::MapMode| {
+            let (pending, callback) = Pending::new();
+            buffer.map_async(mode, .., move |result| callback.answer(result.is_ok()));
+            pending
+        };
+        let maps: Vec<Pending<bool>> = scoped(&gpu.device, &gpu.health, "mapping", || {
+            let read = read.iter().map(|buffer| start(buffer, wgpu::MapMode::Read));
+            read.chain(write.iter().map(|buffer| start(buffer, wgpu::MapMode::Write))).collect()
         })
         .await?;
-        if let Some(polled) = self.wait(submission, wait) {
-            polled.await;
-        }
+        self.wait(submissions, during, wait).await?;
         for map in maps {
-            if !map.await {
+            if map.await != Some(true) {
                 return Err(gpu.health.unmapped());
             }
         }
         Ok(())
     }
 
-    /// Waits for a submission, or starts a thread that does. The thread has let go of the device when what is returned
-    /// resolves: it would otherwise unload the driver while the program ends, and crash it.
-    fn wait(&self, submission: wgpu::SubmissionIndex, wait: Wait) -> Option<Pending> {
+    /// Waits for submissions, in this thread or in another one. That has let go of the device when this is ready: it would
+    /// otherwise unload the driver while the program ends, and crash it.
+    pub(super) async fn wait(
+        &self,
+        submissions: Vec<wgpu::SubmissionIndex>,
+        during: &'static str,
+        wait: Wait,
+    ) -> Result<()> {
         match wait {
             #[cfg(feature = "native")]
-            Wait::Block => {
-                self.inner.poll(submission);
-                None
-            }
+            Wait::Block => self.inner.poll_all(submissions, during),
             #[cfg(feature = "native")]
             Wait::Wake => {
                 let (pending, callback) = Pending::new();
-                let (gpu, index) = (self.clone(), submission.clone());
+                let (gpu, indices) = (self.clone(), submissions.clone());
                 let thread = std::thread::Builder::new().name("tilewise poll".into());
                 let poll = move || {
-                    gpu.inner.poll(index);
+                    let result = gpu.inner.poll_all(indices, during);
                     drop(gpu);
-                    callback.answer(true);
+                    callback.answer(result);
                 };
-                if thread.spawn(poll).is_err() {
-                    self.inner.poll(submission);
+                match thread.spawn(poll) {
+                    // A thread that panicked says nothing; what was waited for then shows whether it is there.
+                    Ok(_) => pending.await.unwrap_or(Ok(())),
+                    Err(_) => self.inner.poll_all(submissions, during),
                 }
-                Some(pending)
             }
             #[cfg(not(feature = "native"))]
             Wait::Wake => {
-                drop(submission);
-                None
+                drop((submissions, during));
+                Ok(())
             }
         }
     }
 }
 
 impl Inner {
-    /// Waits for a submission. A loss of the device shows in `health`.
+    /// Waits for submissions, one after the other.
     #[cfg(feature = "native")]
-    pub(super) fn poll(&self, submission: wgpu::SubmissionIndex) {
+    pub(super) fn poll_all(&self, submissions: Vec<wgpu::SubmissionIndex>, during: &str) -> Result<()> {
+        submissions.into_iter().try_for_each(|submission| self.poll(submission, during))
+    }
+
+    /// Waits for a submission, as long as it may take. A loss of the device shows in `health`.
+    #[cfg(feature = "native")]
+    fn poll(&self, submission: wgpu::SubmissionIndex, during: &str) -> Result<()> {
+        let allowed = self.bounds.wait_of(&self.profile);
+        let begun = std::time::Instant::now();
         let poll = |kind: wgpu::PollType| {
             // wgpu 30 panics here when the driver loses the device during the wait.
             let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.device.poll(kind)));
-            if polled.is_err() {
+            polled.unwrap_or_else(|_| {
                 self.health.set_lost("the driver gave it up while it was waited for");
-            }
-            matches!(polled, Ok(Ok(_)))
+                Ok(wgpu::PollStatus::QueueEmpty)
+            })
         };
-        // The index is unknown if the submission failed; callbacks still have to run.
-        if !poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None }) {
-            poll(wgpu::PollType::Poll);
+        loop {
+            let timeout = allowed.checked_sub(begun.elapsed());
+            let asked = wgpu::PollType::Wait {
+                submission_index: Some(submission.clone()),
+                timeout: Some(timeout.unwrap_or_default()),
+            };
+            match poll(asked) {
+                Ok(_) => return Ok(()),
+                // Some drivers give up earlier than they were told to.
+                Err(wgpu::PollError::Timeout) if timeout.is_some() => {}
+                Err(wgpu::PollError::Timeout) => {
+                    return Err(Error::Timeout { during: during.into(), waited: allowed });
+                }
+                // The submission failed; callbacks still have to run.
+                Err(wgpu::PollError::WrongSubmissionIndex(..)) => {
+                    let _ = poll(wgpu::PollType::Poll);
+                    return Ok(());
+                }
+            }
         }
+    }
+
+    /// Has wgpu give back what was dropped, as far as the device is done with it.
+    pub(super) fn collect(&self) {
+        // wgpu panics if the driver loses the device meanwhile; the next call then says so.
+        let poll = std::panic::AssertUnwindSafe(|| self.device.poll(wgpu::PollType::Poll));
+        let _ = std::panic::catch_unwind(poll);
     }
 
     /// An error if a buffer of this size can't be made or bound.
@@ -259,9 +303,14 @@ impl Inner {
     /// A storage buffer; its content is zero.
     pub(super) async fn create_buffer(&self, name: &str, bytes: u64) -> Result<wgpu::Buffer> {
         self.check_size(name, bytes)?;
-        let descriptor =
-            wgpu::BufferDescriptor { label: Some(name), size: bytes, usage: USAGE, mapped_at_creation: false };
-        self.create(&descriptor).await
+        self.create(&storage(name, bytes)).await
+    }
+
+    /// [`Inner::create_buffer`] where nothing can be awaited.
+    pub(super) fn create_buffer_now(&self, name: &str, bytes: u64) -> Result<wgpu::Buffer> {
+        self.check_size(name, bytes)?;
+        let descriptor = storage(name, bytes);
+        scoped_now(&self.device, &self.health, &creating(&descriptor), || self.device.create_buffer(&descriptor))
     }
 
     /// A buffer that can be mapped: for reading, or for writing and then mapped already.
@@ -275,8 +324,7 @@ impl Inner {
     }
 
     pub(super) async fn create(&self, descriptor: &wgpu::BufferDescriptor<'_>) -> Result<wgpu::Buffer> {
-        let during = format!("a buffer of {} bytes for `{}`", descriptor.size, descriptor.label.unwrap_or_default());
-        scoped(&self.device, &self.health, &during, || self.device.create_buffer(descriptor)).await
+        scoped(&self.device, &self.health, &creating(descriptor), || self.device.create_buffer(descriptor)).await
     }
 
     /// Writes bytes to the start of a buffer, in pieces. The last word is padded with zeros.
@@ -284,19 +332,24 @@ impl Inner {
         let whole = bytes.len() / 4 * 4;
         let mut tail = [0u8; 4];
         tail[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
-        scoped(&self.device, &self.health, &format!("writing `{name}`"), || {
-            for (i, piece) in bytes[..whole].chunks(FLUSH_BYTES).enumerate() {
-                self.queue.write_buffer(buffer, (i * FLUSH_BYTES) as u64, piece);
+        let during = format!("writing `{name}`");
+        let mut pauses = Pauses::default();
+        for (i, piece) in bytes[..whole].chunks(PIECE).enumerate() {
+            scoped(&self.device, &self.health, &during, || {
+                self.queue.write_buffer(buffer, (i * PIECE) as u64, piece);
                 if self.queued.fetch_add(piece.len(), Ordering::Relaxed) + piece.len() >= FLUSH_BYTES {
                     self.queued.store(0, Ordering::Relaxed);
                     self.queue.submit([]);
                 }
-            }
-            if whole < bytes.len() {
-                self.queue.write_buffer(buffer, whole as u64, &tail);
-            }
-        })
-        .await
+            })
+            .await?;
+            pauses.moved(piece.len()).await;
+        }
+        if whole < bytes.len() {
+            let write = || self.queue.write_buffer(buffer, whole as u64, &tail);
+            scoped(&self.device, &self.health, &during, write).await?;
+        }
+        Ok(())
     }
 
     /// The content of a buffer that is mapped for reading.
@@ -310,64 +363,19 @@ impl Inner {
     }
 }
 
-/// An answer to come: whether a buffer was mapped, or that a thread has done with the device.
-struct Pending(Arc<Mutex<Answer>>);
-
-#[derive(Default)]
-struct Answer {
-    mapped: Option<bool>,
-    waker: Option<Waker>,
+fn storage(name: &str, bytes: u64) -> wgpu::BufferDescriptor<'_> {
+    wgpu::BufferDescriptor { label: Some(name), size: bytes, usage: USAGE, mapped_at_creation: false }
 }
 
-/// The callback's half of a [`Pending`]. Dropped without a call, it answers no.
-struct Callback(Arc<Mutex<Answer>>);
-
-impl Pending {
-    fn new() -> (Self, Callback) {
-        let answer = Arc::default();
-        (Pending(Arc::clone(&answer)), Callback(answer))
-    }
-
-    fn start(buffer: &wgpu::Buffer, mode: wgpu::MapMode) -> Self {
-        let (pending, callback) = Pending::new();
-        buffer.map_async(mode, .., move |result| callback.answer(result.is_ok()));
-        pending
-    }
-}
-
-impl Callback {
-    fn answer(&self, mapped: bool) {
-        let mut answer = lock(&self.0);
-        answer.mapped.get_or_insert(mapped);
-        if let Some(waker) = answer.waker.take() {
-            waker.wake();
-        }
-    }
-}
-
-impl Drop for Callback {
-    fn drop(&mut self) {
-        self.answer(false);
-    }
-}
-
-impl Future for Pending {
-    type Output = bool;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<bool> {
-        let mut answer = lock(&self.0);
-        match answer.mapped {
-            Some(mapped) => Poll::Ready(mapped),
-            None => {
-                answer.waker = Some(context.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
+/// What is being done, for messages.
+fn creating(descriptor: &wgpu::BufferDescriptor<'_>) -> String {
+    format!("a buffer of {} bytes for `{}`", descriptor.size, descriptor.label.unwrap_or_default())
 }
 
 #[cfg(all(test, feature = "native"))]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]

@@ -19,6 +19,7 @@ mod lowering;
 mod matmul;
 mod norm;
 mod operands;
+mod pieces;
 mod pointwise;
 mod profile;
 mod quirks;
@@ -49,7 +50,7 @@ pub(crate) use norm::Norm;
 pub use norm::{NormDTypes, NormKind, NormProblem};
 pub(crate) use operands::Operands;
 pub use pointwise::{Arg, Instr, PointwiseProblem};
-pub use profile::{AdapterKind, CooperativeMatrix, Limits, Profile};
+pub use profile::{AdapterKind, CooperativeMatrix, Limits, Profile, Rates};
 pub use quirks::{QUIRKS, Quirk};
 pub use reduce::ReduceProblem;
 pub use rotary::RotaryProblem;
@@ -175,6 +176,10 @@ pub struct Kernel {
 ///
 /// Every shader has its parameters, 32-bit words, as a uniform block at `@group(0) @binding(0)`, and its storage
 /// buffers at the bindings from 1 on, without gaps, in the order of `bindings`.
+///
+/// A parameter `first_group: u32` is the number of the dispatch's first workgroup. A shader that counts its workgroups from
+/// there (`p.first_group + workgroup_id.x + workgroup_id.y * num_workgroups.x`), and returns behind the last, can be
+/// [cut](Launch::cut) where it takes long.
 #[derive(Clone, Debug)]
 pub struct Launch {
     /// What this dispatch does, for printed programs and profiles: `tiled`, or `split-kv: merge`.

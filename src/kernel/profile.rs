@@ -28,6 +28,46 @@ pub struct Profile {
     /// Those that the device has as well, but that failed the test when it was opened, and what was wrong.
     #[serde(default)]
     pub cooperative_matrix_faults: Vec<(CooperativeMatrix, String)>,
+    /// How fast kernels are taken to be, where long work is cut ([`Profile::watchdog`]).
+    #[serde(default)]
+    pub rates: Rates,
+}
+
+/// How fast the kernels of this crate are taken to be on a device, so that it can be told beforehand what would take long. An
+/// estimate on the slow side does no harm: work is cut that need not be.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Floating-point operations a second.
+    pub flops: f64,
+    /// Bytes a second, read or written.
+    pub bytes: f64,
+    /// Whether they were measured; otherwise they are what a slow device of the kind reaches.
+    pub measured: bool,
+}
+
+/// Operations that an exponential counts as.
+const EXPONENTIAL: f64 = 16.0;
+
+impl Rates {
+    /// A GPU with memory of its own, an old and small one.
+    pub const DISCRETE: Rates = Rates { flops: 500e9, bytes: 40e9, measured: false };
+    /// A GPU in a processor, an old and small one.
+    pub const INTEGRATED: Rates = Rates { flops: 100e9, bytes: 10e9, measured: false };
+    /// Two processor cores.
+    pub const SOFTWARE: Rates = Rates { flops: 10e9, bytes: 4e9, measured: false };
+
+    /// Seconds that work is taken to need: for the operations or for the bytes, whatever takes longer.
+    pub fn seconds(&self, flops: u64, exponentials: u64, bytes: u64) -> f64 {
+        let operations = flops as f64 + EXPONENTIAL * exponentials as f64;
+        (operations / self.flops).max(bytes as f64 / self.bytes)
+    }
+}
+
+/// The slowest GPU that is thought of.
+impl Default for Rates {
+    fn default() -> Self {
+        Rates::INTEGRATED
+    }
 }
 
 /// A product of small matrices that the invocations of a subgroup do together: `c [m n] += a [m k] · b [k n]`.
@@ -105,6 +145,7 @@ impl Profile {
             subgroup: None,
             cooperative_matrices: Vec::new(),
             cooperative_matrix_faults: Vec::new(),
+            rates: Rates::default(),
         }
     }
 

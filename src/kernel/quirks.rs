@@ -1,5 +1,7 @@
 //! The oddities of devices and drivers, in one table: what, where, and what the kernels do about it.
 
+use std::time::Duration;
+
 use super::{AdapterKind, CooperativeMatrix, Profile, profile::HALVES};
 
 /// A property of a device or driver that kernels and their choice have to heed.
@@ -70,6 +72,15 @@ pub(super) const WRONG_COOPERATIVE_MATRICES: Quirk = Quirk {
     has: |profile| !profile.cooperative_matrix_faults.is_empty(),
 };
 
+/// The driver ends what takes long.
+pub(super) const WATCHDOG: Quirk = Quirk {
+    name: "watchdog",
+    what: "the driver of a GPU takes work that doesn't end for a device that hangs, and resets it: Windows after 2 s (TDR), others \
+           after 5 to 10 s, and a screen that the GPU draws stands still until then; dispatches and submissions that may take \
+           long are cut",
+    has: |profile| profile.kind == AdapterKind::Gpu,
+};
+
 /// What any device may do, because WGSL lets it.
 const LOOSE_FLOATS: Quirk = Quirk {
     name: "loose floats",
@@ -80,18 +91,25 @@ const LOOSE_FLOATS: Quirk = Quirk {
 };
 
 /// Every quirk that is known and heeded.
-pub const QUIRKS: [Quirk; 7] = [
+pub const QUIRKS: [Quirk; 8] = [
     LOOPS_END,
     SHARED_LOADS,
     MASKED_BRANCHES,
     VARYING_SUBGROUPS,
     SLOW_COOPERATIVE_MATRICES,
     WRONG_COOPERATIVE_MATRICES,
+    WATCHDOG,
     LOOSE_FLOATS,
 ];
 
 /// What they mean for kernels.
 impl Profile {
+    /// How long the device may be busy with one submission before its driver may reset it; `None` where none does so, as
+    /// with software adapters. It is the least that is known of any system's driver.
+    pub fn watchdog(&self) -> Option<Duration> {
+        WATCHDOG.applies(self).then_some(Duration::from_secs(2))
+    }
+
     /// How many rounds an invocation's loops may take, all of them together, before the driver leaves them without a word
     /// and the result is wrong; `None` where there is no such end.
     ///
@@ -143,7 +161,7 @@ mod tests {
         };
         let matrix = CooperativeMatrix::square(16, HALVES);
         let gpu = Profile { cooperative_matrices: vec![matrix], ..Profile::portable() };
-        assert_eq!(names(&gpu), ["loose floats"]);
+        assert_eq!(names(&gpu), ["watchdog", "loose floats"]);
         let software = Profile { kind: AdapterKind::Cpu, subgroup: Some((4, 32)), ..gpu.clone() };
         assert_eq!(
             names(&software),
@@ -160,6 +178,6 @@ mod tests {
             assert_eq!(SHARED_LOADS.applies(&profile), shared, "{driver}");
         }
         let wrong = Profile { cooperative_matrix_faults: vec![(matrix, "3 for 4".into())], ..gpu };
-        assert_eq!(names(&wrong), ["wrong cooperative matrices", "loose floats"]);
+        assert_eq!(names(&wrong), ["wrong cooperative matrices", "watchdog", "loose floats"]);
     }
 }

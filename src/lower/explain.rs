@@ -11,12 +11,16 @@ impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let flops = self.steps.iter().map(Step::flops).fold(0, u64::saturating_add);
         let moved = self.steps.iter().map(Step::bytes).fold(0, u64::saturating_add);
-        let (steps, dispatches) = (self.steps.len(), self.steps.iter().map(|step| step.kernel.launches.len()).sum());
         writeln!(
             f,
-            "{}, {}, {}, {} moved",
-            count(steps, "step"),
-            count(dispatches, "dispatch"),
+            "{}, {}{}, {}, {} moved",
+            count(self.steps.len(), "step"),
+            count(self.dispatches(), "dispatch"),
+            if self.submissions.len() > 1 {
+                format!(" in {} submissions", self.submissions.len())
+            } else {
+                String::new()
+            },
             flop(flops),
             bytes(moved)
         )?;

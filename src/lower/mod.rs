@@ -10,6 +10,8 @@
 //!    can't do that, a copy is made.
 //! 4. *Select* a variant of each kernel for the device.
 //! 5. *Plan*: temporaries that are never alive together share memory, and kernels that may work in place do.
+//! 6. *Cut*: a dispatch that might take so long that the driver's watchdog ends it becomes several, and so does the submission
+//!    that a run is. Both go by the device's [rates](crate::kernel::Rates) and the [options](Options::longest_dispatch).
 //!
 //! ```
 //! use tilewise::{DType, Graph, kernel::Profile, lower::{self, Options}};
@@ -27,6 +29,7 @@
 //! ```
 
 mod choices;
+mod cut;
 mod explain;
 mod fuse;
 mod options;
@@ -40,6 +43,7 @@ mod select;
 mod survey;
 
 pub use choices::Choices;
+pub(crate) use cut::parts;
 pub use options::Options;
 pub use program::{Buffer, BufferId, Note, Program, Role, Step};
 

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::Choices;
 
@@ -15,11 +15,25 @@ pub struct Options {
     pub recognise: bool,
     /// Whether temporaries share memory, also in place; otherwise each has its own. On by default.
     pub share_memory: bool,
+    /// How long one dispatch may take, by the kernel's formulas and [`Profile::rates`](crate::kernel::Profile::rates); longer
+    /// ones are cut into several, with the same bits. `None`: a quarter of what the device's
+    /// [watchdog](crate::kernel::Profile::watchdog) allows, and without end where there is none.
+    pub longest_dispatch: Option<Duration>,
+    /// How long one submission may take: a run that takes longer becomes several. `None`: half of what the watchdog allows.
+    pub longest_submission: Option<Duration>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { force: BTreeMap::new(), choices: Choices::default(), fuse: true, recognise: true, share_memory: true }
+        Options {
+            force: BTreeMap::new(),
+            choices: Choices::default(),
+            fuse: true,
+            recognise: true,
+            share_memory: true,
+            longest_dispatch: None,
+            longest_submission: None,
+        }
     }
 }
 

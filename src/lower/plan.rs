@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::{
-    Buffer, BufferId, Note, Options, Program, Role, Step,
+    Buffer, BufferId, Note, Options, Program, Role, Step, cut,
     place::{Draft, Placed},
 };
 use crate::{DType, Error, Result, Shape, kernel::Profile};
@@ -13,7 +13,7 @@ pub(super) fn plan(
     placed: Placed,
     profile: &Profile,
     options: &Options,
-    notes: Vec<Note>,
+    mut notes: Vec<Note>,
     unfused_bytes: u64,
 ) -> Result<Program> {
     let Placed { mut buffers, mut drafts } = placed;
@@ -52,7 +52,9 @@ pub(super) fn plan(
     }
     check_limits(&buffers, profile)?;
     let allocations = allocate(&mut buffers, &steps, options.share_memory);
-    let program = Program { buffers, allocations, steps, notes, unfused_bytes };
+    cut::cut(&mut steps, profile, options, &mut notes);
+    let submissions = cut::submissions(&steps, profile, options);
+    let program = Program { buffers, allocations, steps, submissions, notes, unfused_bytes };
     debug_assert!(program.verify().is_ok(), "{:?}", program.verify());
     Ok(program)
 }

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use crate::{
     Error, Result,
@@ -15,6 +15,8 @@ pub struct Program {
     pub allocations: Vec<u64>,
     /// The kernels in the order they run.
     pub steps: Vec<Step>,
+    /// The dispatches of all steps, counted through, by the submissions that a run makes of them; empty means one for all.
+    pub submissions: Vec<Range<usize>>,
     /// What the graph passes did, and what kept them from doing more, in order.
     pub notes: Vec<Note>,
     /// Bytes of every intermediate value of the graph as it was given: what a run of one kernel an operation, that keeps
@@ -169,7 +171,8 @@ impl Program {
             workspace,
             in_place: None,
         };
-        Ok(Program { buffers, allocations, steps: vec![step], notes: Vec::new(), unfused_bytes: 0 })
+        let (submissions, notes) = (Vec::new(), Vec::new());
+        Ok(Program { buffers, allocations, steps: vec![step], submissions, notes, unfused_bytes: 0 })
     }
 
     /// The buffer of each role-bearing name: inputs, states, parameters and outputs.
@@ -200,8 +203,14 @@ impl Program {
         if step.in_place.is_some() {
             return Err(error(format!("{} {} works in place and can't stand alone", step.family, step.summary)));
         }
-        let mut program =
-            Program { buffers: vec![], allocations: vec![], steps: vec![], notes: vec![], unfused_bytes: 0 };
+        let mut program = Program {
+            buffers: vec![],
+            allocations: vec![],
+            steps: vec![],
+            submissions: vec![],
+            notes: vec![],
+            unfused_bytes: 0,
+        };
         let mut places: BTreeMap<BufferId, BufferId> = BTreeMap::new();
         let mut place = |id: BufferId, role: fn(String) -> Role| {
             *places.entry(id).or_insert_with(|| {
@@ -238,7 +247,7 @@ impl Program {
     }
 
     /// Checks what the engine relies on: every index names something, buffers hold their tensors, temporaries lie in
-    /// their allocations, names are unique, and no dispatch writes what it must not or reads what it writes through a
+    /// their allocations, names are unique, each dispatch is in one submission, and no dispatch writes what it must not or reads what it writes through a
     /// second binding.
     ///
     /// # Errors
@@ -287,6 +296,18 @@ impl Program {
                     }
                 },
             }
+        }
+        let mut next = 0;
+        for part in &self.submissions {
+            if part.start != next || part.end <= part.start {
+                let message = format!("a submission has the dispatches {part:?}, expected some from {next} on");
+                return Err(Error::op("program", message));
+            }
+            next = part.end;
+        }
+        if !self.submissions.is_empty() && next != self.dispatches() {
+            let message = format!("the submissions have {next} dispatches, the steps {}", self.dispatches());
+            return Err(Error::op("program", message));
         }
         (0..self.steps.len()).try_for_each(|step| self.verify_step(step))
     }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::Arithmetic;
+use crate::kernel::{Arithmetic, Rates};
 
 /// The limits of a device, as kernels that run into them found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +26,18 @@ pub struct Ceilings {
     pub dispatch: f64,
     /// Seconds from the recording of one such dispatch to the end of waiting for it, by the host's clock.
     pub submit: f64,
+}
+
+/// The part of a ceiling that the slowest of the kernels that take long can be counted on to reach.
+const REACHED: f64 = 0.25;
+
+impl Ceilings {
+    /// How fast kernels are on this device, to cut what takes long: for [`Bounds::rates`](crate::gpu::Bounds::rates). It is a
+    /// quarter of what the device is capable of.
+    pub fn rates(&self) -> Rates {
+        let flops = self.multiply.get(&Arithmetic::F32).map_or(Rates::default().flops, |rate| REACHED * rate);
+        Rates { flops, bytes: REACHED * self.memory, measured: true }
+    }
 }
 
 /// How fast a device takes exponentials of f32.

@@ -2,7 +2,7 @@
 
 use std::f64::consts::TAU;
 
-use crate::{Error, Graph, Result, Tensor, ValueId};
+use crate::{Error, Graph, Result, Shape, Tensor, ValueId};
 
 /// Rotary positions (Su et al., 2021): pair i of a head's first R features turns by the angle `p · f_i` at position p, with
 /// `f_i = base^(−2i/R)` before scaling.

@@ -13,7 +13,7 @@ pub(crate) mod view;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tilewise::gpu::{Builder, Gpu};
+use tilewise::gpu::{Bounds, Builder, Gpu};
 
 /// The device of this thread. `WGPU_ADAPTER_NAME` chooses the adapter.
 ///
@@ -25,14 +25,14 @@ use tilewise::gpu::{Builder, Gpu};
 /// Without an adapter: such tests fail, they are not skipped.
 pub(crate) fn gpu() -> &'static Gpu {
     static IDLE: Idle = Idle::new();
-    thread_local!(static LENT: Lent = Lent::from(&IDLE, Gpu::builder()));
+    thread_local!(static LENT: Lent = Lent::from(&IDLE, shared()));
     LENT.with(|lent| lent.gpu)
 }
 
 /// The same with run-time checks of indices and loops in all shaders.
 pub(crate) fn checked_gpu() -> &'static Gpu {
     static IDLE: Idle = Idle::new();
-    thread_local!(static LENT: Lent = Lent::from(&IDLE, Gpu::builder().checked_shaders(true)));
+    thread_local!(static LENT: Lent = Lent::from(&IDLE, shared().checked_shaders(true)));
     LENT.with(|lent| lent.gpu)
 }
 
@@ -62,6 +62,11 @@ impl Idle {
     fn lock(&self) -> MutexGuard<'_, Vec<&'static Gpu>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A device that keeps the pipelines that were asked for last. On a software adapter one takes megabytes.
+fn shared() -> Builder {
+    Gpu::builder().bounds(Bounds { pipelines: Some(128), ..Bounds::default() })
 }
 
 /// A device for as long as a thread lives.

@@ -5,7 +5,7 @@ macro_rules! of_each_family {
     ($check:ident) => {
         of_each_family!(
             $check: append, argmax, attention, attention_merge, concat, copy, dequantize, gather, matmul, norm, pad, pointwise,
-            reduce, rotary, softmax
+            reduce, rotary, scatter_add, softmax
         );
     };
     ($check:ident: $($family:ident),*) => {

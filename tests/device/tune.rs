@@ -152,7 +152,7 @@ fn a_table_outlives_the_program_and_a_bad_file_only_warns() {
     assert_eq!(Table::open(&path, gpu()).choices.len(), 1);
     fs::remove_dir_all(folder).expect("is ours");
 
-    let nowhere = Table::open("/dev/null/table.json", gpu());
+    let mut nowhere = Table::open("/dev/null/table.json", gpu());
     assert!(nowhere.warning().is_some());
     let error = nowhere.save().expect_err("can't be written");
     assert!(error.to_string().contains("/dev/null"), "{error}");

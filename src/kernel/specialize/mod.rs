@@ -48,6 +48,12 @@ impl Source {
         self.fields.words(self.name, parameters)
     }
 
+    /// The word of the uniform block that says with which workgroup a dispatch begins: that of a field `first_group: u32`. A
+    /// kernel without one is always dispatched as a whole.
+    pub fn first_group(&self) -> Option<usize> {
+        self.fields.first_group()
+    }
+
     /// The file of `shaders/` and the line in it that a line of the text, counted from 1, was made of.
     pub fn origin(&self, line: usize) -> Option<(&'static str, usize)> {
         self.origins.get(line.checked_sub(1)?).copied()

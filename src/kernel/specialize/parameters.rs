@@ -106,6 +106,10 @@ impl Parameters {
     }
 }
 
+/// The field that says where a dispatch begins, in workgroups. It is 0 unless long work was cut
+/// ([`Launch::cut`](crate::kernel::Launch::cut)), so nobody sets it by name.
+const FIRST_GROUP: &str = "first_group";
+
 /// The fields of a shader's `Params`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Fields {
@@ -132,6 +136,12 @@ impl Fields {
         }
     }
 
+    /// The word of the uniform block that says where a dispatch begins, if the shader asks for it.
+    pub(super) fn first_group(&self) -> Option<usize> {
+        // Fields of more than a word come last.
+        self.present.iter().position(|field| field.name == FIRST_GROUP && field.ty == "u32")
+    }
+
     /// The values as the words of the uniform block.
     pub(super) fn words(&self, kernel: &str, parameters: &Parameters) -> Result<Vec<u32>> {
         let error = |message: String| Err(Error::Shader { kernel: kernel.into(), message });
@@ -141,6 +151,10 @@ impl Fields {
         // Values mostly come in the order of the fields.
         let mut next = 0;
         for field in &self.present {
+            if field.name == FIRST_GROUP {
+                words.push(0);
+                continue;
+            }
             let found = (next..values.len()).chain(0..next).find(|&at| values[at].0 == field.name);
             let Some(at) = found else {
                 return error(format!("the parameter `{}` has no value", field.name));
@@ -162,6 +176,9 @@ impl Fields {
         }
         let left = values.iter().zip(&taken).filter(|(_, taken)| !**taken).map(|((name, _), _)| name);
         for name in left {
+            if name == FIRST_GROUP {
+                return error(format!("the parameter `{name}` is set where a dispatch is cut, and not by name"));
+            }
             if self.present.iter().any(|field| field.name == **name) {
                 return error(format!("the parameter `{name}` is set twice"));
             }
@@ -198,6 +215,24 @@ mod tests {
             .set_words("words", vec![1, 2, 3, 4]);
         let words = fields().words("t", &given).expect("all are there");
         assert_eq!(words, [7, 1.0f32.to_bits(), u32::MAX, 0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_dispatch_begins_at_workgroup_0_and_nobody_says_so() {
+        let mut fields = fields();
+        assert_eq!(fields.first_group(), None);
+        fields.present.insert(1, Field { name: FIRST_GROUP.into(), ty: "u32".into() });
+        assert_eq!(fields.first_group(), Some(1));
+        let given = || {
+            Parameters::new().set("rows", 7usize).set("scale", 1.0f32).set("offset", 3).set_words("words", vec![9; 4])
+        };
+        let words = fields.words("t", &given()).expect("all are there");
+        assert_eq!(words[..4], [7, 0, 1.0f32.to_bits(), 3]);
+        let error = fields.words("t", &given().set(FIRST_GROUP, 0usize)).expect_err("must be refused");
+        assert_eq!(
+            error.to_string(),
+            "shader t: the parameter `first_group` is set where a dispatch is cut, and not by name"
+        );
     }
 
     #[test]

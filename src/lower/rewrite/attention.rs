@@ -10,8 +10,8 @@ use super::rebuild::Rebuild;
 use crate::{
     DType, Graph, Layout, Result, Shape, ValueId,
     graph::{Attention, AttentionOperand, Binary, NodeId, Op, Unary},
-    kernel::{AttentionProblem, Candidate, Problem, Profile, Verdict},
-    lower::pattern::{scaled, swaps_last_two, unary_of, uniform},
+    kernel::{AttentionProblem, Candidate, Problem, Profile},
+    lower::pattern::{scaled, swaps_last_two, unary_of},
 };
 
 const RULE: &str = "recognise attention";

@@ -37,7 +37,7 @@ pub use sample::distribution;
 
 use crate::{
     DType, Error, Graph, Result, Shape, Tensor,
-    gpu::{Executable, Gpu, Parameters, Wait, wgpu},
+    gpu::{Executable, Gpu, Lease, Parameters, Wait, wgpu},
 };
 use program::{Kind, Plan, Readback};
 
@@ -71,6 +71,8 @@ pub struct Generator<M> {
     plan: Plan,
     /// Parameters and states, which all programs share.
     buffers: BTreeMap<String, wgpu::Buffer>,
+    /// The memory of those parameters that were uploaded.
+    weights: Lease,
     programs: BTreeMap<Kind, Executable>,
 }
 
@@ -123,8 +125,8 @@ impl<M: Autoregressive> Generator<M> {
         let mut plan = plan(&model, &capacity)?;
         let step = Kind::Step { tokens: 1, readback: Readback::Ids };
         plan.caches = states(&plan.graph(&model, step)?);
-        let buffers = gpu.share(&wanted(&plan, &model)?, weights.into()).await?;
-        let mut generator = Generator { gpu: gpu.clone(), model, plan, buffers, programs: BTreeMap::new() };
+        let (buffers, weights) = gpu.share(&wanted(&plan, &model)?, weights.into()).await?;
+        let mut generator = Generator { gpu: gpu.clone(), model, plan, buffers, weights, programs: BTreeMap::new() };
         if let Some(&tokens) = generator.plan.sources.first() {
             // It makes the buffers of the memory, which steps read.
             generator.program(Kind::Remember { tokens }).await?;
@@ -156,6 +158,17 @@ impl<M: Autoregressive> Generator<M> {
     /// The model.
     pub fn model(&self) -> &M {
         &self.model
+    }
+
+    /// Bytes of device memory that it has now: weights that were uploaded for it, caches, and what its programs need.
+    pub fn memory(&self) -> u64 {
+        self.weights.bytes() + self.programs.values().map(Executable::memory).sum::<u64>()
+    }
+
+    /// Gives back the memory that it can do without until the next request; see [`Executable::trim`]. Weights and caches
+    /// stay. Returns how many bytes that were.
+    pub fn trim(&mut self) -> u64 {
+        self.programs.values_mut().map(Executable::trim).sum()
     }
 
     /// Makes every program that requests of this strategy can need, and runs each once, as many drivers compile only

@@ -1,6 +1,6 @@
 use super::expect_ids;
 use crate::{
-    Error, Graph, Result, Shape, Tensor, ValueId,
+    Error, Graph, Result, Tensor, ValueId,
     nn::{
         Activation, Embedding, LayerNorm, Linear, RmsNorm, Rope,
         attention::{merge, split},

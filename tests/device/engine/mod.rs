@@ -7,9 +7,12 @@ mod choosing;
 mod failures;
 mod guarded;
 mod lost;
+mod memory;
 mod names;
+mod parts;
 mod running;
 mod times;
+mod turns;
 
 use program::{Builder, INCREMENT, SCALE, add, kernel, sample, sample_outputs, scale, vector};
 use tilewise::{

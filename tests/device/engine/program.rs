@@ -80,6 +80,7 @@ impl Builder {
             buffers: Vec::new(),
             allocations: Vec::new(),
             steps: Vec::new(),
+            submissions: Vec::new(),
             notes: Vec::new(),
             unfused_bytes: 0,
         })

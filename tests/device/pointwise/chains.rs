@@ -90,7 +90,7 @@ fn in_place_program(problem: &PointwiseProblem, overwritten: usize, inputs: &[&T
         step(copy(problem.dtype), vec![after], out, None),
     ];
     let bytes = buffers[before.0].bytes;
-    Program { buffers, allocations: vec![bytes], steps, notes: Vec::new(), unfused_bytes: 0 }
+    Program { buffers, allocations: vec![bytes], steps, submissions: Vec::new(), notes: Vec::new(), unfused_bytes: 0 }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Lowering without a device: what each rule does and does not do, how memory is planned, what errors say.
 
 mod attention;
+mod cut;
 mod fusion;
 mod layers;
 mod memory;

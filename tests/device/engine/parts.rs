@@ -1,0 +1,238 @@
+//! Work in parts: dispatches and submissions that are cut have the same bits, and what waits gives up.
+
+use std::{collections::BTreeMap, ops::Range, time::Duration};
+
+use tilewise::{
+    Graph,
+    gpu::{Bounds, Outputs, StepRange},
+    kernel::Rates,
+    lower::Options,
+    verify::{
+        self,
+        cases::{self, Case, Level},
+    },
+};
+
+use super::*;
+use crate::{common::another_gpu, families::of_each_family};
+
+/// Bounds that cut everything as far as it goes, but not what is left out of them.
+fn tiny() -> Options {
+    let least = Some(Duration::from_nanos(1));
+    Options { longest_dispatch: least, longest_submission: least, ..Options::default() }
+}
+
+fn named<'a>(case: &'a Case, names: &[&str]) -> Vec<(&'a str, &'a Tensor)> {
+    let is_named = |(name, _): &(&String, &Tensor)| names.contains(&name.as_str());
+    case.inputs.iter().filter(is_named).map(|(name, tensor)| (name.as_str(), tensor)).collect()
+}
+
+fn outputs(case: &Case, program: &Program) -> Outputs {
+    let parameters = named(case, &case.graph.parameters().map(|(name, _)| name).collect::<Vec<_>>());
+    let inputs = named(case, &case.graph.inputs().map(|(name, _)| name).collect::<Vec<_>>());
+    let mut executable = gpu().load_with(program, &parameters[..], LoadOptions { guard: true }).expect("loads");
+    let mut outputs = executable.run(&inputs).unwrap_or_else(|error| panic!("{}: {error}\n{program}", case.name));
+    for (name, ..) in case.graph.states() {
+        outputs.insert(format!("state {name}"), executable.state(name).expect("reads"));
+    }
+    outputs
+}
+
+/// Cases of a family, with each variant: the same bits in pieces of one workgroup, one dispatch a submission, as in one piece. The
+/// cases of a variant that have the most workgroups are taken, up to three.
+fn same_bits_in_pieces(family: &str) {
+    let mut by_variant: BTreeMap<&str, Vec<(usize, Case)>> = BTreeMap::new();
+    for case in cases::of_family(family, Level::Quick, 1).expect("a family") {
+        for candidate in verify::variants(gpu(), &case).expect("lowers").iter().filter(|c| c.is_usable()) {
+            let options = tiny().force(family, candidate.variant);
+            let Ok(program) = gpu().lower(&case.graph, &options) else { continue };
+            // Pieces of the same dispatch.
+            let pieces = program.dispatches();
+            let taken = by_variant.entry(candidate.variant).or_default();
+            taken.push((pieces, case.clone()));
+            taken.sort_by_key(|(pieces, _)| std::cmp::Reverse(*pieces));
+            taken.truncate(3);
+        }
+    }
+    assert!(!by_variant.is_empty(), "{family} has no case here");
+    let mut cut = 0;
+    for (variant, cases) in by_variant {
+        for (_, case) in cases {
+            let whole = gpu().lower(&case.graph, &Options::default().force(family, variant)).expect("lowers");
+            let parts = gpu().lower(&case.graph, &tiny().force(family, variant)).expect("lowers");
+            assert_eq!(parts.submissions.len(), parts.dispatches());
+            cut += usize::from(parts.dispatches() > whole.dispatches());
+            assert_eq!(outputs(&case, &parts), outputs(&case, &whole), "{family} {variant}: {}", case.name);
+        }
+    }
+    assert!(cut > 0, "no case of {family} was cut");
+}
+
+of_each_family!(same_bits_in_pieces);
+
+/// x → softmax → softmax, and a count of the runs.
+fn counting_graph() -> Graph {
+    let mut g = Graph::new();
+    let build = |g: &mut Graph| {
+        let x = g.input("x", DType::F32, [64, 96])?;
+        let y = g.softmax(x, -1)?;
+        let z = g.softmax(y, 0)?;
+        g.output("z", z)?;
+        let count = g.input("count", DType::I32, [1])?;
+        let one = g.scalar(1.0, count)?;
+        let next = g.add(count, one)?;
+        g.update(count, next)
+    };
+    build(&mut g).expect("valid");
+    g
+}
+
+fn input() -> Tensor {
+    Tensor::new([64, 96], (0..64 * 96).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>()).expect("fits")
+}
+
+/// A device on which everything is cut.
+fn cutting() -> Gpu {
+    let least = Some(Duration::from_nanos(1));
+    let bounds = Bounds { longest_dispatch: least, longest_submission: least, ..Bounds::default() };
+    Gpu::builder().bounds(bounds).build().expect("an adapter")
+}
+
+#[test]
+fn a_run_in_many_submissions_is_timed_as_one() {
+    let expected = gpu().compile(&counting_graph(), []).expect("compiles").run(&[("x", &input())]).expect("runs");
+    let gpu = cutting();
+    let mut program = gpu.compile(&counting_graph(), []).expect("compiles");
+    let dispatches = program.dispatches();
+    assert!(dispatches > 2 * program.steps().len(), "{dispatches} dispatches");
+    assert_eq!(program.run(&[("x", &input())]).expect("runs"), expected);
+    let profile = program.profile().expect("runs");
+    assert_eq!(profile.steps.len(), program.steps().len());
+    if gpu.has_timestamps() {
+        let times: Vec<_> =
+            profile.steps.iter().map(|step| (step.start.expect("timed"), step.gpu.expect("timed"))).collect();
+        for (one, next) in times.iter().zip(&times[1..]) {
+            assert!(one.0 + one.1 <= next.0, "{times:?}");
+        }
+        assert!(profile.gpu.expect("timed") <= profile.wall);
+    }
+    let timing = program.bench(5, 2).expect("runs");
+    assert_eq!(timing.iterations, 5);
+    assert!(timing.seconds() > 0.0);
+    // Every run moved the state on.
+    assert_eq!(program.state("count").expect("reads").as_i32(), Some(&[7][..]));
+    assert_eq!(program.run(&[("x", &input())]).expect("runs"), expected);
+}
+
+/// Records a program in ranges, each in an encoder of its own.
+fn record(
+    executable: &mut Executable,
+    ranges: impl IntoIterator<Item = Range<usize>>,
+    mut encode: impl FnMut(
+        &mut Executable,
+        &mut wgpu::CommandEncoder,
+        &[(&str, wgpu::BufferSlice<'_>)],
+        Range<usize>,
+    ) -> Result<()>,
+) -> Tensor {
+    let gpu = executable.gpu().clone();
+    let x = gpu.upload(&input()).expect("uploads");
+    let z = gpu.upload(&Tensor::zeros(DType::F32, [64, 96]).expect("fits")).expect("uploads");
+    let given = [("x", x.slice(..)), ("z", z.slice(..))];
+    for range in ranges {
+        let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encode(executable, &mut encoder, &given, range).expect("records");
+        gpu.queue().submit([encoder.finish()]);
+    }
+    gpu.download(z.slice(..), DType::F32, [64, 96]).expect("downloads")
+}
+
+#[test]
+fn an_app_spreads_a_program_over_frames() {
+    let expected =
+        gpu().compile(&counting_graph(), []).expect("compiles").run(&[("x", &input())]).expect("runs")["z"].clone();
+    let mut program = cutting().compile(&counting_graph(), []).expect("compiles");
+    let steps: Vec<Range<usize>> = program.steps().map(|StepRange { dispatches, .. }| dispatches).collect();
+    assert_eq!((steps[0].start, steps.last().expect("some").end), (0, program.dispatches()));
+    assert!(steps.windows(2).all(|pair| pair[0].end == pair[1].start), "{steps:?}");
+    let by_step = (0..steps.len()).map(|step| step..step + 1);
+    assert_eq!(record(&mut program, by_step, Executable::encode_steps), expected);
+    let parts = program.parts(Duration::from_nanos(1));
+    assert_eq!(parts.len(), program.dispatches());
+    assert_eq!(record(&mut program, parts, Executable::encode_dispatches), expected);
+    let some = program.steps().next().expect("a step").estimate / 3;
+    let parts = program.parts(some);
+    assert!(parts.len() > 3 && parts.len() < program.dispatches(), "{parts:?}");
+    assert_eq!(record(&mut program, parts, Executable::encode_dispatches), expected);
+    assert_eq!(program.state("count").expect("reads").as_i32(), Some(&[3][..]));
+
+    let mut encoder = program.gpu().device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    let text = message(program.encode_steps(&mut encoder, &[], 1..9));
+    assert_eq!(text, format!("steps 1..9 were asked for, the program has 0..{}", steps.len()));
+}
+
+#[test]
+fn a_wait_that_takes_too_long_is_an_error_and_the_device_goes_on() {
+    let patient = another_gpu();
+    let mut graph = Graph::new();
+    let size = 768;
+    let build = |g: &mut Graph| {
+        let x = g.input("x", DType::F32, [size, size])?;
+        let y = (0..6).try_fold(x, |y, _| g.matmul(y, x))?;
+        g.output("y", y)
+    };
+    build(&mut graph).expect("valid");
+    let x = Tensor::zeros(DType::F32, [size, size]).expect("fits");
+    let waiting = |wait: Duration| {
+        Gpu::builder().bounds(Bounds { wait: Some(wait), ..Bounds::default() }).build().expect("an adapter")
+    };
+    patient.compile(&graph, []).expect("compiles").run(&[("x", &x)]).expect("runs in time");
+
+    let gpu = waiting(Duration::from_micros(1));
+    let mut program = gpu.compile(&graph, []).expect("compiles");
+    let counting = gpu.compile(&counting_graph(), []).expect("compiles");
+    let mut watched = gpu
+        .load_with(&gpu.lower(&graph, &gpu.options()).expect("lowers"), [], LoadOptions { guard: true })
+        .expect("loads");
+    let buffer = program.buffer("y").expect("made");
+    let timed_out = |result: Result<()>| match result {
+        Err(Error::Timeout { waited, .. }) => assert_eq!(waited, Duration::from_micros(1)),
+        other => panic!("expected Error::Timeout, got {other:?}"),
+    };
+    // Seconds of work, behind which everything else stands.
+    program.set_inputs(&[("x", &x)]).expect("written");
+    timed_out(program.bench(20, 1).map(drop));
+    timed_out(program.run(&[("x", &x)]).map(drop));
+    timed_out(pollster::block_on(program.run_async(&[("x", &x)])).map(drop));
+    timed_out(watched.run(&[("x", &x)]).map(drop));
+    timed_out(program.profile().map(drop));
+    timed_out(program.warm_up(|_, _| {}));
+    timed_out(counting.state("count").map(drop));
+    timed_out(pollster::block_on(counting.state_async("count")).map(drop));
+    timed_out(gpu.download(buffer.slice(..), DType::F32, [size, size]).map(drop));
+    timed_out(pollster::block_on(gpu.download_async(buffer.slice(..), DType::F32, [size, size])).map(drop));
+    let text = message(gpu.download(buffer.slice(..), DType::F32, [size, size]));
+    assert!(text.contains("within 1µs") && text.contains("Bounds::wait"), "{text}");
+    // Nothing was lost but patience.
+    gpu.device().poll(wgpu::PollType::wait_indefinitely()).expect("the device goes on");
+    let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    let given = gpu.upload(&x).expect("uploads");
+    program.encode(&mut encoder, &[("x", given.slice(..)), ("y", buffer.slice(..))]).expect("records");
+    gpu.queue().submit([encoder.finish()]);
+    gpu.device().poll(wgpu::PollType::wait_indefinitely()).expect("the device goes on");
+}
+
+#[test]
+fn rates_decide_what_is_cut() {
+    let slow = Rates { flops: 1e6, bytes: 1e6, measured: true };
+    let bounds = Bounds { rates: Some(slow), longest_dispatch: Some(Duration::from_millis(10)), ..Bounds::default() };
+    let gpu = Gpu::builder().bounds(bounds).build().expect("an adapter");
+    assert_eq!(gpu.profile().rates, slow);
+    let program = gpu.lower(&counting_graph(), &gpu.options()).expect("lowers");
+    let text = program.to_string();
+    assert!(text.contains("watchdog, ") && text.contains("at 0.001 GFLOP/s and 0.001 GB/s, measured"), "{text}");
+    assert!(text.contains("10.0 ms that one dispatch may take") && text.contains("; cut into "), "{text}");
+    let default = another_gpu();
+    let program = default.lower(&counting_graph(), &default.options()).expect("lowers");
+    assert!(!program.to_string().contains("watchdog"));
+}
