@@ -195,7 +195,8 @@ pub(crate) struct RunArgs {
     /// Where the outputs go, as safetensors.
     #[arg(long, value_name = "FILE")]
     pub(crate) outputs: Option<PathBuf>,
-    /// Compare each output with the CPU reference; not for `--device cpu`.
+    /// Compare each output with the CPU reference; not for `--device cpu`. Ends with 1 if one is wrong, or if its bound is too large
+    /// to tell.
     #[arg(long)]
     pub(crate) check: bool,
     /// Where to run.

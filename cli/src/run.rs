@@ -17,7 +17,7 @@ use crate::{
     output::{self, note, say},
 };
 
-/// Runs a graph. False if `--check` was asked for and an output is off.
+/// Runs a graph. False if `--check` was asked for and an output is off, or not proved to be right.
 pub(crate) fn run(args: &RunArgs, device: &DeviceArgs) -> Result<bool> {
     let graph = input::graph(&args.graph)?;
     if let Some(file) = &args.outputs {
@@ -53,20 +53,30 @@ pub(crate) fn run(args: &RunArgs, device: &DeviceArgs) -> Result<bool> {
     if args.check {
         let expected = Expected::of_graph(&graph, &given, Check::measured())?;
         let mut table = output::table(&["output", "shape", ">observed / allowed", "verdict"]);
-        match expected.compare_named(&outputs) {
-            Ok(comparisons) => {
-                for ((name, ..), c) in expected.results().zip(comparisons) {
-                    let shape = outputs.get(name).map_or_else(String::new, |tensor| tensor.shape().to_string());
-                    let error = format!("{:.2e} / {:.2e}", c.observed, c.allowed);
-                    table.add_row([name.to_string(), shape, error, "within the bound".into()]);
+        let mut reasons = Vec::new();
+        for (name, result) in expected.each_named(&outputs) {
+            let shape = outputs.get(name).map_or_else(String::new, |tensor| tensor.shape().to_string());
+            let (error, verdict) = match result {
+                Ok(c) => {
+                    let nan = match c.nan {
+                        0 => String::new(),
+                        n => format!("; {n} of {} are NaN, and the reference is NaN there too", c.elements),
+                    };
+                    (format!("{:.2e} / {:.2e}", c.observed, c.allowed), format!("within the bound{nan}"))
                 }
-                say!("{table}");
-            }
-            Err(mismatch) => {
-                say!("{mismatch}");
-                ok = false;
-            }
+                Err(mismatch) => {
+                    let verdict = if mismatch.proves_nothing() { "proves nothing" } else { "WRONG" };
+                    reasons.push(mismatch.to_string());
+                    ("—".into(), verdict.into())
+                }
+            };
+            table.add_row([name.to_string(), shape, error, verdict]);
         }
+        say!("{table}");
+        for reason in &reasons {
+            say!("{reason}");
+        }
+        ok = reasons.is_empty();
     } else {
         for (name, tensor) in &outputs {
             say!("{name}: {} {}", tensor.dtype(), tensor.shape());

@@ -74,6 +74,7 @@ fn print(report: &Report, gpu: &Gpu, seed: u64, seconds: f64) {
         "variant",
         ">cases",
         ">faults",
+        ">unproved",
         ">can't run",
         "verdict",
         ">observed / allowed",
@@ -91,6 +92,7 @@ fn print(report: &Report, gpu: &Gpu, seed: u64, seconds: f64) {
         };
         let verdict = match tally {
             tally if tally.faults > 0 => "WRONG",
+            tally if tally.unproved > 0 => "proves nothing",
             tally if tally.right > 0 => "right",
             _ => "not run",
         };
@@ -99,6 +101,7 @@ fn print(report: &Report, gpu: &Gpu, seed: u64, seconds: f64) {
             variant.into(),
             tally.right.to_string(),
             tally.faults.to_string(),
+            tally.unproved.to_string(),
             tally.refused.to_string(),
             verdict.into(),
             ratio,
@@ -106,15 +109,17 @@ fn print(report: &Report, gpu: &Gpu, seed: u64, seconds: f64) {
         ]);
     }
     say!("{table}");
-    let (mut right, mut faults, mut refused) = (0, 0, 0);
+    let (mut right, mut faults, mut unproved, mut refused) = (0, 0, 0, 0);
     for (_, _, tally) in report.tallies() {
         right += tally.right;
         faults += tally.faults;
+        unproved += tally.unproved;
         refused += tally.refused;
     }
     let verdict = if report.is_right() { "every kernel is right" } else { "NOT every kernel is right" };
+    let unproved = if unproved > 0 { format!("{unproved} that prove nothing, ") } else { String::new() };
     say!(
-        "{right} runs within their bounds, {faults} faults, {refused} that a variant can't do here; {} — {verdict}",
+        "{right} runs within their bounds, {faults} faults, {unproved}{refused} that a variant can't do here; {} — {verdict}",
         output::duration(seconds)
     );
 }
@@ -128,6 +133,7 @@ fn as_json(report: &Report, gpu: &Gpu, seed: u64) -> serde_json::Value {
                 "variant": variant,
                 "right": tally.right,
                 "faults": tally.faults,
+                "unproved": tally.unproved,
                 "refused": tally.refused,
                 "reasons": tally.reasons,
                 "closest": tally.closest.as_ref().map(|(case, c)| json!({
@@ -141,11 +147,18 @@ fn as_json(report: &Report, gpu: &Gpu, seed: u64) -> serde_json::Value {
         .iter()
         .map(|outcome| {
             let message = match &outcome.verdict {
-                Verdict::Wrong(mismatch) => mismatch.to_string(),
+                Verdict::Wrong(mismatches) | Verdict::ProvesNothing(mismatches) => mismatches.to_string(),
                 Verdict::Failed(error) => error.to_string(),
                 Verdict::Right(_) | Verdict::Refused(_) => String::new(),
             };
-            json!({"family": outcome.family, "case": outcome.case, "variant": outcome.variant, "message": message})
+            let proves_nothing = matches!(outcome.verdict, Verdict::ProvesNothing(_));
+            json!({
+                "family": outcome.family,
+                "case": outcome.case,
+                "variant": outcome.variant,
+                "proves_nothing": proves_nothing,
+                "message": message,
+            })
         })
         .collect();
     json!({

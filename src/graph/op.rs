@@ -50,6 +50,9 @@ pub enum Op {
     /// with `mean = Σx/n`, `rstd = 1/√(Σ(x − mean)²/n + ε)`, where n stands for the last `axes` axes. `weight` and
     /// `bias` broadcast to those axes and have the dtype of x. Ba, Kiros and Hinton, 2016.
     ///
+    /// Squares are summed in f32, as PyTorch does: where Σ(x − mean)² is over 3.4·10³⁸, `rstd` is 0 and y is the bias. Scale x
+    /// first if it is that large.
+    ///
     /// Gradient, with `x̂ = (x − mean)·rstd` and `dx̂ = dy·weight`: `dx = rstd·(dx̂ − Σdx̂/n − x̂·Σ(dx̂·x̂)/n) + dmean/n −
     /// drstd·rstd²·x̂/n`, `dweight = Σ dy·x̂`, `dbias = Σ dy`.
     LayerNorm {
@@ -65,6 +68,10 @@ pub enum Op {
     /// `x [… n], [weight n] → y [… n], rstd f32 […]`: `y = x·rstd · weight` with `rstd = 1/√(Σx²/n + ε)`, where n
     /// stands for the last `axes` axes. `weight` broadcasts to those axes and has the dtype of x. Zhang and Sennrich,
     /// 2019.
+    ///
+    /// Squares are summed in f32, as PyTorch does: where Σx² is over 3.4·10³⁸ (1,000 elements of 10¹⁸), `rstd` is 0 and y is 0.
+    /// The f64 reference gives what the formula says, and a comparison with it then
+    /// [proves nothing](crate::reference::compare::Bound::is_blunt). Scale x first if it is that large.
     ///
     /// Gradient, with `x̂ = x·rstd` and `dx̂ = dy·weight`: `dx = rstd·(dx̂ − x̂·Σ(dx̂·x̂)/n) − drstd·rstd²·x̂/n`,
     /// `dweight = Σ dy·x̂`.

@@ -1,8 +1,12 @@
 //! The comparer: is a kernel's result close enough to the reference?
 //!
-//! Each element must satisfy `|actual − expected| ≤ allowed`, written so that NaN fails; ±∞, dtype and shape must match exactly.
-//! Integers and booleans must be equal under any bound. A [`Bound`] says what is allowed; by default it is
-//! measured ([`Bound::measured`]): twice the error of a plain f32 evaluation, and one rounding of the largest result.
+//! Each element must satisfy `|actual − expected| ≤ allowed`; ±∞, NaN, dtype and shape must match exactly. Integers and
+//! booleans must be equal under any bound. A [`Bound`] says what is allowed; by default it is measured
+//! ([`Bound::measured`]): twice the error of a plain f32 evaluation, and one rounding of the largest result.
+//!
+//! Where a plain evaluation fails altogether (squares overflow, sums lose all digits), a measured bound is as large as what
+//! it bounds, and anything passes. Such a bound proves nothing ([`Bound::is_blunt`]): then the results must equal the
+//! reference to one rounding, or the comparison is no pass but [`MismatchKind::ProvesNothing`].
 
 use std::{collections::BTreeMap, fmt};
 
@@ -24,7 +28,19 @@ pub enum Bound {
         /// In the unit of the value.
         absolute: f64,
     },
+    /// As measured on a plain evaluation: see [`Bound::measured`].
+    Measured {
+        /// What is allowed, for all elements.
+        absolute: f64,
+        /// The part of it that doesn't come from the plain evaluation's error: one rounding of the largest result.
+        rounding: f64,
+        /// The largest magnitude of what is bounded; where sums cancel, that of their terms.
+        scale: f64,
+    },
 }
+
+/// The part of the largest magnitude above which a bound proves nothing about the values.
+const BLUNT: f64 = 0.25;
 
 impl Bound {
     /// The same error for all elements.
@@ -53,17 +69,79 @@ impl Bound {
         let expected = expected.to_f64();
         let errors = plain.to_f64().into_iter().zip(&expected).map(|(plain, x)| (plain - x).abs());
         let error = errors.filter(|e| e.is_finite()).fold(0.0, f64::max);
-        // The lse of a fully masked row is no measure of the others.
-        let sizes = expected.iter().filter(|x| x.is_finite() && **x != f64::from(f32::MIN)).map(|x| x.abs());
-        let peak = sizes.fold(magnitude, f64::max);
-        Bound::absolute((2.0 * error + (unit + extra * U32) * peak).max(smallest))
+        let scale = peak(&expected).max(magnitude);
+        let rounding = (unit + extra * U32) * scale;
+        Bound::Measured { absolute: (2.0 * error + rounding).max(smallest), rounding: rounding.max(smallest), scale }
+    }
+
+    /// Whether the bound is as large as what it bounds, more than a quarter of the largest magnitude: a result of zeros
+    /// could pass. Zero can be bounded by anything that the caller states, but not by what was measured.
+    ///
+    /// ```
+    /// use tilewise::{Tensor, reference::compare::Bound};
+    /// let expected = (&Tensor::new([2], vec![1.0f32, -2.0])?).into();
+    /// assert!(!Bound::absolute(0.1).is_blunt(&expected));
+    /// assert!(Bound::absolute(1.0).is_blunt(&expected));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    pub fn is_blunt(&self, expected: &Value<f64>) -> bool {
+        match *self {
+            Bound::Exact => false,
+            Bound::Within { .. } => {
+                let largest = peak(&expected.to_f64());
+                expected.dtype().is_float() && largest > 0.0 && self.allowed(largest) > BLUNT * largest
+            }
+            Bound::Measured { absolute, rounding, scale } => absolute > rounding.max(BLUNT * scale),
+        }
     }
 
     fn allowed(&self, expected: f64) -> f64 {
         match self {
             Bound::Exact => 0.0,
             Bound::Within { relative, absolute } => absolute + relative * expected.abs(),
+            Bound::Measured { absolute, .. } => *absolute,
         }
+    }
+}
+
+/// The largest finite magnitude. The lse of a fully masked row is no measure of the others.
+fn peak(x: &[f64]) -> f64 {
+    x.iter().filter(|x| x.is_finite() && **x != f64::from(f32::MIN)).fold(0.0, |most, x| x.abs().max(most))
+}
+
+/// The largest magnitude of what a result is the sum of, from those of the operands: the result itself may cancel to less.
+/// 0 where nothing cancels.
+fn terms(op: &Op, result: usize, operands: &[f64]) -> f64 {
+    let largest = || operands.iter().copied().fold(0.0, f64::max);
+    match op {
+        Op::Matmul { .. } => operands.iter().product(),
+        Op::LayerNorm { .. } if result == 1 => operands[0],
+        Op::LayerNorm { .. } | Op::RmsNorm { .. } => 0.0,
+        Op::Reduce { .. } | Op::ScatterAdd { .. } => operands[0],
+        Op::Binary { function } => match function {
+            Binary::Add | Binary::Sub | Binary::Max | Binary::Min => largest(),
+            Binary::Mul => operands.iter().product(),
+            Binary::Div | Binary::Pow => 0.0,
+            Binary::Equal | Binary::NotEqual => 0.0,
+            Binary::Less | Binary::LessEqual | Binary::Greater | Binary::GreaterEqual => 0.0,
+            Binary::And | Binary::Or | Binary::Xor => 0.0,
+        },
+        Op::Unary { function } => match function {
+            Unary::Neg | Unary::Abs | Unary::Relu => operands[0],
+            Unary::Sqrt | Unary::Rsqrt | Unary::Reciprocal | Unary::Exp | Unary::Log | Unary::Softplus => 0.0,
+            Unary::Sin | Unary::Cos | Unary::Tanh | Unary::Erf | Unary::Sigmoid => 0.0,
+            Unary::Silu | Unary::Gelu | Unary::GeluTanh => 0.0,
+            Unary::Sign | Unary::Floor | Unary::Ceil | Unary::Round | Unary::Not => 0.0,
+        },
+        Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } | Op::Broadcast { .. } => operands[0],
+        Op::Pad { .. } | Op::Gather { .. } | Op::Cast { .. } | Op::Rotary { .. } => operands[0],
+        Op::Concat { .. } | Op::Where | Op::Append { .. } | Op::AppendPaged => largest(),
+        Op::Input { .. } | Op::Parameter { .. } | Op::Constant { .. } | Op::Argmax { .. } | Op::Dequantize(_) => 0.0,
+        Op::Softmax { .. } | Op::LogSoftmax { .. } => 0.0,
+        // Of the values: they are averaged.
+        Op::Attention(_) if result == 0 => operands[2],
+        Op::AttentionMerge if result == 0 => operands[0],
+        Op::Attention(_) | Op::AttentionMerge => 0.0,
     }
 }
 
@@ -153,7 +231,8 @@ pub enum Check {
     },
     /// [`Bound::measured`], with [`extra`] summed over the operations.
     Measured {
-        /// The size of sums on the way whose results may cancel to less; 0 if results don't cancel.
+        /// The size of sums on the way whose results may cancel to less, beside those that the graph itself adds up at its
+        /// end: 0 if there are no others.
         magnitude: f64,
     },
 }
@@ -188,8 +267,10 @@ impl Expected {
             Check::Exact | Check::Within { .. } => None,
         };
         let extra = graph.nodes().iter().map(|node| extra(&node.op)).sum();
+        let sizes = if plain.is_some() { sizes(graph, &reference) } else { Vec::new() };
         let results = graph.outputs().iter().map(|(name, value)| {
             let expected = reference.value(*value).clone();
+            let check = check.of_terms(sizes.get(value.index()).copied().unwrap_or(0.0));
             let bound = check.bound(&expected, plain.as_ref().map(|plain| plain.value(*value)), extra);
             (name.clone(), expected, bound)
         });
@@ -213,8 +294,9 @@ impl Expected {
         let narrow: Vec<Value<f32>> = operands.iter().map(|&tensor| tensor.into()).collect();
         let reference = apply(op, &wide.iter().collect::<Vec<_>>())?;
         let plain = apply(op, &narrow.iter().collect::<Vec<_>>())?;
+        let sizes: Vec<f64> = wide.iter().map(size).collect();
         let results = reference.into_iter().zip(&plain).enumerate().map(|(i, (expected, plain))| {
-            let bound = check.bound(&expected, Some(plain), extra(op));
+            let bound = check.of_terms(terms(op, i, &sizes)).bound(&expected, Some(plain), extra(op));
             (format!("{} result {i}", op.name()), expected, bound)
         });
         Ok(Expected { results: results.collect() })
@@ -235,15 +317,15 @@ impl Expected {
     /// ```
     ///
     /// # Errors
-    /// A [`Mismatch`] for the first tensor that is not what the reference says, or if there are more or fewer tensors
-    /// than results.
-    pub fn compare(&self, actual: &[Tensor]) -> Result<Vec<Comparison>, Mismatch> {
+    /// [`Mismatches`] with each tensor that is not what the reference says, or if there are more or fewer tensors than
+    /// results.
+    pub fn compare(&self, actual: &[Tensor]) -> Result<Vec<Comparison>, Mismatches> {
         if actual.len() != self.results.len() {
             let kind = MismatchKind::Count { actual: actual.len(), expected: self.results.len() };
-            return Err(Mismatch { name: "outputs".into(), kind });
+            return Err(Mismatches(vec![Mismatch { name: "outputs".into(), kind }]));
         }
         let pairs = self.results.iter().zip(actual);
-        pairs.map(|((name, expected, bound), actual)| compare(name, actual, expected, bound)).collect()
+        all(pairs.map(|((name, expected, bound), actual)| compare(name, actual, expected, bound)))
     }
 
     /// Compares outputs by name. Others may be there too.
@@ -260,11 +342,67 @@ impl Expected {
     /// ```
     ///
     /// # Errors
-    /// A [`Mismatch`] as [`Expected::compare`]; an output that is missing counts as one too few.
-    pub fn compare_named(&self, actual: &BTreeMap<String, Tensor>) -> Result<Vec<Comparison>, Mismatch> {
-        let found = self.results.iter().filter_map(|(name, ..)| actual.get(name).cloned()).collect::<Vec<_>>();
-        self.compare(&found)
+    /// [`Mismatches`] with each output that is not what the reference says, or missing.
+    pub fn compare_named(&self, actual: &BTreeMap<String, Tensor>) -> Result<Vec<Comparison>, Mismatches> {
+        all(self.each_named(actual).map(|(_, result)| result))
     }
+
+    /// What [`Expected::compare_named`] says of each output by itself, in order.
+    ///
+    /// ```
+    /// # use tilewise::{Graph, Tensor, reference::{self, compare::{Check, Expected}}};
+    /// # let mut g = Graph::new();
+    /// let x = g.constant(Tensor::scalar(3.0))?;
+    /// let y = g.neg(x)?;
+    /// g.output("x", x)?;
+    /// g.output("y", y)?;
+    /// let expected = Expected::of_graph(&g, &Default::default(), Check::Exact)?;
+    /// let wrong = [("x", 3.0), ("y", 3.0)].map(|(name, x)| (name.to_string(), Tensor::scalar(x))).into();
+    /// let right: Vec<bool> = expected.each_named(&wrong).map(|(_, result)| result.is_ok()).collect();
+    /// assert_eq!(right, [true, false]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    pub fn each_named<'a>(
+        &'a self,
+        actual: &'a BTreeMap<String, Tensor>,
+    ) -> impl Iterator<Item = (&'a str, Result<Comparison, Mismatch>)> {
+        self.results.iter().map(|(name, expected, bound)| {
+            let result = match actual.get(name) {
+                Some(actual) => compare(name, actual, expected, bound),
+                None => Err(Mismatch { name: name.clone(), kind: MismatchKind::Missing }),
+            };
+            (name.as_str(), result)
+        })
+    }
+}
+
+/// All of them, or all that are wrong.
+fn all(results: impl Iterator<Item = Result<Comparison, Mismatch>>) -> Result<Vec<Comparison>, Mismatches> {
+    let (mut right, mut wrong) = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            Ok(comparison) => right.push(comparison),
+            Err(mismatch) => wrong.push(mismatch),
+        }
+    }
+    if wrong.is_empty() { Ok(right) } else { Err(Mismatches(wrong)) }
+}
+
+/// The largest magnitude of each value of a graph, or of the terms that it is the sum of.
+fn sizes(graph: &Graph, reference: &Evaluation<f64>) -> Vec<f64> {
+    let mut sizes: Vec<f64> = Vec::with_capacity(graph.values().len());
+    for node in graph.nodes() {
+        let operands: Vec<f64> = node.inputs.iter().map(|input| sizes[input.index()]).collect();
+        for (result, &value) in node.outputs.iter().enumerate() {
+            sizes.push(size(reference.value(value)).max(terms(&node.op, result, &operands)));
+        }
+    }
+    sizes
+}
+
+/// The largest magnitude of floats.
+fn size(value: &Value<f64>) -> f64 {
+    value.floats().map_or(0.0, |array| peak(array.data()))
 }
 
 impl Check {
@@ -283,6 +421,14 @@ impl Check {
             DType::I32 | DType::U32 | DType::Bool => return Check::Exact,
         };
         Check::Within { relative, absolute: 1e-5 }
+    }
+
+    /// The same for results whose terms are of this size.
+    fn of_terms(self, terms: f64) -> Self {
+        match self {
+            Check::Exact | Check::Within { .. } => self,
+            Check::Measured { magnitude } => Check::Measured { magnitude: magnitude.max(terms) },
+        }
     }
 
     fn bound(self, expected: &Value<f64>, plain: Option<&Value<f32>>, extra: f64) -> Bound {
@@ -305,7 +451,7 @@ impl Check {
 /// ```
 ///
 /// # Errors
-/// A [`Mismatch`] as [`Expected::compare`], or an [`Error`](crate::Error) as [`apply`].
+/// [`Mismatches`] as [`Expected::compare`], or an [`Error`](crate::Error) as [`apply`].
 pub fn op(op: &Op, operands: &[&Tensor], actual: &[&Tensor]) -> Result<Vec<Comparison>, Box<dyn std::error::Error>> {
     let actual: Vec<Tensor> = actual.iter().map(|&tensor| tensor.clone()).collect();
     Ok(Expected::of_op(op, operands, Check::measured())?.compare(&actual)?)
@@ -322,7 +468,8 @@ pub fn op(op: &Op, operands: &[&Tensor], actual: &[&Tensor]) -> Result<Vec<Compa
 /// ```
 ///
 /// # Errors
-/// A [`Mismatch`] if dtype or shape differ, or if an element is out of its bound, as NaN always is.
+/// A [`Mismatch`] if dtype or shape differ, if an element is out of its bound, or NaN where the other isn't, or if a
+/// [blunt](Bound::is_blunt) bound was measured and an element is off by more than one rounding.
 pub fn compare(name: &str, actual: &Tensor, expected: &Value<f64>, bound: &Bound) -> Result<Comparison, Mismatch> {
     let mismatch = |kind| Err(Mismatch { name: name.into(), kind });
     if actual.dtype() != expected.dtype() {
@@ -332,11 +479,15 @@ pub fn compare(name: &str, actual: &Tensor, expected: &Value<f64>, bound: &Bound
         return mismatch(MismatchKind::Shape { actual: actual.shape().clone(), expected: expected.shape().clone() });
     }
     let dtype = expected.dtype();
-    let mut comparison = Comparison { elements: actual.len(), observed: 0.0, allowed: 0.0, ratio: 0.0 };
-    let (mut wrong, mut first, mut worst) = (0, None, None);
+    let mut comparison = Comparison { elements: actual.len(), nan: 0, observed: 0.0, allowed: 0.0, ratio: 0.0 };
+    let (mut wrong, mut first, mut worst, mut closest) = (0, None, None, None);
     for (place, (got, exact)) in actual.to_f64().into_iter().zip(expected.to_f64()).enumerate() {
+        if got.is_nan() && exact.is_nan() {
+            comparison.nan += 1;
+            continue;
+        }
         let rounded = round_to(exact, dtype);
-        // Nothing but itself is near an infinity, and nothing is near NaN.
+        // Nothing but itself is near an infinity or NaN.
         let (error, allowed) = if rounded.is_infinite() || !dtype.is_float() || *bound == Bound::Exact {
             (if got == rounded { 0.0 } else { (got - rounded).abs() }, 0.0)
         } else {
@@ -355,17 +506,29 @@ pub fn compare(name: &str, actual: &Tensor, expected: &Value<f64>, bound: &Bound
                 worst = Some(element());
             }
         }
-        if ratio > comparison.ratio || place == 0 {
+        if ratio > comparison.ratio || closest.is_none() {
             (comparison.ratio, comparison.observed, comparison.allowed) = (ratio, error, allowed);
+            closest = Some(place);
         }
     }
-    match (first, worst) {
-        (Some(first), Some(worst)) => {
-            let (first, worst) = (Box::new(first), Box::new(worst));
-            mismatch(MismatchKind::Values { wrong, elements: actual.len(), first, worst })
-        }
-        _ => Ok(comparison),
+    if let (Some(first), Some(worst)) = (first, worst) {
+        let (first, worst) = (Box::new(first), Box::new(worst));
+        return mismatch(MismatchKind::Values { wrong, elements: actual.len(), first, worst });
     }
+    if let (&Bound::Measured { rounding, scale, .. }, Some(place)) = (bound, closest)
+        && bound.is_blunt(expected)
+        && comparison.observed > rounding
+    {
+        let worst = Box::new(Element {
+            index: unravel(place, actual.shape()),
+            actual: actual.to_f64()[place],
+            expected: expected.to_f64()[place],
+            error: comparison.observed,
+            allowed: comparison.allowed,
+        });
+        return mismatch(MismatchKind::ProvesNothing { scale, worst });
+    }
+    Ok(comparison)
 }
 
 fn unravel(place: usize, shape: &Shape) -> Vec<usize> {
@@ -382,6 +545,8 @@ fn unravel(place: usize, shape: &Shape) -> Vec<usize> {
 pub struct Comparison {
     /// Elements compared.
     pub elements: usize,
+    /// Those that are NaN, as the reference's are.
+    pub nan: usize,
     /// The error of the element that came closest to its bound.
     pub observed: f64,
     /// The error that this element is allowed.
@@ -392,8 +557,9 @@ pub struct Comparison {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Comparison { elements, observed, allowed, ratio } = self;
-        write!(f, "{elements} elements, worst error {observed:.3e} of {allowed:.3e} allowed ({ratio:.3})")
+        let Comparison { elements, nan, observed, allowed, ratio } = self;
+        write!(f, "{elements} elements, worst error {observed:.3e} of {allowed:.3e} allowed ({ratio:.3})")?;
+        if *nan > 0 { write!(f, "; {nan} are NaN, and the reference is NaN there too") } else { Ok(()) }
     }
 }
 
@@ -417,6 +583,8 @@ pub enum MismatchKind {
         /// By the reference.
         expected: usize,
     },
+    /// There is no output of the name.
+    Missing,
     /// The dtype.
     DType {
         /// Given.
@@ -442,6 +610,48 @@ pub enum MismatchKind {
         /// The one that is farthest out of its bound.
         worst: Box<Element>,
     },
+    /// Every element is within its bound, but the bound is as large as what it bounds: a plain f32 evaluation is off by as
+    /// much.
+    ProvesNothing {
+        /// The largest magnitude of what is bounded.
+        scale: f64,
+        /// The element that is farthest off.
+        worst: Box<Element>,
+    },
+}
+
+/// Every tensor that differs from the reference.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mismatches(Vec<Mismatch>);
+
+impl Mismatches {
+    /// One for each tensor, in the order of the results; there is at least one.
+    pub fn all(&self) -> &[Mismatch] {
+        &self.0
+    }
+
+    /// Whether no tensor is wrong, but the bounds are too large to prove that they are right.
+    pub fn prove_nothing(&self) -> bool {
+        self.0.iter().all(Mismatch::proves_nothing)
+    }
+}
+
+impl fmt::Display for Mismatches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, mismatch) in self.0.iter().enumerate() {
+            write!(f, "{}{mismatch}", if i == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Mismatches {}
+
+impl Mismatch {
+    /// Whether the tensor is not wrong, but its bound is too large to prove that it is right.
+    pub fn proves_nothing(&self) -> bool {
+        matches!(self.kind, MismatchKind::ProvesNothing { .. })
+    }
 }
 
 /// An element that is out of its bound.
@@ -471,12 +681,18 @@ impl fmt::Display for Mismatch {
         write!(f, "{}: ", self.name)?;
         match &self.kind {
             MismatchKind::Count { actual, expected } => write!(f, "{actual} were given, expected {expected}"),
+            MismatchKind::Missing => write!(f, "there is no such output"),
             MismatchKind::DType { actual, expected } => write!(f, "dtype {actual}, expected {expected}"),
             MismatchKind::Shape { actual, expected } => write!(f, "shape {actual}, expected {expected}"),
             MismatchKind::Values { wrong, elements, first, worst } => {
                 write!(f, "{wrong} of {elements} elements are wrong; the worst at {worst}")?;
                 if first == worst { Ok(()) } else { write!(f, "; the first at {first}") }
             }
+            MismatchKind::ProvesNothing { scale, worst } => write!(
+                f,
+                "the comparison proves nothing: the bound is as large as the values, which reach {scale:.3e}, because a plain \
+                 f32 evaluation is off by as much; the farthest at {worst}"
+            ),
         }
     }
 }
@@ -513,11 +729,135 @@ mod tests {
     fn nan_fails_on_either_side() {
         let x = tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         let nan = tensor([1.0, 2.0, 3.0, 4.0, f32::NAN, 6.0]);
+        let infinite = tensor([1.0, 2.0, 3.0, 4.0, f32::INFINITY, 6.0]);
         for bound in [Bound::Exact, BOUND, Bound::absolute(f64::INFINITY)] {
             fails(&nan, &x, bound, &["y: 1 of 6", "[1, 1]", "got NaN, expected 5.0"]);
             fails(&x, &nan, bound, &["1 of 6", "[1, 1]", "got 5.0, expected NaN"]);
-            fails(&nan, &nan, bound, &["[1, 1]", "got NaN, expected NaN"]);
+            fails(&nan, &infinite, bound, &["1 of 6", "[1, 1]", "got NaN, expected inf"]);
+            fails(&infinite, &nan, bound, &["1 of 6", "[1, 1]", "got inf, expected NaN"]);
         }
+    }
+
+    #[test]
+    fn nan_where_the_reference_is_nan_agrees_and_is_counted() {
+        let expected = tensor([f32::NAN, 2.0, 3.0, f32::NAN, 5.0, 6.0]);
+        let negative = tensor([-f32::NAN, 2.0, 3.0, f32::NAN, 5.0, 6.0]);
+        for bound in [Bound::Exact, BOUND, Bound::absolute(f64::INFINITY)] {
+            for actual in [&expected, &negative] {
+                let comparison = compare("y", actual, &(&expected).into(), &bound).expect("NaN in the same places");
+                assert_eq!((comparison.nan, comparison.ratio), (2, 0.0));
+                let said = comparison.to_string();
+                assert!(said.ends_with("; 2 are NaN, and the reference is NaN there too"), "{said}");
+            }
+            // The rest is compared all the same, and NaN in another place is wrong twice.
+            let wrong = tensor([f32::NAN, 2.0, 3.5, f32::NAN, 5.0, 6.0]);
+            if bound != Bound::absolute(f64::INFINITY) {
+                fails(&wrong, &expected, bound, &["1 of 6", "worst at [0, 2]: got 3.5, expected 3.0"]);
+            }
+            let moved = tensor([1.0, f32::NAN, 3.0, f32::NAN, 5.0, 6.0]);
+            fails(&moved, &expected, bound, &["2 of 6", "[0, 0]: got 1.0, expected NaN"]);
+        }
+        let every = tensor([f32::NAN; 6]);
+        assert_eq!(compare("y", &every, &(&every).into(), &BOUND).expect("all NaN").nan, 6);
+        let measured = Bound::measured(&(&every).into(), &(&every).into(), 0.0, 0.0);
+        assert!(!measured.is_blunt(&(&every).into()), "nothing was allowed");
+    }
+
+    /// The squares of 10²⁰ are no f32: a plain evaluation gives 0, and so its error is the value itself.
+    #[test]
+    fn a_bound_as_large_as_what_it_bounds_proves_nothing() {
+        let op = Op::RmsNorm { axes: 1, epsilon: 0.0, weight: false };
+        let x = tensor([1e20; 6]);
+        let expected = Expected::of_op(&op, &[&x], Check::measured()).expect("fits");
+        let rstd = Tensor::new([2], vec![1e-20f32; 2]).expect("2 elements");
+        for ours in [0.0, 0.5, 2.0] {
+            let mismatches = expected.compare(&[tensor([ours; 6]), rstd.clone()]).expect_err("proves nothing");
+            assert!(mismatches.prove_nothing() && mismatches.all().len() == 1, "{mismatches}");
+            let said = mismatches.to_string();
+            for part in [
+                "rms_norm result 0: the comparison proves nothing",
+                "as the values, which reach 1.000e0",
+                "at [0, 0]: got",
+            ] {
+                assert!(said.contains(part), "`{part}` is not in: {said}");
+            }
+        }
+        // What is out of even this bound is wrong, and what the reference says is right.
+        let mismatches = expected.compare(&[tensor([4.0; 6]), rstd.clone()]).expect_err("wrong");
+        assert!(!mismatches.prove_nothing() && mismatches.to_string().contains("6 of 6 elements are wrong"));
+        let comparisons = expected.compare(&[tensor([1.0; 6]), rstd]).expect("right, to one rounding");
+        assert_eq!(comparisons[0].ratio, 0.0);
+    }
+
+    #[test]
+    fn a_bound_is_blunt_above_a_quarter_of_the_largest_magnitude() {
+        let x = Value::<f64>::from(&tensor([1.0, -8.0, 0.0, f32::INFINITY, f32::NAN, 0.5]));
+        for (bound, blunt) in [
+            (Bound::Exact, false),
+            (Bound::absolute(2.0), false),
+            (Bound::absolute(2.01), true),
+            (Bound::relative(0.2, 0.1), false),
+            (Bound::relative(0.2, 1.0), true),
+            (Bound::Measured { absolute: 2.0, rounding: 1.0, scale: 8.0 }, false),
+            (Bound::Measured { absolute: 2.01, rounding: 1.0, scale: 8.0 }, true),
+            // A sum that cancelled is small beside its terms.
+            (Bound::Measured { absolute: 2.01, rounding: 1.0, scale: 64.0 }, false),
+            // Nothing but one rounding: as near as it gets.
+            (Bound::Measured { absolute: 4.0, rounding: 4.0, scale: 8.0 }, false),
+        ] {
+            assert_eq!(bound.is_blunt(&x), blunt, "{bound:?}");
+        }
+        // Around zero a caller may allow what they like; an evaluation that is off by 3 says nothing.
+        let zero = tensor([0.0; 6]);
+        assert!(!Bound::absolute(1e-5).is_blunt(&(&zero).into()));
+        let bound = Bound::measured(&(&zero).into(), &(&tensor([3.0; 6])).into(), 0.0, 0.0);
+        assert!(bound.is_blunt(&(&zero).into()));
+        assert!(compare("y", &zero, &(&zero).into(), &bound).is_ok());
+        assert!(compare("y", &tensor([5.0; 6]), &(&zero).into(), &bound).expect_err("says nothing").proves_nothing());
+        // Integers are compared exactly, whatever is allowed.
+        let whole = Tensor::new([1], vec![1i32]).expect("one");
+        assert!(!Bound::absolute(1e9).is_blunt(&(&whole).into()));
+    }
+
+    /// What cancels is measured by its terms: not all that is nearly 0 is unproved.
+    #[test]
+    fn sums_that_cancel_are_bounded_by_their_terms() {
+        let build = |shift: f32| -> Result<(Graph, BTreeMap<String, Tensor>)> {
+            let mut g = Graph::new();
+            let x = g.input("x", DType::F32, [2, 3])?;
+            let normed = g.layer_norm(x, None, None, 1e-5)?;
+            let scaled = g.exp(normed)?;
+            let other = g.add(scaled, normed)?;
+            let back = g.sub(other, normed)?;
+            let nothing = g.sub(back, scaled)?;
+            let sum = g.reduce(Reduce::Sum, nothing, &[0, 1], false)?;
+            g.output("sum", sum)?;
+            Ok((g, [("x".to_string(), tensor([0.3, 1.1, -0.7, 0.2, 0.9, shift]))].into()))
+        };
+        let (graph, inputs) = build(0.4).expect("fits");
+        let expected = Expected::of_graph(&graph, &inputs, Check::measured()).expect("fits");
+        let (_, value, bound) = expected.results().next().expect("one output");
+        assert!(value.to_f64()[0].abs() < 1e-14 && bound.allowed(0.0) > 1e-9, "it cancels: {value:?}, {bound:?}");
+        let near = Tensor::scalar((0.9 * bound.allowed(0.0)) as f32);
+        expected.compare(&[near]).expect("small beside what was added");
+        assert!(!expected.compare(&[Tensor::scalar(1e-3)]).expect_err("wrong").prove_nothing());
+    }
+
+    #[test]
+    fn every_wrong_output_is_named() {
+        let x = tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let results = ["a", "b", "c", "d"].map(|name| (name.to_string(), (&x).into(), BOUND));
+        let expected = Expected { results: results.into() };
+        let wrong = tensor([1.0, 2.0, 3.0, 4.0, 5.0, 7.0]);
+        let said = expected.compare(&[wrong.clone(), x.clone(), wrong.clone(), x.clone()]).expect_err("two are wrong");
+        let names = |mismatches: &Mismatches| mismatches.all().iter().map(|m| m.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&said), ["a", "c"]);
+        let lines: Vec<String> = said.to_string().lines().map(String::from).collect();
+        assert!(lines.len() == 2 && lines[0].starts_with("a: 1 of 6") && lines[1].starts_with("c: 1 of 6"), "{said}");
+        let named = BTreeMap::from([("a", x.clone()), ("b", wrong), ("d", x)].map(|(n, x)| (n.to_string(), x)));
+        let said = expected.compare_named(&named).expect_err("one is wrong, one is missing");
+        assert_eq!(names(&said), ["b", "c"]);
+        assert!(said.to_string().ends_with("c: there is no such output"), "{said}");
     }
 
     #[test]
@@ -599,11 +939,13 @@ mod tests {
         let expected = Value::<f64>::from(&tensor([1.0, -8.0, 0.0, 0.0, 0.0, 0.0]));
         let plain = Value::<f32>::from(&tensor([1.25, -8.0, 0.0, 0.0, 0.0, 0.0]));
         let u = 2f64.powi(-24);
-        assert_eq!(Bound::measured(&expected, &plain, 3.0, 0.0), Bound::absolute(0.5 + 4.0 * 8.0 * u));
-        assert_eq!(Bound::measured(&expected, &plain, 0.0, 64.0), Bound::absolute(0.5 + 64.0 * u));
+        let bound = |rounding: f64, scale: f64| Bound::Measured { absolute: 0.5 + rounding, rounding, scale };
+        assert_eq!(Bound::measured(&expected, &plain, 3.0, 0.0), bound(4.0 * 8.0 * u, 8.0));
+        assert_eq!(Bound::measured(&expected, &plain, 0.0, 64.0), bound(64.0 * u, 64.0));
         let zero = tensor([0.0; 6]);
-        let least = Bound::absolute(f64::from(f32::MIN_POSITIVE));
-        assert_eq!(Bound::measured(&(&zero).into(), &(&zero).into(), 0.0, 0.0), least);
+        let least = f64::from(f32::MIN_POSITIVE);
+        let bound = Bound::Measured { absolute: least, rounding: least, scale: 0.0 };
+        assert_eq!(Bound::measured(&(&zero).into(), &(&zero).into(), 0.0, 0.0), bound);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::{
     gpu::{Gpu, LoadOptions},
     kernel::{Candidate, Verdict as Usable},
     lower::{self, Options, Program},
-    reference::compare::{Comparison, Expected, Mismatch},
+    reference::compare::{Comparison, Expected, Mismatches},
 };
 
 /// Reasons of refusal that a printed report gives for each variant.
@@ -51,8 +51,10 @@ pub struct Outcome {
 pub enum Verdict {
     /// Every element is within its bound; this output came closest to it.
     Right(Comparison),
-    /// An output is not what the reference says.
-    Wrong(Mismatch),
+    /// Outputs are not what the reference says: each of them.
+    Wrong(Mismatches),
+    /// Every element is within its bound, but some output's bound is as large as its values. That is no pass.
+    ProvesNothing(Mismatches),
     /// The case could not be lowered, run or evaluated, or a kernel broke a promise of the watched run.
     Failed(Error),
     /// The variant can't run this case on this device, or no variant can, and why.
@@ -66,9 +68,9 @@ impl From<Error> for Verdict {
 }
 
 impl Outcome {
-    /// Whether this is a fault: wrong or failed, but not refused.
+    /// Whether this is a fault: wrong, failed or not proved, but not refused.
     pub fn is_fault(&self) -> bool {
-        matches!(self.verdict, Verdict::Wrong(_) | Verdict::Failed(_))
+        matches!(self.verdict, Verdict::Wrong(_) | Verdict::ProvesNothing(_) | Verdict::Failed(_))
     }
 }
 
@@ -78,7 +80,8 @@ impl fmt::Display for Outcome {
         write!(f, "{family} {}: {case}: ", variant.as_deref().unwrap_or("-"))?;
         match verdict {
             Verdict::Right(comparison) => write!(f, "right, {comparison}"),
-            Verdict::Wrong(mismatch) => write!(f, "WRONG: {mismatch}"),
+            Verdict::Wrong(mismatches) => write!(f, "WRONG: {mismatches}"),
+            Verdict::ProvesNothing(mismatches) => write!(f, "PROVES NOTHING: {mismatches}"),
             Verdict::Failed(error) => write!(f, "FAILED: {error}"),
             Verdict::Refused(reason) => write!(f, "refused: {reason}"),
         }
@@ -194,9 +197,10 @@ async fn judge(gpu: &Gpu, case: &Case, expected: &Expected, variants: &[Candidat
     };
     match outputs(gpu, case, &program).await.map(|outputs| expected.compare_named(&outputs)) {
         Err(error) => Verdict::Failed(error),
-        Ok(Err(mismatch)) => Verdict::Wrong(mismatch),
+        Ok(Err(mismatches)) if mismatches.prove_nothing() => Verdict::ProvesNothing(mismatches),
+        Ok(Err(mismatches)) => Verdict::Wrong(mismatches),
         Ok(Ok(comparisons)) => {
-            let nothing = Comparison { elements: 0, observed: 0.0, allowed: 0.0, ratio: 0.0 };
+            let nothing = Comparison { elements: 0, nan: 0, observed: 0.0, allowed: 0.0, ratio: 0.0 };
             Verdict::Right(comparisons.into_iter().fold(nothing, |a, b| if b.ratio >= a.ratio { b } else { a }))
         }
     }
@@ -227,6 +231,8 @@ pub struct Tally {
     pub right: usize,
     /// Cases that were wrong or failed.
     pub faults: usize,
+    /// Cases that prove nothing.
+    pub unproved: usize,
     /// Cases that the variant can't run on this device.
     pub refused: usize,
     /// Why not, without repeats.
@@ -255,6 +261,10 @@ impl Report {
                 tally.faults += 1;
                 self.faults.push(outcome);
             }
+            Verdict::ProvesNothing(_) => {
+                tally.unproved += 1;
+                self.faults.push(outcome);
+            }
         }
     }
 
@@ -263,12 +273,12 @@ impl Report {
         self.tallies.iter().map(|((family, variant), tally)| (*family, variant.as_str(), tally))
     }
 
-    /// What was wrong or failed.
+    /// What was wrong, failed or proves nothing.
     pub fn faults(&self) -> &[Outcome] {
         &self.faults
     }
 
-    /// Whether something ran, and nothing was wrong or failed.
+    /// Whether something ran, and nothing was wrong, failed or proves nothing.
     pub fn is_right(&self) -> bool {
         self.faults.is_empty() && self.tallies.values().any(|tally| tally.right > 0)
     }
@@ -278,12 +288,12 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<10} {:<20} {:>6} {:>6} {:>8}  closest to its bound",
-            "family", "variant", "right", "faults", "refused"
+            "{:<10} {:<20} {:>6} {:>6} {:>8} {:>8}  closest to its bound",
+            "family", "variant", "right", "faults", "unproved", "refused"
         )?;
         for ((family, variant), tally) in &self.tallies {
-            let Tally { right, faults, refused, reasons, closest } = tally;
-            write!(f, "{family:<10} {variant:<20} {right:>6} {faults:>6} {refused:>8}")?;
+            let Tally { right, faults, unproved, refused, reasons, closest } = tally;
+            write!(f, "{family:<10} {variant:<20} {right:>6} {faults:>6} {unproved:>8} {refused:>8}")?;
             match closest {
                 None => {}
                 Some((_, Comparison { ratio: 0.0, .. })) => write!(f, "  equal")?,

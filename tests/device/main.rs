@@ -4,6 +4,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/fuzz.rs"]
+mod fuzzers;
 mod families;
 mod heap;
 
@@ -39,6 +41,7 @@ mod tune;
 
 // Graphs and models.
 mod decode;
+mod fuzz;
 mod generate;
 mod graphs;
 mod guides;

@@ -4,10 +4,11 @@
 use std::env;
 
 use tilewise::{
+    DType, Graph, Tensor,
     reference::compare::Check,
     verify::{
-        self, Verdict,
-        cases::{self, Level},
+        self, Report, Verdict,
+        cases::{self, Case, Level},
     },
 };
 
@@ -57,4 +58,25 @@ fn a_wrong_result_is_noticed_and_said() {
     assert!(message.starts_with(&format!("matmul {variant}: {}: WRONG: y0: ", case.name)), "{message}");
     let outcome = verify::run(gpu(), &case, Some("fastest"));
     assert!(outcome.to_string().contains("there is no variant `fastest`; there are: "), "{outcome}");
+}
+
+/// The squares of 10²⁰ are no f32, so that a plain evaluation is off by all there is: the kernel's zeros are not called right.
+#[test]
+fn a_bound_as_large_as_the_values_is_no_pass() {
+    let mut graph = Graph::new();
+    let x = graph.input("x", DType::F32, [2, 8]).expect("fits");
+    let y = graph.rms_norm(x, None, 0.0).expect("fits");
+    graph.output("y0", y).expect("fits");
+    let inputs = [("x".to_string(), Tensor::new([2, 8], vec![1e20f32; 16]).expect("fits"))].into();
+    let case = Case { family: "norm", name: "squares overflow".into(), graph, inputs, check: Check::measured() };
+    for variant in verify::variants(gpu(), &case).expect("lowers").iter().filter(|variant| variant.is_usable()) {
+        let outcome = verify::run(gpu(), &case, Some(variant.variant));
+        assert!(matches!(outcome.verdict, Verdict::ProvesNothing(_)) && outcome.is_fault(), "{outcome}");
+        assert!(outcome.to_string().contains("PROVES NOTHING: y0: the comparison proves nothing"), "{outcome}");
+        let mut report = Report::default();
+        report.add(outcome);
+        let (_, _, tally) = report.tallies().next().expect("one was added");
+        assert_eq!((tally.right, tally.faults, tally.unproved), (0, 0, 1));
+        assert!(!report.is_right() && report.faults().len() == 1, "{report}");
+    }
 }

@@ -2,11 +2,14 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/fuzz.rs"]
+mod fuzzers;
 
 mod diff;
 mod docs;
 mod fingerprints;
 mod floors;
+mod fuzz;
 mod generate;
 mod grad;
 mod graph;

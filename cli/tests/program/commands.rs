@@ -54,6 +54,57 @@ fn run_on_the_device_and_in_the_reference_agree() {
     }
 }
 
+/// What a comparison says of each output: right, NaN as in the reference, or no proof, which is no pass.
+#[test]
+fn check_tells_what_is_right_from_what_proves_nothing() {
+    let folder = folder("check");
+    let graph = r#"{
+      "nodes": [
+        {"op": "input", "dtype": "f32", "shape": [2, 8], "outputs": ["x"]},
+        {"op": "input", "dtype": "f32", "shape": [2, 8], "outputs": ["n"]},
+        {"op": "rms_norm", "axes": 1, "epsilon": 0, "weight": false, "inputs": ["x"], "outputs": ["normed"]},
+        {"op": "binary", "function": "add", "inputs": ["n", "n"], "outputs": ["twice"]}
+      ],
+      "outputs": [OUTPUTS]
+    }"#;
+    let output = |name: &str, value: &str| format!(r#"{{"name": "{name}", "value": "{value}"}}"#);
+    let write = |name: &str, outputs: &[String]| {
+        fs::write(folder.join(name), graph.replace("OUTPUTS", &outputs.join(", "))).expect("writable");
+    };
+    let mut numbers = vec![0.5f32; 16];
+    numbers[3] = f32::NAN;
+    let tensor = |numbers: Vec<f32>| Tensor::new([2, 8], numbers).expect("16 elements");
+    let given =
+        BTreeMap::from([("x", tensor(vec![1e20; 16])), ("n", tensor(numbers))].map(|(n, t)| (n.to_string(), t)));
+    safetensors::save(folder.join("given.safetensors"), &given).expect("writable");
+    let run = |graph: &str, more: &[&str]| {
+        tilewise(&folder, &[&["run", graph, "--inputs", "given.safetensors", "--check"][..], more].concat())
+    };
+
+    write("right.json", &[output("sum", "twice")]);
+    let right = run("right.json", &[]);
+    let printed = text(&right.stdout);
+    assert!(right.status.success(), "{printed}");
+    assert!(printed.contains("within the bound; 1 of 16 are NaN, and the reference is NaN there too"), "{printed}");
+
+    // 10²⁰ squared is no f32: a plain evaluation is off by all there is, and so says nothing of the kernel's zeros.
+    write("blunt.json", &[output("a", "normed"), output("sum", "twice"), output("b", "normed")]);
+    let blunt = run("blunt.json", &[]);
+    let printed = text(&blunt.stdout);
+    assert_eq!(blunt.status.code(), Some(1), "{printed}");
+    for said in [
+        "a: the comparison proves nothing",
+        "b: the comparison proves nothing",
+        "got 0.0, expected 1.0",
+        "within the bound",
+    ] {
+        assert!(printed.contains(said), "`{said}` is not in {printed}");
+    }
+    assert!(!printed.contains("WRONG"), "{printed}");
+    // The reference is equal to itself, whatever the bound.
+    assert!(run("blunt.json", &["--device", "cpu"]).status.success());
+}
+
 #[test]
 fn explain_says_what_becomes_of_a_graph() {
     let folder = folder("explain");

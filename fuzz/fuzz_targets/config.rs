@@ -1,0 +1,3 @@
+#![no_main]
+
+tilewise_fuzz::target!("config");
