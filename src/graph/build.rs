@@ -217,9 +217,11 @@ impl Graph {
     }
 
     fn attended(&mut self, q: ValueId, k: ValueId, v: ValueId, args: impl Into<AttentionArgs>) -> Result<Attended> {
-        let (attention, operands) = args.into().resolve(self, k)?;
-        let inputs: Vec<ValueId> = [q, k, v].into_iter().chain(operands).collect();
-        self.push_attention(attention, &inputs)
+        self.all_or_nothing(|g| {
+            let (attention, operands) = args.into().resolve(g, k)?;
+            let inputs: Vec<ValueId> = [q, k, v].into_iter().chain(operands).collect();
+            g.push_attention(attention, &inputs)
+        })
     }
 
     /// [`Graph::attention`] and the log-sum-exp of each row's scores, f32 `[B, Hq, Tq]`.

@@ -270,6 +270,17 @@ impl Graph {
         Ok(outputs)
     }
 
+    /// What several nodes are built for: without them, if one of them is refused.
+    fn all_or_nothing<T>(&mut self, build: impl FnOnce(&mut Graph) -> Result<T>) -> Result<T> {
+        let (nodes, values) = (self.nodes.len(), self.values.len());
+        let built = build(self);
+        if built.is_err() {
+            self.nodes.truncate(nodes);
+            self.values.truncate(values);
+        }
+        built
+    }
+
     /// Gives a value a name, in place of the one that it has. It is printed and found by it.
     ///
     /// ```

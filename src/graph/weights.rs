@@ -62,8 +62,12 @@ impl Graph {
         args: impl Into<AttentionArgs>,
         stage: ScoreStage,
     ) -> Result<ValueId> {
+        self.all_or_nothing(|g| g.scores(q, k, args.into(), stage))
+    }
+
+    fn scores(&mut self, q: ValueId, k: ValueId, args: AttentionArgs, stage: ScoreStage) -> Result<ValueId> {
         const OP: &str = "attention_scores";
-        let (op, operands) = args.into().resolve(self, k)?;
+        let (op, operands) = args.resolve(self, k)?;
         if op.is_packed() {
             return Err(Error::op(OP, "packed sequences have no common score matrix: look at one sequence at a time"));
         }

@@ -151,7 +151,7 @@ impl Candidate {
             let Verdict::Refused(reason) = verdict else { continue };
             match reasons.iter_mut().find(|(other, _)| other == reason) {
                 Some((_, variants)) => variants.push(variant),
-                None => reasons.push((reason, vec![variant])),
+                None => reasons.push((reason.as_str(), vec![*variant])),
             }
         }
         let of_all = |variants: &[&str]| variants.len() == candidates.len() && variants.len() > 1;

@@ -283,7 +283,7 @@ fn rotary_positions_that_are_not_built_are_refused_by_name() {
     refused("llama", rope(json!({"rope_type": "default", "mrope_section": [16, 24, 24]})), &["`mrope_section` is [16,24,24]", "`default`"]);
     refused("llama", rope(json!({"factor": 8.0})), &["`factor` is 8.0", "`default`"]);
     refused("llama", rope(json!({"rope_type": "linear"})), &["rotary positions", "missing field `factor`"]);
-    refused("llama", rope(json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0})), &["missing field `original_max"]);
+    refused("llama", rope(json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0})), &["missing field `high_freq_factor`"]);
     refused("llama", rope(json!({"rope_type": "linear", "factor": "8"})), &[r#"`factor` is "8", expected a number"#]);
     refused("llama", rope(json!({"chunked_attention": {"rope_theta": 1e4}})), &["`chunked_attention` layers"]);
     refused(

@@ -24,6 +24,8 @@ pub(super) const TRANSFORMER: Keys = &[
     ("transformer_task", Rule::Only(r#""feature-extraction""#)),
     ("modality_config", Rule::Only(r#"{"text": {"method": "forward", "method_output_name": "last_hidden_state"}}"#)),
     ("module_output_name", Rule::Only(r#""token_embeddings""#)),
+    // Whether padding is computed, or cut out before.
+    ("unpad_inputs", Rule::Known),
 ];
 
 /// config_sentence_transformers.json. How two vectors are compared is up to their readers.
@@ -51,7 +53,10 @@ pub(super) const POOLING: Keys = &[
 ];
 
 /// config.json of the module that gives vectors length 1.
-pub(super) const NORMALIZE: Keys = &[];
+pub(super) const NORMALIZE: Keys = &[
+    ("module_input_name", Rule::Only(r#""sentence_embedding""#)),
+    ("module_output_name", Rule::Only(r#""sentence_embedding""#)),
+];
 
 /// An entry of modules.json.
 pub(super) const MODULE: Keys =

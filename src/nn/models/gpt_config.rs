@@ -374,7 +374,7 @@ fn one(config: &Config, given: &Map<String, Value>, positions: usize) -> Result<
     {
         return part.fail(format!("`{key}` is {value}, which rope_type `{name}` doesn't have here"));
     }
-    let either = |key: &str| Ok(part.number(key)?.or(config.number(key)?));
+    let either = |key: &str| -> Result<Option<f64>> { Ok(part.number(key)?.or(config.number(key)?)) };
     let original = part.size("original_max_position_embeddings")?;
     let scaling = match name {
         "linear" => RopeScaling::Linear { factor: part.needed_number("factor")? },
@@ -384,7 +384,7 @@ fn one(config: &Config, given: &Map<String, Value>, positions: usize) -> Result<
             factor: part.needed_number("factor")?,
             low: part.needed_number("low_freq_factor")?,
             high: part.needed_number("high_freq_factor")?,
-            original: part.needed("original_max_position_embeddings")?,
+            original: original.unwrap_or(positions),
         },
         "yarn" => yarn(&part, original.unwrap_or(positions), positions)?,
         _ => RopeScaling::None,

@@ -175,7 +175,9 @@ def run(name, config):
         if tied and config["model_type"] != "bert":
             model.tie_weights()
         frequencies = {n: b.clone() for n, b in model.named_buffers() if n.endswith("inv_freq")}
-        model.double()
+        # Upcasting is only for what is narrower than f32.
+        if not config.get("reorder_and_upcast_attn"):
+            model.double()
         for n, b in model.named_buffers():
             if n in frequencies:
                 b.data = frequencies[n]

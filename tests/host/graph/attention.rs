@@ -288,7 +288,7 @@ fn scores_are_written_out_for_who_wants_them() {
 #[test]
 fn key_padding_is_of_items_and_keys() {
     let attended = |dtype: DType, shape: &[usize]| {
-        let mut g = tilewise::Graph::new();
+        let mut g = Graph::new();
         let q = g.input("q", DType::F32, [2, 4, 3, 8])?;
         let k = g.input("k", DType::F32, [2, 4, 5, 8])?;
         let real = g.input("real", dtype, shape)?;

@@ -203,7 +203,9 @@ fn a_refused_node_leaves_the_graph_as_it_was() {
     let (mut g, x) = graph();
     let before = g.clone();
     assert!(g.matmul(x, x).is_err());
-    assert!(g.attention(x, x, x, Mask::causal(Align::TopLeft)).is_err());
+    // The views around it are taken back too.
+    assert!(g.attention(x, x, x, Mask::causal(Align::TopLeft) & Mask::bias(x) & Mask::bias(x)).is_err());
+    assert!(g.attention_weights(x, x, Mask::bias(x)).is_err());
     assert!(g.reshape(x, [5]).is_err());
     assert_eq!(g, before);
 }

@@ -300,7 +300,7 @@ fn copies_are_made_where_a_kernel_needs_them() {
     });
     assert_eq!(families(&turned), ["copy", "append"], "{turned}");
     assert!(
-        note(&turned, "copy").reason.starts_with("it is read as it lies by no kernel: append: no variant"),
+        note(&turned, "copy").reason.starts_with("it is read as it lies by no kernel: append: plain: axes"),
         "{turned}"
     );
     // The tables of rotary embedding are read densely.
