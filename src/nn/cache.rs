@@ -66,7 +66,8 @@ impl Cache {
             _ => return Err(Error::op(OP, format!("`starts` is {}, expected i32 [B]", g.describe(starts)))),
         };
         if tokens > places || window == Some(0) {
-            return Err(Error::op(OP, format!("{tokens} tokens with window {window:?} don't fit {places} places")));
+            let window = in_words(window);
+            return Err(Error::op(OP, format!("{tokens} tokens with {window} don't fit {places} places")));
         }
         let column = g.reshape(starts, [items, 1])?;
         let iota = g.constant(Tensor::new([tokens], (0..tokens as i32).collect::<Vec<_>>())?)?;
@@ -83,8 +84,9 @@ impl Cache {
                 return Err(Error::op(
                     OP,
                     format!(
-                        "a circular cache of {places} places can't take {tokens} tokens with window {window:?}: \
-                         it needs a window, and window + tokens − 1 places"
+                        "a circular cache of {places} places can't take {tokens} tokens with {}: it needs a window, and window + \
+                         tokens − 1 places",
+                        in_words(window)
                     ),
                 ));
             }
@@ -158,8 +160,8 @@ impl Cache {
     /// cache.check(&[0, 7], &[2, 1])?;
     /// assert_eq!(
     ///     cache.check(&[0, 7], &[2, 2]).unwrap_err().to_string(),
-    ///     "cache: item 1: of 2 tokens from position 7 on 1 has no place: it has 8. Make a larger cache, or a circular one \
-    ///      for a model with a window"
+    ///     "cache: item 1: 1 token of 2 from position 7 on has no place, the cache has 8: make a larger one, or a circular \
+    ///      one for a model with a window"
     /// );
     /// # Ok::<(), tilewise::Error>(())
     /// ```
@@ -182,10 +184,10 @@ impl Cache {
             }
             let past = (start.max(0) as usize).saturating_add(length).saturating_sub(self.places).min(length);
             if past > 0 && !self.circular {
-                let have = if past == 1 { "has" } else { "have" };
+                let (token, has) = if past == 1 { ("token", "has") } else { ("tokens", "have") };
                 return fail(format!(
-                    "item {item}: of {length} tokens from position {start} on {past} {have} no place: it has {}. Make a larger \
-                     cache, or a circular one for a model with a window",
+                    "item {item}: {past} {token} of {length} from position {start} on {has} no place, the cache has {}: make a \
+                     larger one, or a circular one for a model with a window",
                     self.places
                 ));
             }
@@ -249,6 +251,10 @@ impl Cache {
         g.update(state, next)?;
         Ok(next)
     }
+}
+
+fn in_words(window: Option<usize>) -> String {
+    window.map_or("no window".into(), |window| format!("a window of {window}"))
 }
 
 /// Place j of a circular cache holds the last position up to `starts + tokens − 1` that is j modulo `places`. It is seen if that

@@ -108,15 +108,16 @@ fn quiet(gpu: &Gpu) {
     gpu.device().on_uncaptured_error(std::sync::Arc::new(|error| panic!("the caller's handler got {error}")));
 }
 
-fn foreign_gpu() -> Gpu {
-    let (device, queue) = open(&foreign());
+fn foreign_gpu() -> (wgpu::Adapter, Gpu) {
+    let adapter = foreign();
+    let (device, queue) = open(&adapter);
     let gpu = Gpu::from_wgpu(device, queue);
     quiet(&gpu);
-    gpu
+    (adapter, gpu)
 }
 
 /// Buffers that are no good, and what is said of them.
-fn unusable(gpu: &Gpu) -> [(wgpu::Buffer, &'static str); 4] {
+fn unusable(gpu: &Gpu, adapter: &wgpu::Adapter) -> [(wgpu::Buffer, &'static str); 4] {
     let destroyed = buffer(gpu.device(), 1024, USAGE);
     destroyed.destroy();
     let mapped = gpu.device().create_buffer(&wgpu::BufferDescriptor {
@@ -125,7 +126,7 @@ fn unusable(gpu: &Gpu) -> [(wgpu::Buffer, &'static str); 4] {
         usage: USAGE,
         mapped_at_creation: true,
     });
-    let (other, _queue) = open(&foreign());
+    let (other, _queue) = open(adapter);
     let scope = gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
     let refused = buffer(gpu.device(), 1024, USAGE | wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::MAP_WRITE);
     drop(scope.pop());
@@ -139,11 +140,11 @@ fn unusable(gpu: &Gpu) -> [(wgpu::Buffer, &'static str); 4] {
 
 #[test]
 fn a_buffer_that_cannot_be_used_is_named_wherever_it_is_given() {
-    let gpu = foreign_gpu();
+    let (adapter, gpu) = foreign_gpu();
     let w = ramp(10, 1.0);
     let mut executable = gpu.load(&sample(10), [("w", &w)]).expect("loads");
     let [y, z] = [(); 2].map(|()| buffer(gpu.device(), 64, USAGE));
-    for (bad, why) in unusable(&gpu) {
+    for (bad, why) in unusable(&gpu, &adapter) {
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         let given = [("x", bad.slice(..)), ("y", y.slice(..)), ("z", z.slice(..))];
         assert_eq!(
@@ -236,7 +237,7 @@ fn a_state_in_a_buffer_without_the_usage_says_so() {
     let one = g.scalar(1.0, count).expect("valid");
     let next = g.add(count, one).expect("valid");
     g.update(count, next).expect("valid");
-    let gpu = foreign_gpu();
+    let (_adapter, gpu) = foreign_gpu();
     let count = buffer(gpu.device(), 16, wgpu::BufferUsages::STORAGE);
     let mut program = gpu.compile(&g, Parameters::new().buffer("count", count)).expect("compiles");
     program.run(&[]).expect("runs");
@@ -249,7 +250,7 @@ fn a_state_in_a_buffer_without_the_usage_says_so() {
 /// Neither a panic, nor an error in the caller's scope or handler: the caller's encoder has a pass that is open.
 #[test]
 fn an_open_pass_is_an_error_that_only_encode_returns() {
-    let gpu = foreign_gpu();
+    let (_adapter, gpu) = foreign_gpu();
     let mut executable = gpu.load(&sample(10), [("w", &ramp(10, 1.0))]).expect("loads");
     let [x, y, z] = [(); 3].map(|()| buffer(gpu.device(), 64, USAGE));
     let given = [("x", x.slice(..)), ("y", y.slice(..)), ("z", z.slice(..))];

@@ -61,6 +61,8 @@ struct Live {
 /// What stands on the floors above the engine.
 struct Above {
     weights: Weights,
+    /// What they are read from.
+    _folder: tempfile::TempDir,
     timed: Timed,
     generator: Generator<Bigrams>,
 }
@@ -95,6 +97,7 @@ impl Live {
         let given = [("x".into(), ramp(10, 1.0)), ("w".into(), ramp(10, 1.0))];
         let above = Above {
             weights: Weights::open(&file).expect("reads"),
+            _folder: folder,
             timed: Timed::new(&gpu, &sample(10), &given, &PROTOCOL).expect("runs"),
             generator: Generator::new(&gpu, Bigrams, [("table.weight", &table)], capacity()).expect("compiles"),
         };
@@ -278,44 +281,56 @@ fn a_report_is_a_loss() {
     all_are_lost(&mut live, "reported", "unplugged");
 }
 
-/// A driver that has no memory for what wgpu writes through gives the device up, and says so.
+/// A driver that has no memory for what wgpu writes through gives the device up, and says so. In a process of its own, whose
+/// address space ends.
+#[cfg(target_os = "linux")]
 #[test]
 fn a_device_that_is_lost_for_want_of_memory_says_so() {
-    let gpu = Gpu::builder().memory_percent(1).build().expect("opens");
-    let mut live = Live::with_all(gpu);
-    // Nothing touches these buffers, so they take no memory but the driver's permission.
-    let mut taken = Vec::new();
-    for size in [256u64 << 20, 64 << 20, 1 << 20, 1 << 10, 16] {
-        loop {
-            let scope = live.gpu.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-            let buffer = live.gpu.device().create_buffer(&wgpu::BufferDescriptor {
-                label: None,
-                size,
-                usage: wgpu::BufferUsages::STORAGE,
-                mapped_at_creation: false,
-            });
-            match pollster::block_on(scope.pop()) {
-                None => taken.push(buffer),
-                Some(_) => break,
-            }
-            assert!(taken.len() < 10_000, "the adapter has no budget (VK_EXT_memory_budget)");
-        }
+    const CHILD: &str = "TILEWISE_TEST_WITHOUT_MEMORY";
+    const BYTES: u64 = 64 << 20;
+    if std::env::var_os(CHILD).is_none() {
+        let output = std::process::Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "engine::lost::a_device_that_is_lost_for_want_of_memory_says_so", "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .expect("starts");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}");
+        assert!(text.contains("every call said so"), "{text}");
+        return;
     }
+    let mut live = Live::with_all(own());
+    let mut b = Builder::new();
+    let big = b.buffer("big", DType::F32, [BYTES as usize / 4], Role::State("big".into()));
+    let next = b.buffer("next", DType::F32, [BYTES as usize / 4], Role::Next(big.0));
+    b.step(kernel(INCREMENT, 0, &[1], 1), &[], next);
+    let stateful = live.gpu.load(&b.0, []).expect("loads");
+    let value = Tensor::zeros(DType::F32, [BYTES as usize / 4]).expect("fits");
+    stateful.set_state("big", &value).expect("there is memory");
+    stateful.state("big").expect("there is memory");
+    live.gpu.device().poll(wgpu::PollType::wait_indefinitely()).expect("the device is there");
+
+    let status = fs::read_to_string("/proc/self/status").expect("Linux");
+    let taken = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")?.parse().ok());
+    let most: u64 = taken.map(|kib: u64| kib * 1024 + BYTES / 4).expect("a size");
+    let pid = std::process::id().to_string();
+    let set = std::process::Command::new("prlimit").args(["--pid", &pid, &format!("--as={most}")]).status();
+    assert!(set.expect("util-linux has it").success());
+
     // A buffer that is refused is not the end.
-    match live.gpu.upload(&w()) {
-        Err(Error::OutOfMemory { during, .. }) => assert_eq!(during, "a buffer of 256 bytes for `tensor`"),
+    match live.gpu.upload(&value) {
+        Err(Error::OutOfMemory { during, .. }) => assert_eq!(during, format!("a buffer of {BYTES} bytes for `tensor`")),
         other => panic!("expected Error::OutOfMemory, got {other:?}"),
     }
-    live.executable.buffer("y").expect("the device is there");
-    // To write into one that is there, wgpu needs another.
-    match live.executable.set_state("count", &one()) {
-        Err(Error::DeviceLost(reason)) => {
-            assert!(reason.starts_with("it ran out of memory during writing `count` ("), "{reason}");
-        }
+    live.executable.run(&[("x", &x())]).expect("the device is there");
+    // To write into one that is there, wgpu needs another, and its driver gives up.
+    let expected = "it ran out of memory during writing `big` (";
+    match stateful.set_state("big", &value) {
+        Err(Error::DeviceLost(reason)) => assert!(reason.starts_with(expected), "{reason}"),
         other => panic!("expected Error::DeviceLost, got {other:?}"),
     }
-    drop(taken);
-    all_are_lost(&mut live, "no memory", "it ran out of memory during writing `count` (");
+    all_are_lost(&mut live, "no memory", expected);
+    eprintln!("every call said so");
 }
 
 /// The functions that can fail of the types that keep a device, by their sources.
