@@ -142,14 +142,11 @@ impl Table {
         self.check()?;
         let lock = files::Lock::of(&self.path)?;
         self.check_replaceable()?;
-        // What isn't of this device counts as nothing, and gives way.
-        let (mut choices, _) = read(&self.path, &self.device).unwrap_or_default();
-        for (key, variant) in self.choices.iter().filter(|(key, variant)| self.read.get(key) != Some(variant)) {
-            choices.insert(key, variant);
-        }
-        for (key, _) in self.read.iter().filter(|(key, _)| self.choices.get(key).is_none()) {
-            choices.remove(key);
-        }
+        let choices = match read(&self.path, &self.device) {
+            Ok((there, _)) if self.path.exists() => self.merged(there),
+            // What isn't of this device counts as nothing, and gives way.
+            _ => self.choices.clone(),
+        };
         let file = File { device: self.device.clone(), shaders: fingerprints(), choices };
         let text =
             serde_json::to_string_pretty(&file).map_err(|error| Error::format("tuning table", error.to_string()))?;
@@ -158,6 +155,17 @@ impl Table {
         self.read.clone_from(&file.choices);
         self.choices = file.choices;
         Ok(())
+    }
+
+    /// What the file says now, with what has changed here since it was read.
+    fn merged(&self, mut there: Choices) -> Choices {
+        for (key, variant) in self.choices.iter().filter(|(key, variant)| self.read.get(key) != Some(variant)) {
+            there.insert(key, variant);
+        }
+        for (key, _) in self.read.iter().filter(|(key, _)| self.choices.get(key).is_none()) {
+            there.remove(key);
+        }
+        there
     }
 
     /// An error if there is a file in the way that is no tuning table: a graph, perhaps, whose name was given by mistake.

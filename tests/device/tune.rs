@@ -139,8 +139,8 @@ fn a_table_outlives_the_program_and_a_bad_file_only_warns() {
     for (broken, says) in [
         (text[..text.len() / 2].to_string(), "no tuning table"),
         (String::new(), "no tuning table"),
-        (text.replace(&gpu().profile().adapter, "Another GPU"), "its adapter is \"Another GPU\""),
-        (text.replace(env!("CARGO_PKG_VERSION"), "0.0.1"), "its version is \"0.0.1\""),
+        (text.replace(&gpu().profile().adapter, "Another GPU"), "its adapter is `Another GPU`"),
+        (text.replace(env!("CARGO_PKG_VERSION"), "0.0.1"), "its version is `0.0.1`"),
     ] {
         fs::write(&path, broken).expect("writes");
         let table = Table::open(&path, gpu());
@@ -150,12 +150,55 @@ fn a_table_outlives_the_program_and_a_bad_file_only_warns() {
     // The next save replaces what was ignored.
     table.save().expect("writes");
     assert_eq!(Table::open(&path, gpu()).choices.len(), 1);
+    // But not what is no table at all: a graph, whose name was given by mistake.
+    fs::write(&path, graph().expect("valid").to_json().expect("writes")).expect("writes");
+    let graph = fs::read(&path).expect("is there");
+    let error = table.save().expect_err("no table").to_string();
+    assert!(error.contains("is no tuning table and is not replaced"), "{error}");
+    assert_eq!(fs::read(&path).expect("is there"), graph);
     fs::remove_dir_all(folder).expect("is ours");
 
     let mut nowhere = Table::open("/dev/null/table.json", gpu());
     assert!(nowhere.warning().is_some());
     let error = nowhere.save().expect_err("can't be written");
     assert!(error.to_string().contains("/dev/null"), "{error}");
+}
+
+/// Whoever saves last keeps what the other one has measured.
+#[test]
+fn two_tuners_lose_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("table.json");
+    let mut first = Table::open(&path, gpu());
+    first.choices.insert("matmul M=1", "plain");
+    first.choices.insert("matmul M=2", "plain");
+    first.save().expect("writes");
+    let (mut a, mut b) = (Table::open(&path, gpu()), Table::open(&path, gpu()));
+    a.choices.insert("matmul M=3", "tiled");
+    a.choices.insert("matmul M=1", "tiled");
+    b.choices.insert("matmul M=4", "vec");
+    b.choices.remove("matmul M=2");
+    a.save().expect("writes");
+    b.save().expect("writes");
+    let expected = [("matmul M=1", "tiled"), ("matmul M=3", "tiled"), ("matmul M=4", "vec")];
+    assert_eq!(Table::open(&path, gpu()).choices.iter().collect::<Vec<_>>(), expected);
+    assert_eq!(b.choices.iter().collect::<Vec<_>>(), expected, "and knows it then");
+    // Many at once.
+    std::thread::scope(|scope| {
+        for i in 10..18 {
+            let mut table = Table::open(&path, gpu());
+            scope.spawn(move || {
+                for j in 0..5 {
+                    table.choices.insert(format!("matmul M={i} N={j}"), "plain");
+                    table.save().expect("writes");
+                }
+            });
+        }
+    });
+    assert_eq!(Table::open(&path, gpu()).choices.len(), 3 + 40);
+    let left: Vec<_> =
+        fs::read_dir(folder.path()).expect("is there").map(|f| f.expect("is there").file_name()).collect();
+    assert_eq!(left, ["table.json"], "no lock and no part stays");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use tilewise::{
     DType, Graph, Tensor, ValueId,
     graph::{Align, Mask},
-    nn::{self, Activation, Bert, Biases, EncoderLayer, Gpt, Positions, Rope},
-    reference::{self},
+    nn::{self, Activation, Bert, Biases, EncoderLayer, Gpt, Positions, Rope, Weights},
+    reference, safetensors,
 };
 
 use crate::common::models::{Given, i32s, ids, small_bert, weights};
@@ -296,5 +296,30 @@ fn published_configurations_are_read() {
     assert!(message("gemma", "").contains("model_type is `gemma`, expected gpt2, llama, mistral, ministral or qwen2"));
     assert!(message("llama", r#", "attention_bias": true"#).contains("attention_bias"));
     let gpt2 = r#"{"model_type": "gpt2", "vocab_size": 31, "n_positions": 12, "n_embd": 16, "n_layer": 2}"#;
-    assert!(Gpt::from_config(gpt2).expect_err("refused").to_string().contains("missing field `n_head`"));
+    assert!(Gpt::from_config(gpt2).expect_err("refused").to_string().contains("the field `n_head` is missing"));
+}
+
+#[test]
+fn configurations_are_held_against_the_weights() {
+    let gpt = Gpt { key_heads: 2, ..Gpt::llama(31, 12, 16, 2, 4, 24) };
+    let mut g = Graph::new();
+    let ids = g.input("ids", DType::I32, [1, 3]).expect("fits");
+    gpt.build(&mut g, ids).expect("builds");
+    let zeros = |(name, value): (&str, _)| (name.to_string(), Tensor::zeros(DType::F32, g.shape(value)).expect("fits"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("model.safetensors");
+    safetensors::save(&file, &g.parameters().map(zeros).collect()).expect("writes");
+    let weights = Weights::open(&file).expect("opens");
+    gpt.check_weights(&weights).expect("of this model");
+    let other = Gpt { layers: 4000, vocabulary: 32, hidden: 25, ..gpt };
+    assert_eq!(
+        other.check_weights(&weights).expect_err("of another").to_string(),
+        "config.json and the weights are of different models:\n  \
+         `num_hidden_layers` is 4000, the weights have 2 layers (`model.layers.N.…`)\n  \
+         `vocab_size` is 32, `model.embed_tokens.weight` is [31, 16]\n  \
+         `intermediate_size` is 25, `model.layers.0.mlp.up_proj.weight` is [24, 16]"
+    );
+    let none = weights.rename(|name| (!name.starts_with("model.layers")).then(|| name.to_string())).expect("unique");
+    let message = other.check_weights(&none).expect_err("no layers").to_string();
+    assert!(message.contains("the weights have no tensor of a layer (`model.layers.0.…`)"), "{message}");
 }

@@ -442,7 +442,13 @@ fn broken_weight_files_are_named() {
     assert!(message("").contains("neither model.safetensors.index.json nor model.safetensors"));
     assert!(message("none.safetensors").contains("can't be opened"));
     fs::write(folder.join("short.safetensors"), [1, 2]).expect("writable");
-    assert!(message("short.safetensors").contains("too short"));
+    assert!(message("short.safetensors").contains("2 bytes are no safetensors file"));
+    fs::write(folder.join("model.pt"), b"PK\x03\x04 and more").expect("writable");
+    assert!(message("model.pt").contains("this is a zip archive, as torch.save writes"));
+    fs::write(folder.join("out.index.json"), r#"{"weight_map": {"w": "../short.safetensors"}}"#).expect("writable");
+    assert!(message("out.index.json").contains("names `../short.safetensors`, which leads out of the folder"));
+    fs::write(folder.join("root.index.json"), r#"{"weight_map": {"w": "/etc/passwd"}}"#).expect("writable");
+    assert!(message("root.index.json").contains("names `/etc/passwd`, which leads out of the folder"));
     fs::write(folder.join("wild.safetensors"), u64::MAX.to_le_bytes()).expect("writable");
     assert!(message("wild.safetensors").contains("no safetensors file"));
     let good = safetensors::to_bytes(&[("x".to_string(), Tensor::scalar(1.0))].into()).expect("writes");

@@ -234,7 +234,7 @@ fn what_is_not_built_is_refused_by_name() {
     refused("llama", json!({"hidden_act": "gelu"}), &["hidden_act", "expected silu"]);
     refused("llama", json!({"hidden_act": "xielu"}), &["`hidden_act`", "`xielu`"]);
     refused("llama", json!({"num_hidden_layers": "two"}), &[r#"`num_hidden_layers` is "two", expected a whole number"#]);
-    refused("llama", json!({"hidden_size": null}), &["missing field `hidden_size`"]);
+    refused("llama", json!({"hidden_size": null}), &["the field `hidden_size` is missing"]);
 
     let gpt2 = |key: &str, value: Value| {
         let config = json!({"model_type": "gpt2", "vocab_size": 31, "n_positions": 12, "n_embd": 16, "n_layer": 2, "n_head": 4, key: value});
@@ -282,8 +282,8 @@ fn rotary_positions_that_are_not_built_are_refused_by_name() {
     refused("llama", rope(json!({"rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0]})), &["`longrope`", "llama3, yarn"]);
     refused("llama", rope(json!({"rope_type": "default", "mrope_section": [16, 24, 24]})), &["`mrope_section` is [16,24,24]", "`default`"]);
     refused("llama", rope(json!({"factor": 8.0})), &["`factor` is 8.0", "`default`"]);
-    refused("llama", rope(json!({"rope_type": "linear"})), &["rotary positions", "missing field `factor`"]);
-    refused("llama", rope(json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0})), &["missing field `high_freq_factor`"]);
+    refused("llama", rope(json!({"rope_type": "linear"})), &["rotary positions", "the field `factor` is missing"]);
+    refused("llama", rope(json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0})), &["the field `high_freq_factor` is missing"]);
     refused("llama", rope(json!({"rope_type": "linear", "factor": "8"})), &[r#"`factor` is "8", expected a number"#]);
     refused("llama", rope(json!({"chunked_attention": {"rope_theta": 1e4}})), &["`chunked_attention` layers"]);
     refused(

@@ -1,6 +1,6 @@
 //! The program as a user runs it: what it prints, what it writes, how it ends.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf, process::Stdio};
 
 use tilewise::{Tensor, safetensors};
 
@@ -261,8 +261,40 @@ fn tune_remembers_and_explain_says_so() {
     fs::write(folder.join("tuned.json"), "{").expect("writable");
     let output = tilewise(&folder, &["run", "graph.json", "--inputs", "in.safetensors", "--check"]);
     assert!(output.status.success() && text(&output.stderr).contains("tuned.json is ignored"), "{output:?}");
-    fail(&tilewise(&folder, &["tune", "--untuned"]), &["--untuned"]);
-    fail(&tilewise(&folder, &["tune", "--budget=-1"]), &["budget"]);
+    // What is no table is not replaced, and that is said before anything is measured.
+    fs::write(folder.join("tuned.json"), GRAPH).expect("writable");
+    for arguments in [&["tune", "graph.json"][..], &["tune", "graph.json", "--tuned", "graph.json"]] {
+        fail(&tilewise(&folder, arguments), &["is no tuning table and is not replaced", "--tuned"]);
+    }
+    assert_eq!(fs::read_to_string(folder.join("tuned.json")).expect("is there"), GRAPH);
+    assert_eq!(fs::read_to_string(folder.join("graph.json")).expect("is there"), GRAPH);
+}
+
+/// Two that write one table at the same time.
+#[test]
+fn two_tuners_at_once_lose_nothing() {
+    let folder = folder("tune_twice");
+    let _ = fs::remove_file(folder.join("tuned.json"));
+    let of = |op: &str| {
+        format!(
+            r#"{{"nodes": [{{"op": "input", "dtype": "f32", "shape": [64, 64], "outputs": ["x"]}},
+                {{"op": "{op}", "axis": 1, "inputs": ["x"], "outputs": ["y"]}}], "outputs": [{{"name": "y", "value": "y"}}]}}"#
+        )
+    };
+    let tuners = ["softmax", "argmax"].map(|op| {
+        let file = format!("{op}.json");
+        fs::write(folder.join(&file), of(op)).expect("writable");
+        command(&folder, &["tune", &file, "--budget", "20"]).stdout(Stdio::null()).spawn().expect("the program starts")
+    });
+    for mut tuner in tuners {
+        assert!(tuner.wait().expect("ends").success());
+    }
+    let table: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.join("tuned.json")).expect("written")).expect("JSON");
+    let keys: Vec<&String> = table["choices"].as_object().expect("a map").keys().collect();
+    for family in ["softmax ", "argmax "] {
+        assert!(keys.iter().any(|key| key.starts_with(family)), "{family} is not in {keys:?}");
+    }
 }
 
 #[test]
@@ -287,6 +319,29 @@ fn what_is_wrong_is_said() {
     fail(&run("graph.json", "none.safetensors"), &["none.safetensors"]);
     fs::write(folder.join("junk.safetensors"), "junk").expect("writable");
     fail(&run("graph.json", "junk.safetensors"), &["junk.safetensors"]);
+    fs::write(folder.join("model.pt"), b"PK\x03\x04 and more").expect("writable");
+    fail(
+        &run("graph.json", "model.pt"),
+        &["model.pt", "this is a zip archive", "safetensors.torch.save_file(torch.load("],
+    );
+    fail(&run("graph.json", "graph.json"), &["graph.json", "this is JSON text, no safetensors file"]);
+    fail(&run("in.safetensors", "in.safetensors"), &["in.safetensors", "this is no text; expected JSON"]);
+    // 2^31 - 1 elements, two hundred times.
+    let stretched: Vec<String> =
+        (0..200).map(|_| r#"{"op": "broadcast", "shape": [2147483647], "inputs": ["c"]}"#.into()).collect();
+    let huge = format!(
+        r#"{{"nodes": [{{"op": "constant", "value": {{"dtype": "f32", "shape": [1], "data": [1]}}, "outputs": ["c"]}}, {}],
+            "outputs": [{{"name": "y", "value": "%1"}}]}}"#,
+        stretched.join(", ")
+    );
+    fs::write(folder.join("huge.json"), huge).expect("writable");
+    let arguments = ["run", "huge.json", "--device", "cpu"];
+    // 200 times 8 bytes an element and 24 more for the one in work.
+    let bytes = 8 + (200 * 8 + 8 + 16) * 2_147_483_647u64;
+    fail(
+        &tilewise(&folder, &arguments),
+        &["bytes of all values of the graph", &bytes.to_string(), "run the graph on a device"],
+    );
     let mut few = inputs();
     few.remove("k");
     few.insert("kk".into(), Tensor::scalar(1.0));

@@ -141,7 +141,7 @@ impl Bert {
         match config.text("model_type")? {
             Some("bert") => {}
             Some(other) => return config.fail(format!("model_type is `{other}`, expected `bert`")),
-            None => return config.fail("missing field `model_type`"),
+            None => return config.fail("the field `model_type` is missing"),
         }
         config.check(&[COMMON, KEYS])?;
         let bert = Bert::new(

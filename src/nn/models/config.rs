@@ -207,7 +207,7 @@ impl Config {
     pub(super) fn needed(&self, key: &str) -> Result<usize> {
         match self.size(key)? {
             Some(size) => Ok(size),
-            None => self.fail(format!("missing field `{key}`")),
+            None => self.fail(format!("the field `{key}` is missing")),
         }
     }
 
@@ -220,7 +220,7 @@ impl Config {
     pub(super) fn needed_number(&self, key: &str) -> Result<f64> {
         match self.number(key)? {
             Some(number) => Ok(number),
-            None => self.fail(format!("missing field `{key}`")),
+            None => self.fail(format!("the field `{key}` is missing")),
         }
     }
 

@@ -140,7 +140,7 @@ impl Gpt {
             Some(other) => {
                 config.fail(format!("model_type is `{other}`, expected gpt2, llama, mistral, ministral or qwen2"))
             }
-            None => config.fail("missing field `model_type`"),
+            None => config.fail("the field `model_type` is missing"),
         };
         gpt?.of_buildable_sizes(WHAT)
     }

@@ -86,9 +86,15 @@ fn shapes_and_dtypes_that_differ() {
 #[test]
 fn descriptions_that_say_too_much_or_too_little() {
     for (text, part) in [
-        (r#"{"model": "decoder_layer", "heads": 2}"#, "missing field `width`"),
-        (r#"{"model": "teapot", "width": 8, "heads": 2}"#, "unknown variant `teapot`"),
-        (r#"{"model": "encoder", "width": 8, "heads": 2, "nhead": 2}"#, "unknown field `nhead`"),
+        (r#"{"model": "decoder_layer", "heads": 2}"#, "the field `width` is missing"),
+        (
+            r#"{"model": "teapot", "width": 8, "heads": 2}"#,
+            "`model` is \"teapot\", expected one of multihead_attention, encoder_layer, ",
+        ),
+        (
+            r#"{"model": "encoder", "width": 8, "heads": 2, "nhead": 2}"#,
+            "there is no field `nhead`, expected one of `model`, `width`, ",
+        ),
     ] {
         let message = Model::from_json(text).expect_err("refused").to_string();
         assert!(message.starts_with("model: ") && message.contains(part), "{message}");

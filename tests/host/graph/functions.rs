@@ -81,7 +81,7 @@ fn json_keeps_the_text_and_takes_the_twin_again() {
     let broken = text.replace("score * 0.5", "scor * 0.5");
     let error = Graph::from_json(&broken).expect_err("does not compile").to_string();
     assert!(
-        error.contains("attention, `%3`: score function: no definition in scope for identifier: `scor`"),
+        error.contains("attention, `%3`: `score_mods`: score function: no definition in scope for identifier: `scor`"),
         "{error}"
     );
 }
@@ -192,7 +192,12 @@ fn a_window_is_never_negative() {
         r#"{{"nodes": [{{"op": "input", "dtype": "f32", "shape": [1, 1, 2, 2], "outputs": ["q"]}}, {op}], "outputs": []}}"#
     );
     let error = Graph::from_json(&text).expect_err("negative").to_string();
-    assert!(error.contains("node 1, attention: invalid value: integer `-1`, expected u32"), "{error}");
+    assert!(
+        error.contains(
+            "node 1, attention: `window` is {\"left\":-1}: -1 stands where an integer from 0 to 4294967295 is"
+        ),
+        "{error}"
+    );
 }
 
 #[test]

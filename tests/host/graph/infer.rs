@@ -21,14 +21,31 @@ fn sources() {
     gives(&Op::Constant { value: Tensor::scalar(1.0) }, &[], &[f32s([])]);
     let input = |shape: Vec<usize>| Op::Input { dtype: DType::F32, shape: shape.into() };
     refuses(&input(vec![1]), &[f32s([1])], "input: 1 operands were given, expected 0 ()");
-    refuses(&input(vec![usize::MAX, 2]), &[], "input: the size of [18446744073709551615, 2] overflows");
+    refuses(
+        &input(vec![usize::MAX, 2]),
+        &[],
+        "input: [18446744073709551615, 2] has more elements than can be counted; the limit is 2147483647 (indices are 32-bit)",
+    );
     refuses(
         &input(vec![1 << 16, 1 << 15]),
         &[],
         "input: elements of [65536, 32768] (indices are 32-bit): 2147483648 is over the limit of 2147483647; split the \
          tensor",
     );
-    gives(&input(vec![usize::MAX, 0]), &[], &[f32s([usize::MAX, 0])]);
+    gives(&input(vec![i32::MAX as usize, 0]), &[], &[f32s([i32::MAX as usize, 0])]);
+    // Whatever the other axes are.
+    refuses(
+        &input(vec![0, 1 << 31]),
+        &[],
+        "input: elements of [0, 2147483648] beside its empty axes (indices are 32-bit): 2147483648 is over the limit of \
+         2147483647; split the tensor",
+    );
+    refuses(
+        &input(vec![1 << 16, 0, 1 << 16]),
+        &[],
+        "input: elements of [65536, 0, 65536] beside its empty axes (indices are 32-bit): 4294967296 is over the limit of \
+         2147483647; split the tensor",
+    );
 }
 
 #[test]
@@ -212,7 +229,8 @@ fn layouts() {
     refuses(
         &reshape(&[usize::MAX, usize::MAX]),
         &[f32s([2])],
-        "reshape: the size of [18446744073709551615, 18446744073709551615] overflows",
+        "reshape: [18446744073709551615, 18446744073709551615] has more elements than can be counted; the limit is 2147483647 \
+         (indices are 32-bit)",
     );
 
     let permute = |order: &[usize]| Op::Permute { order: order.to_vec() };

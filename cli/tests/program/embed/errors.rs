@@ -45,19 +45,56 @@ fn files_that_do_not_fit_each_other_are_listed() {
     (other["vocab_size"], other["num_hidden_layers"]) = (json!(60), json!(3));
     put(&folder, "config.json", &other);
     let parts = [
-        "missing",
-        "encoder.layer.2.attention.self.query.weight",
-        "embeddings.word_embeddings.weight: the file has [56, 16], the graph needs [60, 16]",
+        "config.json and the weights are of different models",
+        "`num_hidden_layers` is 3, the weights have 2 layers",
+        "`vocab_size` is 60, `embeddings.word_embeddings.weight` is [56, 16]",
     ];
     fail(&embed(&folder, &[]), &parts);
-    // Fewer words than the tokenizer gives.
+    change("config.json", "num_hidden_layers", json!(1_000_000_000));
+    fail(&embed(&folder, &[]), &["config.json", "`num_hidden_layers` is 1000000000, expected 1 to 4096"]);
+    // No room for what the tokenizer puts around a text.
+    change("config.json", "max_position_embeddings", json!(0));
+    fail(&embed(&folder, &[]), &["`max_position_embeddings` is 0, expected 1 to 16777216"]);
+    change("config.json", "max_position_embeddings", json!(2));
+    fail(
+        &embed(&folder, &[]),
+        &["the model has 2 positions", "tokenizer.json adds 2 tokens to each text: there is no room for a text"],
+    );
+    // Fewer words than the tokenizer gives: the weights say so too, but are asked first.
     change("config.json", "vocab_size", json!(30));
-    fail(&embed(&folder, &[]), &["text 1", "`##b` the number 31", "30 words", "vocab_size"]);
+    fail(&embed(&folder, &[]), &["`vocab_size` is 30", "is [56, 16]"]);
     change("config.json", "type_vocab_size", json!(2));
     change("tokenizer.json", "model", json!({"type": "Teapot"}));
     fail(&embed(&folder, &[]), &["tokenizer.json"]);
     fs::write(folder.join("tokenizer.json"), "{").expect("writable");
     fail(&embed(&folder, &[]), &["tokenizer.json"]);
+}
+
+/// The library that reads tokenizers takes this file, and panics at the first text.
+#[test]
+fn a_tokenizer_that_gives_up_is_an_error() {
+    let folder = folder("panics");
+    let mut broken = tokenizer();
+    broken["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": "AAAAAA=="});
+    put(&folder, "tokenizer.json", &broken);
+    fail(
+        &embed(&folder, &[]),
+        &["tokenizer.json: the tokenizer can't be run: ", "index out of bounds", "of this model"],
+    );
+}
+
+#[test]
+fn paths_that_leave_the_folder_are_refused() {
+    let folder = folder("outside");
+    put_modules(&folder, &["Transformer", "Pooling"]);
+    for (at, path) in [(0, "/tmp"), (0, "../files"), (1, "1_Pooling/../../files")] {
+        let text = fs::read_to_string(folder.join("modules.json")).expect("is there");
+        let mut modules: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        modules[at]["path"] = json!(path);
+        put(&folder, "modules.json", &modules);
+        fail(&embed(&folder, &[]), &["modules.json", &format!("names `{path}`"), "leads out of the folder"]);
+        put_modules(&folder, &["Transformer", "Pooling"]);
+    }
 }
 
 #[test]
