@@ -23,7 +23,7 @@ help:
 demo:
 	$(CARGO) build --release --bin tilewise --example decoder_layer
 	@scripts/adapter.sh $(TARGET)/release/tilewise
-	$(TARGET)/release/tilewise verify --quick
+	$(TARGET)/release/tilewise verify --brief
 	$(TARGET)/release/examples/decoder_layer
 
 test: adapter-dev

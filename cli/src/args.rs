@@ -72,7 +72,10 @@ pub(crate) struct InfoArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct VerifyArgs {
-    /// A few cases of each variant: under a minute on a software adapter.
+    /// One telling case of each variant.
+    #[arg(long, conflicts_with_all = ["quick", "full"])]
+    pub(crate) brief: bool,
+    /// Small cases of every option and edge. On a software adapter most of the time goes to compiling, the first time.
     #[arg(long, conflicts_with = "full")]
     pub(crate) quick: bool,
     /// Every case (the default).

@@ -7,7 +7,7 @@ use tilewise::{
     gpu::Gpu,
     kernel::FAMILIES,
     verify::{
-        self, Report, Verdict,
+        self, Outcome, Report, Verdict,
         cases::{self, Level},
     },
 };
@@ -36,28 +36,40 @@ pub(crate) fn run(args: &VerifyArgs, device: &DeviceArgs) -> Result<bool> {
     let gpu = device.open()?;
     let mut total = 0;
     for &family in &families {
-        total += cases::of_family(family, level, args.seed)?.len() as u64;
+        total += if args.brief { 1 } else { cases::of_family(family, level, args.seed)?.len() as u64 };
     }
+    let unit = if args.brief { "families" } else { "cases" };
     let progress = ProgressBar::new(total).with_style(
-        ProgressStyle::with_template("{bar:30} {pos}/{len} cases, {elapsed} {msg}").context("the progress bar")?,
+        ProgressStyle::with_template(&format!("{{bar:30}} {{pos}}/{{len}} {unit}, {{elapsed}} {{msg}}"))
+            .context("the progress bar")?,
     );
     let started = Instant::now();
-    let mut last = String::new();
+    let (mut last, mut family) = (String::new(), "");
     let mut faults = 0;
-    let report = verify::sweep(&gpu, &families, level, args.seed, |outcome| {
+    let told = |outcome: &Outcome| {
         if outcome.is_fault() {
             faults += 1;
             if faults <= SHOWN {
                 progress.suspend(|| note!("{outcome}"));
             }
         }
-        let case = format!("{} {}", outcome.family, outcome.case);
-        if case != last {
+        let done = if args.brief { outcome.family.to_string() } else { format!("{} {}", outcome.family, outcome.case) };
+        if done != last {
             progress.inc(1);
             progress.set_message(outcome.family);
-            last = case;
+            last = done;
         }
-    })?;
+        // Without a terminal there is no bar.
+        if progress.is_hidden() && family != outcome.family {
+            family = outcome.family;
+            note!("{family} ({} of {total} {unit}, {})", progress.position(), output::duration(started.elapsed().as_secs_f64()));
+        }
+    };
+    let report = if args.brief {
+        verify::brief(&gpu, &families, args.seed, told)?
+    } else {
+        verify::sweep(&gpu, &families, level, args.seed, told)?
+    };
     progress.finish_and_clear();
     if args.json {
         say!("{}", serde_json::to_string_pretty(&as_json(&report, &gpu, args.seed))?);

@@ -23,11 +23,11 @@ use std::{
 use cases::{Case, Level};
 
 use crate::{
-    Error, Result, Tensor,
+    Error, Result, Tensor, ValueId,
     gpu::{Gpu, LoadOptions},
     kernel::{Candidate, Verdict as Usable},
     lower::{self, Options, Program},
-    reference::compare::{Comparison, Expected, Mismatches},
+    reference::compare::{Check, Comparison, Expected, Mismatches},
 };
 
 /// Reasons of refusal that a printed report gives for each variant.
@@ -176,6 +176,69 @@ fn still_there(verdict: Verdict) -> Result<Verdict> {
         Verdict::Failed(error @ Error::DeviceLost(_)) => Err(error),
         verdict => Ok(verdict),
     }
+}
+
+/// Runs one telling case of each variant: of the small cases that it can run, the one with the largest results, and random data
+/// where there are any. Tells of each run as it ends.
+///
+/// # Errors
+/// As [`sweep`].
+#[cfg(feature = "native")]
+pub fn brief(gpu: &Gpu, families: &[&str], seed: u64, told: impl FnMut(&Outcome)) -> Result<Report> {
+    pollster::block_on(brief_async(gpu, families, seed, told))
+}
+
+/// [`brief`] without blocking.
+///
+/// # Errors
+/// As [`sweep`].
+pub async fn brief_async(
+    gpu: &Gpu,
+    families: &[&str],
+    seed: u64,
+    mut told: impl FnMut(&Outcome),
+) -> Result<Report> {
+    let mut report = Report::default();
+    for &family in families {
+        for Telling { variant, case, verdict } in telling(gpu, family, seed)? {
+            let verdict = match verdict {
+                Usable::Usable(_) => run_async(gpu, &case, Some(variant)).await.verdict,
+                Usable::Refused(reason) => Verdict::Refused(reason),
+            };
+            let outcome = Outcome { family: case.family, case: case.name, variant: Some(variant.into()), verdict };
+            told(&outcome);
+            report.add(outcome);
+        }
+    }
+    Ok(report)
+}
+
+/// A variant, the case that tells most of it, and whether it can run that.
+struct Telling {
+    variant: &'static str,
+    case: Case,
+    verdict: Usable,
+}
+
+/// Of each variant of a family, the case that tells most of it: one that it can run, if there is one.
+fn telling(gpu: &Gpu, family: &str, seed: u64) -> Result<Vec<Telling>> {
+    let mut found: Vec<((bool, bool, usize), Telling)> = Vec::new();
+    for case in cases::of_family(family, Level::Quick, seed)? {
+        let elements = |&(_, value): &(String, ValueId)| case.graph.shape(value).iter().product::<usize>();
+        let size = case.graph.outputs().iter().map(elements).sum();
+        let is_random = matches!(case.check, Check::Measured { .. });
+        // What can't be lowered on this device, no variant can run.
+        for Candidate { variant, verdict } in variants(gpu, &case).unwrap_or_default() {
+            let worth = (matches!(verdict, Usable::Usable(_)), is_random, size);
+            let telling = || Telling { variant, case: case.clone(), verdict };
+            match found.iter_mut().find(|(_, known)| known.variant == variant) {
+                None => found.push((worth, telling())),
+                Some(known) if worth > known.0 => *known = (worth, telling()),
+                Some(_) => {}
+            }
+        }
+    }
+    Ok(found.into_iter().map(|(_, telling)| telling).collect())
 }
 
 async fn judge(gpu: &Gpu, case: &Case, expected: &Expected, variants: &[Candidate], variant: Option<&str>) -> Verdict {

@@ -42,6 +42,30 @@ fn check(family: &str) {
 of_each_family!(check);
 
 #[test]
+fn the_brief_form_runs_each_variant_once_on_its_largest_case() {
+    let mut told = Vec::new();
+    let report = verify::brief(gpu(), &["softmax", "gather"], 1, |outcome| {
+        told.push((outcome.family, outcome.variant.clone().expect("forced"), outcome.case.clone()));
+    });
+    let report = report.expect("the cases are valid");
+    assert!(report.is_right(), "{report}");
+    for (family, variant, tally) in report.tallies() {
+        assert_eq!(tally.right + tally.refused, 1, "{family} {variant}");
+    }
+    let case = &cases::of_family("softmax", Level::Quick, 1).expect("valid")[0];
+    let variants = verify::variants(gpu(), case).expect("lowers");
+    assert_eq!(told.iter().filter(|(family, ..)| *family == "softmax").count(), variants.len());
+    // Random data, and no empty tensor.
+    for (family, variant, name) in &told {
+        let cases = cases::of_family(family, Level::Quick, 1).expect("valid");
+        let case = cases.iter().find(|case| case.name == *name).expect("one of them");
+        let measured = |case: &Case| matches!(case.check, Check::Measured { .. });
+        assert!(measured(case) || !cases.iter().any(measured), "{family} {variant}: {name}");
+        assert!(case.graph.outputs().iter().all(|(_, value)| !case.graph.shape(*value).contains(&0)), "{name}");
+    }
+}
+
+#[test]
 fn a_wrong_result_is_noticed_and_said() {
     let mut case = cases::of_family("matmul", Level::Quick, 1)
         .expect("valid")

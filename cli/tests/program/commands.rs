@@ -123,6 +123,11 @@ fn verify_counts_cases_and_says_so() {
     let folder = folder("verify");
     let printed = succeed(&folder, &["verify", "--quick", "--kernel", "gather"]);
     assert!(printed.contains("every kernel is right") && printed.contains("gather"), "{printed}");
+    let output = tilewise(&folder, &["verify", "--brief", "--kernel", "gather", "--kernel", "rotary"]);
+    let (printed, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(printed.contains("2 runs within their bounds, 0 faults"), "{printed}");
+    // Without a terminal there are lines in place of a bar.
+    assert!(said.contains("gather (1 of 2 families") && said.contains("rotary (2 of 2 families"), "{said}");
     let printed = succeed(&folder, &["verify", "--quick", "--kernel", "concat", "--json", "--seed", "3"]);
     let json: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
     assert_eq!((&json["right"], &json["seed"]), (&true.into(), &3.into()));

@@ -46,6 +46,8 @@ fn options_that_could_do_nothing_are_refused() {
         "run g.json --tuned t --untuned",
         "info --brief --json",
         "verify --quick --full",
+        "verify --brief --quick",
+        "verify --brief --full",
         "bench --quick --large",
         "bench --quick --rounds 3",
         "bench --from f --quick",
