@@ -58,11 +58,11 @@ pub enum Error {
     },
 
     /// No GPU adapter, or none that fits the request.
-    #[error("{message}\n{hint}")]
+    #[error("{message}{}", on_a_line(.hint))]
     NoAdapter {
         /// What was asked for and what was found.
         message: String,
-        /// How to get one on this system.
+        /// What to do about it; may be empty.
         hint: String,
     },
 
@@ -89,8 +89,11 @@ pub enum Error {
         message: String,
     },
 
-    /// The device is gone: driver reset, adapter removed, or destroyed by its owner.
-    #[error("the device was lost: {0}; make a new Gpu and load the program again")]
+    /// The device is gone: reset by the driver, removed, out of memory, or destroyed by its owner. Every later call on it ends
+    /// with this error; what lay on it, states included, is gone too.
+    #[error(
+        "the device was lost: {0}. What lay on it is gone, states included: make a new Gpu, and compile on it anew"
+    )]
     DeviceLost(String),
 
     /// The device did not finish in the time that [`Bounds::wait`](crate::gpu::Bounds::wait) gives it. The work goes on, if the
@@ -118,6 +121,10 @@ pub enum Error {
 
 fn hint_suffix(hint: &str) -> String {
     if hint.is_empty() { String::new() } else { format!("; {hint}") }
+}
+
+fn on_a_line(hint: &str) -> String {
+    if hint.is_empty() { String::new() } else { format!("\n{hint}") }
 }
 
 impl Error {

@@ -1,5 +1,3 @@
-use std::fmt::Write as _;
-
 use crate::{
     DType, Error, Result,
     kernel::{AdapterKind, CooperativeMatrix, Limits, Profile, Rates},
@@ -49,7 +47,14 @@ impl Adapter {
 
 impl std::fmt::Display for Adapter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {} ({}, {:?}, {})", self.index, self.name, self.backend, self.device_type, self.driver)
+        let kind = match self.device_type {
+            wgpu::DeviceType::DiscreteGpu => "discrete GPU",
+            wgpu::DeviceType::IntegratedGpu => "integrated GPU",
+            wgpu::DeviceType::VirtualGpu => "virtual GPU",
+            wgpu::DeviceType::Cpu => "software",
+            wgpu::DeviceType::Other => "unknown kind",
+        };
+        write!(f, "{}: {} ({}, {kind}, {})", self.index, self.name, self.backend, self.driver)
     }
 }
 
@@ -115,9 +120,10 @@ fn cooperative_matrix(properties: &wgpu::CooperativeMatrixProperties) -> Coopera
 
 /// Every adapter of this system, in the order of the drivers.
 ///
-/// The environment variables `WGPU_BACKEND` (such as `vulkan` or `dx12,metal`) and those of the drivers apply.
+/// The environment variable `WGPU_BACKEND` (such as `vulkan` or `dx12,metal`) leaves others out, and the drivers' own
+/// variables apply.
 pub async fn adapters_async() -> Vec<Adapter> {
-    enumerate().await.iter().enumerate().map(|(i, adapter)| Adapter::new(i, adapter)).collect()
+    enumerate(Search::default().descriptor()).await.iter().enumerate().map(|(i, a)| Adapter::new(i, a)).collect()
 }
 
 /// [`adapters_async`], waiting for the answer.
@@ -138,31 +144,131 @@ pub(super) enum Choice {
     Index(usize),
 }
 
-async fn enumerate() -> Vec<wgpu::Adapter> {
+/// Where to look for an adapter, and which one to take.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Search {
+    pub(super) choice: Choice,
+    /// Those of `WGPU_BACKEND`, or else all.
+    pub(super) backends: Option<wgpu::Backends>,
+    /// That of `WGPU_POWER_PREF`, or else none.
+    pub(super) power: Option<wgpu::PowerPreference>,
+    /// Percent of the driver's memory budget from which on buffers are refused.
+    pub(super) memory_percent: Option<u8>,
+}
+
+/// What leaves backends out, in words, and the backends that it leaves.
+struct Restriction {
+    by: String,
+    undo: &'static str,
+    backends: wgpu::Backends,
+}
+
+impl Search {
+    fn restriction(&self) -> Option<Restriction> {
+        match self.backends {
+            Some(backends) => Some(Restriction {
+                by: format!("the program, which asks for the backends {},", names(backends)),
+                undo: "Ask for others, or for none in particular",
+                backends,
+            }),
+            None => variable("WGPU_BACKEND").map(|text| Restriction {
+                by: format!("WGPU_BACKEND={text}"),
+                undo: "Unset WGPU_BACKEND, or set it to another",
+                backends: wgpu::Backends::from_comma_list(&text),
+            }),
+        }
+    }
+
+    fn descriptor(&self) -> wgpu::InstanceDescriptor {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+        descriptor.backends = self.restriction().map_or(wgpu::Backends::all(), |restriction| restriction.backends);
+        descriptor.memory_budget_thresholds.for_resource_creation = self.memory_percent;
+        descriptor
+    }
+
+    /// The adapter that is wanted, or an error that lists what is there.
+    pub(super) async fn choose(&self) -> Result<wgpu::Adapter> {
+        let mut found = enumerate(self.descriptor()).await;
+        let env = variable("WGPU_ADAPTER_NAME");
+        let (wanted, at, hint) = match (&self.choice, env) {
+            (Choice::Index(index), _) => (
+                format!("adapter {index}"),
+                (*index < found.len()).then_some(*index),
+                "Choose one of these by its number, or leave the choice to tilewise.",
+            ),
+            (Choice::Name(name), _) => (
+                format!("an adapter named `{name}`"),
+                by_name(&found, name),
+                "Choose one of these by a part of its name, or leave the choice to tilewise.",
+            ),
+            (Choice::Best, Some(name)) => (
+                format!("an adapter named `{name}` (WGPU_ADAPTER_NAME)"),
+                by_name(&found, &name),
+                "Unset WGPU_ADAPTER_NAME, or set it to a part of one of these names.",
+            ),
+            (Choice::Best, None) => ("a GPU adapter".to_string(), best(&found, self.power), ""),
+        };
+        match at {
+            Some(at) => Ok(found.swap_remove(at)),
+            None if found.is_empty() => Err(self.none(&wanted).await),
+            None => {
+                let among = self.restriction().map_or(String::new(), |restriction| format!(" (by {})", restriction.by));
+                let message = format!("{wanted} was asked for; found{among}: {}", list(&found));
+                Err(Error::NoAdapter { message, hint: hint.into() })
+            }
+        }
+    }
+
+    /// Why there is no adapter at all: the restriction, or the system.
+    async fn none(&self, wanted: &str) -> Error {
+        if let Some(Restriction { by, undo, .. }) = self.restriction() {
+            let mut descriptor = self.descriptor();
+            descriptor.backends = wgpu::Backends::all();
+            let others = enumerate(descriptor).await;
+            if !others.is_empty() {
+                let usable = others.iter().fold(wgpu::Backends::empty(), |all, a| all | a.get_info().backend.into());
+                return Error::NoAdapter {
+                    message: format!("{wanted} was asked for; {by} leaves none of: {}", list(&others)),
+                    hint: format!("{undo}: there is {}.", names(usable)),
+                };
+            }
+        }
+        let build = names(wgpu::Instance::enabled_backend_features());
+        let build = if build.is_empty() { "none".into() } else { build };
+        let message = format!("{wanted} was asked for; no adapter was found (backends of this build: {build})");
+        // These choose among the drivers that are installed.
+        let drivers = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES", "VK_LOADER_DRIVERS_SELECT", "VK_LOADER_DRIVERS_DISABLE"];
+        let set: Vec<String> = drivers.iter().filter_map(|name| Some(format!("{name}={}", variable(name)?))).collect();
+        let hint = match &set[..] {
+            [] => install_hint().to_string(),
+            _ => format!("{} decides which drivers are looked at. {}", set.join(", "), install_hint()),
+        };
+        Error::NoAdapter { message, hint }
+    }
+}
+
+/// An environment variable; one that is empty is not set.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The names that `WGPU_BACKEND` takes.
+fn names(backends: wgpu::Backends) -> String {
+    let known = wgpu::Backend::ALL.into_iter().filter(|&backend| backends.contains(backend.into()));
+    known.map(wgpu::Backend::to_str).collect::<Vec<_>>().join(", ")
+}
+
+fn list(found: &[wgpu::Adapter]) -> String {
+    let all = found.iter().enumerate().map(|(i, adapter)| Adapter::new(i, adapter).to_string());
+    all.collect::<Vec<_>>().join("; ")
+}
+
+async fn enumerate(descriptor: wgpu::InstanceDescriptor) -> Vec<wgpu::Adapter> {
     // A build without any backend has no adapters; wgpu would panic.
     if wgpu::Instance::enabled_backend_features().is_empty() {
         return Vec::new();
     }
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
-    instance.enumerate_adapters(wgpu::Backends::all()).await
-}
-
-/// The adapter of this choice, or an error that lists what is there.
-pub(super) async fn choose(choice: &Choice) -> Result<wgpu::Adapter> {
-    let mut found = enumerate().await;
-    let env = std::env::var("WGPU_ADAPTER_NAME").ok().filter(|name| !name.is_empty());
-    let (wanted, at) = match (choice, env) {
-        (Choice::Index(index), _) => (format!("adapter {index}"), (*index < found.len()).then_some(*index)),
-        (Choice::Name(name), _) => (format!("an adapter named `{name}`"), by_name(&found, name)),
-        (Choice::Best, Some(name)) => {
-            (format!("an adapter named `{name}` (WGPU_ADAPTER_NAME)"), by_name(&found, &name))
-        }
-        (Choice::Best, None) => ("a GPU adapter".to_string(), best(&found)),
-    };
-    match at {
-        Some(at) => Ok(found.swap_remove(at)),
-        None => Err(no_adapter(&wanted, &found)),
-    }
+    wgpu::Instance::new(descriptor).enumerate_adapters(wgpu::Backends::all()).await
 }
 
 fn by_name(found: &[wgpu::Adapter], name: &str) -> Option<usize> {
@@ -170,32 +276,19 @@ fn by_name(found: &[wgpu::Adapter], name: &str) -> Option<usize> {
     found.iter().position(|adapter| adapter.get_info().name.to_lowercase().contains(&name))
 }
 
-/// A GPU before a software implementation, one with its own memory before one without; among equals the first.
-fn best(found: &[wgpu::Adapter]) -> Option<usize> {
-    let rank = |adapter: &wgpu::Adapter| match adapter.get_info().device_type {
-        wgpu::DeviceType::DiscreteGpu => 0,
-        wgpu::DeviceType::IntegratedGpu => 1,
-        wgpu::DeviceType::VirtualGpu => 2,
-        wgpu::DeviceType::Other => 3,
-        wgpu::DeviceType::Cpu => 4,
+/// A GPU before a software implementation, one with its own memory before one without, unless little power is to be used;
+/// among equals the first.
+fn best(found: &[wgpu::Adapter], power: Option<wgpu::PowerPreference>) -> Option<usize> {
+    let power = power.or_else(wgpu::PowerPreference::from_env).unwrap_or_default();
+    let rank = |adapter: &wgpu::Adapter| match (adapter.get_info().device_type, power) {
+        (wgpu::DeviceType::IntegratedGpu, wgpu::PowerPreference::LowPower) => 0,
+        (wgpu::DeviceType::DiscreteGpu, _) => 1,
+        (wgpu::DeviceType::IntegratedGpu, _) => 2,
+        (wgpu::DeviceType::VirtualGpu, _) => 3,
+        (wgpu::DeviceType::Other, _) => 4,
+        (wgpu::DeviceType::Cpu, _) => 5,
     };
     (0..found.len()).min_by_key(|&i| rank(&found[i]))
-}
-
-fn no_adapter(wanted: &str, found: &[wgpu::Adapter]) -> Error {
-    let mut message = format!("{wanted} was asked for; ");
-    if found.is_empty() {
-        let _ = write!(
-            message,
-            "no adapter was found (backends of this build: {:?})",
-            wgpu::Instance::enabled_backend_features()
-        );
-    } else {
-        let list: Vec<String> =
-            found.iter().enumerate().map(|(i, adapter)| Adapter::new(i, adapter).to_string()).collect();
-        let _ = write!(message, "found: {}", list.join("; "));
-    }
-    Error::NoAdapter { message, hint: install_hint().to_string() }
 }
 
 fn install_hint() -> &'static str {

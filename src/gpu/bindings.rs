@@ -1,14 +1,15 @@
 //! Which buffers a program runs on: bind groups, and recording.
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range};
 
 use super::{
     Executable,
     executable::{Bound, BoundSet, BufferInfo, Dispatch, Home},
+    given::{self, Purpose},
     ledger::Lease,
     names::NameCheck,
     poison,
-    scope::{scoped, scoped_now},
+    scope::{recorded, scoped, scoped_now},
 };
 use crate::{Error, Result, kernel::Access};
 
@@ -20,9 +21,13 @@ impl Executable {
     /// every input and every output by name.
     ///
     /// A tensor lies row-major at the start of its slice, which has at least [`buffer_bytes`] bytes (whole 16-byte
-    /// blocks) and an offset that the device allows (`min_storage_buffer_offset_alignment`); its buffer has the usage
-    /// `STORAGE`. An output's buffer may not be given for anything else. [`Executable::buffer`] has the buffers that
-    /// [`run`](Executable::run) uses, which may be given as well.
+    /// blocks) and an offset that the device allows (`min_storage_buffer_offset_alignment`); its buffer is of this device,
+    /// has the usage `STORAGE` and is not mapped. An output's buffer may not be given for anything else.
+    /// [`Executable::buffer`] has the buffers that [`run`](Executable::run) uses, which may be given as well.
+    ///
+    /// The encoder has no open pass and is of this device. Errors of the commands that are recorded here are returned; none
+    /// reaches the caller's error scopes or handler. What wgpu finds only when the encoder is finished or submitted, it reports
+    /// there: an encoder of another device, and a buffer that was destroyed after it was first given, or is mapped by then.
     ///
     /// Temporaries belong to the executable, so runs that are recorded here must be submitted in order on one queue.
     /// The bind groups of the last eight sets of buffers are kept for the next call, and keep those buffers alive.
@@ -45,7 +50,8 @@ impl Executable {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Binding`] with everything that is wrong with the buffers; nothing is recorded then. [Errors of the
+    /// [`Error::Binding`] with everything that is wrong with the buffers, and nothing is recorded then; or because a pass is
+    /// open in the encoder, in which wgpu then takes no more commands. [Errors of the
     /// device](crate::gpu#errors-of-the-device).
     ///
     /// [`buffer_bytes`]: crate::kernel::buffer_bytes
@@ -59,16 +65,21 @@ impl Executable {
 
     /// The place of the bind groups of the caller's buffers, if they are what the program wants.
     pub(super) fn bind_given(&mut self, buffers: &[(&str, wgpu::BufferSlice<'_>)]) -> Result<usize> {
-        self.gpu.inner.health.check()?;
+        let gpu = self.gpu.clone();
+        let gpu = &*gpu.inner;
+        gpu.health.check()?;
         self.make_resident_now()?;
-        Ok(match self.find_given(buffers) {
+        // What was given before is good still, unless it was mapped since, which only these can be.
+        let mappable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::MAP_WRITE;
+        let mut mappable = buffers.iter().map(|(_, slice)| slice.buffer()).filter(|b| b.usage().intersects(mappable));
+        let good = !mappable.any(|buffer| given::state(gpu, buffer).is_some());
+        Ok(match self.find_given(buffers).filter(|_| good) {
             Some(set) => set,
             None => {
                 let key = self.check_buffers(buffers)?;
                 match self.find(&key) {
                     Some(set) => set,
                     None => {
-                        let gpu = &*self.gpu.inner;
                         let groups =
                             scoped_now(&gpu.device, &gpu.health, "the caller's buffers", || self.groups(&key))?;
                         self.keep(BoundSet { key, groups })
@@ -76,6 +87,19 @@ impl Executable {
                 }
             }
         })
+    }
+
+    /// Records some of the dispatches into the caller's encoder.
+    pub(super) fn record_into(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        set: usize,
+        range: Range<usize>,
+    ) -> Result<()> {
+        match recorded(&self.gpu.inner.device, || self.record_pass(encoder, &self.bound[set].groups, range)) {
+            None => Ok(()),
+            Some(error) => Err(unrecorded(&error)),
+        }
     }
 
     /// The buffer of a state, or that of an input or output that [`run`](Executable::run) uses, which is made if need
@@ -102,6 +126,7 @@ impl Executable {
     /// [`Error::Binding`] if there is no input, output or state of this name; [errors of the
     /// device](crate::gpu#errors-of-the-device).
     pub async fn buffer_async(&mut self, name: &str) -> Result<wgpu::Buffer> {
+        self.gpu.inner.health.check()?;
         if let Some(buffer) = self.state_buffer(name) {
             return Ok(buffer.clone());
         }
@@ -137,35 +162,64 @@ impl Executable {
 
     /// The caller's buffers in the order of `io`, if they are what the program wants.
     fn check_buffers(&self, given: &[(&str, wgpu::BufferSlice<'_>)]) -> Result<Vec<Bound>> {
-        let wanted = || self.io.iter().map(|&i| &self.buffers[i]);
+        let wanted: Vec<&BufferInfo> = self.io.iter().map(|&i| &self.buffers[i]).collect();
         let alignment = u64::from(self.gpu.inner.limits.min_storage_buffer_offset_alignment);
-        let mut check =
-            NameCheck::new("input or output", "inputs and outputs", wanted().map(|info| info.name.as_str()));
-        let mut bounds = vec![None; self.io.len()];
+        let names = wanted.iter().map(|info| info.name.as_str());
+        let mut check = NameCheck::new("input or output", "inputs and outputs", names);
+        let mut bounds = vec![None; wanted.len()];
+        // What lies in a buffer, twice at the most: enough to name another than this.
+        let mut content: HashMap<&wgpu::Buffer, [Option<&str>; 2]> = HashMap::new();
+        let mut add = |buffer, name| {
+            let [one, other] = content.entry(buffer).or_default();
+            *(if one.is_none() { one } else { other }) = Some(name);
+        };
+        let mut outputs = Vec::new();
         for (name, slice) in given {
-            if check.take(name)
-                && let Some((at, info)) = wanted().enumerate().find(|(_, info)| info.name == *name)
-            {
-                check.buffer(name, *slice, info.bytes, alignment);
+            if let Some(at) = check.take(name) {
+                let info = wanted[at];
+                check.buffer(&self.gpu.inner, name, *slice, &Purpose::storage(info.bytes, alignment));
                 bounds[at] = Some(Bound { buffer: slice.buffer().clone(), offset: slice.offset(), size: info.bytes });
+                add(slice.buffer(), info.name.as_str());
+                if matches!(info.home, Home::Output) {
+                    outputs.push((info.name.as_str(), slice.buffer()));
+                }
             }
         }
-        for (name, slice) in given {
-            if !wanted().any(|info| info.name == *name && matches!(info.home, Home::Output)) {
-                continue;
-            }
-            let others = given.iter().filter(|(other, _)| other != name).map(|(other, with)| (*other, with.buffer()));
-            let kept = self.buffers.iter().filter_map(|info| match &info.home {
-                Home::Constant(bound) | Home::State(bound) => Some((info.name.as_str(), &bound.buffer)),
+        for info in &self.buffers {
+            match &info.home {
+                Home::Constant(bound) | Home::State(bound) => add(&bound.buffer, info.name.as_str()),
                 // Bound for this run, the engine's own, or a state's.
-                Home::Input | Home::Output | Home::Temporary { .. } | Home::Next(_) => None,
-            });
-            if let Some((other, _)) = others.chain(kept).find(|(_, buffer)| *buffer == slice.buffer()) {
+                Home::Input | Home::Output | Home::Temporary { .. } | Home::Next(_) => {}
+            }
+        }
+        for (name, buffer) in outputs {
+            let other = content.get(buffer).and_then(|names| names.iter().flatten().find(|other| **other != name));
+            if let Some(other) = other {
                 check.problem(format!("output `{name}` has the same buffer as `{other}`"));
             }
         }
         check.finish()?;
         Ok(bounds.into_iter().flatten().collect())
+    }
+
+    /// The error of a run: if a buffer that lasts from one run to the next can't be used now, that is why.
+    pub(super) fn blame(&self, error: Error) -> Error {
+        if !matches!(error, Error::Validation { .. }) {
+            return error;
+        }
+        let lasting = self.buffers.iter().filter_map(|info| match &info.home {
+            Home::Constant(_) | Home::State(_) | Home::Temporary { .. } => Some((info, self.bound_of(info)?)),
+            // Bound for this run, or a state's.
+            Home::Input | Home::Output | Home::Next(_) => None,
+        });
+        let own = self.own_buffers().all().map(|(info, bound)| (info, bound.clone()));
+        let faults: Vec<String> = lasting
+            .chain(own)
+            .filter_map(|(info, bound)| {
+                Some(format!("the buffer of `{}` {}", info.name, given::state(&self.gpu.inner, &bound.buffer)?))
+            })
+            .collect();
+        if faults.is_empty() { error } else { Error::Binding(faults.join("; ")) }
     }
 
     /// The place of the bind groups of a set of buffers, if they were kept.
@@ -179,14 +233,16 @@ impl Executable {
         if given.len() != self.io.len() {
             return None;
         }
-        let is_given = |(&i, bound): (&usize, &Bound)| {
+        // Callers tend to list them in one order: behind the last one that was found is a good place to look.
+        let mut next = 0;
+        let mut is_given = |(&i, bound): (&usize, &Bound)| {
             let name = &self.buffers[i].name;
-            let same = |slice: &wgpu::BufferSlice<'_>| {
-                *slice.buffer() == bound.buffer && slice.offset() == bound.offset && slice.size() >= bound.size
-            };
-            given.iter().any(|(other, slice)| other == name && same(slice))
+            let Some(at) = (next..given.len()).chain(0..next).find(|&at| given[at].0 == name) else { return false };
+            next = at + 1;
+            let slice = &given[at].1;
+            *slice.buffer() == bound.buffer && slice.offset() == bound.offset && slice.size() >= bound.size
         };
-        let at = self.bound.iter().position(|set| self.io.iter().zip(&set.key).all(is_given))?;
+        let at = self.bound.iter().position(|set| self.io.iter().zip(&set.key).all(&mut is_given))?;
         Some(self.renew(at))
     }
 
@@ -304,7 +360,7 @@ impl Executable {
 
     /// An input or output in a set of them.
     pub(super) fn bound_in(&self, key: &[Bound], buffer: usize) -> Option<Bound> {
-        self.io.iter().position(|&i| i == buffer).map(|at| key[at].clone())
+        self.io.binary_search(&buffer).ok().map(|at| key[at].clone())
     }
 
     /// The bind group of a dispatch with these parameters, given its inputs and outputs; `None` if one of them is not there.
@@ -375,6 +431,17 @@ impl Executable {
     }
 }
 
+/// Why a pass was not recorded into the caller's encoder.
+fn unrecorded(error: &wgpu::Error) -> Error {
+    let message = error.to_string();
+    if message.contains("locked") {
+        let open = "a pass is open in the encoder: end it (drop the pass) before a program is recorded, and begin with a new \
+                    encoder, as wgpu takes no more commands in this one";
+        return Error::Binding(open.into());
+    }
+    Error::Validation { during: "recording into the caller's encoder".into(), message: message.trim().into() }
+}
+
 /// The buffers of an executable's own inputs and outputs.
 pub(super) struct Own<'a> {
     executable: &'a Executable,
@@ -388,8 +455,7 @@ impl<'a> Own<'a> {
     }
 
     pub(super) fn bound(&self, buffer: usize) -> Option<&'a Bound> {
-        let at = self.executable.io.iter().position(|&i| i == buffer)?;
-        self.bounds.get(at)
+        self.bounds.get(self.executable.io.binary_search(&buffer).ok()?)
     }
 
     pub(super) fn inputs(&self) -> impl Iterator<Item = (&'a BufferInfo, &'a Bound)> + use<'a> {

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::adapter;
+use super::{adapter, scope::attempt};
 use crate::{Error, Result};
 
 /// The first bytes of a file; a checksum of the rest follows.
@@ -36,13 +36,13 @@ impl PipelineFile {
         // SAFETY: the data is what `get_data` gave for this driver: its checksum is right, and nobody but `save` writes
         // files with that head. The driver compares its own header with the device's, and `fallback` has it start afresh
         // if they differ.
-        let cache = unsafe {
+        let cache = attempt(device, || unsafe {
             device.create_pipeline_cache(&wgpu::PipelineCacheDescriptor {
                 label: Some("tilewise"),
                 data: data.as_deref(),
                 fallback: true,
             })
-        };
+        })?;
         Some(PipelineFile { cache, path })
     }
 

@@ -7,7 +7,8 @@ use crate::{
 };
 
 impl Gpu {
-    /// Lowers a graph for this device: chooses kernels, and buffers for its values. Print the program to see them.
+    /// Lowers a graph for this device: chooses kernels, and buffers for its values. Print the program to see them. The device
+    /// itself is not asked for anything, so a lost one makes no difference.
     ///
     /// ```
     /// # use tilewise::{DType, Graph, gpu::Gpu};
@@ -46,6 +47,7 @@ impl Gpu {
     /// # Errors
     /// As [`Gpu::lower`] and [`Gpu::load_async`].
     pub async fn compile_async(&self, graph: &Graph, parameters: impl Into<Parameters<'_>>) -> Result<Executable> {
+        self.inner.health.check()?;
         self.load_async(&self.lower(graph, &self.options())?, parameters).await
     }
 
@@ -68,6 +70,7 @@ impl Gpu {
     /// As [`Gpu::lower`] and [`Gpu::load_async`].
     #[cfg(feature = "native")]
     pub fn compile<'a>(&self, graph: &Graph, parameters: impl Into<Parameters<'a>>) -> Result<Executable> {
+        self.inner.health.check()?;
         self.load(&self.lower(graph, &self.options())?, parameters)
     }
 }

@@ -43,25 +43,32 @@ pub(super) struct Inner {
     pub(super) queued: AtomicUsize,
 }
 
+/// What of a device is made use of.
+pub(super) struct Offer {
+    pub(super) features: wgpu::Features,
+    pub(super) limits: wgpu::Limits,
+    pub(super) profile: Profile,
+}
+
 impl Gpu {
     pub(super) fn wrap(
         device: wgpu::Device,
         queue: wgpu::Queue,
-        mut profile: Profile,
+        offer: Offer,
         pipelines: Pipelines,
         bounds: Bounds,
     ) -> Self {
-        let (info, limits, features) = (device.adapter_info(), device.limits(), device.features());
+        let Offer { features, limits, mut profile } = offer;
         profile.rates = bounds.rates.unwrap_or(profile.rates);
         Gpu {
             inner: Arc::new(Inner {
+                health: Arc::new(Health::of(&device)),
                 profile,
+                info: device.adapter_info(),
                 device,
                 queue,
-                info,
                 limits,
                 features,
-                health: Arc::default(),
                 pipelines: Arc::new(pipelines),
                 ledger: Ledger::new(bounds.memory),
                 bounds,
@@ -140,9 +147,11 @@ impl Gpu {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Format`](crate::Error::Format), which names the file, if it can't be written.
+    /// [`Error::Format`](crate::Error::Format), which names the file, if it can't be written; [errors of the
+    /// device](crate::gpu#errors-of-the-device).
     #[cfg(feature = "native")]
     pub fn save_pipelines(&self) -> Result<bool> {
+        self.inner.health.check()?;
         self.inner.pipelines.save()
     }
 
@@ -151,7 +160,8 @@ impl Gpu {
         self.inner.features.contains(wgpu::Features::TIMESTAMP_QUERY)
     }
 
-    /// For the device-lost callback of a device given to [`Gpu::from_wgpu`]: every later call fails with this reason.
+    /// For the device-lost callback of a device given to [`Gpu::from_wgpu`]: every later call fails with this reason. That the
+    /// device is lost is noticed without it too, but not why.
     pub fn report_lost(&self, reason: impl Into<String>) {
         self.inner.health.set_lost(reason);
     }

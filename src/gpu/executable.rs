@@ -15,7 +15,7 @@ pub type Outputs = BTreeMap<String, Tensor>;
 pub struct Executable {
     pub(super) gpu: Gpu,
     pub(super) buffers: Vec<BufferInfo>,
-    /// The buffers that are bound for each run, in the order of the program.
+    /// The buffers that are bound for each run, in the order of the program, which is ascending.
     pub(super) io: Vec<usize>,
     pub(super) steps: Vec<StepInfo>,
     pub(super) dispatches: Vec<Dispatch>,
@@ -188,19 +188,18 @@ impl Executable {
 
     /// The inputs in the program's order, if they are what it wants.
     pub(super) fn check_inputs<'a>(&self, given: &[(&str, &'a Tensor)]) -> Result<Vec<&'a Tensor>> {
-        let wanted = || self.io.iter().map(|&i| &self.buffers[i]).filter(|info| matches!(info.home, Home::Input));
-        let mut check = NameCheck::new("input", "inputs", wanted().map(|info| info.name.as_str()));
-        let mut found = BTreeMap::new();
+        let buffers = self.io.iter().map(|&i| &self.buffers[i]);
+        let wanted: Vec<&BufferInfo> = buffers.filter(|info| matches!(info.home, Home::Input)).collect();
+        let mut check = NameCheck::new("input", "inputs", wanted.iter().map(|info| info.name.as_str()));
+        let mut found = vec![None; wanted.len()];
         for (name, tensor) in given {
-            if check.take(name)
-                && let Some(info) = wanted().find(|info| info.name == *name)
-            {
-                check.tensor(name, tensor, info.dtype, &info.shape);
-                found.insert(info.name.as_str(), *tensor);
+            if let Some(at) = check.take(name) {
+                check.tensor(name, tensor, wanted[at].dtype, &wanted[at].shape);
+                found[at] = Some(*tensor);
             }
         }
         check.finish()?;
-        Ok(wanted().filter_map(|info| found.get(info.name.as_str()).copied()).collect())
+        Ok(found.into_iter().flatten().collect())
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
     Executable, Gpu,
     device::Inner,
     executable::{Bound, BufferInfo, Dispatch, Home, Leases, StepInfo},
+    given::Purpose,
     ledger::Lease,
     names::NameCheck,
     poison,
@@ -66,7 +67,7 @@ impl<'a> Parameters<'a> {
     }
 
     /// Adds a parameter that lies in the caller's buffer, row-major from its start. The buffer needs the usage
-    /// `STORAGE` and a size of whole 16-byte blocks; several programs may share it.
+    /// `STORAGE` and a size of whole 16-byte blocks, and is not mapped, now or during a run; several programs may share it.
     ///
     /// A state ([`Graph::update`](crate::Graph::update)) may be given in this way too. It then begins with what the
     /// buffer holds, and a program that is given [the same buffer](Executable::buffer) goes on where another stopped.
@@ -136,7 +137,8 @@ impl Gpu {
     ///
     /// # Errors
     /// - [`Error::Binding`] with everything that is wrong with the parameters: names missing, unknown or given twice,
-    ///   wrong shapes and dtypes, buffers too small or without the usage `STORAGE`;
+    ///   wrong shapes and dtypes, buffers that are too small, without the usage `STORAGE`, mapped, destroyed or of another
+    ///   device;
     /// - [`Error::Limit`] if the program, lowered for another device, needs more than this one has;
     /// - [`Error::Op`] if the program breaks a rule ([`Program::verify`]);
     /// - [`Error::Shader`] if the driver does not compile a kernel;
@@ -306,13 +308,13 @@ impl Gpu {
     ) -> Result<(BTreeMap<String, wgpu::Buffer>, Lease)> {
         let mut check = NameCheck::new("parameter", "parameters", wanted.keys().map(String::as_str));
         for (name, value) in &parameters.given {
-            if check.take(name) {
+            if check.take(name).is_some() {
                 let (dtype, shape) = &wanted[*name];
                 match value {
                     Parameter::Tensor(tensor) => check.tensor(name, tensor, *dtype, shape),
                     Parameter::Buffer(given) => {
                         let bytes = buffer_bytes(*dtype, shape.checked_elements(name)?);
-                        check.buffer(name, given.slice(..), bytes, 1);
+                        check.buffer(&self.inner, name, given.slice(..), &Purpose::storage(bytes, 1));
                     }
                 }
             }
@@ -383,7 +385,7 @@ impl Inner {
 
     /// Finds a place for each buffer, and fills parameters and constants.
     async fn place(&self, program: &Program, parameters: Parameters<'_>, guard: bool) -> Result<Placed> {
-        let mut given = by_name(program, parameters, guard)?;
+        let mut given = by_name(self, program, parameters, guard)?;
         let margin = poison::margin(guard);
         let mut slots: Vec<(String, u64)> = Vec::new();
         // By the number that `slots_of` gives.
@@ -493,7 +495,12 @@ fn slots_of(program: &Program, guard: bool) -> Vec<usize> {
 }
 
 /// The given parameters by name, if they are the program's.
-fn by_name<'a>(program: &Program, parameters: Parameters<'a>, guard: bool) -> Result<BTreeMap<&'a str, Parameter<'a>>> {
+fn by_name<'a>(
+    gpu: &Inner,
+    program: &Program,
+    parameters: Parameters<'a>,
+    guard: bool,
+) -> Result<BTreeMap<&'a str, Parameter<'a>>> {
     fn parameter(role: &Role) -> Option<&str> {
         if let Role::Parameter(name) = role { Some(name) } else { None }
     }
@@ -506,7 +513,7 @@ fn by_name<'a>(program: &Program, parameters: Parameters<'a>, guard: bool) -> Re
     check.allow(states.clone().map(|(name, _)| name));
     let wanted: BTreeMap<_, _> = wanted.chain(states).collect();
     for (name, value) in &parameters.given {
-        if check.take(name) {
+        if check.take(name).is_some() {
             let buffer = wanted[name];
             match value {
                 Parameter::Tensor(_) if matches!(buffer.role, Role::State(_)) => {
@@ -519,7 +526,7 @@ fn by_name<'a>(program: &Program, parameters: Parameters<'a>, guard: bool) -> Re
                 }
                 Parameter::Tensor(tensor) => check.tensor(name, tensor, buffer.dtype, &buffer.shape),
                 Parameter::Buffer(given) => {
-                    check.buffer(name, given.slice(..), buffer.bytes, 1);
+                    check.buffer(gpu, name, given.slice(..), &Purpose::storage(buffer.bytes, 1));
                 }
             }
         }

@@ -60,10 +60,14 @@
 //! Every call that reaches the device can fail in four ways:
 //!
 //! - [`Error::OutOfMemory`](crate::Error::OutOfMemory): it has no memory left for a buffer;
-//! - [`Error::DeviceLost`](crate::Error::DeviceLost): it is gone, and every later call on this [`Gpu`] fails alike;
+//! - [`Error::DeviceLost`](crate::Error::DeviceLost): it is gone, by whatever cause, a lack of memory that the driver did not
+//!   survive too. Every later call fails alike, on this [`Gpu`], its clones and all that was made on it; make a new one;
 //! - [`Error::Timeout`](crate::Error::Timeout): it did not finish in time;
 //! - [`Error::Validation`](crate::Error::Validation): it rejected a command. That is a fault of tilewise or of the driver, or
 //!   one of the caller's own earlier commands on a device of [`Gpu::new`], if no error scope caught it.
+//!
+//! What is wrong with a caller's buffer is an [`Error::Binding`](crate::Error::Binding) that names it. Errors of tilewise's
+//! commands reach neither the caller's error scopes nor the caller's handler.
 
 mod adapter;
 mod bindings;
@@ -73,6 +77,7 @@ mod cache;
 mod compile;
 mod device;
 mod executable;
+mod given;
 mod guard;
 mod ledger;
 mod load;

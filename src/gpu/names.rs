@@ -1,41 +1,54 @@
+use std::collections::HashMap;
+
+use super::{device::Inner, given::Purpose};
 use crate::{DType, Error, Result, Shape, Tensor};
 
 /// Gathers everything that is wrong with a list of named things, so that one error can say it all.
 pub(super) struct NameCheck<'a> {
     kind: &'static str,
     kinds: &'static str,
-    missing: Vec<&'a str>,
-    optional: Vec<&'a str>,
     wanted: Vec<&'a str>,
+    /// How many of them, from the first on, must be given.
+    required: usize,
+    places: HashMap<&'a str, usize>,
+    taken: Vec<bool>,
     problems: Vec<String>,
 }
 
 impl<'a> NameCheck<'a> {
     pub(super) fn new(kind: &'static str, kinds: &'static str, wanted: impl Iterator<Item = &'a str>) -> Self {
-        let wanted: Vec<&str> = wanted.collect();
-        NameCheck { kind, kinds, missing: wanted.clone(), optional: Vec::new(), wanted, problems: Vec::new() }
+        let (places, taken, problems) = (HashMap::new(), Vec::new(), Vec::new());
+        let mut check = NameCheck { kind, kinds, wanted: Vec::new(), required: 0, places, taken, problems };
+        check.allow(wanted);
+        check.required = check.wanted.len();
+        check
     }
 
     /// These may be given too.
     pub(super) fn allow(&mut self, optional: impl Iterator<Item = &'a str>) {
-        self.optional = optional.collect();
-        self.wanted.extend(&self.optional);
+        for name in optional {
+            self.places.insert(name, self.wanted.len());
+            self.wanted.push(name);
+            self.taken.push(false);
+        }
     }
 
-    /// Whether the name is wanted and given for the first time.
-    pub(super) fn take(&mut self, name: &str) -> bool {
-        for list in [&mut self.missing, &mut self.optional] {
-            if let Some(at) = list.iter().position(|missing| *missing == name) {
-                list.remove(at);
-                return true;
+    /// The place of a name among those that are wanted, if it is one and given for the first time.
+    pub(super) fn take(&mut self, name: &str) -> Option<usize> {
+        match self.places.get(name) {
+            Some(&at) if !self.taken[at] => {
+                self.taken[at] = true;
+                Some(at)
+            }
+            Some(_) => {
+                self.problems.push(format!("`{name}` is given twice"));
+                None
+            }
+            None => {
+                self.problems.push(format!("there is no {} `{name}`", self.kind));
+                None
             }
         }
-        self.problems.push(if self.wanted.contains(&name) {
-            format!("`{name}` is given twice")
-        } else {
-            format!("there is no {} `{name}`", self.kind)
-        });
-        false
     }
 
     pub(super) fn tensor(&mut self, name: &str, tensor: &Tensor, dtype: DType, shape: &Shape) {
@@ -45,23 +58,9 @@ impl<'a> NameCheck<'a> {
         }
     }
 
-    pub(super) fn buffer(&mut self, name: &str, given: wgpu::BufferSlice<'_>, bytes: u64, alignment: u64) {
-        if !given.buffer().usage().contains(wgpu::BufferUsages::STORAGE) {
-            self.problems.push(format!("the buffer of `{name}` lacks the usage STORAGE"));
-        }
-        if given.size() < bytes {
-            self.problems.push(format!(
-                "the buffer of `{name}` has {} bytes from offset {}, expected at least {bytes} (whole 16-byte blocks)",
-                given.size(),
-                given.offset()
-            ));
-        }
-        if given.offset() % alignment != 0 {
-            self.problems.push(format!(
-                "the buffer of `{name}` starts at offset {}, expected a multiple of {alignment}",
-                given.offset()
-            ));
-        }
+    pub(super) fn buffer(&mut self, gpu: &Inner, name: &str, given: wgpu::BufferSlice<'_>, purpose: &Purpose) {
+        let faults = purpose.faults(gpu, given);
+        self.problems.extend(faults.into_iter().map(|fault| format!("the buffer of `{name}` {fault}")));
     }
 
     pub(super) fn problem(&mut self, problem: String) {
@@ -69,7 +68,8 @@ impl<'a> NameCheck<'a> {
     }
 
     pub(super) fn finish(mut self) -> Result<()> {
-        self.problems.extend(self.missing.iter().map(|name| format!("{} `{name}` is missing", self.kind)));
+        let missing = self.wanted[..self.required].iter().zip(&self.taken).filter(|(_, taken)| !**taken);
+        self.problems.extend(missing.map(|(name, _)| format!("{} `{name}` is missing", self.kind)));
         if self.problems.is_empty() {
             return Ok(());
         }

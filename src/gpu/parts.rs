@@ -115,8 +115,7 @@ impl Executable {
     ) -> Result<()> {
         check_range("dispatches", &dispatches, self.dispatches.len())?;
         let set = self.bind_given(buffers)?;
-        self.record_pass(encoder, &self.bound[set].groups, dispatches);
-        Ok(())
+        self.record_into(encoder, set, dispatches)
     }
 
     /// Submits a run: one submission after the other, the first with `before` in front of it, the last with `after` behind it.

@@ -28,7 +28,8 @@ impl Executable {
     ///
     /// # Errors
     /// [`Error::Binding`](crate::Error::Binding) with everything that is wrong with the inputs: names missing, unknown
-    /// or given twice, wrong shapes and dtypes; [`Error::Guard`](crate::Error::Guard) if the program was loaded with
+    /// or given twice, wrong shapes and dtypes; or if a buffer that was given to the program when it was loaded is destroyed or
+    /// mapped; [`Error::Guard`](crate::Error::Guard) if the program was loaded with
     /// [`LoadOptions::guard`](super::LoadOptions::guard) and a kernel broke a promise; [errors of the
     /// device](crate::gpu#errors-of-the-device).
     pub async fn run_async(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs> {
@@ -58,6 +59,11 @@ impl Executable {
 
     /// [`Executable::run_async`], waiting in the given way.
     pub(crate) async fn run_with(&mut self, inputs: &[(&str, &Tensor)], wait: Wait) -> Result<Outputs> {
+        let ran = self.run_once(inputs, wait).await;
+        ran.map_err(|error| self.blame(error))
+    }
+
+    async fn run_once(&mut self, inputs: &[(&str, &Tensor)], wait: Wait) -> Result<Outputs> {
         self.gpu.inner.health.check()?;
         let inputs = self.check_inputs(inputs)?;
         if self.guard {

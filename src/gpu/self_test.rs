@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{Bounds, Gpu, pipeline::Pipelines};
+use super::{Bounds, Gpu, device::Offer, pipeline::Pipelines};
 use crate::{
     DType, Layout, Result, Shape, Tensor,
     kernel::{CooperativeMatrix, Epilogue, MatmulDTypes, MatmulProblem, Problem, Profile},
@@ -17,9 +17,10 @@ pub(super) async fn tested(device: &wgpu::Device, queue: &wgpu::Queue, mut profi
     if profile.cooperative_matrices.is_empty() {
         return profile;
     }
+    let offer = Offer { features: device.features(), limits: device.limits(), profile: profile.clone() };
     let bounds = Bounds::default();
     let pipelines = Pipelines::new(checked, bounds.pipelines_kept());
-    let gpu = &Gpu::wrap(device.clone(), queue.clone(), profile.clone(), pipelines, bounds);
+    let gpu = &Gpu::wrap(device.clone(), queue.clone(), offer, pipelines, bounds);
     for &matrix in &gpu.profile().cooperative_matrices {
         let size = matrix.m;
         if matrix != CooperativeMatrix::square(size, [DType::F16, DType::F32]) {

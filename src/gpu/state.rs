@@ -3,6 +3,7 @@
 use super::{
     Executable,
     executable::{BufferInfo, Home},
+    given::Purpose,
     transfer::Wait,
 };
 use crate::{DType, Error, Result, Shape, Tensor};
@@ -34,7 +35,8 @@ impl Executable {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Binding`] if there is no state of this name; [errors of the device](crate::gpu#errors-of-the-device).
+    /// [`Error::Binding`] if there is no state of this name, or if it lies in a buffer of the caller that lacks the usage
+    /// `COPY_SRC` or can't be used now; [errors of the device](crate::gpu#errors-of-the-device).
     pub async fn state_async(&self, name: &str) -> Result<Tensor> {
         self.read_state(name, Wait::Wake).await
     }
@@ -58,9 +60,11 @@ impl Executable {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Binding`] if there is no state of this name, or if it has another dtype or shape; [errors of the
+    /// [`Error::Binding`] if there is no state of this name, if it has another dtype or shape, or if it lies in a buffer of
+    /// the caller that lacks the usage `COPY_DST` or can't be used now; [errors of the
     /// device](crate::gpu#errors-of-the-device).
     pub async fn set_state_async(&self, name: &str, value: &Tensor) -> Result<()> {
+        self.gpu.inner.health.check()?;
         let (info, buffer) = self.find_state(name)?;
         if (value.dtype(), value.shape()) != (info.dtype, &info.shape) {
             let (dtype, shape) = (value.dtype(), value.shape());
@@ -69,6 +73,7 @@ impl Executable {
                 info.dtype, info.shape
             )));
         }
+        self.writable(info, buffer)?;
         self.gpu.inner.write(buffer, value.as_bytes(), name).await
     }
 
@@ -91,9 +96,14 @@ impl Executable {
     /// ```
     ///
     /// # Errors
-    /// [Errors of the device](crate::gpu#errors-of-the-device).
+    /// [`Error::Binding`] if one lies in a buffer of the caller that lacks the usage `COPY_DST` or can't be used now; no state
+    /// is reset then. [Errors of the device](crate::gpu#errors-of-the-device).
     pub async fn reset_async(&self) -> Result<()> {
-        for (info, buffer) in self.state_buffers().map(|(_, info, buffer)| (info, buffer)) {
+        self.gpu.inner.health.check()?;
+        for (_, info, buffer) in self.state_buffers() {
+            self.writable(info, buffer)?;
+        }
+        for (_, info, buffer) in self.state_buffers() {
             self.gpu.inner.write(buffer, &vec![0; info.bytes as usize], &info.name).await?;
         }
         Ok(())
@@ -176,9 +186,24 @@ impl Executable {
     }
 
     async fn read_state(&self, name: &str, wait: Wait) -> Result<Tensor> {
+        self.gpu.inner.health.check()?;
         let (info, buffer) = self.find_state(name)?;
+        self.usable(info, buffer, &Purpose::source(info.bytes))?;
         let contents = self.gpu.read(&[(buffer, 0, info.bytes)], wait).await?;
         Tensor::from_bytes(info.dtype, &info.shape, contents.first().map_or(&[], Vec::as_slice))
+    }
+
+    fn writable(&self, info: &BufferInfo, buffer: &wgpu::Buffer) -> Result<()> {
+        self.usable(info, buffer, &Purpose::target(info.bytes))
+    }
+
+    /// An error unless the buffer of a state, which may be the caller's, is good for this.
+    fn usable(&self, info: &BufferInfo, buffer: &wgpu::Buffer, purpose: &Purpose) -> Result<()> {
+        let faults = purpose.faults(&self.gpu.inner, buffer.slice(..));
+        match &faults[..] {
+            [] => Ok(()),
+            _ => Err(Error::Binding(format!("the buffer of state `{}` {}", info.name, faults.join(", and ")))),
+        }
     }
 
     fn state_buffers(&self) -> impl Iterator<Item = (usize, &BufferInfo, &wgpu::Buffer)> {

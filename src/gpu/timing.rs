@@ -113,7 +113,7 @@ impl Executable {
     /// [Errors of the device](crate::gpu#errors-of-the-device).
     pub fn profile(&mut self) -> Result<RunProfile> {
         self.gpu.inner.health.check()?;
-        pollster::block_on(self.profile_async())
+        pollster::block_on(self.profile_async()).map_err(|error| self.blame(error))
     }
 
     async fn profile_async(&mut self) -> Result<RunProfile> {
@@ -222,7 +222,7 @@ impl Executable {
     /// [Errors of the device](crate::gpu#errors-of-the-device).
     pub fn bench(&mut self, iterations: u32, rotations: usize) -> Result<Timing> {
         self.gpu.inner.health.check()?;
-        pollster::block_on(self.bench_async(iterations, rotations))
+        pollster::block_on(self.bench_async(iterations, rotations)).map_err(|error| self.blame(error))
     }
 
     async fn bench_async(&mut self, iterations: u32, rotations: usize) -> Result<Timing> {

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::{
     Gpu,
     device::Inner,
+    given::Purpose,
     pause::{PIECE, Pauses},
     pending::Pending,
     scope::{scoped, scoped_now},
@@ -84,8 +85,8 @@ impl Gpu {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Binding`] if the slice is too small for the tensor; [`Error::Limit`] if the tensor has more than 2³¹ −
-    /// 1 elements; [`Error::Validation`] if the offset or the usage is another; [errors of the
+    /// [`Error::Binding`] if the slice is too small for the tensor, if its offset or usage is another, or if the buffer is
+    /// mapped, destroyed or of another device; [`Error::Limit`] if the tensor has more than 2³¹ − 1 elements; [errors of the
     /// device](crate::gpu#errors-of-the-device).
     pub async fn download_async(
         &self,
@@ -103,7 +104,8 @@ impl Gpu {
     /// let gpu = Gpu::new()?;
     /// let buffer = gpu.upload(&Tensor::new([3], vec![1.0f32, 2.0, 3.0])?)?;
     /// let error = gpu.download(buffer.slice(..), DType::F32, [5]).unwrap_err();
-    /// assert_eq!(error.to_string(), "f32 [5] needs 20 bytes, the buffer has 16 from offset 0");
+    /// let expected = "f32 [5] can't be read: the buffer has 16 bytes from offset 0, expected at least 20";
+    /// assert_eq!(error.to_string(), expected);
     /// # Ok::<(), tilewise::Error>(())
     /// ```
     ///
@@ -124,12 +126,10 @@ impl Gpu {
         self.inner.health.check()?;
         // Copies come in whole words.
         let bytes = (shape.checked_elements("download")? * dtype.bytes()).next_multiple_of(4) as u64;
-        if slice.size() < bytes {
-            return Err(Error::Binding(format!(
-                "{dtype} {shape} needs {bytes} bytes, the buffer has {} from offset {}",
-                slice.size(),
-                slice.offset()
-            )));
+        let faults = Purpose::source(bytes).faults(&self.inner, slice);
+        if !faults.is_empty() {
+            let faults = faults.join(", and ");
+            return Err(Error::Binding(format!("{dtype} {shape} can't be read: the buffer {faults}")));
         }
         let content = self.read(&[(slice.buffer(), slice.offset(), bytes)], wait).await?;
         Tensor::from_bytes(dtype, shape, &content[0])
@@ -249,7 +249,7 @@ impl Inner {
             // wgpu 30 panics here when the driver loses the device during the wait.
             let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.device.poll(kind)));
             polled.unwrap_or_else(|_| {
-                self.health.set_lost("the driver lost the device while it was waited for");
+                self.health.set_lost("the driver gave it up while it was waited for");
                 Ok(wgpu::PollStatus::QueueEmpty)
             })
         };

@@ -17,6 +17,11 @@ use crate::{
 ///   position 0 1 2 3 4 5 6 7                  position 0 1 2 3 4 5 6 7 …
 ///   place    0 1 2 3 4 5 6 7, then full       place    0 1 2 3 4 0 1 2 …
 /// ```
+///
+/// A linear cache that is full keeps no further token: it would see those before it, but not itself. No kernel can fail, so
+/// where it may happen, ask: [`Cache::check`] on the host, if the positions are known there before a run, or
+/// [`Cache::dropped`] on the device, whose value is an output beside the others. ([`Generator`](super::generate::Generator)
+/// checks each request before anything runs.)
 #[derive(Clone, Debug)]
 pub struct Cache {
     items: usize,
@@ -60,7 +65,8 @@ impl Cache {
             _ => return Err(Error::op(OP, format!("`starts` is {}, expected i32 [B]", g.describe(starts)))),
         };
         if tokens > places || window == Some(0) {
-            return Err(Error::op(OP, format!("{tokens} tokens with window {window:?} don't fit {places} places")));
+            let window = in_words(window);
+            return Err(Error::op(OP, format!("{tokens} tokens with {window} don't fit {places} places")));
         }
         let column = g.reshape(starts, [items, 1])?;
         let iota = g.constant(Tensor::new([tokens], (0..tokens as i32).collect::<Vec<_>>())?)?;
@@ -79,8 +85,9 @@ impl Cache {
                 return Err(Error::op(
                     OP,
                     format!(
-                        "a circular cache of {places} places can't take {tokens} tokens with window {window:?}: \
-                         it needs a window, and window + tokens − 1 places"
+                        "a circular cache of {places} places can't take {tokens} tokens with {}: it needs a window, and window + \
+                         tokens − 1 places",
+                        in_words(window)
                     ),
                 ));
             }
@@ -91,6 +98,102 @@ impl Cache {
     /// i32 `[B, T]`: the position of each token in its sequence.
     pub fn positions(&self) -> ValueId {
         self.positions
+    }
+
+    /// How many of an item's first `lengths` tokens (all T, if none are given) have no place, i32 `[B]`: 0 if all is well.
+    /// Lengths are i32 `[B]`; those tokens behind them that only fill the batch up may lie anywhere.
+    ///
+    /// With `n = clamp(length, 0, T)`, that is `clamp(−start, 0, n)` before the first position and, in a linear cache,
+    /// `clamp(start + n − places, 0, n)` past the last place.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, nn::Cache, reference};
+    /// # let mut g = Graph::new();
+    /// let starts = g.input("starts", DType::I32, [3])?;
+    /// let cache = Cache::new(&mut g, starts, 2, 8, None, false)?;
+    /// let dropped = cache.dropped(&mut g, None)?;
+    /// g.output("dropped", dropped)?;
+    /// let inputs = [("starts".to_string(), Tensor::new([3], vec![6, 7, 100])?)];
+    /// assert_eq!(reference::evaluate(&g, &inputs.into())?["dropped"].as_i32(), Some(&[0, 1, 2][..]));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if `lengths` is not i32 `[B]`.
+    pub fn dropped(&self, g: &mut Graph, lengths: Option<ValueId>) -> Result<ValueId> {
+        let number = |g: &mut Graph, x: usize| g.scalar(x as f64, self.starts);
+        let (zero, most, places) = (number(g, 0)?, number(g, self.tokens)?, number(g, self.places)?);
+        let count = match lengths {
+            None => most,
+            Some(lengths) if (g.dtype(lengths), &g.shape(lengths)[..]) == (DType::I32, &[self.items]) => {
+                let count = g.max(lengths, zero)?;
+                g.min(count, most)?
+            }
+            Some(lengths) => {
+                let (given, items) = (g.describe(lengths), self.items);
+                return Err(Error::op("cache", format!("`lengths` is {given}, expected i32 [{items}]")));
+            }
+        };
+        // Far outside is as good as just outside, and does not overflow.
+        let least = g.sub(zero, most)?;
+        let start = g.max(self.starts, least)?;
+        let before = g.sub(zero, start)?;
+        let before = g.max(before, zero)?;
+        let before = g.min(before, count)?;
+        if self.circular {
+            return Ok(before);
+        }
+        let start = g.min(start, places)?;
+        let past = g.add(start, count)?;
+        let past = g.sub(past, places)?;
+        let past = g.max(past, zero)?;
+        g.add(before, past)
+    }
+
+    /// [`Cache::dropped`] as an error, where the host knows the positions and how many tokens of each item are real.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::Cache};
+    /// # let mut g = Graph::new();
+    /// let starts = g.input("starts", DType::I32, [2])?;
+    /// let cache = Cache::new(&mut g, starts, 2, 8, None, false)?;
+    /// cache.check(&[0, 6], &[2, 2])?;
+    /// cache.check(&[0, 7], &[2, 1])?;
+    /// assert_eq!(
+    ///     cache.check(&[0, 7], &[2, 2]).unwrap_err().to_string(),
+    ///     "cache: item 1: 1 token of 2 from position 7 on has no place, the cache has 8: make a larger one, or a circular \
+    ///      one for a model with a window"
+    /// );
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] for the first item with tokens that have no place, or with more tokens than the graph takes, and if there
+    /// are not as many positions and lengths as items.
+    pub fn check(&self, starts: &[i32], lengths: &[usize]) -> Result<()> {
+        let fail = |message: String| Err(Error::op("cache", message));
+        if [starts.len(), lengths.len()] != [self.items; 2] {
+            let (starts, lengths) = (starts.len(), lengths.len());
+            return fail(format!("{starts} positions and {lengths} lengths were given for {} items", self.items));
+        }
+        for (item, (&start, &length)) in starts.iter().zip(lengths).enumerate() {
+            if length > self.tokens {
+                return fail(format!("item {item}: {length} tokens were given, the graph takes {}", self.tokens));
+            }
+            if start < 0 && length > 0 {
+                return fail(format!("item {item}: the position is {start}, expected 0 or more"));
+            }
+            let past = (start.max(0) as usize).saturating_add(length).saturating_sub(self.places).min(length);
+            if past > 0 && !self.circular {
+                let (token, has) = if past == 1 { ("token", "has") } else { ("tokens", "have") };
+                return fail(format!(
+                    "item {item}: {past} {token} of {length} from position {start} on {has} no place, the cache has {}: make a \
+                     larger one, or a circular one for a model with a window",
+                    self.places
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Attention of `q [B, Hq, T, D]` over the cache, into which `k` and `v`, `[B, Hkv, T, D]`, are put first →
@@ -134,6 +237,10 @@ impl Cache {
         g.update(state, next)?;
         Ok(next)
     }
+}
+
+fn in_words(window: Option<usize>) -> String {
+    window.map_or("no window".into(), |window| format!("a window of {window}"))
 }
 
 /// Place j of a circular cache holds the last position up to `starts + tokens − 1` that is j modulo `places`. It is seen if that

@@ -121,7 +121,8 @@ pub async fn run_async(gpu: &Gpu, case: &Case, variant: Option<&str>) -> Outcome
 /// Runs every case of these families with every variant, and tells of each run as it ends.
 ///
 /// # Errors
-/// [`Error::Op`] if there is no family of a name. What goes wrong in a case is an [`Outcome`].
+/// [`Error::Op`] if there is no family of a name; [`Error::DeviceLost`] if the device is lost. What else goes wrong in a case
+/// is an [`Outcome`].
 #[cfg(feature = "native")]
 pub fn sweep(gpu: &Gpu, families: &[&str], level: Level, seed: u64, told: impl FnMut(&Outcome)) -> Result<Report> {
     pollster::block_on(sweep_async(gpu, families, level, seed, told))
@@ -156,14 +157,22 @@ pub async fn sweep_async(
             };
             for candidate in &variants {
                 let variant = Some(candidate.variant);
-                outcome(variant, judge(gpu, &case, &expected, &variants, variant).await);
+                outcome(variant, still_there(judge(gpu, &case, &expected, &variants, variant).await)?);
             }
             if variants.is_empty() {
-                outcome(None, judge(gpu, &case, &expected, &variants, None).await);
+                outcome(None, still_there(judge(gpu, &case, &expected, &variants, None).await)?);
             }
         }
     }
     Ok(report)
+}
+
+/// A lost device says nothing of a case, and nothing can run on it any more.
+fn still_there(verdict: Verdict) -> Result<Verdict> {
+    match verdict {
+        Verdict::Failed(error @ Error::DeviceLost(_)) => Err(error),
+        verdict => Ok(verdict),
+    }
 }
 
 async fn judge(gpu: &Gpu, case: &Case, expected: &Expected, variants: &[Candidate], variant: Option<&str>) -> Verdict {

@@ -7,6 +7,7 @@ use tilewise::{
     DType, Graph, Result, Shape, Tensor, ValueId,
     gpu::{Gpu, Parameters},
     graph::{Align, AttentionFault, Mask},
+    nn::Cache,
     reference::Evaluation,
 };
 
@@ -277,4 +278,72 @@ fn an_overflow_is_reported_and_harmless() {
             assert_eq!(after.as_f32().expect("f32")[..item], before.as_f32().expect("f32")[..item]);
         }
     }
+}
+
+/// A full cache of `nn` says which tokens it has no place for, whether the positions come from the host or lie in a buffer that
+/// only the device knows; what has a place is right all the same.
+#[test]
+fn a_full_cache_is_a_status_beside_the_result() {
+    const WIDTH: usize = 8;
+    let step = |places: usize| -> Result<Graph> {
+        let mut g = Graph::new();
+        let [starts, lengths] = ["starts", "lengths"].map(|name| g.input(name, DType::I32, [3]));
+        let cache = Cache::new(&mut g, starts?, 2, places, None, false)?;
+        let [q, k, v] = ["q", "k", "v"].map(|name| g.input(name, DType::F32, [3, 1, 2, WIDTH]));
+        let y = cache.attend(&mut g, "it", [q?, k?, v?])?;
+        g.output("y", y)?;
+        let dropped = cache.dropped(&mut g, Some(lengths?))?;
+        g.output("dropped", dropped)?;
+        Ok(g)
+    };
+    let compile = |places| gpu().compile(&step(places).expect("valid"), []).expect("compiles");
+    let (mut small, mut large, mut recorded) = (compile(4), compile(20), compile(4));
+    let mut g = Graph::new();
+    let starts = g.input("starts", DType::I32, [3]).expect("valid");
+    let host = Cache::new(&mut g, starts, 2, 4, None, false).expect("valid");
+    let steps: [([i32; 3], [usize; 3], [i32; 3]); 4] = [
+        ([0, 0, 0], [2, 2, 0], [0, 0, 0]),
+        ([2, 2, 0], [2, 1, 2], [0, 0, 0]),
+        // The second item has a place left, which its first token takes; the first has none.
+        ([4, 3, 2], [1, 2, 2], [1, 1, 0]),
+        ([5, 3, 4], [2, 1, 0], [2, 0, 0]),
+    ];
+    for (at, (starts, lengths, dropped)) in steps.into_iter().enumerate() {
+        let [q, k, v] = [0, 1, 2].map(|part| values(&[3, 1, 2, WIDTH].into(), 3 * at + part));
+        let starts_of = Tensor::new([3], starts.to_vec()).expect("fits");
+        let lengths_of = Tensor::new([3], lengths.map(|n| n as i32).to_vec()).expect("fits");
+        let inputs = [("starts", &starts_of), ("lengths", &lengths_of), ("q", &q), ("k", &k), ("v", &v)];
+        let outputs = small.run(&inputs).expect("runs");
+        assert_eq!(outputs["dropped"].as_i32(), Some(&dropped[..]), "step {at}");
+        assert_eq!(host.check(&starts, &lengths).is_err(), dropped != [0; 3], "step {at}");
+
+        // The same by buffers that the host does not look into.
+        let uploaded = inputs.map(|(name, tensor)| (name, gpu().upload(tensor).expect("uploads")));
+        let results = ["y", "dropped"].map(|name| (name, recorded.buffer(name).expect("made")));
+        let all = uploaded.iter().chain(&results).map(|(name, buffer)| (*name, buffer.slice(..)));
+        let mut encoder = gpu().device().create_command_encoder(&Default::default());
+        recorded.encode(&mut encoder, &all.collect::<Vec<_>>()).expect("records");
+        gpu().queue().submit([encoder.finish()]);
+        let found = gpu().download(results[1].1.slice(..), DType::I32, [3]).expect("reads");
+        assert_eq!(found, outputs["dropped"], "step {at}");
+        let found = gpu().download(results[0].1.slice(..), DType::F32, [3, 1, 2, WIDTH]).expect("reads");
+        assert_eq!(found, outputs["y"], "step {at}");
+
+        let expected = large.run(&inputs).expect("runs");
+        let [found, expected] = [&outputs["y"], &expected["y"]].map(|y| y.as_f32().expect("f32"));
+        for item in 0..3 {
+            // Of the tokens that are real those come first that have a place, since none lies before the start.
+            for t in 0..lengths[item] - dropped[item] as usize {
+                let row = (item * 2 + t) * WIDTH;
+                for (a, b) in found[row..row + WIDTH].iter().zip(&expected[row..row + WIDTH]) {
+                    assert_abs_diff_eq!(a, b, epsilon = 1e-6);
+                }
+            }
+        }
+    }
+    let message = host.check(&[4, 3, 2], &[1, 2, 2]).expect_err("full").to_string();
+    assert!(
+        message.starts_with("cache: item 0: 1 token of 1 from position 4 on has no place, the cache has 4: make "),
+        "{message}"
+    );
 }

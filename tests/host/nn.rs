@@ -118,6 +118,52 @@ proptest! {
     }
 }
 
+/// By the definition of a place, position by position, also where numbers overflow.
+#[test]
+fn a_cache_counts_the_tokens_that_have_no_place() {
+    const PLACES: i64 = 5;
+    const TOKENS: usize = 3;
+    let starts: Vec<i32> = [i32::MIN, i32::MAX, 100, -100].into_iter().chain(-4..8).collect();
+    let items = starts.len();
+    for circular in [false, true] {
+        for length in [None, Some(-1), Some(0), Some(1), Some(2), Some(3), Some(4), Some(i32::MAX)] {
+            let mut g = Graph::new();
+            let at = g.input("starts", DType::I32, [items]).expect("valid");
+            let given = length.map(|_| g.input("lengths", DType::I32, [items]).expect("valid"));
+            let window = circular.then_some(2);
+            let cache = nn::Cache::new(&mut g, at, TOKENS, PLACES as usize, window, circular).expect("valid");
+            let dropped = cache.dropped(&mut g, given).expect("valid");
+            g.output("dropped", dropped).expect("valid");
+            let mut inputs = BTreeMap::from([("starts".to_string(), i32s(&starts))]);
+            inputs.extend(length.map(|length| ("lengths".to_string(), i32s(&vec![length; items]))));
+            let found = evaluate(&g, inputs)["dropped"].clone();
+            let real = length.map_or(TOKENS, |length| length.clamp(0, TOKENS as i32) as usize);
+            let lost = |start: i32| {
+                let positions = (0..real as i64).map(|t| i64::from(start) + t);
+                positions.filter(|&p| p < 0 || (!circular && p >= PLACES)).count() as i32
+            };
+            let expected: Vec<i32> = starts.iter().map(|&start| lost(start)).collect();
+            assert_eq!(found.as_i32(), Some(&expected[..]), "circular {circular}, length {length:?}");
+            for (item, &start) in starts.iter().enumerate() {
+                let (mut starts, mut lengths) = (vec![0; items], vec![0; items]);
+                (starts[item], lengths[item]) = (start, real);
+                assert_eq!(cache.check(&starts, &lengths).is_err(), expected[item] > 0, "{start}, {real} tokens");
+            }
+        }
+    }
+    let mut g = Graph::new();
+    let at = g.input("starts", DType::I32, [2]).expect("valid");
+    let cache = nn::Cache::new(&mut g, at, 2, 5, None, false).expect("valid");
+    let wrong = g.input("lengths", DType::I32, [3]).expect("valid");
+    let message = cache.dropped(&mut g, Some(wrong)).expect_err("refused").to_string();
+    assert_eq!(message, "cache: `lengths` is lengths: i32 [3], expected i32 [2]");
+    let message = |starts: &[i32], lengths: &[usize]| cache.check(starts, lengths).expect_err("refused").to_string();
+    assert_eq!(message(&[0], &[1, 1]), "cache: 1 positions and 2 lengths were given for 2 items");
+    assert_eq!(message(&[0, 0], &[1, 3]), "cache: item 1: 3 tokens were given, the graph takes 2");
+    assert_eq!(message(&[-1, 0], &[1, 1]), "cache: item 0: the position is -1, expected 0 or more");
+    assert!(message(&[4, 5], &[1, 2]).starts_with("cache: item 1: 2 tokens of 2 from position 5 on have no place, "));
+}
+
 #[test]
 fn padded_packed_and_alone_agree_on_real_tokens() {
     let lengths = [4usize, 1, 3];

@@ -1,42 +1,6 @@
 use super::*;
 
 #[test]
-fn a_lost_device_is_an_error_from_then_on() {
-    let gpu = Gpu::new().expect("an adapter");
-    let w = ramp(10, 1.0);
-    let mut executable = gpu.load(&sample(10), [("w", &w)]).expect("loads");
-    check_sample(&mut executable, 10, &w);
-    gpu.device().destroy();
-    let lost = |result: Result<()>| match result {
-        Err(Error::DeviceLost(_)) => {}
-        other => panic!("expected Error::DeviceLost, got {other:?}"),
-    };
-    lost(executable.run(&[("x", &w)]).map(drop));
-    lost(executable.run(&[("x", &w)]).map(drop));
-    lost(executable.profile().map(drop));
-    lost(gpu.load(&sample(11), [("w", &w)]).map(drop));
-    lost(gpu.upload(&w).map(drop));
-    let mut encoder = gpu.device().create_command_encoder(&Default::default());
-    lost(executable.encode(&mut encoder, &[]));
-    // Another device is not affected.
-    check_sample(&mut super::gpu().load(&sample(10), [("w", &w)]).expect("loads"), 10, &w);
-}
-
-#[test]
-fn the_loss_of_the_callers_device_is_noticed() {
-    let owner = Gpu::new().expect("an adapter");
-    let gpu = Gpu::from_wgpu(owner.device().clone(), owner.queue().clone());
-    let w = ramp(10, 1.0);
-    let mut executable = gpu.load(&sample(10), [("w", &w)]).expect("loads");
-    owner.device().destroy();
-    assert!(matches!(executable.run(&[("x", &w)]), Err(Error::DeviceLost(_))));
-    assert!(matches!(gpu.upload(&w), Err(Error::DeviceLost(_))));
-    let gpu = Gpu::from_wgpu(owner.device().clone(), owner.queue().clone());
-    gpu.report_lost("unplugged");
-    assert!(message(gpu.upload(&w)).contains("unplugged"));
-}
-
-#[test]
 fn a_rejected_shader_names_itself_and_says_why() {
     for (wgsl, why) in [
         ("fn main( {}", "expected"),

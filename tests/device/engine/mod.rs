@@ -6,6 +6,7 @@ mod callers_buffers;
 mod choosing;
 mod failures;
 mod guarded;
+mod lost;
 mod memory;
 mod names;
 mod parts;

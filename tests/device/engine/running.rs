@@ -122,7 +122,7 @@ fn tensors_go_up_and_come_down() {
     let part = gpu().download(buffer.slice(8..), DType::F32, [3]).expect("downloads");
     assert_eq!(part, vector([3.0, 4.5, 6.0]));
     let text = message(gpu().download(buffer.slice(8..), DType::F32, [35]));
-    assert_eq!(text, "f32 [35] needs 140 bytes, the buffer has 136 from offset 8");
+    assert_eq!(text, "f32 [35] can't be read: the buffer has 136 bytes from offset 8, expected at least 140");
 }
 
 #[test]
