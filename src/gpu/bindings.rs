@@ -9,7 +9,7 @@ use super::{
     ledger::Lease,
     names::NameCheck,
     poison,
-    scope::{scoped, scoped_now},
+    scope::{recorded, scoped, scoped_now},
 };
 use crate::{Error, Result, kernel::Access};
 
@@ -87,6 +87,19 @@ impl Executable {
                 }
             }
         })
+    }
+
+    /// Records some of the dispatches into the caller's encoder.
+    pub(super) fn record_into(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        set: usize,
+        range: Range<usize>,
+    ) -> Result<()> {
+        match recorded(&self.gpu.inner.device, || self.record_pass(encoder, &self.bound[set].groups, range)) {
+            None => Ok(()),
+            Some(error) => Err(unrecorded(&error)),
+        }
     }
 
     /// The buffer of a state, or that of an input or output that [`run`](Executable::run) uses, which is made if need
@@ -199,8 +212,9 @@ impl Executable {
             // Bound for this run, or a state's.
             Home::Input | Home::Output | Home::Next(_) => None,
         });
+        let own = self.own_buffers().all().map(|(info, bound)| (info, bound.clone()));
         let faults: Vec<String> = lasting
-            .chain(self.own_buffers().all().map(|(info, bound)| (info, bound.clone())))
+            .chain(own)
             .filter_map(|(info, bound)| {
                 Some(format!("the buffer of `{}` {}", info.name, given::state(&self.gpu.inner, &bound.buffer)?))
             })
@@ -415,6 +429,17 @@ impl Executable {
             pass.dispatch_workgroups(x, y, z);
         }
     }
+}
+
+/// Why a pass was not recorded into the caller's encoder.
+fn unrecorded(error: &wgpu::Error) -> Error {
+    let message = error.to_string();
+    if message.contains("locked") {
+        let open = "a pass is open in the encoder: end it (drop the pass) before a program is recorded, and begin with a new \
+                    encoder, as wgpu takes no more commands in this one";
+        return Error::Binding(open.into());
+    }
+    Error::Validation { during: "recording into the caller's encoder".into(), message: message.trim().into() }
 }
 
 /// The buffers of an executable's own inputs and outputs.

@@ -26,9 +26,9 @@ pub struct Builder {
     checked_shaders: bool,
     portable: bool,
     features: wgpu::Features,
+    bounds: Bounds,
     limits: Option<wgpu::Limits>,
     memory_hints: wgpu::MemoryHints,
-    bounds: Bounds,
     #[cfg(feature = "native")]
     pipelines: Option<std::path::PathBuf>,
 }
@@ -101,16 +101,16 @@ impl Builder {
         self
     }
 
-    /// Limits that the caller's own use of the device needs. It is an error if one is not reached.
-    pub fn limits(mut self, limits: wgpu::Limits) -> Self {
-        self.limits = Some(limits);
-        self
-    }
-
     /// How long the device may be kept busy at a time, how long a call may wait for it, and how much memory and how many
     /// pipelines executables may have.
     pub fn bounds(mut self, bounds: Bounds) -> Self {
         self.bounds = bounds;
+        self
+    }
+
+    /// Limits that the caller's own use of the device needs. It is an error if one is not reached.
+    pub fn limits(mut self, limits: wgpu::Limits) -> Self {
+        self.limits = Some(limits);
         self
     }
 

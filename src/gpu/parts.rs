@@ -2,7 +2,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use super::{Executable, scope::recorded};
+use super::Executable;
 use crate::{Error, Result, lower::parts};
 
 /// A step of a loaded program: which of its dispatches it is, and how long they are taken to need.
@@ -115,11 +115,7 @@ impl Executable {
     ) -> Result<()> {
         check_range("dispatches", &dispatches, self.dispatches.len())?;
         let set = self.bind_given(buffers)?;
-        let device = &self.gpu.inner.device;
-        match recorded(device, || self.record_pass(encoder, &self.bound[set].groups, dispatches)) {
-            None => Ok(()),
-            Some(error) => Err(unrecorded(&error)),
-        }
+        self.record_into(encoder, set, dispatches)
     }
 
     /// Submits a run: one submission after the other, the first with `before` in front of it, the last with `after` behind it.
@@ -152,15 +148,4 @@ fn check_range(what: &str, range: &Range<usize>, count: usize) -> Result<()> {
     }
     let Range { start, end } = range;
     Err(Error::Binding(format!("{what} {start}..{end} were asked for, the program has 0..{count}")))
-}
-
-/// Why a pass was not recorded into the caller's encoder.
-fn unrecorded(error: &wgpu::Error) -> Error {
-    let message = error.to_string();
-    if message.contains("locked") {
-        let open = "a pass is open in the encoder: end it (drop the pass) before a program is recorded, and begin with a new \
-                    encoder, as wgpu takes no more commands in this one";
-        return Error::Binding(open.into());
-    }
-    Error::Validation { during: "recording into the caller's encoder".into(), message: message.trim().into() }
 }

@@ -17,9 +17,9 @@ pub(super) async fn tested(device: &wgpu::Device, queue: &wgpu::Queue, mut profi
     if profile.cooperative_matrices.is_empty() {
         return profile;
     }
+    let offer = Offer { features: device.features(), limits: device.limits(), profile: profile.clone() };
     let bounds = Bounds::default();
     let pipelines = Pipelines::new(checked, bounds.pipelines_kept());
-    let offer = Offer { features: device.features(), limits: device.limits(), profile: profile.clone() };
     let gpu = &Gpu::wrap(device.clone(), queue.clone(), offer, pipelines, bounds);
     for &matrix in &gpu.profile().cooperative_matrices {
         let size = matrix.m;

@@ -280,7 +280,8 @@ impl Executable {
     /// Makes further copies of the executable's own inputs and outputs where they are lacking or have other inputs, and
     /// waits, so that nothing of it is timed.
     async fn copy_own(&mut self, count: usize) -> Result<()> {
-        if self.copies.len() >= count && !self.copies_differ {
+        let same = !self.copies_differ || self.copies.is_empty();
+        if self.copies.len() >= count && same {
             return Ok(());
         }
         let gpu = self.gpu.clone();
