@@ -518,7 +518,9 @@ impl Attention {
                     let scores = Shape::from([batch, heads, rows, keys]);
                     let mut expected = format!("one that broadcasts to [B, Hq, Tq, Tk] = {scores}");
                     if shape[..] == [batch, columns] {
-                        expected += &format!("; if its rows are the items', it is `Mask::key_padding`, or [{batch}, 1, 1, {columns}]");
+                        expected += &format!(
+                            "; if its rows are the items', it is `Mask::key_padding`, or [{batch}, 1, 1, {columns}]"
+                        );
                     }
                     return Err(Error::shape(OP, name, shape, expected));
                 }

@@ -140,7 +140,6 @@ impl Graph {
         let form = |(path, value): &(String, ValueId)| TraceForm { path: path.clone(), value: self.label(*value) };
         self.traces.iter().map(form).collect()
     }
-
 }
 
 impl Serialize for Graph {

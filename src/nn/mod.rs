@@ -38,7 +38,7 @@ mod weights;
 pub use attention::{AttentionMasks, AttentionWeights, MultiheadAttention};
 pub use basic::{Embedding, LayerNorm, Linear, RmsNorm, alibi_slopes, learned_positions, sinusoidal_positions};
 pub use cache::{Cache, Memory};
-pub use models::{Bert, BertOutput, Biases, Gpt, GptNames, Norm, Positions, Seq2Seq};
+pub use models::{Bert, BertOutput, Biases, Gpt, GptNames, Norm, Positions, Seq2Seq, Windowed};
 pub(crate) use models::{FEATURES, HEADS, LAYERS, check_sizes};
 pub use packed::{from_packed_sequence, offsets, pack, to_packed_sequence, unpack};
 pub use rope::{Rope, RopeScaling};

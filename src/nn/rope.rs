@@ -95,10 +95,9 @@ impl Rope {
     pub fn steady(&self) -> Option<usize> {
         match self.scaling {
             RopeScaling::Dynamic { original, .. } => Some(original),
-            RopeScaling::None
-            | RopeScaling::Linear { .. }
-            | RopeScaling::Llama3 { .. }
-            | RopeScaling::Yarn { .. } => None,
+            RopeScaling::None | RopeScaling::Linear { .. } | RopeScaling::Llama3 { .. } | RopeScaling::Yarn { .. } => {
+                None
+            }
         }
     }
 
@@ -208,7 +207,11 @@ impl Rope {
             ));
         }
         let above = |name: &str, number: f64| {
-            if number > 0.0 && number.is_finite() { Ok(()) } else { fail(format!("{name} is {number}, expected more than 0")) }
+            if number > 0.0 && number.is_finite() {
+                Ok(())
+            } else {
+                fail(format!("{name} is {number}, expected more than 0"))
+            }
         };
         let tokens = |original: usize| above("the length of the training's sequences", original as f64);
         above("the base", base)?;
@@ -227,7 +230,9 @@ impl Rope {
                 above("the factor", factor)?;
                 above("the factor of low frequencies", low)?;
                 if !(high > low && high.is_finite()) {
-                    return fail(format!("the factor of high frequencies is {high}, expected more than that of low ones, {low}"));
+                    return fail(format!(
+                        "the factor of high frequencies is {high}, expected more than that of low ones, {low}"
+                    ));
                 }
                 Ok(())
             }
@@ -237,7 +242,9 @@ impl Rope {
                 above("the factor on cosines and sines", attention)?;
                 above("the number of slow turns", slow)?;
                 if !(fast >= slow && fast.is_finite()) {
-                    return fail(format!("the number of fast turns is {fast}, expected at least that of slow ones, {slow}"));
+                    return fail(format!(
+                        "the number of fast turns is {fast}, expected at least that of slow ones, {slow}"
+                    ));
                 }
                 if base == 1.0 {
                     return fail("a base of 1 turns all pairs alike: nothing tells fast ones from slow ones".into());

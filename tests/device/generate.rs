@@ -8,6 +8,7 @@ use tilewise::{
     gpu::Gpu,
     nn::{
         Activation, Biases, EncoderLayer, Gpt, GptNames, Norm, Positions, Rope, RopeScaling, Seq2Seq, Transformer,
+        Windowed,
         generate::{self, Autoregressive, Capacity, End, Generator, Request, Sequence, Step, Strategy, Token},
     },
     reference::Evaluation,
@@ -107,8 +108,7 @@ fn small() -> Gpt {
 
 fn variants() -> Vec<(&'static str, Gpt, bool)> {
     let llama = Gpt { key_heads: 2, ..Gpt::llama(29, 40, 16, 2, 4, 24) };
-    let scaling =
-        RopeScaling::Yarn { factor: 4.0, original: 10, fast: 2.0, slow: 0.5, attention: 1.2, whole: false };
+    let scaling = RopeScaling::Yarn { factor: 4.0, original: 10, fast: 2.0, slow: 0.5, attention: 1.2, whole: false };
     let yarn = Rope { part: 0.5, scaling, ..Rope::new(100.0) };
     let growing = Rope { scaling: RopeScaling::Dynamic { factor: 2.0, original: 40 }, ..Rope::new(100.0) };
     vec![
@@ -133,7 +133,12 @@ fn variants() -> Vec<(&'static str, Gpt, bool)> {
         ),
         (
             "windows by layer, with positions of their own",
-            Gpt { window: Some(5), windowed: vec![true, false], local: Some(Rope::new(50.0)), ..llama.clone() },
+            Gpt {
+                window: Some(5),
+                windowed: Windowed::Listed(vec![true, false]),
+                local: Some(Rope::new(50.0)),
+                ..llama.clone()
+            },
             false,
         ),
         (
@@ -141,7 +146,11 @@ fn variants() -> Vec<(&'static str, Gpt, bool)> {
             Gpt { position: Positions::Rotary(yarn), head_width: 8, ..llama.clone() },
             false,
         ),
-        ("a base that grows later", Gpt { positions: 80, position: Positions::Rotary(growing), ..llama.clone() }, false),
+        (
+            "a base that grows later",
+            Gpt { positions: 80, position: Positions::Rotary(growing), ..llama.clone() },
+            false,
+        ),
         ("learned positions by Llama's names", Gpt { position: Positions::Learned, tied: true, ..llama }, false),
     ]
 }

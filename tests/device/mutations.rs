@@ -347,6 +347,36 @@ const fn cooperative(name: &'static str, edits: &'static [(&'static str, &'stati
 }
 
 /// What a mutated kernel came to.
+/// What goes wrong where workgroups share the columns of wide heads; the constant picks the texts in which two do.
+const fn columns(
+    name: &'static str,
+    variant: &'static str,
+    edits: &'static [(&'static str, &'static str)],
+) -> Mutation {
+    mutation(name, "attention::tiled", variant, edits)
+}
+
+const TWO_PARTS: (&str, &str) = ("const COLUMN_PARTS: u32 = 2u;", "const COLUMN_PARTS: u32 = 2u;");
+const COLUMNS: &[Mutation] = &[
+    columns(
+        "all parts read the first columns of v",
+        "tiled",
+        &[TWO_PARTS, ("vec4<u32>(first + 4u * (x % V_STRIDE))", "vec4<u32>(4u * (x % V_STRIDE))")],
+    ),
+    columns("all parts write the first columns", "tiled", &[TWO_PARTS, ("v_first + 4u * (8u *", "4u * (8u *")]),
+    columns(
+        "a part takes the rows of another tile",
+        "tiled",
+        &[TWO_PARTS, ("place_of(w / COLUMN_PARTS)", "place_of(w)")],
+    ),
+    columns("no part writes the statistics", "split_kv", &[TWO_PARTS, ("&& v_first == 0u", "&& v_first == 1u")]),
+    columns(
+        "parts overlap by a vec4",
+        "split_kv",
+        &[TWO_PARTS, ("w % COLUMN_PARTS * 32u * NV", "w % COLUMN_PARTS * (32u * NV - 4u)")],
+    ),
+];
+
 enum Fate {
     /// The case that noticed it, and how.
     Noticed(String, String),
@@ -373,6 +403,11 @@ fn every_mutation_on_cooperative_matrices_is_noticed() {
         return;
     }
     every_one_is_noticed(&Cases::new("attention"), COOPERATIVE);
+}
+
+#[test]
+fn every_mutation_of_shared_columns_is_noticed() {
+    every_one_is_noticed(&Cases::new("attention"), COLUMNS);
 }
 
 #[test]

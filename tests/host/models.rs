@@ -255,7 +255,11 @@ fn llama_is_what_its_papers_say() {
     let cases = [
         ("Llama", llama.clone(), 10_000.0),
         ("Mistral", Gpt { window: Some(3), head_width: 6, ..llama.clone() }, 10_000.0),
-        ("Qwen2", Gpt { biases: Biases::Queries, tied: true, position: Positions::Rotary(Rope::new(1e6)), ..llama }, 1e6),
+        (
+            "Qwen2",
+            Gpt { biases: Biases::Queries, tied: true, position: Positions::Rotary(Rope::new(1e6)), ..llama },
+            1e6,
+        ),
     ];
     for (name, gpt, base) in cases {
         let mut g = Graph::new();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tilewise::{
     DType, Graph, Shape, Tensor,
     graph::Mask,
-    nn::{Bert, Gpt, Positions, Rope},
+    nn::{Bert, Gpt, Positions, Rope, Windowed},
     reference, safetensors,
 };
 
@@ -39,7 +39,11 @@ fn numbers(value: &Value) -> Vec<f64> {
 }
 
 /// What a model gives for the tokens that are drawn for a name: `[T, V]`, or `[T, E]` of a BERT.
-fn evaluated(name: &str, tokens: usize, build: impl FnOnce(&mut Graph, tilewise::ValueId) -> tilewise::ValueId) -> Vec<f64> {
+fn evaluated(
+    name: &str,
+    tokens: usize,
+    build: impl FnOnce(&mut Graph, tilewise::ValueId) -> tilewise::ValueId,
+) -> Vec<f64> {
     let mut g = Graph::new();
     let words = g.input("ids", DType::I32, [1, tokens]).expect("fits");
     let y = build(&mut g, words);
@@ -79,7 +83,7 @@ fn models_give_what_transformers_gives() {
         // What the file says of positions and windows shows in the numbers.
         if let Positions::Rotary(_) = gpt.position {
             let position = Positions::Rotary(Rope::new(10_000.0));
-            let plain = Gpt { position, local: None, window: None, windowed: Vec::new(), ..gpt.clone() };
+            let plain = Gpt { position, local: None, window: None, windowed: Windowed::All, ..gpt.clone() };
             let silent = Gpt { positions: plain.positions, ..gpt.clone() } == plain;
             let unchanged = silent || name == "dynamic, not longer" || name == "mistral, unsaid";
             assert!(unchanged || apart(&logits(&plain), &expected) > 100.0 * NEAR, "{name}");
@@ -125,19 +129,22 @@ fn rotary_tables_are_those_of_transformers() {
 fn patterns_of_windows_are_those_of_transformers() {
     for case in cases("patterns") {
         let (layers, pattern) = (&case["layers"], &case["pattern"]);
-        let config = llama("ministral", json!({"num_hidden_layers": layers, "sliding_window_pattern": pattern, "sliding_window": 6}));
+        let config = llama(
+            "ministral",
+            json!({"num_hidden_layers": layers, "sliding_window_pattern": pattern, "sliding_window": 6}),
+        );
         let gpt = Gpt::from_config(&config).expect("fits");
-        let expected: Vec<bool> = case["types"].as_array().expect("a list").iter().map(|x| x == "sliding_attention").collect();
-        let found: Vec<bool> = match gpt.window {
-            None => vec![false; gpt.layers],
-            Some(6) if gpt.windowed.is_empty() => vec![true; gpt.layers],
-            Some(6) => gpt.windowed.clone(),
-            other => panic!("{other:?}"),
-        };
+        let expected: Vec<bool> =
+            case["types"].as_array().expect("a list").iter().map(|x| x == "sliding_attention").collect();
+        assert!(gpt.window.is_none_or(|window| window == 6));
+        let found: Vec<bool> = (0..gpt.layers).map(|layer| gpt.window.is_some() && gpt.windowed.has(layer)).collect();
         assert_eq!(found, expected, "{case}");
         // The same as a list.
-        let config = llama("ministral", json!({"num_hidden_layers": layers, "layer_types": case["types"], "sliding_window": 6}));
-        assert_eq!(Gpt::from_config(&config).expect("fits"), gpt);
+        let config =
+            llama("ministral", json!({"num_hidden_layers": layers, "layer_types": case["types"], "sliding_window": 6}));
+        let listed = Gpt::from_config(&config).expect("fits");
+        let list = (0..gpt.layers).map(|layer| listed.window.is_some() && listed.windowed.has(layer));
+        assert_eq!(list.collect::<Vec<_>>(), expected, "{case}");
     }
 }
 
@@ -230,10 +237,17 @@ fn what_is_not_built_is_refused_by_name() {
     let fine = json!({"attention_bias": false, "logit_scale": 1.0, "num_experts": 0, "final_logit_softcapping": null, "torch_dtype": "bfloat16",
         "attention_dropout": 0.1, "pretraining_tp": 2, "bos_token_id": 1, "use_cache": true, "initializer_range": 0.02,
         "architectures": ["LlamaForCausalLM"], "transformers_version": "5.0.0", "new_and_off": false});
-    assert_eq!(Gpt::from_config(&llama("llama", fine)).expect("fits"), Gpt { key_heads: 2, ..Gpt::llama(31, 12, 16, 2, 4, 24) });
+    assert_eq!(
+        Gpt::from_config(&llama("llama", fine)).expect("fits"),
+        Gpt { key_heads: 2, ..Gpt::llama(31, 12, 16, 2, 4, 24) }
+    );
     refused("llama", json!({"hidden_act": "gelu"}), &["hidden_act", "expected silu"]);
     refused("llama", json!({"hidden_act": "xielu"}), &["`hidden_act`", "`xielu`"]);
-    refused("llama", json!({"num_hidden_layers": "two"}), &[r#"`num_hidden_layers` is "two", expected a whole number"#]);
+    refused(
+        "llama",
+        json!({"num_hidden_layers": "two"}),
+        &[r#"`num_hidden_layers` is "two", expected a whole number"#],
+    );
     refused("llama", json!({"hidden_size": null}), &["the field `hidden_size` is missing"]);
 
     let gpt2 = |key: &str, value: Value| {
@@ -249,7 +263,9 @@ fn what_is_not_built_is_refused_by_name() {
         let error = gpt2(key, value.clone()).expect_err(key).to_string();
         assert!(error.contains(&format!("`{key}` is {value}")), "{error}");
     }
-    for (key, value) in [("reorder_and_upcast_attn", json!(true)), ("summary_type", json!("cls_index")), ("n_ctx", json!(12))] {
+    for (key, value) in
+        [("reorder_and_upcast_attn", json!(true)), ("summary_type", json!("cls_index")), ("n_ctx", json!(12))]
+    {
         assert_eq!(gpt2(key, value).expect(key), Gpt::gpt2(31, 12, 16, 2, 4));
     }
 
@@ -271,7 +287,11 @@ fn what_is_not_built_is_refused_by_name() {
         let error = bert(key, value.clone()).expect_err(key).to_string();
         assert!(error.contains(&format!("`{key}` is {value}")), "{error}");
     }
-    for (key, value) in [("position_embedding_type", json!("absolute")), ("hidden_dropout_prob", json!(0.1)), ("pooler_type", json!("first"))] {
+    for (key, value) in [
+        ("position_embedding_type", json!("absolute")),
+        ("hidden_dropout_prob", json!(0.1)),
+        ("pooler_type", json!("first")),
+    ] {
         assert_eq!(bert(key, value).expect(key), Bert::new(31, 12, 16, 2, 4, 24));
     }
 }
@@ -279,11 +299,23 @@ fn what_is_not_built_is_refused_by_name() {
 #[test]
 fn rotary_positions_that_are_not_built_are_refused_by_name() {
     let rope = |more: Value| json!({ "rope_parameters": more });
-    refused("llama", rope(json!({"rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0]})), &["`longrope`", "llama3, yarn"]);
-    refused("llama", rope(json!({"rope_type": "default", "mrope_section": [16, 24, 24]})), &["`mrope_section` is [16,24,24]", "`default`"]);
+    refused(
+        "llama",
+        rope(json!({"rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0]})),
+        &["`longrope`", "llama3, yarn"],
+    );
+    refused(
+        "llama",
+        rope(json!({"rope_type": "default", "mrope_section": [16, 24, 24]})),
+        &["`mrope_section` is [16,24,24]", "`default`"],
+    );
     refused("llama", rope(json!({"factor": 8.0})), &["`factor` is 8.0", "`default`"]);
     refused("llama", rope(json!({"rope_type": "linear"})), &["rotary positions", "the field `factor` is missing"]);
-    refused("llama", rope(json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0})), &["the field `high_freq_factor` is missing"]);
+    refused(
+        "llama",
+        rope(json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0})),
+        &["the field `high_freq_factor` is missing"],
+    );
     refused("llama", rope(json!({"rope_type": "linear", "factor": "8"})), &[r#"`factor` is "8", expected a number"#]);
     refused("llama", rope(json!({"chunked_attention": {"rope_theta": 1e4}})), &["`chunked_attention` layers"]);
     refused(
@@ -305,14 +337,20 @@ fn rotary_positions_that_are_not_built_are_refused_by_name() {
     let gpt = Gpt::from_config(&config).expect("fits");
     let scaling = tilewise::nn::RopeScaling::Linear { factor: 8.0 };
     assert_eq!(gpt.position, Positions::Rotary(Rope { scaling, ..Rope::new(1e6) }));
-    assert_eq!((gpt.local, gpt.window, gpt.windowed), (Some(Rope::new(1e4)), Some(4), vec![true, false]));
+    assert_eq!(
+        (gpt.local, gpt.window, gpt.windowed),
+        (Some(Rope::new(1e4)), Some(4), Windowed::Listed(vec![true, false]))
+    );
     // Numbers that nothing can be computed with are found when the model is built.
     for (more, said) in [
         (json!({"rope_theta": 0.0}), "the base is 0"),
         (json!({"rope_type": "linear", "factor": 0.0}), "the factor is 0"),
         (json!({"rope_type": "dynamic", "factor": 0.5}), "the factor of a growing base is 0.5, expected at least 1"),
         (json!({"partial_rotary_factor": 0.3}), "1 features of 4"),
-        (json!({"rope_type": "yarn", "factor": 2.0, "beta_fast": 1.0, "beta_slow": 2.0}), "the number of fast turns is 1"),
+        (
+            json!({"rope_type": "yarn", "factor": 2.0, "beta_fast": 1.0, "beta_slow": 2.0}),
+            "the number of fast turns is 1",
+        ),
     ] {
         let gpt = Gpt::from_config(&llama("llama", rope(more))).expect("is read");
         let mut g = Graph::new();
@@ -326,13 +364,22 @@ fn rotary_positions_that_are_not_built_are_refused_by_name() {
 fn windows_that_are_not_clear_are_refused_by_name() {
     refused("llama", json!({"sliding_window": 4}), &["`sliding_window` is 4", "list `layer_types`"]);
     refused("mistral", json!({"sliding_window": 4, "use_sliding_window": false}), &["`use_sliding_window` is false"]);
-    refused("qwen2", json!({"layer_types": ["sliding_attention", "full_attention"]}), &["no `sliding_window` that is used"]);
+    refused(
+        "qwen2",
+        json!({"layer_types": ["sliding_attention", "full_attention"]}),
+        &["no `sliding_window` that is used"],
+    );
     refused("qwen2", json!({"layer_types": ["full_attention"]}), &["1 entries for 2 layers"]);
-    refused("qwen2", json!({"layer_types": ["full_attention", "linear_attention"]}), &[r#"layer 1 is "linear_attention""#]);
+    refused(
+        "qwen2",
+        json!({"layer_types": ["full_attention", "linear_attention"]}),
+        &[r#"layer 1 is "linear_attention""#],
+    );
     refused("ministral", json!({"sliding_window_pattern": 0}), &["`sliding_window_pattern` is 0"]);
     // What a file leaves out is what transformers takes for it.
     let gpt = Gpt::from_config(&llama("mistral", json!({}))).expect("fits");
-    assert_eq!((gpt.window, gpt.windowed), (Some(4096), vec![]));
-    let gpt = Gpt::from_config(&llama("qwen2", json!({"use_sliding_window": true, "num_hidden_layers": 30}))).expect("fits");
-    assert_eq!((gpt.window, gpt.windowed.iter().position(|&x| x)), (Some(4096), Some(28)));
+    assert_eq!((gpt.window, gpt.windowed), (Some(4096), Windowed::All));
+    let gpt =
+        Gpt::from_config(&llama("qwen2", json!({"use_sliding_window": true, "num_hidden_layers": 30}))).expect("fits");
+    assert_eq!((gpt.window, gpt.windowed), (Some(4096), Windowed::From(28)));
 }

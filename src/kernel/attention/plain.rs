@@ -43,7 +43,10 @@ impl Variant<Setup<'_>> for Plain {
 
     fn needs(&self, setup: &Setup<'_>) -> Result<Needs, String> {
         if setup.widest() > MOST_COLUMNS {
-            return Err(format!("a head of {} is wider than the {MOST_COLUMNS} that an invocation holds", setup.widest()));
+            return Err(format!(
+                "a head of {} is wider than the {MOST_COLUMNS} that an invocation holds",
+                setup.widest()
+            ));
         }
         let needs = setup.needs_of_outputs()?;
         let (keys, d, dv) = (setup.sizes.keys as u64, setup.sizes.d as u64, setup.sizes.dv as u64);

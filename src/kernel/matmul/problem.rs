@@ -213,7 +213,8 @@ impl MatmulProblem {
         let dense = Matrix { offset: 0, row: 1, column: self.k as isize };
         let shared = self.batch.iter().all(|axis| axis.strides[B] == 0);
         // A step along an axis of one element, or of none, is never taken.
-        let lies = (self.k <= 1 || self.b.row == dense.row) && (self.n <= 1 || self.k == 0 || self.b.column == dense.column);
+        let lies =
+            (self.k <= 1 || self.b.row == dense.row) && (self.n <= 1 || self.k == 0 || self.b.column == dense.column);
         if !shared || packing.columns != self.k || self.b.offset != 0 || !lies {
             return Err(mismatch(format!(
                 "b of few bits is [{}, {}] transposed, dense and without batch axes; this one is [{}, {}] with steps of {} \

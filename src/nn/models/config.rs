@@ -298,7 +298,8 @@ mod tests {
 
     #[test]
     fn every_key_has_one_rule_and_every_neutral_value_is_json() {
-        let tables = [COMMON, super::super::gpt_config::GPT2, super::super::gpt_config::LLAMA, super::super::bert::KEYS];
+        let tables =
+            [COMMON, super::super::gpt_config::GPT2, super::super::gpt_config::LLAMA, super::super::bert::KEYS];
         for table in tables {
             for (i, (key, rule)) in table.iter().enumerate() {
                 assert!(table[..i].iter().all(|(other, _)| other != key), "`{key}` stands twice");

@@ -39,6 +39,52 @@ pub enum Biases {
     All,
 }
 
+/// The layers that have a window; the others see all that is before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Windowed {
+    /// All of them.
+    #[default]
+    All,
+    /// Those from this one on (`max_window_layers`; Qwen2).
+    From(usize),
+    /// All but every so many-th: the last of each so many (`sliding_window_pattern`; Gemma).
+    AllButEvery(usize),
+    /// Those that are true; an entry for each layer (`layer_types`).
+    Listed(Vec<bool>),
+}
+
+impl Windowed {
+    /// Whether this layer, counted from 0, has it.
+    pub fn has(&self, layer: usize) -> bool {
+        match self {
+            Windowed::All => true,
+            Windowed::From(first) => layer >= *first,
+            Windowed::AllButEvery(pattern) => !(layer + 1).is_multiple_of(*pattern),
+            Windowed::Listed(list) => list.get(layer).copied().unwrap_or(false),
+        }
+    }
+
+    /// Whether all of so many layers have it.
+    pub(super) fn is_all(&self, layers: usize) -> bool {
+        match self {
+            Windowed::All => true,
+            Windowed::From(first) => *first == 0 || layers == 0,
+            Windowed::AllButEvery(pattern) => *pattern > layers,
+            Windowed::Listed(list) => list.iter().all(|&has| has),
+        }
+    }
+
+    /// Whether none of so many layers has it.
+    pub(super) fn is_none(&self, layers: usize) -> bool {
+        match self {
+            Windowed::All => layers == 0,
+            Windowed::From(first) => *first >= layers,
+            Windowed::AllButEvery(pattern) => *pattern == 1 || layers == 0,
+            Windowed::Listed(list) => !list.contains(&true),
+        }
+    }
+}
+
 /// The names of the parameters, and the layout of their matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GptNames {
@@ -96,8 +142,8 @@ pub struct Gpt {
     pub tied: bool,
     /// Tokens that a token sees, itself among them; `None` is all up to itself.
     pub window: Option<usize>,
-    /// Which layers have the window; empty if all do.
-    pub windowed: Vec<bool>,
+    /// The layers that have the window.
+    pub windowed: Windowed,
     /// Rotary positions of the layers with the window, if they are others than those of the rest.
     pub local: Option<Rope>,
     /// The names of the parameters.
@@ -123,7 +169,7 @@ impl Gpt {
             biases: Biases::All,
             tied: true,
             window: None,
-            windowed: Vec::new(),
+            windowed: Windowed::All,
             local: None,
             names: GptNames::Gpt2,
         }
@@ -223,7 +269,7 @@ impl Gpt {
 
     /// The window of a layer, if it has one.
     fn window_of(&self, layer: usize) -> Option<usize> {
-        self.window.filter(|_| self.windowed.get(layer).copied().unwrap_or(true))
+        self.window.filter(|_| self.windowed.has(layer))
     }
 
     fn check(&self) -> Result<()> {
@@ -247,12 +293,13 @@ impl Gpt {
             }
             local.check(head_width)?;
         }
-        if !self.windowed.is_empty() && self.windowed.len() != self.layers {
-            return fail(format!(
-                "{} layers are listed as windowed or not, there are {}",
-                self.windowed.len(),
-                self.layers
-            ));
+        if let Windowed::Listed(list) = &self.windowed
+            && list.len() != self.layers
+        {
+            return fail(format!("{} layers are listed as windowed or not, there are {}", list.len(), self.layers));
+        }
+        if self.windowed == Windowed::AllButEvery(0) {
+            return fail("every 0th layer sees all: expected at least every 1st".into());
         }
         if self.window == Some(0) {
             return fail("a window of 0 tokens hides a token from itself: expected at least 1, or None".into());
@@ -367,7 +414,7 @@ impl Autoregressive for Gpt {
 
     /// That of all layers.
     fn window(&self) -> Option<usize> {
-        self.window.filter(|_| (0..self.layers).all(|layer| self.window_of(layer).is_some()))
+        self.window.filter(|_| self.windowed.is_all(self.layers))
     }
 
     fn step(&self, g: &mut Graph, step: &Step) -> Result<ValueId> {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{
     config::{COMMON, Config, Keys, Rule},
-    gpt::{Biases, Gpt, GptNames, Positions},
+    gpt::{Biases, Gpt, GptNames, Positions, Windowed},
 };
 use crate::{
     Result,
@@ -250,8 +250,8 @@ fn llama(kind: Kind, config: &Config) -> Result<Gpt> {
     })
 }
 
-/// The window, and which layers have it; none in the list if all do.
-fn windows(kind: Kind, config: &Config, layers: usize) -> Result<(Option<usize>, Vec<bool>)> {
+/// The window, and which layers have it.
+fn windows(kind: Kind, config: &Config, layers: usize) -> Result<(Option<usize>, Windowed)> {
     const FULL: &str = "full_attention";
     const SLIDING: &str = "sliding_attention";
     let unsaid = if config.has("sliding_window") { None } else { kind.window() };
@@ -267,27 +267,28 @@ fn windows(kind: Kind, config: &Config, layers: usize) -> Result<(Option<usize>,
         }
         (Some(false), Kind::Llama | Kind::Mistral | Kind::Ministral) => None,
     };
-    let kinds = match config.list("layer_types")? {
+    let types = config.list("layer_types")?;
+    let windowed = match types {
         Some(types) if types.len() != layers => {
             return config.fail(format!("`layer_types` has {} entries for {layers} layers", types.len()));
         }
         Some(types) => {
-            let mut kinds = Vec::with_capacity(layers);
+            let mut list = Vec::with_capacity(types.len());
             for (i, name) in types.iter().enumerate() {
-                kinds.push(match name.as_str() {
+                list.push(match name.as_str() {
                     Some(FULL) => false,
                     Some(SLIDING) => true,
                     _ => {
-                        return config.fail(format!("layer {i} is {name} in `layer_types`, expected {FULL} or {SLIDING}"));
+                        return config
+                            .fail(format!("layer {i} is {name} in `layer_types`, expected {FULL} or {SLIDING}"));
                     }
                 });
             }
-            kinds
+            Windowed::Listed(list)
         }
         None => match (config.size("sliding_window_pattern")?, kind) {
             (Some(0), _) => return config.fail("`sliding_window_pattern` is 0, expected at least 1"),
-            // The last of so many sees all.
-            (Some(pattern), _) => (1..=layers).map(|layer| !layer.is_multiple_of(pattern)).collect(),
+            (Some(pattern), _) => Windowed::AllButEvery(pattern),
             (None, Kind::Llama) if window.is_some() => {
                 return config.fail(format!(
                     "`sliding_window` is {}, but no key says which layers have it, and models of this kind have none: set \
@@ -295,19 +296,16 @@ fn windows(kind: Kind, config: &Config, layers: usize) -> Result<(Option<usize>,
                     window.unwrap_or_default()
                 ));
             }
-            (None, Kind::Llama | Kind::Mistral | Kind::Ministral) => vec![true; layers],
-            (None, Kind::Qwen2) => {
-                let first = config.size("max_window_layers")?.unwrap_or(28);
-                (0..layers).map(|layer| layer >= first).collect()
-            }
+            (None, Kind::Llama | Kind::Mistral | Kind::Ministral) => Windowed::All,
+            (None, Kind::Qwen2) => Windowed::From(config.size("max_window_layers")?.unwrap_or(28)),
         },
     };
-    if window.is_none() && config.list("layer_types")?.is_some() && kinds.contains(&true) {
+    if window.is_none() && types.is_some() && !windowed.is_none(layers) {
         return config.fail(format!("`layer_types` has {SLIDING}, but there is no `sliding_window` that is used"));
     }
-    let some = window.filter(|_| kinds.contains(&true));
-    let mixed = some.is_some() && kinds.contains(&false);
-    Ok((some, if mixed { kinds } else { Vec::new() }))
+    let window = window.filter(|_| !windowed.is_none(layers));
+    let windowed = if window.is_none() || windowed.is_all(layers) { Windowed::All } else { windowed };
+    Ok((window, windowed))
 }
 
 /// Rotary positions of layers without a window, and of those with one.
@@ -332,9 +330,11 @@ fn by_layer(config: &Config, given: &Map<String, Value>, positions: usize, windo
     }
     let kinds = ["full_attention", "sliding_attention"];
     if let Some(other) = given.keys().find(|key| !kinds.contains(&key.as_str())) {
-        return config.fail(format!("there are rotary positions for `{other}` layers, expected {}", kinds.join(" or ")));
+        return config
+            .fail(format!("there are rotary positions for `{other}` layers, expected {}", kinds.join(" or ")));
     }
-    let of = |kind: &str| given.get(kind).and_then(Value::as_object).map(|part| one(config, part, positions)).transpose();
+    let of =
+        |kind: &str| given.get(kind).and_then(Value::as_object).map(|part| one(config, part, positions)).transpose();
     match (of(kinds[0])?, of(kinds[1])?) {
         (Some(full), Some(sliding)) => Ok([full, sliding]),
         (Some(full), None) if !windowed => Ok([full; 2]),
@@ -355,10 +355,7 @@ const ROPE_TYPES: [(&str, &[&str]); 5] = [
     ("linear", &["factor"]),
     ("dynamic", &["factor"]),
     ("llama3", &["factor", "low_freq_factor", "high_freq_factor"]),
-    (
-        "yarn",
-        &["factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"],
-    ),
+    ("yarn", &["factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"]),
 ];
 
 fn one(config: &Config, given: &Map<String, Value>, positions: usize) -> Result<Rope> {

@@ -8,7 +8,7 @@ mod seq2seq;
 mod sizes;
 
 pub use bert::{Bert, BertOutput};
-pub use gpt::{Biases, Gpt, GptNames, Norm, Positions};
+pub use gpt::{Biases, Gpt, GptNames, Norm, Positions, Windowed};
 pub use seq2seq::Seq2Seq;
 pub(crate) use sizes::{FEATURES, HEADS, LAYERS, check_sizes};
 
@@ -22,9 +22,9 @@ fn activation(name: &str) -> Result<Activation, String> {
         "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
         "relu" => Ok(Activation::Relu),
         "silu" | "swish" => Ok(Activation::Silu),
-        other => Err(format!(
-            "activation `{other}` is not known, expected gelu, gelu_new, gelu_pytorch_tanh, relu or silu"
-        )),
+        other => {
+            Err(format!("activation `{other}` is not known, expected gelu, gelu_new, gelu_pytorch_tanh, relu or silu"))
+        }
     }
 }
 

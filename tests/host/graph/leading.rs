@@ -49,7 +49,8 @@ fn results(leading: &[usize], heads: Option<usize>) -> Graph {
     let slopes = f32s(&mut g, "slopes", &[heads.unwrap_or(1)]);
     let bias = f32s(&mut g, "bias", &[leading, &[1, 5, 7]].concat());
     let mask = Mask::causal(Align::PerItem) & Mask::offsets(offsets) & Mask::key_lengths(lengths) & Mask::bias(bias);
-    let results = g.attention_results(q, k, v, AttentionArgs { mask, slopes: Some(slopes), ..AttentionArgs::default() });
+    let results =
+        g.attention_results(q, k, v, AttentionArgs { mask, slopes: Some(slopes), ..AttentionArgs::default() });
     let results = results.expect("fits");
     let rows = [leading, heads.as_slice()].concat();
     assert_eq!(g.shape(results.out), &[&rows[..], &[5, 3]].concat().into());
@@ -109,17 +110,30 @@ fn axes_before_the_heads_broadcast() {
 fn other_operands_follow() {
     let attended = |name: &str, dtype: DType, shape: &[usize], args: fn(ValueId) -> AttentionArgs| -> Result<()> {
         let mut g = Graph::new();
-        let [q, k, v] = [("q", 5, 8), ("k", 7, 8), ("v", 7, 6)].map(|(name, t, d)| f32s(&mut g, name, &[2, 3, 4, t, d]));
+        let [q, k, v] =
+            [("q", 5, 8), ("k", 7, 8), ("v", 7, 6)].map(|(name, t, d)| f32s(&mut g, name, &[2, 3, 4, t, d]));
         let operand = g.input(name, dtype, shape)?;
         g.attention(q, k, v, args(operand))?;
         Ok(())
     };
     let mask: fn(ValueId) -> AttentionArgs = |m| Mask::boolean(m).into();
-    for shape in [&[7][..], &[5, 7], &[4, 1, 7], &[3, 1, 1, 7], &[2, 1, 4, 5, 7], &[2, 3, 1, 1, 7], &[1, 1, 1, 5, 7], &[2, 3, 4, 5, 6]] {
+    for shape in [
+        &[7][..],
+        &[5, 7],
+        &[4, 1, 7],
+        &[3, 1, 1, 7],
+        &[2, 1, 4, 5, 7],
+        &[2, 3, 1, 1, 7],
+        &[1, 1, 1, 5, 7],
+        &[2, 3, 4, 5, 6],
+    ] {
         attended("m", DType::Bool, shape, mask).unwrap_or_else(|e| panic!("{shape:?}: {e}"));
     }
     let misfit = |shape: &[usize]| attended("m", DType::Bool, shape, mask).expect_err("refused").to_string();
-    assert_eq!(misfit(&[2, 1, 1, 7]), "attention: `mask` has shape [2, 1, 1, 7], expected one whose axes before the heads broadcast to [2, 3]");
+    assert_eq!(
+        misfit(&[2, 1, 1, 7]),
+        "attention: `mask` has shape [2, 1, 1, 7], expected one whose axes before the heads broadcast to [2, 3]"
+    );
     assert!(misfit(&[1, 2, 3, 4, 5, 7]).contains("expected one whose axes before the heads"));
     assert!(misfit(&[4, 7]).contains("expected one that broadcasts to [B, Hq, Tq, Tk]"));
     let lengths: fn(ValueId) -> AttentionArgs = |m| Mask::key_lengths(m).into();
@@ -127,7 +141,10 @@ fn other_operands_follow() {
         attended("n", DType::I32, shape, lengths).unwrap_or_else(|e| panic!("{shape:?}: {e}"));
     }
     let error = attended("n", DType::I32, &[2], lengths).expect_err("refused").to_string();
-    assert_eq!(error, "attention: `key_lengths` has shape [2], expected one that broadcasts to the axes before the heads, [2, 3]");
+    assert_eq!(
+        error,
+        "attention: `key_lengths` has shape [2], expected one that broadcasts to the axes before the heads, [2, 3]"
+    );
     let padding: fn(ValueId) -> AttentionArgs = |m| Mask::key_padding(m).into();
     attended("p", DType::Bool, &[2, 3, 7], padding).expect("fits");
     assert!(attended("p", DType::Bool, &[6, 7], padding).is_err());
@@ -173,5 +190,9 @@ fn json_takes_them_too() {
     let m = built.input("m", DType::Bool, [2, 1, 1, 5, 5]).expect("fits");
     let (out, _) = built.attention_with_lse(q, q, q, Mask::causal(Align::TopLeft) & Mask::boolean(m)).expect("fits");
     assert_eq!(built.shape(out).to_vec(), shape("out"));
-    assert!(built.nodes().iter().all(|node| !matches!(&node.op, tilewise::graph::Op::Attention(a) if a.operands != [AttentionOperand::Mask])));
+    assert!(
+        built.nodes().iter().all(
+            |node| !matches!(&node.op, tilewise::graph::Op::Attention(a) if a.operands != [AttentionOperand::Mask])
+        )
+    );
 }

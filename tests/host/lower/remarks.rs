@@ -11,7 +11,12 @@ use super::{applied, lowered, program};
 const RULE: &str = "read a mask as it is";
 
 /// Attention of `[B, 1, Tq, 4]` over Tk keys with a mask of this shape.
-fn masked([items, queries, keys]: [usize; 3], shape: &[usize], mask: fn(tilewise::ValueId) -> Mask, dtype: DType) -> Program {
+fn masked(
+    [items, queries, keys]: [usize; 3],
+    shape: &[usize],
+    mask: fn(tilewise::ValueId) -> Mask,
+    dtype: DType,
+) -> Program {
     program(|g| {
         let q = g.input("q", DType::F32, [items, 1, queries, 4])?;
         let k = g.input("k", DType::F32, [items, 1, keys, 4])?;
