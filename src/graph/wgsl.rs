@@ -55,7 +55,7 @@ impl Text {
             done = at + "table".len();
         }
         text += &self.clean[done..];
-        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = with_values(&text.split_whitespace().collect::<Vec<_>>().join(" "));
         if self.statements { text } else { format!("return ({text});") }
     }
 
@@ -210,6 +210,20 @@ impl Source<'_> {
     }
 }
 
+/// The text with a value for each variable that is declared without one, its type's zero: Chromium gives it that once, before the
+/// loop that the function is called in.
+fn with_values(text: &str) -> String {
+    let (mut whole, mut done) = (String::new(), 0);
+    for (at, _) in words(text).filter(|(_, word)| *word == "var") {
+        let statement = text[at..].split(';').next().unwrap_or_default();
+        if let Some((_, ty)) = statement.split_once(':').filter(|_| !statement.contains('=')) {
+            whole = whole + &text[done..at + statement.len()] + &format!(" = {}()", ty.trim());
+            done = at + statement.len();
+        }
+    }
+    whole + &text[done..]
+}
+
 /// Identifiers, keywords and numbers outside comments, with where they begin.
 fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut at = 0;
@@ -337,6 +351,15 @@ mod tests {
 
     fn text(given: &str) -> Result<Text> {
         Text::new(given, "score function", "score: f32, i: i32, j: i32", "f32")
+    }
+
+    #[test]
+    fn variables_get_values() {
+        let body = |given: &str| text(given).unwrap_or_else(|e| panic!("{e}")).body("values");
+        assert_eq!(
+            body("var a: f32; var b: array<f32, 2>;\nvar c = 2.0; a = score; return a + b[1] * c;"),
+            "var a: f32 = f32(); var b: array<f32, 2> = array<f32, 2>(); var c = 2.0; a = score; return a + b[1] * c;"
+        );
     }
 
     #[test]

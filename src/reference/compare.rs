@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::{Evaluation, Value, apply, real::round_to};
+use super::{Array, Evaluation, Value, apply, real::round_to};
 use crate::{
     DType, Graph, Result, Shape, Tensor,
     graph::{Binary, Op, Reduce, Unary},
@@ -53,8 +53,9 @@ impl Bound {
         let expected = expected.to_f64();
         let errors = plain.to_f64().into_iter().zip(&expected).map(|(plain, x)| (plain - x).abs());
         let error = errors.filter(|e| e.is_finite()).fold(0.0, f64::max);
-        // The lse of a fully masked row is no measure of the others.
-        let sizes = expected.iter().filter(|x| x.is_finite() && **x != f64::from(f32::MIN)).map(|x| x.abs());
+        // The lse of a fully masked row, or of one of scores as low, is no measure of the others.
+        let lowest = f64::from(f32::MIN.next_up());
+        let sizes = expected.iter().filter(|x| x.is_finite() && **x > lowest).map(|x| x.abs());
         let peak = sizes.fold(magnitude, f64::max);
         Bound::absolute((2.0 * error + (unit + extra * U32) * peak).max(smallest))
     }
@@ -161,6 +162,8 @@ pub enum Check {
 #[derive(Clone, Debug)]
 pub struct Expected {
     results: Vec<(String, Value<f64>, Bound)>,
+    /// Whether a NaN of the reference asks for a NaN.
+    nan: bool,
 }
 
 impl Expected {
@@ -192,7 +195,7 @@ impl Expected {
             let bound = check.bound(&expected, plain.as_ref().map(|plain| plain.value(*value)), extra);
             (name.clone(), expected, bound)
         });
-        Ok(Expected { results: results.collect() })
+        Ok(Expected { results: results.collect(), nan: false })
     }
 
     /// The results of one operation, in order.
@@ -216,12 +219,29 @@ impl Expected {
             let bound = check.bound(&expected, Some(plain), extra(op));
             (format!("{} result {i}", op.name()), expected, bound)
         });
-        Ok(Expected { results: results.collect() })
+        Ok(Expected { results: results.collect(), nan: false })
     }
 
     /// Names, values and bounds, in order.
     pub fn results(&self) -> impl Iterator<Item = (&str, &Value<f64>, &Bound)> {
         self.results.iter().map(|(name, value, bound)| (name.as_str(), value, bound))
+    }
+
+    /// The same, but that a NaN is right where the reference has one, and there alone: for results of what is not finite.
+    /// Otherwise nothing is near a NaN.
+    ///
+    /// ```
+    /// use tilewise::{Tensor, graph::{Op, Unary}, reference::compare::{Check, Expected}};
+    /// let x = Tensor::scalar(f32::NAN);
+    /// let expected = Expected::of_op(&Op::Unary { function: Unary::Relu }, &[&x], Check::Exact)?;
+    /// assert!(expected.compare(std::slice::from_ref(&x)).is_err());
+    /// assert!(expected.clone().with_nan().compare(&[x]).is_ok());
+    /// assert!(expected.with_nan().compare(&[Tensor::scalar(0.0)]).is_err());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_nan(self) -> Self {
+        Expected { nan: true, ..self }
     }
 
     /// Compares tensors in the order of the results, and says how close each of them came.
@@ -242,7 +262,12 @@ impl Expected {
             return Err(Mismatch { name: "outputs".into(), kind });
         }
         let pairs = self.results.iter().zip(actual);
-        pairs.map(|((name, expected, bound), actual)| compare(name, actual, expected, bound)).collect()
+        pairs
+            .map(|((name, expected, bound), actual)| match without_nans(actual, expected).filter(|_| self.nan) {
+                Some((actual, expected)) => compare(name, &actual, &expected, bound),
+                None => compare(name, actual, expected, bound),
+            })
+            .collect()
     }
 
     /// Compares outputs by name. Others may be there too.
@@ -365,6 +390,19 @@ pub fn compare(name: &str, actual: &Tensor, expected: &Value<f64>, bound: &Bound
         }
         _ => Ok(comparison),
     }
+}
+
+/// Both with 0 where both are NaN. None if they differ in dtype or shape, or are no floats.
+fn without_nans(actual: &Tensor, expected: &Value<f64>) -> Option<(Tensor, Value<f64>)> {
+    let (dtype, shape) = (actual.dtype(), actual.shape());
+    if !dtype.is_float() || expected.dtype() != dtype || expected.shape() != shape {
+        return None;
+    }
+    let pairs = actual.to_f64().into_iter().zip(expected.to_f64());
+    let (got, wanted): (Vec<f64>, Vec<f64>) =
+        pairs.map(|(got, wanted)| if got.is_nan() && wanted.is_nan() { (0.0, 0.0) } else { (got, wanted) }).unzip();
+    let wanted = Value::Float { dtype, array: Array::new(shape, wanted).ok()? };
+    Some((Value::<f64>::from_f64(dtype, shape.clone(), &got).to_tensor().ok()?, wanted))
 }
 
 fn unravel(place: usize, shape: &Shape) -> Vec<usize> {
@@ -578,7 +616,7 @@ mod tests {
         fails(&turned, &x, Bound::absolute(1e9), &["shape [3, 2], expected [2, 3]"]);
         let integers = Tensor::new([2, 3], vec![1i32; 6]).expect("6 elements");
         fails(&integers, &x, Bound::absolute(1e9), &["dtype i32, expected f32"]);
-        let expected = Expected { results: vec![("y".into(), (&x).into(), BOUND)] };
+        let expected = Expected { results: vec![("y".into(), (&x).into(), BOUND)], nan: false };
         assert!(expected.compare(&[]).expect_err("none").to_string().contains("0 were given, expected 1"));
         assert!(expected.compare_named(&BTreeMap::from([("z".into(), x)])).is_err());
     }

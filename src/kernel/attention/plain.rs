@@ -3,7 +3,7 @@
 use super::{
     sequences,
     setup::{Rank, Setup, Tiling},
-    storage::Float,
+    storage::{Float, Lie},
 };
 use crate::{
     Result,
@@ -41,19 +41,15 @@ impl Variant<Setup<'_>> for Plain {
 
     fn needs(&self, setup: &Setup<'_>) -> Result<Needs, String> {
         let needs = setup.needs_of_outputs()?;
-        let (keys, d, dv) = (setup.sizes.keys as u64, setup.sizes.d as u64, setup.sizes.dv as u64);
-        // A key takes a round, and enters two loops; q, O and the search for a packed item come once.
-        let rounds = keys * (d + dv + 3) + 2 * (d + dv) + 64;
+        let rounds = setup.rounds_of_walk(setup.sizes.keys);
         Ok(Needs { invocations: ROWS as u64, rounds: needs.rounds.max(rounds), ..needs })
     }
 
     fn kernel(&self, setup: &Setup<'_>) -> Result<Kernel> {
         let mut kernel = sequences::begin(setup)?;
         let out = setup.out(&mut kernel);
-        let widest = setup.sizes.d.max(setup.sizes.dv);
-        let source = setup.specialize("attention::plain").value("D_MAX", widest.next_power_of_two().max(16));
-        let source = [Float::Q, Float::K, Float::V, Float::Bias].into_iter().fold(source, |s, x| setup.reads_one(s, x));
-        let source = setup.writes_four(source, out);
+        let source = setup.walks(setup.specialize("attention::plain"), [Lie::Fours; 3]);
+        let source = setup.writes_four(setup.reads_one(source, Float::Bias), out);
         setup.whole(&mut kernel, "plain", source, Tiling::of(ROWS, 1), None, out)?;
         Ok(kernel)
     }
