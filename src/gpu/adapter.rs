@@ -1,6 +1,6 @@
 use crate::{
     DType, Error, Result,
-    kernel::{AdapterKind, CooperativeMatrix, Limits, Profile, Rates},
+    kernel::{AdapterKind, Backend, CooperativeMatrix, Limits, Profile, Rates},
 };
 
 /// An adapter of this system: a GPU, or a software implementation of one.
@@ -80,6 +80,14 @@ pub(super) fn profile(
             | wgpu::DeviceType::DiscreteGpu
             | wgpu::DeviceType::VirtualGpu
             | wgpu::DeviceType::Other => AdapterKind::Gpu,
+        },
+        backend: match info.backend {
+            // What runs nothing may be taken for anything.
+            wgpu::Backend::Vulkan | wgpu::Backend::Noop => Backend::Vulkan,
+            wgpu::Backend::Metal => Backend::Metal,
+            wgpu::Backend::Dx12 => Backend::Dx12,
+            wgpu::Backend::Gl => Backend::Gl,
+            wgpu::Backend::BrowserWebGpu => Backend::Browser,
         },
         limits: Limits {
             workgroup_bytes: limits.max_compute_workgroup_storage_size,

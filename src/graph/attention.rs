@@ -31,7 +31,10 @@ use crate::{
 ///
 /// f are the score functions ([`ScoreMod`]), one after the other; without any, s stays as it is.
 ///
-/// A fully masked row (`seen` is false for all of its keys) gives `out` exactly 0 and `lse` the lowest finite f32 (with sinks: the head's sink). A length,
+/// A fully masked row (`seen` is false for all of its keys) gives `out` exactly 0 and `lse` the lowest finite f32 (with sinks: the head's sink). The `lse` of
+/// a row that sees a key is above that: if its scores are no higher, it is the next f32, −3.4028233e38. A NaN or an infinity in `q`, `k` or `v`
+/// reaches the rows that see it, as IEEE's arithmetic has it (a score of NaN or +∞ makes a row NaN, and so does one of −∞ that is all it sees,
+/// unless a bias or a function made it so: that hides the key), and no other row. A length,
 /// an entry of cumulative offsets or of the block table that is out of range counts as the nearest valid one, and the offset of
 /// query 0 as at most ±2³⁰. `status` has a bit for each of them that was out of range, by item or sequence: see
 /// [`AttentionFault`]. 0 means none.

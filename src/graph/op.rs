@@ -84,13 +84,13 @@ pub enum Op {
         weight: bool,
     },
     /// `x → y` of the same shape: `y_i = exp(x_i − m)/Σ_j exp(x_j − m)` along an axis, m the maximum. Where all of a
-    /// line is −inf, y is 0. Gradient: `dx = y·(dy − Σ y·dy)`.
+    /// line is −inf, y is 0. A NaN or +inf makes all of its line NaN. Gradient: `dx = y·(dy − Σ y·dy)`.
     Softmax {
         /// The axis.
         axis: usize,
     },
     /// `x → y` of the same shape: `y_i = x_i − m − log Σ_j exp(x_j − m)` along an axis, m the maximum. Where all of a
-    /// line is −inf, y is −inf. Gradient: `dx = dy − e^y·Σ dy`.
+    /// line is −inf, y is −inf. A NaN or +inf makes all of its line NaN. Gradient: `dx = dy − e^y·Σ dy`.
     LogSoftmax {
         /// The axis.
         axis: usize,
@@ -112,6 +112,10 @@ pub enum Op {
     Where,
     /// `x → y` of the same shape in another dtype. Floats are rounded to nearest, ties to even; float to integer
     /// truncates towards zero and saturates; between i32 and u32 the bits stay; all but 0 is true, and true is 1.
+    ///
+    /// A NaN stays NaN in f32, f16 and bf16, an infinity stays what it is, and a number that is over the largest of the dtype by
+    /// half a step or more becomes infinite. To i32 and u32 a NaN is 0, +inf the highest number and −inf the lowest. To bool NaN
+    /// and infinities are true. Wherever a kernel stores a narrow dtype, it rounds so too.
     Cast {
         /// The dtype of the result.
         dtype: DType,
@@ -127,7 +131,8 @@ pub enum Op {
         /// The reduced axes stay with size 1.
         keep: bool,
     },
-    /// `x → i32` without the axis (or with size 1): the index of the largest element along it. It passes no gradient.
+    /// `x → i32` without the axis (or with size 1): the index of the largest element along it. A NaN is larger than all else, and
+    /// as large as another; −0 is as large as 0. It passes no gradient.
     Argmax {
         /// The axis.
         axis: usize,
@@ -228,15 +233,16 @@ pub enum Op {
     AppendPaged,
     /// `outs [P, …, Dv], lses f32 [P, …] → out […, Dv], lse f32 […]`: attention over P parts of the keys, from its
     /// results over each of them: `out = Σ_p exp(lse_p − lse)·out_p`, `lse = log Σ_p exp(lse_p)`. A part whose lse is
-    /// the lowest f32 (or −inf) saw nothing and counts for nothing; a row of which no part saw anything gives 0 and the
-    /// lowest f32. Flash-Decoding (Dao et al., 2023).
+    /// the lowest f32 (or −inf, as others write it) saw nothing and counts for nothing, whatever stands in its out; a row
+    /// of which no part saw anything gives 0 and the lowest f32. That of a row that saw a key is higher, see
+    /// [`Attention`]. Flash-Decoding (Dao et al., 2023).
     ///
     /// Gradient, with `w_p = exp(lse_p − lse)`: `dout_p = w_p·dout`, `dlse_p = w_p·(Σ_c dout_c·(out_pc − out_c) + dlse)`.
     AttentionMerge,
 }
 
 /// The function of a reduction. Over no elements, sum and mean give 0, the maximum −inf or the lowest integer, the
-/// minimum +inf or the highest integer. Sums of integers wrap.
+/// minimum +inf or the highest integer. Sums of integers wrap. Of elements of which one is NaN, all give NaN, as NumPy does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reduce {

@@ -78,7 +78,7 @@ macro_rules! functions {
 
 functions! {
     /// A function of one element. Functions take floats, and give the same dtype; in parentheses stands what else they
-    /// take.
+    /// take. Of NaN each is NaN.
     Unary: takes: Takes {
         /// −x (integers too)
         Neg "neg" Numbers Exact,
@@ -128,7 +128,8 @@ functions! {
 }
 
 functions! {
-    /// A function of two elements of one dtype. Arithmetic takes floats and integers, and gives the same dtype.
+    /// A function of two elements of one dtype. Arithmetic takes floats and integers, and gives the same dtype. If one of the
+    /// two is NaN, arithmetic gives NaN (but a⁰ = 1ᵇ = 1), and of comparisons only ≠ is true.
     Binary: kind: Kind {
         /// a + b
         Add "add" Arithmetic Exact,

@@ -65,6 +65,7 @@ impl Text {
         }
         text += &self.clean[done..];
         let text = text.split(is_blank).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+        let text = with_values(&text);
         if self.statements { text } else { format!("return ({text});") }
     }
 
@@ -235,6 +236,20 @@ fn parser_message(message: &str, note: Option<&str>) -> String {
     }
 }
 
+/// The text with a value for each variable that is declared without one, its type's zero: Chromium gives it that once, before the
+/// loop that the function is called in.
+fn with_values(text: &str) -> String {
+    let (mut whole, mut done) = (String::new(), 0);
+    for (at, _) in words(text).filter(|(_, word)| *word == "var") {
+        let statement = text[at..].split(';').next().unwrap_or_default();
+        if let Some((_, ty)) = statement.split_once(':').filter(|_| !statement.contains('=')) {
+            whole = whole + &text[done..at + statement.len()] + &format!(" = {}()", ty.trim());
+            done = at + statement.len();
+        }
+    }
+    whole + &text[done..]
+}
+
 /// naga's message with WGSL's names of types, and without the numbers by which it names things: ` [3]`.
 fn readable(message: &str) -> String {
     let mut parts = message.split(" [");
@@ -339,6 +354,15 @@ mod tests {
 
     fn text(given: &str) -> Result<Text> {
         Text::new(given, "score function", "score: f32, i: i32, j: i32", "f32")
+    }
+
+    #[test]
+    fn variables_get_values() {
+        let body = |given: &str| text(given).unwrap_or_else(|e| panic!("{e}")).body("values");
+        assert_eq!(
+            body("var a: f32; var b: array<f32, 2>;\nvar c = 2.0; a = score; return a + b[1] * c;"),
+            "var a: f32 = f32(); var b: array<f32, 2> = array<f32, 2>(); var c = 2.0; a = score; return a + b[1] * c;"
+        );
     }
 
     #[test]

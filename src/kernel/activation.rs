@@ -6,8 +6,7 @@ use crate::graph::Unary;
 /// The definition of `function` in WGSL, of `shaders/shared/unary.wesl`: one line that ends in `fn name(x: f32) -> f32 { … }`,
 /// complete in itself.
 ///
-/// No step overflows for finite `x` unless the result does, and no result depends on an infinity on the way. The
-/// bounds are against real arithmetic; `ulp` is 2⁻²³ of the result. A driver may flush what is below 1.2e-38 to 0 (and
+/// No step overflows for finite `x` unless the result does, and a NaN stays one. The bounds are against real arithmetic; `ulp` is 2⁻²³ of the result. A driver may flush what is below 1.2e-38 to 0 (and
 /// with it silu and the gelus below 1.2e-36). WGSL allows `exp(x)` an error of (3 + 2|x|) ulp and `a / b` 2.5 ulp; the bounds
 /// build on these:
 ///
@@ -31,7 +30,7 @@ use crate::graph::Unary;
 ///
 /// ```
 /// use tilewise::{graph::Unary, kernel::unary_wgsl};
-/// assert_eq!(unary_wgsl(Unary::Relu, "epilogue"), "fn epilogue(x: f32) -> f32 { return max(x, 0.0); }");
+/// assert_eq!(unary_wgsl(Unary::Abs, "epilogue"), "fn epilogue(x: f32) -> f32 { return abs(x); }");
 /// ```
 pub fn unary_wgsl(function: Unary, name: &str) -> String {
     let own = format!("{}_f32", function.name());

@@ -4,12 +4,15 @@
 use super::{
     Binding, Candidate, Kernel, Launch, Operand, Operands, Parameters, Problem, Profile, Specialization,
     access::{axes::Axis, strided::touched},
-    rows::{self, Deal, MERGE, Pack, RowSetup, Rows, SHARES, most_rounds_in_blocks, rounds, rounds_in_blocks},
+    rows::{
+        self, Deal, MERGE, PACKED_TOTAL, Pack, RowSetup, Rows, SHARES, most_rounds_in_blocks, rounds, rounds_in_blocks,
+    },
     variant::{self, Needs},
 };
 use crate::{DType, Error, Layout, Result};
 
-/// The index of the largest element along an axis of an f32, i32 or u32 tensor that has elements there.
+/// The index of the largest element along an axis of an f32, i32 or u32 tensor that has elements there. A NaN is larger than all
+/// else.
 ///
 /// One input, one output: i32, dense, in the shape of the other axes. `x` may have any strides.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,6 +86,11 @@ impl ArgmaxProblem {
         })
     }
 
+    /// How often elements are gone through, at the most: floats once more if one of them may be a NaN.
+    fn looks(&self) -> usize {
+        if self.dtype == DType::F32 { 2 } else { 1 }
+    }
+
     /// Its axes, in vectors of one of these kinds if they fit.
     fn merged(&self, axis: usize, packs: &[Pack]) -> Merged {
         let Layout { shape, strides, offset } = &self.x;
@@ -104,8 +112,8 @@ impl ArgmaxProblem {
             pack: width,
             registers: 1,
             accesses: 1,
-            passes: 1,
-            plain_rounds: rounds_in_blocks(axis.size),
+            passes: self.looks(),
+            plain_rounds: self.looks() * rounds_in_blocks(axis.size),
             side_by_side,
         };
         Merged { rows, pack, kept, axis, offset: offset / width }
@@ -158,10 +166,10 @@ impl Setup<'_> {
     /// Into how many shares the split variant deals a result, and they as rows.
     fn dealt_shares(&self) -> (usize, Rows) {
         let rows = &self.for_shares.rows;
-        let least = self.profile.loop_rounds().map_or(1, |most| rows.elems.div_ceil(4 * most as usize));
+        let least = self.profile.loop_rounds().map_or(1, |most| rows.elems.div_ceil(3 * most as usize));
         let shares = rows.shares(self.profile).max(least);
         let share = rows.elems.div_ceil(shares);
-        let plain_rounds = most_rounds_in_blocks(share);
+        let plain_rounds = self.problem.looks() * most_rounds_in_blocks(share);
         (shares, Rows { rows: rows.rows * shares, elems: share, plain_rounds, ..rows.clone() })
     }
 
@@ -176,9 +184,11 @@ impl Setup<'_> {
             Deal::Workgroup(_) => "argmax::workgroup",
             Deal::Subgroup(_) => "argmax::subgroup",
         };
-        let mut shader = self.slots(deal.slots(Specialization::new(shader)), merged);
+        let floats = self.problem.dtype == DType::F32;
+        let mut shader = self.slots(deal.slots(Specialization::new(shader).on(self.profile.backend)), merged);
+        shader = shader.region("FLOATS", floats);
         if let Some(pack) = merged.pack {
-            shader = shader.ty("elem", "vec4<scalar>").ty("elem_place", "vec4<u32>");
+            shader = shader.ty("elem", "vec4<scalar>").ty("elem_place", "vec4<u32>").function("total", PACKED_TOTAL);
             shader = match pack {
                 Pack::Along => shader.function("fold", FOLD),
                 Pack::Across => {
@@ -227,16 +237,28 @@ impl Setup<'_> {
 
     /// Fills the slots that all shaders have.
     fn slots(&self, shader: Specialization, merged: &Merged) -> Specialization {
-        shader
+        let shader = shader
             .value("KEPT_AXES", merged.kept.len() - 1)
             .value("LAST", self.problem.last)
-            .ty("scalar", self.problem.dtype.name())
+            .ty("scalar", self.problem.dtype.name());
+        // Of f32 as it stands.
+        match self.problem.dtype {
+            DType::I32 => shader.function("rank_of", RANK_OF_I32),
+            DType::U32 => shader.function("rank_of", RANK_OF_U32),
+            DType::F32 | DType::F16 | DType::BF16 | DType::Bool => shader,
+        }
     }
 }
 
+/// The slot `rank_of` for integers.
+const RANK_OF_I32: &str =
+    "fn rank_of(x: stat) -> stat_place { return bitcast<stat_place>(x) ^ stat_place(0x80000000u); }";
+const RANK_OF_U32: &str = "fn rank_of(x: stat) -> stat_place { return x; }";
+
 /// The slot `fold` for vectors along the axis.
-const FOLD: &str = "fn fold(v: elem, place: elem_place) -> Best { return better(better(Best(v.x, 4u * place.x), \
-                    Best(v.y, 4u * place.y + 1u)), better(Best(v.z, 4u * place.z + 2u), Best(v.w, 4u * place.w + 3u))); }";
+const FOLD: &str = "fn fold(v: elem, place: elem_place) -> Best { return better(better(Best(rank_of(v.x), 4u * place.x), \
+                    Best(rank_of(v.y), 4u * place.y + 1u)), better(Best(rank_of(v.z), 4u * place.z + 2u), \
+                    Best(rank_of(v.w), 4u * place.w + 3u))); }";
 
 impl Problem for ArgmaxProblem {
     fn family(&self) -> &'static str {

@@ -50,7 +50,7 @@ pub(crate) use norm::Norm;
 pub use norm::{NormDTypes, NormKind, NormProblem};
 pub(crate) use operands::Operands;
 pub use pointwise::{Arg, Instr, PointwiseProblem};
-pub use profile::{AdapterKind, CooperativeMatrix, Limits, Profile, Rates};
+pub use profile::{AdapterKind, Backend, CooperativeMatrix, Limits, Profile, Rates};
 pub use quirks::{QUIRKS, Quirk};
 pub use reduce::ReduceProblem;
 pub use rotary::RotaryProblem;

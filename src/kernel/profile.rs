@@ -13,6 +13,9 @@ pub struct Profile {
     pub driver: String,
     /// What kind of processor runs the kernels.
     pub kind: AdapterKind,
+    /// The API that runs them, and compiles their text.
+    #[serde(default)]
+    pub backend: Backend,
     /// The limits that kernels have to respect.
     pub limits: Limits,
     /// `f16` in shaders (`SHADER_F16`).
@@ -95,6 +98,34 @@ impl CooperativeMatrix {
     }
 }
 
+/// The API below wgpu.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// Vulkan; also where nothing is known.
+    #[default]
+    Vulkan,
+    /// Metal.
+    Metal,
+    /// Direct3D 12.
+    Dx12,
+    /// OpenGL, or OpenGL ES.
+    Gl,
+    /// A browser's WebGPU, which compiles the text itself.
+    Browser,
+}
+
+impl Backend {
+    /// Whether the compiler of the text wants `enable subgroups;` where subgroups are used: WGSL asks for it, and naga, which
+    /// compiles for all others, rejects it.
+    pub fn enables_subgroups(self) -> bool {
+        match self {
+            Backend::Browser => true,
+            Backend::Vulkan | Backend::Metal | Backend::Dx12 | Backend::Gl => false,
+        }
+    }
+}
+
 /// What kind of processor an adapter is; kernels that suit a GPU and a CPU differ completely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -131,6 +162,7 @@ impl Profile {
             adapter: "portable WebGPU minimum".into(),
             driver: String::new(),
             kind: AdapterKind::Gpu,
+            backend: Backend::default(),
             limits: Limits {
                 workgroup_bytes: 16 << 10,
                 workgroup_invocations: 256,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{AdapterKind, CooperativeMatrix, Profile, profile::HALVES};
+use super::{AdapterKind, Backend, CooperativeMatrix, Profile, profile::HALVES};
 
 /// A property of a device or driver that kernels and their choice have to heed.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +81,26 @@ pub(super) const WATCHDOG: Quirk = Quirk {
     has: |profile| profile.kind == AdapterKind::Gpu,
 };
 
+/// Compilers that take every number for finite.
+pub(super) const ASSUMED_FINITE: Quirk = Quirk {
+    name: "assumed finite",
+    what: "Metal compiles with fast math, also below MoltenVK, and Direct3D's and OpenGL's compilers promise as little; nor does a \
+           browser say what it compiles with. Kernels keep a NaN that a row sees there too, as far as bits go, but arithmetic may \
+           drop it: the cases and tests of what is not finite are refused",
+    has: |profile| match profile.backend {
+        Backend::Vulkan => profile.driver.contains("MoltenVK"),
+        Backend::Metal | Backend::Dx12 | Backend::Gl | Backend::Browser => true,
+    },
+};
+
+/// Exponentials that lose a NaN.
+pub(super) const CLAMPED_EXP: Quirk = Quirk {
+    name: "clamped exp",
+    what: "exp of a NaN may be a number, as the argument is clamped (SwiftShader; taken for true of every software adapter but \
+           llvmpipe): attention tells a NaN by its bits for each weight there, elsewhere by its sums",
+    has: |profile| profile.kind == AdapterKind::Cpu && !profile.driver.starts_with("llvmpipe"),
+};
+
 /// What any device may do, because WGSL lets it.
 const LOOSE_FLOATS: Quirk = Quirk {
     name: "loose floats",
@@ -91,7 +111,7 @@ const LOOSE_FLOATS: Quirk = Quirk {
 };
 
 /// Every quirk that is known and heeded.
-pub const QUIRKS: [Quirk; 8] = [
+pub const QUIRKS: [Quirk; 10] = [
     LOOPS_END,
     SHARED_LOADS,
     MASKED_BRANCHES,
@@ -99,6 +119,8 @@ pub const QUIRKS: [Quirk; 8] = [
     SLOW_COOPERATIVE_MATRICES,
     WRONG_COOPERATIVE_MATRICES,
     WATCHDOG,
+    ASSUMED_FINITE,
+    CLAMPED_EXP,
     LOOSE_FLOATS,
 ];
 
@@ -129,6 +151,16 @@ impl Profile {
     /// Whether the instructions of a branch run though no lane takes it.
     pub(crate) fn masks_branches(&self) -> bool {
         MASKED_BRANCHES.applies(self)
+    }
+
+    /// Whether exp of a NaN may be a number.
+    pub(crate) fn clamps_exp(&self) -> bool {
+        CLAMPED_EXP.applies(self)
+    }
+
+    /// Why a NaN or an infinity may come out as a number here, whatever kernels do; `None` where arithmetic is IEEE's.
+    pub fn assumes_finite(&self) -> Option<&'static str> {
+        ASSUMED_FINITE.applies(self).then_some(ASSUMED_FINITE.what)
     }
 
     /// The size of every subgroup of every dispatch, if there is only one.
@@ -165,7 +197,7 @@ mod tests {
         let software = Profile { kind: AdapterKind::Cpu, subgroup: Some((4, 32)), ..gpu.clone() };
         assert_eq!(
             names(&software),
-            ["loops end", "masked branches", "varying subgroups", "slow cooperative matrices", "loose floats"]
+            ["loops end", "masked branches", "varying subgroups", "slow cooperative matrices", "clamped exp", "loose floats"]
         );
         for (driver, shared) in [
             ("llvmpipe Mesa 22.3.6 (LLVM 15.0.6)", false),
@@ -176,6 +208,18 @@ mod tests {
         ] {
             let profile = Profile { driver: driver.into(), ..software.clone() };
             assert_eq!(SHARED_LOADS.applies(&profile), shared, "{driver}");
+        }
+        for (backend, driver, assumed) in [
+            (Backend::Vulkan, "radv Mesa 26.2.6", false),
+            (Backend::Vulkan, "MoltenVK 1.3.0", true),
+            (Backend::Metal, "", true),
+            (Backend::Dx12, "", true),
+            (Backend::Gl, "", true),
+            (Backend::Browser, "", true),
+        ] {
+            let profile = Profile { backend, driver: driver.into(), ..gpu.clone() };
+            assert_eq!(profile.assumes_finite().is_some(), assumed, "{backend:?} {driver}");
+            assert_eq!(names(&profile).contains(&"assumed finite"), assumed, "{backend:?} {driver}");
         }
         let wrong = Profile { cooperative_matrix_faults: vec![(matrix, "3 for 4".into())], ..gpu };
         assert_eq!(names(&wrong), ["wrong cooperative matrices", "watchdog", "loose floats"]);

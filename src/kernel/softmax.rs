@@ -21,7 +21,7 @@ use crate::{DType, Error, Layout, Result};
 /// ```
 ///
 /// An element of −inf (tested by its bits, before the scale) gives exactly 0, or −inf for the log; so does each element
-/// of a line that has no other. One input, one output: dense, in the shape of `x`. All is computed in f32, and rounded
+/// of a line that has no other. A NaN or +inf makes all of its line NaN. One input, one output: dense, in the shape of `x`. All is computed in f32, and rounded
 /// once, where it is written.
 ///
 /// `x` may have any strides. Fastest are lines whose elements lie side by side, aligned to four, then lines that
@@ -191,14 +191,14 @@ impl Setup<'_> {
             Stage::Apply(_) => "softmax::apply",
         };
         let mut shader = stage
-            .slots(Specialization::new(shader))
+            .slots(Specialization::new(shader).on(profile.backend))
             .value("LINE_AXES", merged.lines.len() - 1)
             .value("LOG", problem.log);
         if let Some(pack) = merged.pack {
             shader = shader.ty("elem", "vec4<f32>").ty("bits", "vec4<u32>");
             shader = match pack {
                 Pack::Along => shader.function("total", PACKED_TOTAL).function("largest", PACKED_LARGEST),
-                Pack::Across => shader.ty("stat", "vec4<f32>"),
+                Pack::Across => shader.ty("stat", "vec4<f32>").ty("stat_bits", "vec4<u32>"),
             };
         }
         let last = stage.is_last();

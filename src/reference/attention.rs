@@ -54,17 +54,18 @@ pub fn attention<R: Real>(
                 let scores: Vec<(usize, R)> = (0..sequence.keys.length)
                     .filter_map(|j| run.score(&sequence, head, i, j).map(|score| (j, score)))
                     .collect();
-                let sink = run.sinks.map(|sinks| sinks[head]);
-                let Some(largest) = scores.iter().map(|s| s.1).chain(sink).reduce(|a, b| if b > a { b } else { a })
-                else {
+                // Whether it sees a key is whether there is a score, whatever that is.
+                if scores.is_empty() {
                     continue;
-                };
+                }
+                let sink = run.sinks.map(|sinks| sinks[head]);
+                let largest = scores.iter().map(|s| s.1).chain(sink).fold(R::of(f64::NEG_INFINITY), R::larger);
                 let mut sum = R::ZERO;
                 for score in scores.iter().map(|s| s.1).chain(sink) {
                     sum += (score - largest).exp();
                 }
                 let row = run.q.row(sequence.item, head, sequence.queries.start + i);
-                lse[row] = largest + sum.ln();
+                lse[row] = (largest + sum.ln()).larger(R::of(f32::MIN.next_up().into()));
                 let out = &mut out[row * run.v.width..][..run.v.width];
                 for (j, score) in scores {
                     let weight = (score - largest).exp() / sum;
@@ -180,7 +181,8 @@ impl<'a, R: Real> Run<'a, R> {
         for function in &self.score_mods {
             score = R::of(function(&Scored { score: score.wide(), pair }));
         }
-        (score.wide() != f64::NEG_INFINITY).then_some(score)
+        // −∞ hides the key if a function says so. That of q·k is a score, which weighs nothing.
+        (self.score_mods.is_empty() || score.wide() != f64::NEG_INFINITY).then_some(score)
     }
 
     /// What functions are told of query i and key j.

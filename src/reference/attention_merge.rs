@@ -28,16 +28,16 @@ pub fn attention_merge<R: Real>(outs: &Array<R>, lses: &Array<R>) -> Result<(Arr
     for row in 0..rows {
         let seen: Vec<usize> = (0..parts)
             .map(|part| part * rows + row)
-            .filter(|&at| lses.data()[at].wide() > f64::from(f32::MIN))
+            .filter(|&at| ![f64::from(f32::MIN), f64::NEG_INFINITY].contains(&lses.data()[at].wide()))
             .collect();
-        let Some(largest) = seen.iter().map(|&at| lses.data()[at]).reduce(|a, b| if b > a { b } else { a }) else {
+        let Some(largest) = seen.iter().map(|&at| lses.data()[at]).reduce(R::larger) else {
             continue;
         };
         let mut sum = R::ZERO;
         for &at in &seen {
             sum += (lses.data()[at] - largest).exp();
         }
-        lse[row] = largest + sum.ln();
+        lse[row] = (largest + sum.ln()).larger(R::of(f32::MIN.next_up().into()));
         for &at in &seen {
             let weight = (lses.data()[at] - largest).exp() / sum;
             for (to, &from) in out[row * width..][..width].iter_mut().zip(&outs.data()[at * width..][..width]) {

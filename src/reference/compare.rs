@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::{Evaluation, Value, apply, real::round_to};
+use super::{Array, Evaluation, Value, apply, real::round_to};
 use crate::{
     DType, Graph, Result, Shape, Tensor,
     graph::{Binary, Op, Reduce, Unary},
@@ -104,9 +104,10 @@ impl Bound {
     }
 }
 
-/// The largest finite magnitude. The lse of a fully masked row is no measure of the others.
+/// The largest finite magnitude. The lse of a fully masked row, or of one of scores as low, is no measure of the others.
 fn peak(x: &[f64]) -> f64 {
-    x.iter().filter(|x| x.is_finite() && **x != f64::from(f32::MIN)).fold(0.0, |most, x| x.abs().max(most))
+    let lowest = f64::from(f32::MIN.next_up());
+    x.iter().filter(|x| x.is_finite() && **x > lowest).fold(0.0, |most, x| x.abs().max(most))
 }
 
 /// The largest magnitude of what a result is the sum of, from those of the operands: the result itself may cancel to less.

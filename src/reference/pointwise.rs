@@ -61,8 +61,9 @@ pub fn unary_float<R: Real>(function: Unary, x: R) -> R {
         Unary::Erf => x.erf(),
         Unary::Tanh => x.tanh(),
         Unary::Sigmoid => R::ONE / (R::ONE + (-x).exp()),
-        Unary::Relu if x > R::ZERO => x,
-        Unary::Relu => R::ZERO,
+        // A NaN stays one.
+        Unary::Relu if x <= R::ZERO => R::ZERO,
+        Unary::Relu => x,
         // 1 + erf z = erfc(−z), which keeps its digits where the two nearly cancel.
         Unary::Gelu => half * x * (-x / R::of(2.0).sqrt()).erfc(),
         Unary::GeluTanh => {
@@ -150,8 +151,8 @@ fn on_floats<R: Real>(function: Binary) -> Option<Joins<R>> {
         Binary::Sub => |a, b| a - b,
         Binary::Mul => |a, b| a * b,
         Binary::Div => |a, b| a / b,
-        Binary::Max => |a, b| if a > b { a } else { b },
-        Binary::Min => |a, b| if a < b { a } else { b },
+        Binary::Max => R::larger,
+        Binary::Min => R::smaller,
         Binary::Pow => R::powf,
         _ => return None,
     };

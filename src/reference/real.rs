@@ -59,6 +59,21 @@ pub trait Real:
     fn ceil(self) -> Self;
     /// The nearest integer, halves to even.
     fn round(self) -> Self;
+
+    /// Whether it is no number.
+    fn is_nan(self) -> bool {
+        self.wide().is_nan()
+    }
+
+    /// The larger of two, and a NaN if one of them is.
+    fn larger(self, other: Self) -> Self {
+        if self > other || self.is_nan() { self } else { other }
+    }
+
+    /// The smaller of two, and a NaN if one of them is.
+    fn smaller(self, other: Self) -> Self {
+        if self < other || self.is_nan() { self } else { other }
+    }
 }
 
 macro_rules! real {

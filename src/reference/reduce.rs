@@ -11,7 +11,7 @@ use crate::{
     graph::{Op, Reduce},
 };
 
-/// Sum, mean, maximum or minimum over `axes` (sorted), in row-major order; integers wrap. See [`Reduce`].
+/// Sum, mean, maximum or minimum over `axes` (sorted), in row-major order; integers wrap, and a NaN makes NaN. See [`Reduce`].
 ///
 /// ```
 /// use tilewise::{graph::Reduce, reference::{Array, Value, reduce}};
@@ -52,15 +52,16 @@ pub fn reduce<R: Real>(function: Reduce, x: &Value<R>, axes: &[usize], keep: boo
                     let sums = lines.fold(x, R::ZERO, |a, b| a + b);
                     sums.into_iter().map(|sum| sum / R::of(n.max(1) as f64)).collect()
                 }
-                Reduce::Max => lines.fold(x, R::of(f64::NEG_INFINITY), |a, b| if b > a { b } else { a }),
-                Reduce::Min => lines.fold(x, R::of(f64::INFINITY), |a, b| if b < a { b } else { a }),
+                Reduce::Max => lines.fold(x, R::of(f64::NEG_INFINITY), R::larger),
+                Reduce::Min => lines.fold(x, R::of(f64::INFINITY), R::smaller),
             };
             Value::Float { dtype: *dtype, array: Array::new(shape, data)? }
         }
     })
 }
 
-/// The index of the largest element along `axis`: of equal ones the first, or the last. See [`Op::Argmax`].
+/// The index of the largest element along `axis`: of equal ones the first, or the last. A NaN is larger than all else. See
+/// [`Op::Argmax`].
 ///
 /// ```
 /// use tilewise::reference::{Array, argmax};
@@ -78,7 +79,13 @@ pub fn argmax<T: Copy + PartialOrd>(x: &Array<T>, axis: usize, keep: bool, last:
     let places = lines.starts.iter().map(|&start| {
         let line = |i: usize| x.data()[start + lines.steps[i]];
         let best = (0..lines.steps.len()).reduce(|best, i| {
-            let better = if last { line(i) >= line(best) } else { line(i) > line(best) };
+            // What does not equal itself is NaN.
+            let [new_is_nan, is_nan] = [i, best].map(|at| line(at).partial_cmp(&line(at)).is_none());
+            let better = match (new_is_nan, is_nan) {
+                (true, _) => last || !is_nan,
+                (false, true) => false,
+                (false, false) => line(i) > line(best) || (last && line(i) == line(best)),
+            };
             if better { i } else { best }
         });
         best.unwrap_or_default() as i32

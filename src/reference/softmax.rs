@@ -3,7 +3,8 @@
 use super::{Array, Real, reduce::Lines, shapes::result_shape};
 use crate::{DType, Result, graph::Op};
 
-/// `exp(x_j − m)/Σ exp(x − m)` along `axis`, m the maximum. Where all of a line is −inf, it is 0.
+/// `exp(x_j − m)/Σ exp(x − m)` along `axis`, m the maximum. Where all of a line is −inf, it is 0. A NaN or +inf makes all of its
+/// line NaN.
 ///
 /// ```
 /// use tilewise::reference::{Array, softmax};
@@ -19,7 +20,8 @@ pub fn softmax<R: Real>(x: &Array<R>, axis: usize) -> Result<Array<R>> {
     each_line(x, axis, R::ZERO, |x, m, sum| (x - m).exp() / sum)
 }
 
-/// `(x_j − m) − ln Σ exp(x − m)` along `axis`, m the maximum. Where all of a line is −inf, it is −inf.
+/// `(x_j − m) − ln Σ exp(x − m)` along `axis`, m the maximum. Where all of a line is −inf, it is −inf. A NaN or +inf makes all of
+/// its line NaN.
 ///
 /// ```
 /// use tilewise::reference::{Array, log_softmax};
@@ -41,7 +43,7 @@ fn each_line<R: Real>(x: &Array<R>, axis: usize, of_nothing: R, f: impl Fn(R, R,
     let mut y = x.data().to_vec();
     for start in lines.starts {
         let line = || lines.steps.iter().map(|step| start + step);
-        let largest = line().map(|at| x.data()[at]).fold(lowest, |a, b| if b > a { b } else { a });
+        let largest = line().map(|at| x.data()[at]).fold(lowest, R::larger);
         let mut sum = R::ZERO;
         for at in line() {
             sum += (x.data()[at] - largest).exp();

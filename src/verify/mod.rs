@@ -242,6 +242,9 @@ fn telling(gpu: &Gpu, family: &str, seed: u64) -> Result<Vec<Telling>> {
 }
 
 async fn judge(gpu: &Gpu, case: &Case, expected: &Expected, variants: &[Candidate], variant: Option<&str>) -> Verdict {
+    if let Some(why) = gpu.profile().assumes_finite().filter(|_| case.not_finite) {
+        return Verdict::Refused(format!("of what is not finite: {why}"));
+    }
     let mut options = Options::default();
     if let Some(variant) = variant {
         match variants.iter().find(|candidate| candidate.variant == variant).map(|candidate| &candidate.verdict) {

@@ -41,6 +41,15 @@ pub(crate) fn another_gpu() -> Gpu {
     open(Gpu::builder())
 }
 
+/// Whether a test of NaN and infinities is asked of this device: one that assumes finite numbers is not, and that is said.
+pub(crate) fn asks_of_what_is_not_finite(test: &str) -> bool {
+    let refused = gpu().profile().assumes_finite();
+    if let Some(why) = refused {
+        eprintln!("{test} is refused on {}: {why}", gpu().profile().adapter);
+    }
+    refused.is_none()
+}
+
 fn open(builder: Builder) -> Gpu {
     match builder.build() {
         Ok(gpu) => {

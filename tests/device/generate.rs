@@ -15,6 +15,7 @@ use tilewise::{
 };
 
 use crate::common::{
+    asks_of_what_is_not_finite,
     generate::{LOGITS, by_definition},
     gpu,
 };
@@ -567,4 +568,46 @@ fn what_cannot_be_generated_is_named() {
     );
     assert!(build(Gpt { window: Some(0), ..small() }, capacity()).contains("window"));
     assert!(build(Gpt { names: GptNames::Llama, ..small() }, capacity()).contains("there is no parameter `h.0"));
+}
+
+/// A position whose embedding is NaN: padding meets it in the first chunk, and reaches no token; the item that comes there ends the run.
+#[test]
+fn logits_that_are_not_finite_end_the_run_with_step_and_item() {
+    if !asks_of_what_is_not_finite("logits_that_are_not_finite_end_the_run_with_step_and_item") {
+        return;
+    }
+    let model = small();
+    let sound = weights(&model);
+    let mut broken = sound.clone();
+    let positions = broken["wpe.weight"].clone();
+    let mut rows = positions.as_f32().expect("f32").to_vec();
+    rows[5 * 16 + 3] = f32::NAN;
+    broken.insert("wpe.weight".into(), Tensor::new(positions.shape(), rows).expect("fits"));
+
+    let capacity = Capacity { chunks: vec![8], ..Capacity::items(4) };
+    let mut generator = Generator::new(gpu(), model.clone(), &broken, capacity.clone()).expect("loads");
+    let mut whole = Generator::new(gpu(), model, &sound, capacity).expect("loads");
+    let strategies = [
+        Strategy::Greedy,
+        Strategy::Sample { temperature: 0.8, top_k: Some(5), top_p: None, seed: 1 },
+        Strategy::Beam { beams: 2, length_penalty: 1.0 },
+    ];
+    for strategy in strategies {
+        for repetition_penalty in [1.0, 1.2] {
+            let request = |tokens: usize| Request {
+                strategy,
+                repetition_penalty,
+                ..Request::new(vec![vec![3], vec![1, 4, 1]], tokens)
+            };
+            // Three steps after a prompt of three, position 5 is looked at.
+            let error = generator.generate(&request(9)).expect_err("there is nothing to go on with").to_string();
+            for part in ["step 3", "item 1", "NaN", "not finite"] {
+                assert!(error.contains(part), "{strategy:?}, penalty {repetition_penalty}: `{part}` is not in: {error}");
+            }
+            let before = generator.generate(&request(3)).expect("nobody comes to position 5");
+            let expected = whole.generate(&request(3)).expect("it runs");
+            let ids = |generated: generate::Generated| generated.sequences.into_iter().map(|s| s.ids).collect::<Vec<_>>();
+            assert_eq!(ids(before), ids(expected), "{strategy:?}");
+        }
+    }
 }

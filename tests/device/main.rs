@@ -28,6 +28,7 @@ mod softmax;
 
 // All families together.
 mod mutations;
+mod not_finite;
 mod trusted;
 mod verify;
 

@@ -104,12 +104,31 @@ const SPLITS: &[Mutation] = &[
     split("columns taken for one", "norm::shares", &[(" + total(apart * apart) * count", "")]),
     split("a share counted in elems", "norm::shares", &[("Partial(count * f32(PACK),", "Partial(count,")]),
     split("the sum not kept", "norm::shares", &[("store_sum(i, s);", "store_sum(i, elem());")]),
+    split("an infinity in the shift", "norm::shares", &[("shift = select(average, 0.0, is_special(average));", "shift = average;")]),
+    split("an infinite mean merged as a number", "norm::apply", &[("a.mean + b.mean, is_special(apart));", "a.mean + b.mean, false);")]),
+    split("a NaN of the reciprocal sum lost", "softmax::apply", &[("sum == stat(0.0))", "!(sum >= stat(0.5)))")]),
 ];
 
 /// Likewise, in the plain variant, where rows are read and written in f16 or bf16.
 const fn row(name: &'static str, shader: &'static str, edits: &'static [(&'static str, &'static str)]) -> Mutation {
     Mutation { name, shader, variant: "plain", edits }
 }
+
+/// What goes wrong in rows with a NaN.
+const ODD_ROWS: &[Mutation] = &[
+    row("a NaN weighs nothing", "softmax::plain", &[("let e = select(exp(below), below,", "let e = select(exp(below), elem(),")]),
+    row("−∞ stays beside a NaN", "softmax::plain", &[("return select(score(v) - most, v, bitcast<bits>(v) == bits(0xff800000u)) - share;", "return select(score(v) - most - share, v, bitcast<bits>(v) == bits(0xff800000u));")]),
+    row("no second look", "argmax::plain", &[("select(first, end, is_special(total(sum)))", "first")]),
+    row("the last NaN for the first", "argmax::plain", &[("<= elem_place(0x7f800000u));", "<= elem_place(0xffffffffu));")]),
+    row("a NaN ranks by its sign", "argmax::plain", &[("return select(rank, stat_place(0xffffffffu),", "return select(rank, rank,")]),
+    row("sizes not looked at", "reduce::plain", &[("return select(v, all,", "return select(v, v,")]),
+    Mutation { variant: "subgroup", ..row("a NaN is no rank", "reduce::subgroup", &[("select(rank, stat_bits(0xffffffffu),", "select(rank, rank,"), ]) },
+    Mutation { variant: "subgroup", ..row("max(NaN, 0)", "norm::subgroup", &[("abs(variance)", "max(variance, 0.0)")]) },
+    Mutation { variant: "workgroup", ..row("max(NaN, 0)", "norm::workgroup", &[("abs(sums.y - rest * rest)", "max(sums.y - rest * rest, 0.0)")]) },
+    row("a NaN in relu", "pointwise::plain", &[("return relu_f32_or_nan(x, max(x, 0.0));", "return max(x, 0.0);")]),
+    row("a NaN in max", "pointwise::plain", &[("return select(max(a, b), a + b, is_nan(a) || is_nan(b));", "return max(a, b);")]),
+    row("a NaN as an integer", "pointwise::plain", &[("let number = select(x, 0.0, is_nan(x));", "let number = select(x, 7.0, is_nan(x));")]),
+];
 
 /// What goes wrong in narrow rows.
 const NARROW_ROWS: &[Mutation] = &[
@@ -176,19 +195,19 @@ const MUTATIONS: &[Mutation] = &[
         "maximum not subtracted from what came before",
         "attention::plain",
         "plain",
-        &[("let alpha = exp(m_i - m_new);", "let alpha = 1.0;")],
+        &[("let alpha = exp_of(m_i - m_new);", "let alpha = 1.0;")],
     ),
     mutation(
         "0 for rows that see nothing forgotten",
         "attention::plain",
         "plain",
-        &[("select(vec4<f32>(), o / l, l > 0.0)", "o / l")],
+        &[("select(o / l, vec4<f32>(), l == 0.0)", "o / l")],
     ),
     mutation(
         "log-sum-exp of rows that see nothing forgotten",
         "attention::plain",
         "plain",
-        &[("select(LOWEST, m + log(l), l > 0.0)", "m + log(l)")],
+        &[("select(select(lse, ABOVE_LOWEST, lse <= LOWEST), LOWEST, l == 0.0)", "lse")],
     ),
     mutation(
         "key length ignored",
@@ -218,7 +237,12 @@ const MUTATIONS: &[Mutation] = &[
         "tiled",
         &[("four[0u] = score_e0.value;", "four[0u] = score_e0.value;\nm_new = max(m_new, score_e0.value);")],
     ),
-    mutation("columns past D not zeroed", "attention::tiled", "tiled", &[("d < vec4<u32>(p.d))", "vec4<bool>(true))")]),
+    mutation(
+        "columns past D not zeroed",
+        "attention::tiled",
+        "tiled",
+        &[("d < vec4<u32>(p.d))", "vec4<bool>(true))"), ("d0 + x % KT < p.d);", "true);")],
+    ),
     mutation(
         "rows past the end of a sequence written",
         "attention::tiled",
@@ -262,7 +286,7 @@ const MUTATIONS: &[Mutation] = &[
         "sums of the panels before not rescaled",
         "attention::panel",
         "panel",
-        &[("let alpha = exp(m_old - m_new);", "let alpha = 1.0;")],
+        &[("let alpha = weight_of(m_old - m_new);", "let alpha = 1.0;")],
     ),
     mutation("whole tiles of a mask skipped", "attention::tiled", "block_mask", &[("& 1u) == 0u {", "& 2u) == 0u {")]),
     mutation(
@@ -286,7 +310,7 @@ const MUTATIONS: &[Mutation] = &[
         "parts merged without their maxima",
         "attention::merge",
         "split_kv",
-        &[("let alpha = exp(found.x - m);", "let alpha = 1.0;")],
+        &[("let alpha = exp_of(found.x - m);", "let alpha = 1.0;")],
     ),
     mutation("mask function ignored", "attention::plain", "plain", &[("seen = mask_mod(", "_ = mask_mod(")]),
     mutation("score function ignored", "attention::plain", "plain", &[("value = score_mod(", "_ = score_mod(")]),
@@ -311,7 +335,47 @@ const MUTATIONS: &[Mutation] = &[
     mutation("the first item's pages", "attention::tiled", "tiled", &[("+ b * p.table_b", "")]),
     mutation("packed, the next sequence's pages", "attention::plain", "plain", &[("at -= p.table_b;", "")]),
     mutation("missing pages not reported", "attention::sequences", "plain", &[("report(FAULT_BLOCK_TABLE);", "")]),
-    mutation("faults of all items on the last", "attention::sequences", "plain", &[("faults = 0u;", "")]),
+    mutation("faults of all items on the last", "attention::sequences", "plain", &[("faults = 0u;\n}", "}")]),
+    mutation("a row that saw keys told by its sum", "attention::plain", "plain", &[("saw = true;", "")]),
+    mutation(
+        "the maximum of a row without its NaN",
+        "attention::plain",
+        "plain",
+        &[("let weight = exp_of(score.value - m_new);", "let weight = exp_of(min(score.value, 0.0) - m_new);")],
+    ),
+    mutation(
+        "rows whose sums are no numbers left so",
+        "attention::tiled",
+        "tiled",
+        &[("if atomicLoad(&odd) != 0u {", "if atomicLoad(&odd) == 9u {")],
+    ),
+    mutation("a row that saw keys told by its sum", "attention::tiled", "tiled", &[("saw |= seen;", "")]),
+    mutation(
+        "columns past D of k not zeroed",
+        "attention::tiled",
+        "tiled",
+        &[("d0 + x % KT < p.d);", "true);")],
+    ),
+    mutation(
+        "parts that saw keys told by their sums",
+        "attention::merge",
+        "split_kv",
+        &[("if bitcast<u32>(found.y) != 0u {", "if found.y > 0.0 {")],
+    ),
+    mutation("tiles with odd sums not noted", "attention::panel", "panel", &[("odd_tiles[w] = u32(odd);", "odd_tiles[w] = 0u;")]),
+    mutation(
+        "scores of −∞ not noted",
+        "attention::panel",
+        "panel",
+        &[("|| bitcast<u32>(across_min(least)) == 0xff800000u", "")],
+    ),
+    mutation(
+        "odd tiles of every other column part",
+        "attention::mend",
+        "panel",
+        &[("let odd = odd_tiles[unit", "let odd = unit % 2u == 0u && odd_tiles[unit")],
+    ),
+    mutation("the rows of another unit mended", "attention::mend", "panel", &[("unit % p.units_of_tile * ROWS + t", "t")]),
 ];
 
 /// In the variant on cooperative matrices, for adapters that have those of 8 by 8.
@@ -321,9 +385,10 @@ const COOPERATIVE: &[Mutation] = &[
     cooperative("l not rescaled", &[("l_i *= alpha;", "")]),
     cooperative("the maximum of a part of the row", &[("most = max(most, subgroupShuffleXor(most, x));", "")]),
     cooperative("columns past D not zeroed", &[("d < vec4<u32>(p.d))", "vec4<bool>(true))")]),
+    cooperative("rows whose sums are no numbers left so", &[("atomicLoad(&odd) != 0u && part", "atomicLoad(&odd) == 9u && part")]),
     cooperative(
         "hidden keys weighed",
-        &[("exp(scores_y1.values - m_i), scores_y1.seen)", "exp(scores_y1.values - m_i), vec4<bool>(true))")],
+        &[("all_y1, scores_y1.seen)", "all_y1, vec4<bool>(true))")],
     ),
     cooperative(
         "a quad of k in its neighbour's place",
@@ -412,9 +477,9 @@ fn every_mutation_of_shared_columns_is_noticed() {
 
 #[test]
 fn every_mutation_of_a_row_is_noticed() {
-    for family in ["norm", "softmax"] {
+    for family in ["norm", "softmax", "argmax", "reduce", "pointwise"] {
         let cases = Cases::new(family);
-        let of_rows = SPLITS.iter().chain(NARROW_ROWS);
+        let of_rows = SPLITS.iter().chain(NARROW_ROWS).chain(ODD_ROWS);
         every_one_is_noticed(&cases, of_rows.filter(|mutation| mutation.family() == family));
     }
 }

@@ -16,7 +16,7 @@ use naga::{
 use tilewise::{
     DType, Graph,
     kernel::{
-        AdapterKind, Arithmetic, CeilingProblem, CooperativeMatrix, Kernel, Module, Problem, Profile, Specialization,
+        AdapterKind, Arithmetic, Backend, CeilingProblem, CooperativeMatrix, Kernel, Module, Problem, Profile, Specialization,
     },
     lower::{self, Options},
     verify::cases::{self, Level},
@@ -98,6 +98,61 @@ fn naga_still_rejects_enable_subgroups() {
     assert!(wgsl::parse_str("enable subgroups;\n").is_err());
 }
 
+/// Statements that declare a variable of a function, or a private one, without a value. Chromium's compiler gave such a variable in a
+/// loop its zero once, where the function begins.
+fn without_value(source: &str) -> Vec<String> {
+    let is_in_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let code: String = source.lines().map(|line| line.split("//").next().unwrap_or_default().to_string() + "\n").collect();
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("var") {
+        let rest = &code[at + "var".len()..];
+        let shared = ["<storage", "<uniform", "<workgroup"].iter().any(|space| rest.starts_with(space));
+        if code[..at].ends_with(is_in_name) || rest.starts_with(is_in_name) || shared {
+            continue;
+        }
+        let statement = rest.split(';').next().unwrap_or_default();
+        if !statement.contains('=') {
+            found.push(format!("var{statement};"));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_variable_of_a_function_has_a_value() {
+    let forms = "var<private> a: bool; fn f() { var b: u32; for (var c = 0u; c < 2u; c++) { var<function> d: array<f32, 2>; } }";
+    assert_eq!(without_value(forms), ["var<private> a: bool;", "var b: u32;", "var<function> d: array<f32, 2>;"]);
+    assert!(without_value("var<workgroup> a: u32; fn variance() { var b: f32 = 0.0; var c = vec2<f32>(); }").is_empty());
+
+    let mut faults = Vec::new();
+    let defaults = kernels().into_iter().map(|(path, source)| (path.to_string(), source));
+    let modules = Module::all().iter().map(|module| (module.file.to_string(), module.text.to_string()));
+    let specialised = specialisations().iter().map(|s| (format!("{} ({})", s.kernel, s.variant), s.wgsl.clone()));
+    for (name, source) in defaults.chain(modules).chain(specialised) {
+        faults.extend(without_value(&source).into_iter().map(|fault| format!("{name}: {fault}")));
+    }
+    faults.sort();
+    faults.dedup();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// A browser wants `enable subgroups;` where subgroups are used, and takes it nowhere else without the feature; naga never takes it.
+#[test]
+fn subgroups_are_enabled_for_browsers_and_for_them_alone() {
+    const LINE: &str = "enable subgroups;";
+    let uses = |source: &str| {
+        let code: String = source.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+        code.replace(LINE, "").contains("subgroup")
+    };
+    let mut with = 0;
+    for Specialised { kernel, variant, adapter, browser, wgsl, .. } in specialisations() {
+        let (has, wanted) = (wgsl.contains(LINE), *browser && uses(wgsl));
+        assert_eq!(has, wanted, "{kernel} ({variant}) on {adapter}");
+        with += usize::from(has);
+    }
+    assert!(with > 20, "only {with} texts use subgroups in a browser");
+}
+
 /// An extension that only naga has, for kernels that run natively alone. A browser never gets them: it offers no feature for
 /// which they would be chosen.
 const NATIVE_EXTENSION: &str = "wgpu_cooperative_matrix";
@@ -124,7 +179,10 @@ fn tint_accepts_every_kernel_untouched_but_native_ones() {
     }
     let folder = tempfile::tempdir().expect("there is room for some files");
     let mut rejected = Vec::new();
-    for (path, source) in kernels() {
+    // As they stand, and as browsers get them: with the line that enables subgroups.
+    let in_browsers = specialisations().iter().filter(|s| s.browser && s.wgsl.contains("enable subgroups;"));
+    let in_browsers = in_browsers.enumerate().map(|(n, s)| (format!("{}-{n}", s.kernel), s.wgsl.clone()));
+    for (path, source) in kernels().into_iter().map(|(path, source)| (path.to_string(), source)).chain(in_browsers) {
         let file = folder.path().join(format!("{}.wgsl", path.replace("::", "-")));
         fs::write(&file, &source).expect("there is room for it");
         let output = Command::new("tint").args(["--format", "wgsl"]).arg(&file).output().expect("tint runs");
@@ -141,9 +199,18 @@ fn tint_accepts_every_kernel_untouched_but_native_ones() {
     assert!(rejected.is_empty(), "{}", rejected.join("\n"));
 }
 
-/// Devices that differ in what kernels may use: nothing optional, a software adapter, a large GPU.
-fn profiles() -> [Profile; 3] {
+/// Devices that differ in what kernels may use: nothing optional, a software adapter, a large GPU, a software adapter below a
+/// browser.
+fn profiles() -> [Profile; 4] {
     let portable = Profile::portable();
+    let browser = Profile {
+        adapter: "a software adapter in a browser".into(),
+        kind: AdapterKind::Cpu,
+        backend: Backend::Browser,
+        subgroup: Some((4, 4)),
+        shader_f16: true,
+        ..portable.clone()
+    };
     let software = Profile {
         adapter: "a software adapter".into(),
         kind: AdapterKind::Cpu,
@@ -167,7 +234,7 @@ fn profiles() -> [Profile; 3] {
     gpu.limits.workgroup_size_x = 1024;
     gpu.limits.binding_bytes = 2 << 30;
     gpu.limits.buffer_bytes = 2 << 30;
-    [portable, software, gpu]
+    [portable, software, gpu, browser]
 }
 
 /// A module that a kernel's launch runs.
@@ -179,6 +246,8 @@ pub(crate) struct Specialised {
     adapter: String,
     /// Whether the device has subgroups.
     subgroups: bool,
+    /// Whether a browser compiles it.
+    browser: bool,
     pub(crate) wgsl: String,
 }
 
@@ -195,6 +264,7 @@ pub(crate) fn specialisations() -> &'static [Specialised] {
                     variant,
                     adapter: profile.adapter.clone(),
                     subgroups: profile.subgroup.is_some(),
+                    browser: profile.backend == Backend::Browser,
                     wgsl: source.wgsl.clone(),
                 });
             }
@@ -255,7 +325,7 @@ fn of_ceilings(add: &mut impl FnMut(&Profile, &'static str, &Kernel)) {
 fn every_specialisation_translates_for_vulkan_metal_and_dx12() {
     let modules = specialisations();
     assert!(modules.len() > 200, "only {} specialisations", modules.len());
-    for Specialised { kernel, variant, adapter, subgroups, wgsl: source } in modules {
+    for Specialised { kernel, variant, adapter, subgroups, wgsl: source, .. } in modules.iter().filter(|s| !s.browser) {
         let name = format!("{kernel} ({variant}) on {adapter}");
         let (module, info) = validate(&name, source);
         let version = if *subgroups { (1, 3) } else { (1, 0) };

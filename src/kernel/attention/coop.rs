@@ -4,7 +4,7 @@ use super::{
     block_mask::BlockMask,
     partials, sequences,
     setup::{Rank, Setup, Tiling, refused},
-    storage::Float,
+    storage::{Float, Lie},
 };
 use crate::{
     DType, Result,
@@ -104,9 +104,9 @@ impl Tile {
         (self.bc.max(self.sm * self.s) * (k + 2)).max(self.bc * (v + 2))
     }
 
-    /// Workgroup memory: `stage`, `sums` and `weights`, `keep` and `moved`.
+    /// Workgroup memory: `stage`, `sums` and `weights`, `alphas`, `moved` and `odd`.
     fn bytes(self) -> usize {
-        8 * self.stage() + (16 + 8) * self.rows() * (self.bc / 4 + 2) + 4 * self.rows() + 4 * self.sm * self.sn
+        8 * self.stage() + (16 + 8) * self.rows() * (self.bc / 4 + 2) + 4 * self.rows() + 4 * self.sm * self.sn + 4
     }
 
     /// Quads of a row of scores that an invocation has, if they can be shared out evenly.
@@ -147,12 +147,13 @@ impl Tile {
         }
         let tiling = self.tiling(setup);
         let [tile, once] = self.rounds();
-        let rounds = (setup.sizes.keys.div_ceil(tiling.splits).div_ceil(self.bc) + 1) * tile + once;
+        let keys = setup.sizes.keys.div_ceil(tiling.splits);
+        let rounds = ((keys.div_ceil(self.bc) + 1) * tile + once) as u64 + setup.rounds_of_walk(keys);
         Ok(Needs {
             invocations: self.workgroup() as u64,
             workgroup_bytes: self.bytes() as u64,
             workspace: partials::bytes(setup, tiling),
-            rounds: needs.rounds.max(rounds as u64),
+            rounds: needs.rounds.max(rounds),
             ..needs
         })
     }
@@ -184,7 +185,7 @@ impl Tile {
         }
         let operands = [Float::Q, Float::K, Float::V];
         let source = operands.into_iter().fold(source, |source, operand| setup.reads_halves(source, operand));
-        setup.reads_one(source, Float::Bias)
+        setup.walks(setup.reads_one(source, Float::Bias), [Lie::Halves; 3], setup.sizes.dv)
     }
 }
 
@@ -234,7 +235,7 @@ impl Variant<Setup<'_>> for Coop {
         let tile = Tile::of(setup, self.s).map_err(|reason| refused(self.name, &reason))?;
         let tiling = tile.tiling(setup);
         if tiling.splits > 1 {
-            return partials::split(setup, "coop", tile.source(setup), tiling);
+            return partials::whole(setup, "coop", tile.source(setup), tiling);
         }
         let mut kernel = sequences::begin(setup)?;
         let mask = tile.mask(setup);

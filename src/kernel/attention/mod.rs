@@ -5,6 +5,7 @@
 
 mod block_mask;
 mod coop;
+mod mend;
 mod merge;
 mod of;
 mod panel;

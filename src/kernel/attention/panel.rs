@@ -2,14 +2,14 @@
 //! on a CPU.
 
 use super::{
-    partials, sequences,
+    mend, partials, sequences,
     setup::{Rank, Setup, Tiling, refused},
     storage::Float,
 };
 use crate::{
     Result,
     kernel::{
-        AdapterKind, Kernel, Profile, Specialization,
+        AdapterKind, Binding, Kernel, Profile, Specialization,
         variant::{Needs, Variant},
     },
 };
@@ -216,7 +216,7 @@ impl Tile {
         while rows > LEAST_ROWS && self.most_keys(rows, setup) < keys {
             rows /= 2;
         }
-        let most = self.most_keys(rows, setup);
+        let most = self.most_keys(rows, setup).min(mend::most_keys(setup));
         let splits = keys.div_ceil(most.max(1)).max(1);
         if splits > MOST_SPLITS {
             return Err(format!("{keys} keys take {splits} parts, at most {MOST_SPLITS} are made"));
@@ -270,11 +270,14 @@ impl Variant<Setup<'_>> for Depth {
         }
         let (tile, tiling) = plan(setup, *self)?;
         let [panel, once] = tile.rounds(tiling.rows);
-        let panels = setup.sizes.keys.div_ceil(tiling.splits).div_ceil(tile.block());
+        let keys = setup.sizes.keys.div_ceil(tiling.splits);
+        let rounds = (keys.div_ceil(tile.block()) * panel + once) as u64;
         Ok(Needs {
             invocations: tile.lanes as u64,
             workspace: partials::bytes(setup, tiling),
-            rounds: needs.rounds.max((panels * panel + once) as u64),
+            // What is said of its tiles.
+            buffers: needs.buffers + 1,
+            rounds: needs.rounds.max(rounds).max(mend::rounds(setup, keys)),
             ..needs
         })
     }
@@ -282,16 +285,25 @@ impl Variant<Setup<'_>> for Depth {
     fn kernel(&self, setup: &Setup<'_>) -> Result<Kernel> {
         let (tile, tiling) = plan(setup, *self).map_err(|reason| refused(self.name(), &reason))?;
         let source = source(setup, tile, tiling);
-        if tiling.splits > 1 {
-            return partials::split(setup, "panel", source, tiling);
-        }
         let mut kernel = sequences::begin(setup)?;
+        let odd_tiles = mend::odd_tiles(setup, tiling, &mut kernel);
+        let odd = Binding::write(odd_tiles);
+        if tiling.splits > 1 {
+            let to = partials::split(setup, &mut kernel, "panel", source, tiling, Some(odd))?;
+            kernel.launches.push(mend::split(setup, tiling, odd_tiles, to)?);
+            partials::merge(setup, &mut kernel, to, tiling)?;
+            return Ok(kernel);
+        }
         let out = setup.wide_out(&mut kernel);
         let source = match tile.read_out(setup) {
             Read::Eight => setup.keeps_eight(source),
             Read::Four | Read::One => setup.reads_out(setup.writes_four(source, out)),
         };
-        setup.whole(&mut kernel, "panel", source, tiling, None, out)?;
+        let source = source.region("LSE", setup.problem.lse);
+        let outputs = setup.outputs(out).into_iter().chain([odd]).collect();
+        kernel.launches.push(setup.launch("panel".into(), source, tiling, None, outputs, 0)?);
+        kernel.launches.push(mend::whole(setup, tiling, odd_tiles, out)?);
+        setup.finish(&mut kernel, out)?;
         Ok(kernel)
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn bytes(setup: &Setup<'_>, tiling: Tiling) -> u64 {
 }
 
 /// Adds the launch that merges them.
-fn merge(setup: &Setup<'_>, kernel: &mut Kernel, partials: Operand, tiling: Tiling) -> Result<()> {
+pub(super) fn merge(setup: &Setup<'_>, kernel: &mut Kernel, partials: Operand, tiling: Tiling) -> Result<()> {
     let sizes = &setup.sizes;
     let out = setup.out(kernel);
     let columns = out.elements_at_once(setup);
@@ -65,15 +65,29 @@ fn merge(setup: &Setup<'_>, kernel: &mut Kernel, partials: Operand, tiling: Tili
     setup.finish(kernel, out)
 }
 
-/// Keys that are split over workgroups, and the merge.
-pub(super) fn split(setup: &Setup<'_>, label: &str, source: Specialization, tiling: Tiling) -> Result<Kernel> {
-    let mut kernel = sequences::begin(setup)?;
+/// Adds the launch of keys that are split over workgroups; the partial results.
+pub(super) fn split(
+    setup: &Setup<'_>,
+    kernel: &mut Kernel,
+    label: &str,
+    source: Specialization,
+    tiling: Tiling,
+    beside: Option<Binding>,
+) -> Result<Operand> {
     let bytes = bytes(setup, tiling);
     kernel.workspace.push(bytes);
     let to = Operand::Workspace(kernel.workspace.len() - 1);
     let label = format!("{label}: {} parts", tiling.splits);
     let source = source.region("SPLIT", true);
-    kernel.launches.push(setup.launch(label, source, tiling, None, vec![Binding::write(to)], bytes)?);
+    let outputs = [Binding::write(to)].into_iter().chain(beside).collect();
+    kernel.launches.push(setup.launch(label, source, tiling, None, outputs, bytes)?);
+    Ok(to)
+}
+
+/// Keys that are split over workgroups, and the merge.
+pub(super) fn whole(setup: &Setup<'_>, label: &str, source: Specialization, tiling: Tiling) -> Result<Kernel> {
+    let mut kernel = sequences::begin(setup)?;
+    let to = split(setup, &mut kernel, label, source, tiling, None)?;
     merge(setup, &mut kernel, to, tiling)?;
     Ok(kernel)
 }

@@ -155,6 +155,7 @@ impl<'a> Setup<'a> {
     /// The regions of `scores.wesl` and of the bindings that go with it.
     pub(super) fn specialize(&self, kernel: &'static str) -> Specialization {
         let source = Specialization::new(kernel)
+            .on(self.profile.backend)
             .region("MASK", self.has(A::Mask))
             .region("BIAS", self.has(A::Bias))
             .region("SOFTCAP", self.problem.options.softcap.is_some())
@@ -168,7 +169,9 @@ impl<'a> Setup<'a> {
             .region("SCORE_MOD", !self.problem.options.score_mods.is_empty())
             .region("MASK_MOD", !self.problem.options.mask_mods.is_empty());
         let source = PER_HEAD.into_iter().fold(source, |source, per| source.region(per.region, self.has(per.kind)));
-        let functions = [("score_mod", self.score_mod()), ("mask_mod", self.mask_mod())];
+        let weight = "fn weight_of(x: f32) -> f32 { return select(exp(x), x, is_nan(x)); }";
+        let weight = self.profile.clamps_exp().then(|| weight.to_string());
+        let functions = [("score_mod", self.score_mod()), ("mask_mod", self.mask_mod()), ("weight_of", weight)];
         functions.into_iter().fold(source, |source, (slot, definition)| match definition {
             Some(definition) => source.function(slot, definition),
             None => source,
@@ -268,6 +271,29 @@ impl<'a> Setup<'a> {
             flops: self.flops(),
             exponentials: self.exponentials(),
             bytes: self.bytes() + more_bytes,
+        })
+    }
+
+    /// A launch of few workgroups that looks for what another has left to do, with parameters and buffers of its own.
+    pub(super) fn launch_after(
+        &self,
+        label: String,
+        source: Specialization,
+        tiling: Tiling,
+        own: Parameters,
+        buffers: Vec<Binding>,
+        workgroups: u64,
+    ) -> Result<Launch> {
+        let source = source.source()?;
+        Ok(Launch {
+            label,
+            params: source.words(&self.parameters(tiling, None).and(own))?,
+            source,
+            bindings: self.inputs(None).into_iter().chain(buffers).collect(),
+            grid: fold_grid(workgroups, self.profile, "attention")?,
+            flops: 0,
+            exponentials: 0,
+            bytes: 4 * self.workgroups(tiling),
         })
     }
 

@@ -62,6 +62,6 @@ impl Variant<Setup<'_>> for SplitKv {
     }
 
     fn kernel(&self, setup: &Setup<'_>) -> Result<Kernel> {
-        partials::split(setup, "split-kv", Tile::flat(setup).source(setup), tiling(setup))
+        partials::whole(setup, "split-kv", Tile::flat(setup).source(setup), tiling(setup))
     }
 }

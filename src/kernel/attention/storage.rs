@@ -39,6 +39,17 @@ impl Float {
     }
 }
 
+/// How a binding of q, k or v is declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lie {
+    /// Element by element.
+    Ones,
+    /// By fours, where rows allow it: see [`Setup::reads_four`].
+    Fours,
+    /// As f16: see [`Setup::reads_halves`].
+    Halves,
+}
+
 /// Where a variant writes f32 or whole words of narrow elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Out {
@@ -100,6 +111,48 @@ impl Setup<'_> {
         };
         let definition = format!("fn {name}_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f32> {{ {body} }}");
         source.ty(&format!("{name}_elem"), elems.ty()).function(&format!("{name}_four"), definition)
+    }
+
+    /// `wide_{name}`, which reads four elements of a row as `walk.wesl` does, of a binding that is read as these are.
+    pub(super) fn reads_wide(&self, source: Specialization, operand: Float, lie: Lie) -> Specialization {
+        let name = operand.name();
+        let elems = Elems { dtype: self.dtype(operand), packed: lie != Lie::Ones && self.has_groups(operand, 4) };
+        let (ty, body) = match (lie, elems.packed) {
+            (Lie::Halves, true) => ("vec4<f16>", format!("return vec4<f32>({name}[(row + d.x) >> 2u]);")),
+            // As it stands.
+            (Lie::Halves, false) => return source,
+            (Lie::Fours | Lie::Ones, true) => (elems.ty(), elems.four(name, ["(row + d.x)"; 4])),
+            (Lie::Fours | Lie::Ones, false) => {
+                let four = elems.four(name, ["at.x", "at.y", "at.z", "at.w"]);
+                (elems.ty(), format!("let at = row + d * step; {four}"))
+            }
+        };
+        let definition = format!("fn wide_{name}(row: u32, d: vec4<u32>, step: u32) -> vec4<f32> {{ {body} }}");
+        source.ty(&format!("{name}_elem"), ty).function(&format!("wide_{name}"), definition)
+    }
+
+    /// A row by one invocation, `walk.wesl`, of q, k and v that lie so, and so many columns of O.
+    pub(super) fn walks(&self, source: Specialization, lies: [Lie; 3], columns: usize) -> Specialization {
+        // Of the 8 KiB of variables that WGSL promises, a row of q may have a quarter; it is read again where it is wider.
+        const MOST_HELD: usize = 512;
+        let vec4s = |columns: usize| 2 * columns.div_ceil(8).next_power_of_two().max(2);
+        let is_held = self.sizes.d <= MOST_HELD;
+        let source = source
+            .value("WIDEST", vec4s(columns))
+            .value("Q_WIDEST", if is_held { vec4s(self.sizes.d) } else { 1 })
+            .region("Q_HELD", is_held)
+            .region("WALK_TAIL", !self.sizes.d.is_multiple_of(4));
+        [Float::Q, Float::K, Float::V]
+            .into_iter()
+            .zip(lies)
+            .fold(source, |source, (operand, lie)| self.reads_wide(source, operand, lie))
+    }
+
+    /// The loops of `walk.wesl` over the columns of a key, with the key's own round.
+    pub(super) fn rounds_of_walk(&self, keys: usize) -> u64 {
+        let columns = self.sizes.d.div_ceil(8) + self.sizes.dv.div_ceil(8);
+        // Entering a loop takes one too; q, O and the search for a packed item come once.
+        (keys * (columns + 6) + 2 * (columns + 8) + 64) as u64
     }
 
     /// Whether an operand lies so that four or eight elements of a row are one element of a binding.

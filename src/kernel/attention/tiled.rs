@@ -3,7 +3,7 @@
 use super::{
     sequences,
     setup::{MaskTiles, Rank, Setup, Tiling},
-    storage::Float,
+    storage::{Float, Lie},
 };
 use crate::{
     Result,
@@ -84,9 +84,9 @@ impl Tile {
         self.kv().max(self.q_at() + self.br * (self.q_columns / 4 + 1))
     }
 
-    /// Workgroup memory: staged operands, weights, and a float a row.
+    /// Workgroup memory: staged operands, weights, a float a row, and whether a sum is odd.
     fn bytes(self) -> usize {
-        16 * (self.stage() + self.br * 8) + 4 * self.br
+        16 * (self.stage() + self.br * 8) + 4 * self.br + 4
     }
 
     /// Rounds of loops for a tile of keys, the most, and once; see
@@ -107,14 +107,15 @@ impl Tile {
     pub(super) fn most_tiles(self, setup: &Setup<'_>) -> Option<u64> {
         let [tile, once] = self.rounds(setup.sizes.d);
         let most = setup.profile.loop_rounds()?.saturating_sub(once);
-        // Ranges need not begin at a tile: one more.
-        Some((most / tile).saturating_sub(1))
+        // Ranges need not begin at a tile: one more. Odd rows go over their keys one by one.
+        let walked = setup.rounds_of_walk(BC) - setup.rounds_of_walk(0);
+        Some((most.saturating_sub(setup.rounds_of_walk(0)) / (tile + walked)).saturating_sub(1))
     }
 
     /// These needs, and what a workgroup takes that goes through so many keys.
     pub(super) fn with_workgroup(self, needs: Needs, setup: &Setup<'_>, keys: usize) -> Needs {
         let [tile, once] = self.rounds(setup.sizes.d);
-        let rounds = (keys.div_ceil(BC) as u64 + 1) * tile + once;
+        let rounds = (keys.div_ceil(BC) as u64 + 1) * tile + once + setup.rounds_of_walk(keys);
         Needs {
             invocations: self.workgroup() as u64,
             workgroup_bytes: self.bytes() as u64,
@@ -140,7 +141,9 @@ impl Tile {
             .trusted();
         let source =
             [Float::K, Float::Bias].into_iter().fold(source, |source, operand| setup.reads_one(source, operand));
-        [Float::Q, Float::V].into_iter().fold(source, |source, operand| setup.reads_four(source, operand))
+        let source =
+            [Float::Q, Float::V].into_iter().fold(source, |source, operand| setup.reads_four(source, operand));
+        setup.walks(source, [Lie::Fours, Lie::Ones, Lie::Fours], 32 * self.nv)
     }
 
     /// Out of all keys of a tile of rows, in one workgroup, after the launches that there are.

@@ -135,7 +135,7 @@ impl Panel {
     /// The slots of operands and result: words of eight elements where it reads them.
     fn operands(&self, setup: &Setup<'_>) -> Specialization {
         let problem = setup.problem;
-        let slots = problem.squares("matmul::panel");
+        let slots = problem.squares("matmul::panel").on(setup.profile.backend);
         let slots = match self.eights_of_b(setup) {
             Some(along) => eights(slots, "b", problem.dtypes[B]).function("load_b8x8", load_b8x8(along)),
             None => slots,

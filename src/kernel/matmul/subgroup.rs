@@ -39,7 +39,7 @@ fn lanes(profile: &Profile) -> Result<usize, String> {
 
 /// The slots of operands and result: words of eight elements where they lie so, b's along either axis.
 fn operands(Setup { problem, profile }: &Setup<'_>) -> Specialization {
-    let slots = problem.quad_slots("matmul::subgroup", problem.stage());
+    let slots = problem.quad_slots("matmul::subgroup", problem.stage()).on(profile.backend);
     let (b, columns) =
         if problem.b_dense_by_k() { (problem.b.transposed(), problem.k) } else { (problem.b, problem.n) };
     let in_eights = problem.quantized.is_none() && has_eights(problem.dtypes[B], profile);

@@ -61,7 +61,7 @@ impl Setup<'_> {
             Stage::Apply(_) => "norm::apply",
         };
         let mut shader = stage
-            .slots(Specialization::new(shader))
+            .slots(Specialization::new(shader).on(profile.backend))
             .value("ROW_AXES", merged.leading.len() - 1)
             .value("COL_AXES", merged.trailing.len() - 1)
             .value("PACK", pack)

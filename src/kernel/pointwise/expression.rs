@@ -186,6 +186,8 @@ fn binary(function: Binary, a: &Term, b: &Term) -> Result<String> {
         Binary::Mul => format!("{x} * {y}"),
         Binary::Div if dtype.is_float() => format!("{x} / {y}"),
         Binary::Div => format!("divide_{kind}({x}, {y})"),
+        Binary::Max if dtype.is_float() => format!("max_f32({x}, {y})"),
+        Binary::Min if dtype.is_float() => format!("min_f32({x}, {y})"),
         Binary::Max => format!("max({x}, {y})"),
         Binary::Min => format!("min({x}, {y})"),
         Binary::Pow => match b.scalar.filter(|_| dtype.is_float()).and_then(|power| known_power(x, power)) {
@@ -193,6 +195,8 @@ fn binary(function: Binary, a: &Term, b: &Term) -> Result<String> {
             None => format!("power_{kind}({x}, {y})"),
         },
         Binary::Equal => format!("{x} == {y}"),
+        // For `!=` a NaN is equal to all in SPIR-V of naga.
+        Binary::NotEqual if dtype.is_float() => format!("!({x} == {y})"),
         Binary::NotEqual | Binary::Xor => format!("{x} != {y}"),
         Binary::Less => format!("{x} < {y}"),
         Binary::LessEqual => format!("{x} <= {y}"),
@@ -233,7 +237,7 @@ fn cast(x: &Term, dtype: DType, is_stored: bool) -> String {
         (_, DType::U32) => format!("to_u32({text})"),
         (DType::I32, DType::Bool) => format!("{text} != 0"),
         (DType::U32, DType::Bool) => format!("{text} != 0u"),
-        (_, DType::Bool) => format!("{text} != 0.0"),
+        (_, DType::Bool) => format!("to_bool({text})"),
     };
     if dtype.is_narrow() && dtype != x.dtype && !is_stored {
         return narrow::low(dtype, &narrow::bits(dtype, &number));

@@ -8,9 +8,9 @@ use super::{
         variant::Needs,
     },
     problem::ReduceProblem,
-    setup::{EIGHT, Setup, Stage},
+    setup::{EIGHT, SCALAR, Setup, Stage},
 };
-use crate::{Result, graph::Reduce};
+use crate::{DType, Result, graph::Reduce};
 
 impl RowSetup for Setup<'_> {
     fn rows(&self) -> &Rows {
@@ -39,6 +39,24 @@ impl RowSetup for Setup<'_> {
     }
 }
 
+/// Whether a stat is NaN, as WGSL: by its bits.
+fn is_nan(stat: &str) -> String {
+    format!("((bitcast<stat_bits>({stat}) & stat_bits(0x7fffffffu)) > stat_bits(0x7f800000u))")
+}
+
+/// The body of `merge_lanes` for a maximum or minimum of floats: of their ranks as u32, since drivers may drop a NaN. That of a NaN is
+/// the highest, or the lowest.
+fn of_ranks(function: Reduce, of_lanes: &str) -> String {
+    let odd = if function == Reduce::Max { "0xffffffffu" } else { "0u" };
+    format!(
+        "let bits = bitcast<stat_bits>(partial); let high = stat_bits(0x80000000u); \
+         let rank = select(bits | high, ~bits, bits >= high); \
+         let best = {of_lanes}(select(rank, stat_bits({odd}), {})); \
+         return bitcast<stat>(select(~best, best ^ high, best >= high));",
+        is_nan("partial")
+    )
+}
+
 impl Setup<'_> {
     fn launch(&self, stage: &Stage, deal: Deal, label: &str) -> Result<Launch> {
         let ReduceProblem { function, dtype, x, axes } = self.problem;
@@ -52,6 +70,9 @@ impl Setup<'_> {
             Reduce::Max => ("max(a, b)", "subgroupMax"),
             Reduce::Min => ("min(a, b)", "subgroupMin"),
         };
+        // Sums are NaN by themselves.
+        let nans = *dtype == DType::F32 && matches!(function, Reduce::Max | Reduce::Min);
+        let merge_stats = if nans { format!("select({merge}, a + b, {} | {})", is_nan("a"), is_nan("b")) } else { merge.into() };
         // All reduced axes but the innermost; one of size 1 if there is no other.
         let (inner, outer) = match stage.reduced.split_last() {
             Some((inner, outer)) => (*inner, outer),
@@ -61,18 +82,22 @@ impl Setup<'_> {
         let deal = if stage.ends { deal.without_chunks() } else { deal };
         let divides = *function == Reduce::Mean && stage.last;
         let mut shader = deal
-            .slots(Specialization::new(shader))
+            .slots(Specialization::new(shader).on(self.profile.backend))
             .value("KEPT_AXES", stage.kept.len() - 1)
             .value("OUTER_AXES", outer.len().saturating_sub(1))
             .value("FLAT", outer.is_empty())
             .value("WIDTH", stage.width)
             .region("ENDS", stage.ends)
             .region("MEAN", divides)
+            .region("NANS", nans)
             .ty("scalar", dtype.name())
             .ty("elem", stage.elem)
             .ty("stat", stage.stat)
             .function("merge", format!("fn merge(a: elem, b: elem) -> elem {{ return {merge}; }}"))
-            .function("merge_stats", format!("fn merge_stats(a: stat, b: stat) -> stat {{ return {merge}; }}"));
+            .function("merge_stats", format!("fn merge_stats(a: stat, b: stat) -> stat {{ return {merge_stats}; }}"));
+        if stage.stat != SCALAR {
+            shader = shader.ty("stat_bits", "vec4<u32>");
+        }
         if stage.pack == Some(Pack::Along) {
             let pairs = if stage.width == 2 {
                 "merge_stats(v.x, v.y)"
@@ -80,17 +105,23 @@ impl Setup<'_> {
                 "merge_stats(merge_stats(v.x, v.y), merge_stats(v.z, v.w))"
             };
             shader = shader.function("fold", format!("fn fold(v: elem) -> stat {{ return {pairs}; }}"));
+            let total = if stage.width == 2 { "v.x + v.y" } else { "(v.x + v.y) + (v.z + v.w)" };
+            shader = shader.function("total", format!("fn total(v: elem) -> stat {{ return {total}; }}"));
         }
-        if stage.width == EIGHT {
+        // Sizes are of no use but for a NaN.
+        let sizes = |of: &str| if nans { format!("abs({of})") } else { of.to_string() };
+        let load = if stage.width == EIGHT {
             let (word, [low, high]) = long::eight(*dtype);
-            let read = format!("let w = x[i]; return merge({low}, {high});");
-            shader = shader.ty("word", word).function("load", format!("fn load(i: u32) -> elem {{ {read} }}"));
-        }
+            shader = shader.ty("word", word);
+            let sizes = format!("{} + {}", sizes("low"), sizes("high"));
+            format!("let w = x[i]; let low = {low}; let high = {high}; return Loaded(merge(low, high), {sizes});")
+        } else {
+            format!("let v = x[i]; return Loaded(v, {});", sizes("v"))
+        };
+        shader = shader.function("load", format!("fn load(i: u32) -> Loaded {{ {load} }}"));
         if matches!(deal, Deal::Subgroup(_)) {
-            shader = shader.function(
-                "merge_lanes",
-                format!("fn merge_lanes(partial: stat) -> stat {{ return {of_lanes}(partial); }}"),
-            );
+            let body = if nans { of_ranks(*function, of_lanes) } else { format!("return {of_lanes}(partial);") };
+            shader = shader.function("merge_lanes", format!("fn merge_lanes(partial: stat) -> stat {{ {body} }}"));
         }
         if divides {
             shader = shader.function("finish", "fn finish(v: stat) -> stat { return v / p.divisor; }");

@@ -49,7 +49,7 @@ pub(super) struct Stage {
     pub(super) last: bool,
 }
 
-const SCALAR: &str = "scalar";
+pub(super) const SCALAR: &str = "scalar";
 const PAIR: &str = "vec2<scalar>";
 const VECTOR: &str = "vec4<scalar>";
 

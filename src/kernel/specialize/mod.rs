@@ -13,7 +13,7 @@ pub use module::{Module, fingerprint};
 use parameters::Fields;
 pub use parameters::{Parameters, Scalar};
 
-use crate::{Error, Result};
+use crate::{Error, Result, kernel::Backend};
 
 /// The text of a complete WGSL module. Equal text is the same pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -107,6 +107,7 @@ pub struct Specialization {
     slots: BTreeMap<String, String>,
     regions: BTreeSet<String>,
     trusted: bool,
+    backend: Backend,
 }
 
 /// How many sources are remembered, which is some megabytes of text.
@@ -115,7 +116,13 @@ const KNOWN_SOURCES: usize = 512;
 impl Specialization {
     /// Starts from a kernel of `shaders/`, by its module's path: `matmul::tiled`.
     pub fn new(kernel: &'static str) -> Self {
-        Specialization { kernel, slots: BTreeMap::new(), regions: BTreeSet::new(), trusted: false }
+        let (slots, regions) = (BTreeMap::new(), BTreeSet::new());
+        Specialization { kernel, slots, regions, trusted: false, backend: Backend::default() }
+    }
+
+    /// For a device of this backend, which says whether `enable subgroups;` stays. What uses subgroups has to call it.
+    pub fn on(self, backend: Backend) -> Self {
+        Specialization { backend, ..self }
     }
 
     /// The kernel with what it imports, as it stands: slots with their defaults, all regions there, unrolls written once. It
@@ -275,8 +282,7 @@ impl Specialization {
                 }
                 continue;
             }
-            // Browsers require this line, naga rejects it.
-            if emitted.trim() == "enable subgroups;" {
+            if emitted.trim() == "enable subgroups;" && !self.backend.enables_subgroups() {
                 continue;
             }
             match unrolls.last_mut() {
@@ -446,6 +452,8 @@ let b_k0 = a[/*k*/0u];
              @group(0) @binding(2) var<storage, read_write> out: array<f32>;\n\
              fn activation(x: f32) -> f32 { return max(x, 0.0); }\nlet b_k0 = a[0u];\nlet b_k1 = a[1u];\n"
         );
+        let in_browser = filled(&Specialization::new("t::t").on(Backend::Browser), TEMPLATE).expect("every slot exists");
+        assert!(in_browser.wgsl.starts_with("enable subgroups;\nenable f16;\n"));
         let with_bias = filled(&Specialization::new("t::t").region("BIAS", true), TEMPLATE).expect("the region exists");
         assert!(with_bias.wgsl.contains("@binding(3) var<storage, read_write> out"));
         assert_eq!(with_bias.wgsl.matches("let b_k").count(), 16);

@@ -50,6 +50,11 @@ impl Beams {
         self.done
     }
 
+    /// How many beams are live: the first ones.
+    pub(super) fn live(&self) -> usize {
+        self.live.len()
+    }
+
     /// How many ids the beams have.
     pub(super) fn length(&self) -> usize {
         self.live.first().map_or(0, |beam| beam.ids.len())

@@ -121,7 +121,15 @@ impl Plan {
             Readback::Logits => g.output("next", logits),
             Readback::Ids => {
                 let ids = g.argmax(logits, -1, false)?;
-                g.output("next", ids)
+                g.output("next", ids)?;
+                // That of the id: a NaN counts as the largest, so that it tells whether all are numbers.
+                let all = g.reshape(logits, [items * model.vocabulary()])?;
+                let begins: Vec<i32> = (0..items).map(|b| (b * model.vocabulary()) as i32).collect();
+                let begins = g.constant(Tensor::new([items], begins)?)?;
+                let at = g.add(begins, ids)?;
+                let logit = g.gather(all, at, 0)?;
+                let logit = g.cast(logit, DType::F32)?;
+                g.output("logit", logit)
             }
         }
     }

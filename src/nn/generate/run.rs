@@ -12,7 +12,8 @@ use crate::{Data, Error, Result, Tensor, gpu::Wait};
 
 /// What a step says of one item.
 enum Row {
-    Id(u32),
+    /// The likeliest id, and its logit.
+    Id(u32, f32),
     Logits(Vec<f32>),
 }
 
@@ -74,6 +75,7 @@ impl<M: Autoregressive> Generator<M> {
     /// - [`Error::Op`] before anything runs if there are no prompts or an empty one, ids outside the vocabulary, more
     ///   sequences than there is room for, more tokens than the model has positions or the cache places, or if an
     ///   option is out of range;
+    /// - [`Error::Op`] that names the step and the item if logits are NaN or +∞, or all of them −∞: nothing follows from them;
     /// - as [`Generator::prepare_async`].
     pub async fn generate_async(
         &mut self,
@@ -179,8 +181,9 @@ impl<M: Autoregressive> Generator<M> {
                 if ends[item].is_some() {
                     continue;
                 }
+                row.check(run.steps, || format!("item {item}"))?;
                 let id = match row {
-                    Row::Id(id) => *id,
+                    Row::Id(id, _) => *id,
                     Row::Logits(logits) => {
                         let seen = request.prompts[item].iter().chain(&ids[item]).copied();
                         penalize(logits, request.repetition_penalty, seen);
@@ -237,6 +240,9 @@ impl<M: Autoregressive> Generator<M> {
             let mut parents: Vec<i32> = (0..self.plan.items as i32).collect();
             for (prompt, search) in searches.iter_mut().enumerate().filter(|(_, search)| !search.done()) {
                 let first = prompt * beams;
+                for (beam, row) in rows[first..].iter().enumerate().take(search.live()) {
+                    row.check(run.steps, || format!("item {prompt}, beam {beam}"))?;
+                }
                 let mut logits: Vec<Vec<f32>> = rows[first..first + beams].iter_mut().map(Row::take_logits).collect();
                 let rules = Rules {
                     prompt: &request.prompts[prompt],
@@ -311,7 +317,7 @@ impl<M: Autoregressive> Generator<M> {
                 }
             }
         }
-        Ok(rows.into_iter().map(|row| row.unwrap_or(Row::Id(0))).collect())
+        Ok(rows.into_iter().map(|row| row.unwrap_or(Row::Id(0, 0.0))).collect())
     }
 
     fn batch(&self, tokens: usize) -> Batch {
@@ -330,9 +336,13 @@ impl<M: Autoregressive> Generator<M> {
         inputs.extend(run.source_lengths.as_ref().map(|lengths| ("source lengths", lengths)));
         let kind = Kind::Step { tokens: batch.tokens, readback: run.readback };
         let mut outputs = self.program(kind).await?.run_with(&inputs, run.wait).await?;
-        match outputs.remove("next").map(Tensor::into_data) {
-            Some(Data::I32(ids)) => Ok(ids.into_iter().map(|id| Row::Id(id as u32)).collect()),
-            Some(Data::F32(logits)) => Ok(logits.chunks(vocabulary).map(|row| Row::Logits(row.to_vec())).collect()),
+        match ["next", "logit"].map(|name| outputs.remove(name).map(Tensor::into_data)) {
+            [Some(Data::I32(ids)), Some(Data::F32(logits))] => {
+                Ok(ids.into_iter().zip(logits).map(|(id, logit)| Row::Id(id as u32, logit)).collect())
+            }
+            [Some(Data::F32(logits)), None] => {
+                Ok(logits.chunks(vocabulary).map(|row| Row::Logits(row.to_vec())).collect())
+            }
             _ => Err(Error::op("generate", "a step gave neither ids nor logits in f32")),
         }
     }
@@ -435,8 +445,28 @@ impl Row {
     fn take_logits(&mut self) -> Vec<f32> {
         match self {
             Row::Logits(logits) => std::mem::take(logits),
-            Row::Id(_) => Vec::new(),
+            Row::Id(..) => Vec::new(),
         }
+    }
+
+    /// An error if the logits say nothing of which token comes next. −∞ is that of a token that never comes, unless all are.
+    fn check(&self, step: usize, item: impl Fn() -> String) -> Result<()> {
+        let largest = match self {
+            Row::Id(_, logit) => *logit,
+            Row::Logits(logits) => {
+                logits.iter().copied().fold(f32::NEG_INFINITY, |a, b| if a >= b || a.is_nan() { a } else { b })
+            }
+        };
+        if largest.is_finite() {
+            return Ok(());
+        }
+        let of_step = if step == 0 { "after the prompt (step 0)".into() } else { format!("of step {step}") };
+        let message = format!(
+            "the logits {of_step} of {} are not finite: the largest is {largest}, expected a number. A weight or a value on the \
+             way to them is NaN or infinite, or too large for its dtype; `tilewise run --check` compares with the reference",
+            item()
+        );
+        Err(Error::op("generate", message))
     }
 }
 

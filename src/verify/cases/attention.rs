@@ -13,6 +13,7 @@ pub(super) fn cases(mut all: Cases) -> Result<Cases> {
     sizes(&mut all)?;
     options(&mut all)?;
     edges(&mut all)?;
+    not_finite(&mut all)?;
     drawn(&mut all)?;
     Ok(all)
 }
@@ -286,6 +287,144 @@ fn edges(all: &mut Cases) -> Result<()> {
             }
             let weights = draft.graph.softmax(scores, -1)?;
             Ok(vec![draft.graph.matmul(weights, v)?])
+        })?;
+    }
+    Ok(())
+}
+
+/// Keys and values that are not finite: whoever sees them is told so, and nobody else, by whatever means they are hidden.
+fn not_finite(all: &mut Cases) -> Result<()> {
+    type Hide = fn(&mut Draft, [usize; 2]) -> Result<AttentionArgs>;
+    let ways: [(&str, Hide); 12] = [
+        ("nothing hidden", |_, _| Ok(Mask::none().into())),
+        ("causal", |_, _| Ok(Mask::causal(Align::TopLeft).into())),
+        ("causal from the end", |_, _| Ok(Mask::causal(Align::BottomRight).into())),
+        ("a window", |_, _| Ok(Mask::window(Some(4), Some(0), Align::TopLeft).into())),
+        ("key lengths", |draft, [_, tk]| {
+            let lengths = draft.given("lengths", Tensor::new([2], vec![0, tk as i32 - 7])?)?;
+            Ok(Mask::key_lengths(lengths).into())
+        }),
+        ("a mask", |draft, [tq, tk]| {
+            let mask = draft.wholes("mask", DType::Bool, [tq, tk], [0, 1])?;
+            Ok(Mask::boolean(mask).into())
+        }),
+        ("a mask by heads", |draft, [tq, tk]| {
+            let seen: Vec<bool> = (0..4 * tq * tk).map(|i| i % tk / 8 == i / tk % 4).collect();
+            let mask = draft.given("mask", Tensor::new([4, tq, tk], seen)?)?;
+            Ok(Mask::boolean(mask).into())
+        }),
+        ("a bias", |draft, [tq, tk]| {
+            let bias: Vec<f32> = (0..tq * tk).map(|i| if i % 3 == 1 { f32::NEG_INFINITY } else { 0.5 }).collect();
+            let bias = draft.given("bias", Tensor::new([tq, tk], bias)?)?;
+            Ok(Mask::bias(bias).into())
+        }),
+        ("a function of masks", |_, _| {
+            Ok(Mask::function(MaskMod::new("(i + j) % 3 == 0", |s| (s.i + s.j) % 3 == 0)?).into())
+        }),
+        ("a function of scores, with a softcap", |draft, _| {
+            let hidden = draft.given("hidden", Tensor::new([1], vec![f32::NEG_INFINITY])?)?;
+            let function = ScoreMod::new("select(table[0], score, (i + j) % 3 == 0)", |s| {
+                if (s.i + s.j) % 3 == 0 { s.score } else { s.table(0) }
+            })?;
+            let args = AttentionArgs { softcap: Some(3.0), ..AttentionArgs::default() };
+            Ok(args.score_mod(function).score_table(hidden))
+        }),
+        ("slopes and sinks", |draft, [_, _]| {
+            let slopes = draft.reals("slopes", DType::F32, [4], [0.0, 0.5])?;
+            let sinks = draft.reals("sinks", DType::F32, [4], [-2.0, 2.0])?;
+            let args = AttentionArgs::from(Mask::causal(Align::TopLeft));
+            Ok(AttentionArgs { slopes: Some(slopes), sinks: Some(sinks), ..args })
+        }),
+        ("a softcap", |_, _| {
+            Ok(AttentionArgs { softcap: Some(3.0), ..AttentionArgs::from(Mask::causal(Align::TopLeft)) })
+        }),
+    ];
+    // Of the keys of an item, what the one at a place is: a NaN or infinity in v, or in k, in its first or last column.
+    let odd = |draft: &mut Draft, name: &str, dtype: DType, shape: [usize; 4], places: &[(usize, bool, f64)]| {
+        let [b, h, t, d] = shape;
+        let mut numbers: Vec<f64> = (0..b * h * t * d).map(|_| draft.random.real(-1.0, 1.0)).collect();
+        for rows in numbers.chunks_mut(t * d) {
+            for &(place, last, number) in places {
+                rows[place % t * d + if last { d - 1 } else { 0 }] = number;
+            }
+        }
+        draft.numbers(name, dtype, shape, &numbers)
+    };
+    let check = Check::Measured { magnitude: 1.0 };
+    let (nan, inf) = (f64::NAN, f64::INFINITY);
+    for (way, hide) in ways {
+        // Fewer keys than a tile, and more; few queries, and many; columns that don't fill a vector.
+        let shapes = all.choose(
+            &[(9, 20, 8, DType::F32), (70, 67, 13, DType::F32), (1, 300, 16, DType::F32), (70, 67, 16, DType::F16)],
+            &[(150, 139, 64, DType::F32), (3, 1031, 20, DType::F16)],
+        );
+        for (tq, tk, d, dtype) in shapes {
+            let name = format!("{way}, {tq}x{tk} d{d} {dtype}");
+            // Places near the start, the middle and the end, so that some rows see them, and some don't.
+            all.add_not_finite(FAMILY, format!("values, {name}"), check, |draft| {
+                let q = draft.reals("q", dtype, [2, 4, tq, d], [-1.0, 1.0])?;
+                let k = draft.reals("k", dtype, [2, 2, tk, d], [-1.0, 1.0])?;
+                let places = [(tk - 1, true, nan), (tk - 3, false, inf), (tk / 2, true, -inf), (5, false, nan)];
+                let v = odd(draft, "v", dtype, [2, 2, tk, d], &places)?;
+                let args = hide(draft, [tq, tk])?;
+                let results = draft.graph.attention_results(q, k, v, args)?;
+                Ok(vec![results.out, results.lse])
+            })?;
+            all.add_not_finite(FAMILY, format!("keys, {name}"), check, |draft| {
+                let q = draft.reals("q", dtype, [2, 4, tq, d], [0.1, 1.0])?;
+                let places = [(tk - 1, true, nan), (tk - 2, true, inf), (tk / 2, false, -inf), (6, true, nan)];
+                let k = odd(draft, "k", dtype, [2, 2, tk, d], &places)?;
+                let v = draft.reals("v", dtype, [2, 2, tk, d], [-1.0, 1.0])?;
+                let args = hide(draft, [tq, tk])?;
+                let results = draft.graph.attention_results(q, k, v, args)?;
+                Ok(vec![results.out, results.lse])
+            })?;
+        }
+    }
+    for dtype in [DType::F32, DType::F16] {
+        all.add_not_finite(FAMILY, format!("queries of {dtype}"), check, |draft| {
+            let q = odd(draft, "q", dtype, [1, 2, 35, 16], &[(3, false, nan), (34, true, inf), (17, true, -inf)])?;
+            let k = draft.reals("k", dtype, [1, 2, 67, 16], [-1.0, 1.0])?;
+            let v = draft.reals("v", dtype, [1, 2, 67, 16], [-1.0, 1.0])?;
+            let results = draft.graph.attention_results(q, k, v, Mask::causal(Align::BottomRight))?;
+            Ok(vec![results.out, results.lse])
+        })?;
+        // A score of −∞ is one: a row that sees nothing else is no row that sees nothing.
+        all.add_not_finite(FAMILY, format!("only scores of −∞ of {dtype}"), check, |draft| {
+            let q = draft.reals("q", dtype, [1, 2, 35, 16], [0.1, 1.0])?;
+            let k: Vec<(usize, bool, f64)> = (0..300).map(|place| (place, true, -inf)).collect();
+            let k = odd(draft, "k", dtype, [1, 2, 300, 16], &k)?;
+            let v = draft.reals("v", dtype, [1, 2, 300, 16], [-1.0, 1.0])?;
+            let mask: Vec<bool> = (0..35 * 300).map(|i| i / 300 % 3 != 1).collect();
+            let mask = draft.given("mask", Tensor::new([35, 300], mask)?)?;
+            let results = draft.graph.attention_results(q, k, v, Mask::boolean(mask))?;
+            Ok(vec![results.out, results.lse])
+        })?;
+        all.add_not_finite(FAMILY, format!("packed sequences of {dtype}"), check, |draft| {
+            let (nq, nk) = ([0, 9, 9, 40], [0, 35, 60, 103]);
+            let starts = |draft: &mut Draft, name: &str, starts: [i32; 4]| draft.given(name, Tensor::new([4], starts.to_vec())?);
+            let q_starts = starts(draft, "q starts", nq)?;
+            let k_starts = starts(draft, "k starts", nk)?;
+            let q = draft.reals("q", dtype, [40, 2, 16], [-1.0, 1.0])?;
+            let k = odd(draft, "k", dtype, [1, 103, 2, 16], &[(34, false, nan), (0, true, inf)])?;
+            let k = draft.graph.reshape(k, [103, 2, 16])?;
+            let v = odd(draft, "v", dtype, [1, 103, 2, 16], &[(59, false, nan), (36, true, inf)])?;
+            let v = draft.graph.reshape(v, [103, 2, 16])?;
+            let results = draft.graph.attention_results(q, k, v, Mask::packed(q_starts, k_starts))?;
+            Ok(vec![results.out, results.lse])
+        })?;
+        // Pages that nobody has, and rows of a page past its item's end.
+        all.add_not_finite(FAMILY, format!("pages of {dtype}"), check, |draft| {
+            let q = draft.reals("q", dtype, [2, 2, 5, 16], [-1.0, 1.0])?;
+            let odd_pages: Vec<(usize, bool, f64)> = vec![(0, false, nan), (1, true, inf), (5 * 2, false, nan)];
+            let k = odd(draft, "k", dtype, [6, 8, 2, 16], &odd_pages)?;
+            let v = odd(draft, "v", dtype, [6, 8, 2, 16], &odd_pages)?;
+            // Each page begins with a row of its own; of the last one only two rows are the item's.
+            let table = draft.given("table", Tensor::new([2, 3], vec![1, 2, 0, 4, 5, 3])?)?;
+            let lengths = draft.given("lengths", Tensor::new([2], vec![16, 0])?)?;
+            let mask = Mask::pages(table) & Mask::key_lengths(lengths) & Mask::causal(Align::BottomRight);
+            let results = draft.graph.attention_results(q, k, v, mask)?;
+            Ok(vec![results.out, results.lse])
         })?;
     }
     Ok(())

@@ -27,6 +27,41 @@ pub(super) fn cases(mut all: Cases) -> Result<Cases> {
         let (out, lse) = draft.graph.attention_merge_stacked(outs, lses)?;
         Ok(vec![out, lse])
     })?;
+    // Whether a part saw keys is not whether its scores are high.
+    for width in [3, 4] {
+        all.add_not_finite(FAMILY, format!("rows of {width}"), Check::Measured { magnitude: 1.0 }, |draft| {
+            let (nan, inf, none) = (f64::NAN, f64::INFINITY, f64::from(f32::MIN));
+            let outs: Vec<f64> = (0..3 * 8 * width).map(|_| draft.random.real(-1.0, 1.0)).collect();
+            // Rows: of finite parts, the NaN of a part, that of a part that saw nothing, in out, in lse, and infinities.
+            let mut outs = outs;
+            for (part, row, number) in [(1, 1, nan), (2, 2, nan), (0, 6, inf), (1, 7, nan)] {
+                outs[(part * 8 + row) * width] = number;
+            }
+            #[rustfmt::skip]
+            let lses = [
+                1.0, 2.0, 0.5, nan, inf, none, 1.0, 0.0,
+                0.3, 1.0, none, 1.0, 1.0, none, none, -inf,
+                -1.0, none, none, 2.0, none, none, 0.0, 1.0,
+            ];
+            let outs = draft.numbers("outs", DType::F32, [3, 8, width], &outs)?;
+            let lses = draft.numbers("lses", DType::F32, [3, 8], &lses)?;
+            let (out, lse) = draft.graph.attention_merge_stacked(outs, lses)?;
+            Ok(vec![out, lse])
+        })?;
+    }
+    all.add(FAMILY, "scores of the lowest f32 in one part, nothing in the other", Check::Measured { magnitude: 1.0 }, |draft| {
+        let q = draft.wholes("q", DType::F32, [1, 2, 5, 8], [0, 0])?;
+        let mut parts = Vec::new();
+        for (name, seen) in [("first", false), ("second", true)] {
+            let k = draft.reals(&format!("{name} k"), DType::F32, [1, 2, 33, 8], [-1.0, 1.0])?;
+            let v = draft.reals(&format!("{name} v"), DType::F32, [1, 2, 33, 8], [-1.0, 1.0])?;
+            let bias = if seen { f32::MIN } else { f32::NEG_INFINITY };
+            let bias = draft.given(&format!("{name} bias"), Tensor::new([33], vec![bias; 33])?)?;
+            parts.push(draft.graph.attention_with_lse(q, k, v, Mask::bias(bias))?);
+        }
+        let (out, lse) = draft.graph.attention_merge(&parts)?;
+        Ok(vec![out, lse])
+    })?;
     all.add(FAMILY, "two ranges of keys", Check::measured(), |draft| {
         let q = draft.reals("q", DType::F32, [2, 4, 3, 16], [-1.0, 1.0])?;
         let mut parts = Vec::new();

@@ -21,6 +21,9 @@ pub struct Case {
     pub inputs: BTreeMap<String, Tensor>,
     /// How to compare.
     pub check: Check,
+    /// Whether it is about NaN and infinities: devices that assume finite numbers
+    /// ([`Profile::assumes_finite`](crate::kernel::Profile::assumes_finite)) are not asked.
+    pub not_finite: bool,
 }
 
 impl Case {
@@ -87,10 +90,28 @@ impl Cases {
         for (i, value) in build(&mut draft)?.into_iter().enumerate() {
             draft.graph.output(format!("y{i}"), value)?;
         }
-        self.cases.push(Case { family, name, graph: draft.graph, inputs: draft.inputs, check });
+        self.cases.push(Case { family, name, graph: draft.graph, inputs: draft.inputs, check, not_finite: false });
+        Ok(())
+    }
+
+    /// Likewise, a case about what is not finite.
+    pub(super) fn add_not_finite(
+        &mut self,
+        family: &'static str,
+        name: impl Into<String>,
+        check: Check,
+        build: impl FnOnce(&mut Draft) -> Result<Vec<ValueId>>,
+    ) -> Result<()> {
+        self.add(family, format!("not finite: {}", name.into()), check, build)?;
+        self.cases.iter_mut().next_back().into_iter().for_each(|case| case.not_finite = true);
         Ok(())
     }
 }
+
+/// Rows of [`Draft::odd_rows`]: whole vectors of four across them.
+pub(super) const ODD_ROWS: usize = 12;
+/// Widths of rows that every variant takes, whole vectors or not.
+pub(super) const ODD_WIDTHS: [usize; 4] = [3, 68, 131, 1028];
 
 /// A case in the making.
 pub(super) struct Draft {
@@ -136,6 +157,39 @@ impl Draft {
     ) -> Result<ValueId> {
         let tensor = self.random.tensor(dtype, shape, low, high)?;
         self.given(name, tensor)
+    }
+
+    /// An input `[ODD_ROWS, width]`, or turned `[width, ODD_ROWS]`: of each row of numbers from −4 to 4 other places hold what is
+    /// not finite, a NaN of either sign, an infinity, or both; some hold none.
+    pub(super) fn odd_rows(&mut self, name: &str, dtype: DType, width: usize, turned: bool) -> Result<ValueId> {
+        let (nan, inf) = (f64::NAN, f64::INFINITY);
+        let last = width - 1;
+        let rows: [&[(usize, f64)]; ODD_ROWS] = [
+            &[(0, nan)],
+            &[(last, nan)],
+            &[(last / 2, -nan), (last, nan)],
+            &[],
+            &[(last / 2, inf)],
+            &[(last / 3, -inf), (0, -inf)],
+            &[(last, inf), (0, -inf)],
+            &[(last / 2, nan), (last / 3, inf)],
+            &[(last / 2, -inf), (last, nan)],
+            &[],
+            // All of it, below.
+            &[(0, nan)],
+            &[(0, -inf)],
+        ];
+        let mut numbers = vec![0.0; ODD_ROWS * width];
+        for (row, places) in rows.iter().enumerate() {
+            for column in 0..width {
+                // All of the last rows is as its first element.
+                let place = places.iter().rfind(|(at, _)| *at == column || row + 2 >= ODD_ROWS);
+                let number = place.map_or_else(|| self.random.real(-4.0, 4.0), |(_, number)| *number);
+                numbers[if turned { column * ODD_ROWS + row } else { row * width + column }] = number;
+            }
+        }
+        let shape = if turned { [width, ODD_ROWS] } else { [ODD_ROWS, width] };
+        self.numbers(name, dtype, shape, &numbers)
     }
 
     /// An input with whole numbers from `low` to `high`, both included.

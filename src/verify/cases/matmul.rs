@@ -16,7 +16,38 @@ pub(super) fn cases(mut all: Cases) -> Result<Cases> {
     strided(&mut all)?;
     epilogues(&mut all)?;
     quantized(&mut all)?;
+    not_finite(&mut all)?;
     Ok(all)
+}
+
+/// What is not finite reaches the sums that it is part of, and no other: no zero that pads a tile meets it.
+fn not_finite(all: &mut Cases) -> Result<()> {
+    let sizes = all.choose(&[[1, 7, 13], [7, 13, 11], [5, 67, 35], [67, 65, 33], [3, 131, 68]], &[[130, 129, 65]]);
+    for [m, k, n] in sizes {
+        for dtype in [DType::F32, DType::F16] {
+            for transposed in [[false, false], [false, true], [true, false]] {
+                let name = format!("{dtype} {m}x{k} · {k}x{n}, transposed {transposed:?}");
+                all.add_not_finite(FAMILY, name, measured(k), |draft| {
+                    let [a_shape, b_shape] =
+                        [([m, k], transposed[0]), ([k, n], transposed[1])].map(|([r, c], t)| if t { [c, r] } else { [r, c] });
+                    // The last terms of a row and of a column, which stand for those past the end.
+                    let odd = |draft: &mut Draft, rows: usize, columns: usize, turned: bool, places: &[(usize, usize, f64)]| {
+                        let mut numbers: Vec<f64> = (0..rows * columns).map(|_| draft.random.real(-1.0, 1.0)).collect();
+                        for &(row, column, number) in places {
+                            numbers[if turned { column * rows + row } else { row * columns + column }] = number;
+                        }
+                        numbers
+                    };
+                    let a = odd(draft, m, k, transposed[0], &[(0, k - 1, f64::INFINITY), (m / 2, k / 2, f64::NAN)]);
+                    let b = odd(draft, k, n, transposed[1], &[(k - 1, n - 1, f64::NEG_INFINITY), (k - 1, 0, f64::INFINITY)]);
+                    let a = draft.numbers("a", dtype, a_shape, &a)?;
+                    let b = draft.numbers("b", dtype, b_shape, &b)?;
+                    Ok(vec![product(draft, a, b, transposed)?])
+                })?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Sums of k products of numbers from −1 to 1 have this size.

@@ -1,4 +1,4 @@
-use super::case::{Cases, Draft};
+use super::case::{Cases, Draft, ODD_WIDTHS};
 use crate::{DType, Result, Shape, Tensor, ValueId, graph::Op, reference::compare::Check};
 
 const FAMILY: &str = "norm";
@@ -124,6 +124,25 @@ pub(super) fn cases(mut all: Cases) -> Result<Cases> {
             Ok(vec![draft.graph.layer_norm(x, None, None, EPSILON)?])
         },
     )?;
+    for rms in [false, true] {
+        for dtype in [DType::F32, DType::F16] {
+            for width in ODD_WIDTHS {
+                let name = format!("{} {dtype} rows of {width}", kind(rms));
+                all.add_not_finite(FAMILY, name, Check::Measured { magnitude: 1.0 }, |draft| {
+                    let x = draft.odd_rows("x", dtype, width, false)?;
+                    norm(draft, x, 1, rms, true, !rms)
+                })?;
+            }
+        }
+        all.add_not_finite(FAMILY, format!("{} after a residual", kind(rms)), Check::Measured { magnitude: 1.0 }, |draft| {
+            let x = draft.odd_rows("x", DType::F32, 68, false)?;
+            let residual = draft.reals("residual", DType::F32, [1, 68], [-2.0, 2.0])?;
+            let sum = draft.graph.add(x, residual)?;
+            let mut outputs = norm(draft, sum, 1, rms, true, !rms)?;
+            outputs.push(sum);
+            Ok(outputs)
+        })?;
+    }
     Ok(all)
 }
 

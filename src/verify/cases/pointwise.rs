@@ -13,7 +13,42 @@ pub(super) fn cases(mut all: Cases) -> Result<Cases> {
     functions_of_two(&mut all)?;
     choices_and_casts(&mut all)?;
     chains(&mut all)?;
+    not_finite(&mut all)?;
     Ok(all)
+}
+
+/// NaN and infinities, through every function and conversion.
+fn not_finite(all: &mut Cases) -> Result<()> {
+    const ODD: [f64; 8] = [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, 1.0, -1.0, 0.5];
+    for dtype in FLOATS {
+        for function in Unary::ALL.into_iter().filter(|function| *function != Unary::Not) {
+            all.add_not_finite(FAMILY, format!("{} of {dtype}", function.name()), Check::Measured { magnitude: 1.0 }, |draft| {
+                let x = draft.numbers("x", dtype, [ODD.len()], &ODD)?;
+                Ok(vec![draft.graph.unary(function, x)?])
+            })?;
+        }
+        for function in Binary::ALL.into_iter().filter(|function| !function.is_logical()) {
+            all.add_not_finite(FAMILY, format!("{} of {dtype}", function.name()), Check::Measured { magnitude: 1.0 }, |draft| {
+                let a = draft.numbers("a", dtype, [ODD.len(), 1], &ODD)?;
+                let b = draft.numbers("b", dtype, [1, ODD.len()], &ODD)?;
+                Ok(vec![draft.graph.binary(function, a, b)?])
+            })?;
+        }
+        for to in [DType::F32, DType::F16, DType::BF16, DType::I32, DType::U32, DType::Bool] {
+            all.add_not_finite(FAMILY, format!("{dtype} cast to {to}"), Check::Exact, |draft| {
+                let x = draft.numbers("x", dtype, [ODD.len()], &ODD)?;
+                Ok(vec![draft.graph.cast(x, to)?])
+            })?;
+        }
+    }
+    // Written out by hand, as lowering may recognise it.
+    all.add_not_finite(FAMILY, "max(x, 0) and what is chosen", Check::Exact, |draft| {
+        let x = draft.numbers("x", DType::F32, [ODD.len()], &ODD)?;
+        let zero = draft.graph.scalar(0.0, x)?;
+        let relu = draft.graph.max(x, zero)?;
+        let shown = draft.graph.binary(Binary::Equal, x, x)?;
+        Ok(vec![relu, draft.graph.select(shown, x, zero)?])
+    })
 }
 
 /// Where a function is tried: where it changes, and where it is flat. One that has no value somewhere there fails its cases.

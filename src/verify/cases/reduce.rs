@@ -1,6 +1,6 @@
-use super::case::Cases;
+use super::case::{Cases, ODD_WIDTHS};
 use crate::{
-    DType, Result, Shape,
+    DType, Result, Shape, Tensor,
     graph::{Op, Reduce},
     reference::compare::Check,
 };
@@ -86,6 +86,26 @@ pub(super) fn reduce_cases(mut all: Cases) -> Result<Cases> {
         let x = draft.graph.concat(&[first, rest], 1)?;
         Ok(vec![draft.graph.reduce(Reduce::Sum, x, &[1], false)?])
     })?;
+    for width in ODD_WIDTHS {
+        for function in Reduce::ALL {
+            for turned in [false, true] {
+                let name = format!("{} of {width}{}", function.name(), if turned { ", turned" } else { "" });
+                let check = Check::Measured { magnitude: (width as f64).sqrt() };
+                all.add_not_finite(FAMILY, name, check, |draft| {
+                    let x = draft.odd_rows("x", DType::F32, width, turned)?;
+                    Ok(vec![draft.graph.reduce(function, x, &[isize::from(!turned)], false)?])
+                })?;
+            }
+        }
+    }
+    for dtype in [DType::F16, DType::BF16] {
+        for function in [Reduce::Max, Reduce::Min] {
+            all.add_not_finite(FAMILY, format!("{dtype} {}", function.name()), Check::Exact, |draft| {
+                let x = draft.odd_rows("x", dtype, 67, false)?;
+                Ok(vec![draft.graph.reduce(function, x, &[1], false)?])
+            })?;
+        }
+    }
     Ok(all)
 }
 
@@ -127,5 +147,32 @@ pub(super) fn argmax_cases(mut all: Cases) -> Result<Cases> {
         let turned = draft.graph.permute(x, &[1, 0])?;
         Ok(vec![draft.graph.argmax(x, 0, false)?, draft.graph.argmax(turned, 1, false)?])
     })?;
+    for width in ODD_WIDTHS {
+        for last in [false, true] {
+            for turned in [false, true] {
+                let which = if last { "last" } else { "first" };
+                let name = format!("{which} of {width}{}", if turned { ", turned" } else { "" });
+                all.add_not_finite(FAMILY, name, Check::Exact, |draft| {
+                    let x = draft.odd_rows("x", DType::F32, width, turned)?;
+                    let axis = usize::from(!turned);
+                    draft.graph.push(Op::Argmax { axis, keep: false, last }, &[x])
+                })?;
+            }
+        }
+    }
+    for last in [false, true] {
+        // They are equal.
+        all.add(FAMILY, format!("zeros of both signs, {}", if last { "last" } else { "first" }), Check::Exact, |draft| {
+            let zeros: Vec<f32> = (0..5 * 67).map(|i| if (i + i / 67) % 3 == 0 { -0.0 } else { 0.0 }).collect();
+            let x = draft.given("x", Tensor::new([5, 67], zeros)?)?;
+            draft.graph.push(Op::Argmax { axis: 1, keep: false, last }, &[x])
+        })?;
+    }
+    for dtype in [DType::F16, DType::BF16] {
+        all.add_not_finite(FAMILY, format!("{dtype}"), Check::Exact, |draft| {
+            let x = draft.odd_rows("x", dtype, 67, false)?;
+            Ok(vec![draft.graph.argmax(x, 1, false)?])
+        })?;
+    }
     Ok(all)
 }

@@ -1,4 +1,4 @@
-use super::case::{Cases, Draft};
+use super::case::{Cases, Draft, ODD_WIDTHS};
 use crate::{DType, Result, Shape, Tensor, ValueId, graph::Op, reference::compare::Check};
 
 const FAMILY: &str = "softmax";
@@ -114,6 +114,27 @@ pub(super) fn cases(mut all: Cases) -> Result<Cases> {
             both(draft, x, 1, false)
         })?;
     }
+    for log in [false, true] {
+        let name = if log { "log " } else { "" };
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            for width in ODD_WIDTHS {
+                for turned in [false, true] {
+                    let way = if turned { ", turned" } else { "" };
+                    let name = format!("{name}{dtype} lines of {width}{way}");
+                    all.add_not_finite(FAMILY, name, Check::measured(), |draft| {
+                        let x = draft.odd_rows("x", dtype, width, turned)?;
+                        both(draft, x, usize::from(!turned), log)
+                    })?;
+                }
+            }
+        }
+    }
+    all.add_not_finite(FAMILY, "of scaled scores", Check::measured(), |draft| {
+        let x = draft.odd_rows("x", DType::F32, 131, false)?;
+        let scale = draft.graph.scalar(0.15, x)?;
+        let x = draft.graph.mul(x, scale)?;
+        both(draft, x, 1, false)
+    })?;
     Ok(all)
 }
 
