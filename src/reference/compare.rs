@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::{Array, Evaluation, Value, apply, real::round_to};
+use super::{Evaluation, Value, apply, real::round_to};
 use crate::{
     DType, Graph, Result, Shape, Tensor,
     graph::{Binary, Op, Reduce, Unary},
