@@ -3,7 +3,7 @@
 use super::{
     Executable, Outputs,
     executable::{Home, Staging},
-    scope::scoped,
+    scope::{recorded, scoped},
     transfer::Wait,
 };
 use crate::{Result, Tensor};
@@ -104,7 +104,8 @@ impl Executable {
             let view = gpu.mapped(buffer)?;
             outputs.insert(info.name.clone(), Tensor::from_bytes(info.dtype, &info.shape, &view)?);
             drop(view);
-            buffer.unmap();
+            // An error if the device is lost just now, which the next call tells.
+            recorded(&gpu.device, || buffer.unmap());
         }
         self.staging = Some(staging);
         Ok(outputs)
