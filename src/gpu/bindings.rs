@@ -1,6 +1,6 @@
 //! Which buffers a program runs on: bind groups, and recording.
 
-use std::{collections::HashMap, ops::Range};
+use std::ops::Range;
 
 use super::{
     Executable,
@@ -167,19 +167,14 @@ impl Executable {
         let names = wanted.iter().map(|info| info.name.as_str());
         let mut check = NameCheck::new("input or output", "inputs and outputs", names);
         let mut bounds = vec![None; wanted.len()];
-        // What lies in a buffer, twice at the most: enough to name another than this.
-        let mut content: HashMap<&wgpu::Buffer, [Option<&str>; 2]> = HashMap::new();
-        let mut add = |buffer, name| {
-            let [one, other] = content.entry(buffer).or_default();
-            *(if one.is_none() { one } else { other }) = Some(name);
-        };
+        let mut content: Vec<(&wgpu::Buffer, &str)> = Vec::new();
         let mut outputs = Vec::new();
         for (name, slice) in given {
             if let Some(at) = check.take(name) {
                 let info = wanted[at];
                 check.buffer(&self.gpu.inner, name, *slice, &Purpose::storage(info.bytes, alignment));
                 bounds[at] = Some(Bound { buffer: slice.buffer().clone(), offset: slice.offset(), size: info.bytes });
-                add(slice.buffer(), info.name.as_str());
+                content.push((slice.buffer(), info.name.as_str()));
                 if matches!(info.home, Home::Output) {
                     outputs.push((info.name.as_str(), slice.buffer()));
                 }
@@ -187,14 +182,16 @@ impl Executable {
         }
         for info in &self.buffers {
             match &info.home {
-                Home::Constant(bound) | Home::State(bound) => add(&bound.buffer, info.name.as_str()),
+                Home::Constant(bound) | Home::State(bound) => content.push((&bound.buffer, info.name.as_str())),
                 // Bound for this run, the engine's own, or a state's.
                 Home::Input | Home::Output | Home::Temporary { .. } | Home::Next(_) => {}
             }
         }
+        content.sort_by(|a, b| a.0.cmp(b.0));
         for (name, buffer) in outputs {
-            let other = content.get(buffer).and_then(|names| names.iter().flatten().find(|other| **other != name));
-            if let Some(other) = other {
+            let first = content.partition_point(|(other, _)| *other < buffer);
+            let mut same = content[first..].iter().take_while(|(other, _)| *other == buffer);
+            if let Some((_, other)) = same.find(|(_, other)| *other != name) {
                 check.problem(format!("output `{name}` has the same buffer as `{other}`"));
             }
         }

@@ -6,9 +6,8 @@ use std::{
 };
 
 use super::{adapter, bounds::Bounds, ledger::Ledger, pipeline::Pipelines, scope::Health};
-#[cfg(feature = "native")]
-use crate::Result;
 use crate::{
+    Result,
     kernel::Profile,
     lower::{Choices, Options},
 };
@@ -158,6 +157,26 @@ impl Gpu {
     /// Whether runs can be timed on the GPU.
     pub fn has_timestamps(&self) -> bool {
         self.inner.features.contains(wgpu::Features::TIMESTAMP_QUERY)
+    }
+
+    /// Asks whether the device is there still, as every call does when it begins.
+    ///
+    /// ```
+    /// use tilewise::{Error, gpu::Gpu};
+    /// # pollster::block_on(async {
+    /// let gpu = Gpu::new_async().await?;
+    /// gpu.check()?;
+    /// gpu.device().destroy();
+    /// assert!(matches!(gpu.check(), Err(Error::DeviceLost(_)))); // time for a new Gpu
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`](crate::Error::DeviceLost) if it is not; [`Error::Validation`](crate::Error::Validation) for an
+    /// earlier command of the caller, on a device of [`Gpu::new`], that no error scope caught.
+    pub fn check(&self) -> Result<()> {
+        self.inner.health.check()
     }
 
     /// For the device-lost callback of a device given to [`Gpu::from_wgpu`]: every later call fails with this reason. That the

@@ -14,12 +14,12 @@ use crate::{Error, Result};
 /// What is wanted from a device, in one place: [`build`](Builder::build) opens one, and [`adopt`](Builder::adopt) takes one
 /// that is open.
 ///
-/// | | to open | of one that is open |
+/// | | to open one | of one that is open |
 /// |---|---|---|
-/// | [`adapter`](Builder::adapter), [`adapter_index`](Builder::adapter_index), [`backends`](Builder::backends), [`power`](Builder::power) | choose the adapter | nothing |
-/// | [`memory_hints`](Builder::memory_hints), [`memory_percent`](Builder::memory_percent) | how memory is taken | nothing |
-/// | [`features`](Builder::features), [`limits`](Builder::limits) | are asked for | have to be there |
-/// | [`portable`](Builder::portable), [`checked_shaders`](Builder::checked_shaders), `pipeline_cache` | apply | apply |
+/// | `adapter`, `adapter_index`, `backends`, `power` | choose the adapter | say nothing |
+/// | `memory_hints`, `memory_percent` | say how memory is taken | say nothing |
+/// | `features`, `limits` | are asked for | have to be there |
+/// | `portable`, `checked_shaders`, `pipeline_cache` | apply | apply |
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     search: Search,

@@ -4,7 +4,7 @@ use super::{
     Executable, Outputs,
     executable::{Home, Staging},
     pause::{PIECE, Pauses},
-    scope::scoped,
+    scope::{recorded, scoped},
     transfer::Wait,
 };
 use crate::{Result, Tensor};
@@ -109,7 +109,8 @@ impl Executable {
             let view = gpu.mapped(buffer)?;
             outputs.insert(info.name.clone(), Tensor::from_bytes(info.dtype, &info.shape, &view)?);
             drop(view);
-            buffer.unmap();
+            // An error if the device is lost just now, which the next call tells.
+            recorded(&gpu.device, || buffer.unmap());
             pauses.moved(info.bytes as usize).await;
         }
         self.staging = Some(staging);

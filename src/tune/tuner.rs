@@ -130,6 +130,7 @@ impl<'a> Tuner<'a> {
         choices: &mut Choices,
         mut told: impl FnMut(Event<'_>),
     ) -> Result<Report> {
+        self.gpu.check()?;
         let end = Instant::now() + self.budget;
         // Nothing in place: a step that takes over its input can't stand alone.
         let options = Options { share_memory: false, ..Options::default() };

@@ -174,7 +174,7 @@ pub async fn sweep_async(
 fn still_there(verdict: Verdict) -> Result<Verdict> {
     match verdict {
         Verdict::Failed(error @ Error::DeviceLost(_)) => Err(error),
-        verdict => Ok(verdict),
+        Verdict::Right(_) | Verdict::Wrong(_) | Verdict::Failed(_) | Verdict::Refused(_) => Ok(verdict),
     }
 }
 

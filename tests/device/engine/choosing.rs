@@ -125,6 +125,15 @@ fn a_limit_that_is_not_reached_is_an_error() {
     assert_eq!(gpu.profile().limits, expected);
 }
 
+/// Neither says anything of results, and where a driver grants no budget there is nothing to refuse.
+#[test]
+fn memory_may_be_bounded() {
+    let builder = Gpu::builder().memory_hints(wgpu::MemoryHints::MemoryUsage).memory_percent(100);
+    let gpu = builder.build().expect("opens");
+    let w = ramp(10, 1.0);
+    check_sample(&mut gpu.load(&sample(10), [("w", &w)]).expect("loads"), 10, &w);
+}
+
 /// The same options mean the same for a device that is open.
 #[test]
 fn a_device_is_adopted_with_the_options_of_one_that_is_opened() {

@@ -124,7 +124,8 @@ const PROTOCOL: Protocol = Protocol { sample: Duration::ZERO, past_cache: 0 };
 type Call = fn(&mut Live) -> Result<()>;
 
 /// Every function that reaches the device, under the name that its source has.
-const CALLS: [(&str, Call); 37] = [
+const CALLS: [(&str, Call); 38] = [
+    ("Gpu::check", |live| live.gpu.check()),
     ("Gpu::compile", |live| live.gpu.compile(&live.graph, [("w", &w())]).map(drop)),
     ("Gpu::compile_async", |live| wait(live.gpu.compile_async(&live.graph, [("w", &w())]))),
     ("Gpu::load", |live| live.gpu.load(&live.program, [("w", &w())]).map(drop)),
