@@ -170,6 +170,17 @@ pub enum Align {
     PerItem,
 }
 
+impl std::fmt::Display for Align {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Align::TopLeft => f.write_str("top-left"),
+            Align::BottomRight => f.write_str("bottom-right"),
+            Align::Offset(offset) => write!(f, "by the offset {offset}"),
+            Align::PerItem => f.write_str("per item"),
+        }
+    }
+}
+
 /// An operand of attention after q, k and v.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -59,8 +59,9 @@ impl Cache {
             (DType::I32, &[items]) => items,
             _ => return Err(Error::op(OP, format!("`starts` is {}, expected i32 [B]", g.describe(starts)))),
         };
+        let windowed = || window.map_or("no window".to_string(), |window| format!("a window of {window}"));
         if tokens > places || window == Some(0) {
-            return Err(Error::op(OP, format!("{tokens} tokens with window {window:?} don't fit {places} places")));
+            return Err(Error::op(OP, format!("{tokens} tokens with {} don't fit {places} places", windowed())));
         }
         let column = g.reshape(starts, [items, 1])?;
         let iota = g.constant(Tensor::new([tokens], (0..tokens as i32).collect::<Vec<_>>())?)?;
@@ -79,8 +80,9 @@ impl Cache {
                 return Err(Error::op(
                     OP,
                     format!(
-                        "a circular cache of {places} places can't take {tokens} tokens with window {window:?}: \
-                         it needs a window, and window + tokens − 1 places"
+                        "a circular cache of {places} places can't take {tokens} tokens with {}: \
+                         it needs a window, and window + tokens − 1 places",
+                        windowed()
                     ),
                 ));
             }
