@@ -277,6 +277,9 @@ pub struct AttentionResults {
 
 const OP: &str = "attention";
 
+/// Functions of scores and masks of one attention: each may be as long as a function may be, and all of them are in one shader.
+const FUNCTIONS: usize = 16;
+
 /// Offsets of query 0 count as at most this, either way.
 pub(crate) const FARTHEST: i32 = 1 << 30;
 
@@ -401,6 +404,10 @@ impl Attention {
         kinds.sort_unstable();
         if let Some(pair) = kinds.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(Error::op(OP, format!("`{}` is given twice", pair[0].name())));
+        }
+        let functions = self.score_mods.len() + self.mask_mods.len();
+        if functions > FUNCTIONS {
+            return Err(Error::op(OP, format!("{functions} functions of scores and masks, at most {FUNCTIONS} are taken")));
         }
         let has = |operand| self.input_of(operand).is_some();
         if has(A::KeyOffsets) && has(A::BlockTable) {
