@@ -10,9 +10,10 @@ const SHOWN: usize = 60;
 
 /// What a JSON text says that is an object, or what is wrong with it.
 pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    match serde_json::from_str(text).map_err(|e| not_json(text, &e))? {
-        Value::Object(object) => decode(&object, None),
-        other => Err(format!("the text is {}, expected an object: {{…}}", shown(&other))),
+    let value: Value = parse_any(text)?;
+    match value.as_object() {
+        Some(object) => decode(object, None),
+        None => Err(format!("the text is {}, expected an object: {{…}}", shown(&value))),
     }
 }
 
@@ -79,11 +80,10 @@ fn about(key: &str, value: &Value, text: &str) -> String {
             ("axis" | "axes" | "order", "an integer from 0 up") => " (axes are counted from 0, not from the end)",
             _ => "",
         };
-        return match value {
-            Value::Array(_) | Value::Object(_) if !["sequence", "map"].contains(&found) => {
-                format!("`{key}` is {given}: {} stands where {expected} is expected{hint}", bare(found))
-            }
-            _ => format!("`{key}` is {given}, expected {expected}{hint}"),
+        let inside = (value.is_array() || value.is_object()) && !["sequence", "map"].contains(&found);
+        return match inside {
+            true => format!("`{key}` is {given}: {} stands where {expected} is expected{hint}", bare(found)),
+            false => format!("`{key}` is {given}, expected {expected}{hint}"),
         };
     }
     format!("`{key}`: {}", in_words(text))

@@ -151,6 +151,16 @@ pub fn within(folder: &Path, name: &str) -> Result<PathBuf> {
     ))
 }
 
+/// Makes the folder of a file, with those above it.
+///
+/// # Errors
+/// [`Error::Format`], which names the folder, if it can't be made.
+pub(crate) fn make_folder_of(path: &Path) -> Result<()> {
+    let folder = folder_of(path);
+    fs::create_dir_all(folder)
+        .map_err(|why| Error::format(folder.display().to_string(), format!("the folder can't be made: {why}")))
+}
+
 /// How a path is written to.
 enum Place {
     /// It is a device or a pipe.

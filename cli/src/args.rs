@@ -169,10 +169,11 @@ pub(crate) struct ProfileArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) workload: Option<String>,
     /// Take the workload from those of `bench --large`.
-    #[arg(long, requires = "workload")]
+    // Beside a graph clap waives what is required, as the two exclude each other.
+    #[arg(long, requires = "workload", conflicts_with = "graph")]
     pub(crate) large: bool,
     /// Inputs, parameters and states by name, as safetensors; may be given several times. Others are drawn at random.
-    #[arg(long, value_name = "FILE", requires = "graph")]
+    #[arg(long, value_name = "FILE", requires = "graph", conflicts_with = "workload")]
     pub(crate) inputs: Vec<PathBuf>,
     /// Runs of which the medians are taken.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]

@@ -1,5 +1,7 @@
 //! Which key each query may see, as a table, part by part: what hypotheses about masks change.
 
+use std::collections::HashSet;
+
 use crate::{
     Graph, Result, Shape, Tensor, ValueId,
     graph::{Attention, AttentionOperand as A, Binary, Extent, Op, Reason, Term, Terms},
@@ -189,21 +191,35 @@ fn place(shape: &Shape, at: [usize; 4]) -> usize {
     shape.iter().zip(at).fold(0, |place, (&size, &i)| place * size + if size == 1 { 0 } else { i })
 }
 
-/// What `function` joins.
+/// What `function` joins; the value as a whole, if that is more than anyone writes.
 fn leaves(g: &Graph, v: ValueId, function: Binary) -> Vec<ValueId> {
-    let node = g.definition(v);
-    if node.op == (Op::Binary { function }) {
-        node.inputs.iter().flat_map(|&input| leaves(g, input, function)).collect()
-    } else {
-        vec![v]
+    const MOST: usize = 64;
+    let (mut found, mut open) = (Vec::new(), vec![v]);
+    while let Some(at) = open.pop() {
+        let node = g.definition(at);
+        if node.op == (Op::Binary { function }) {
+            open.extend(node.inputs.iter().rev());
+        } else {
+            found.push(at);
+        }
+        if found.len() + open.len() > MOST {
+            return vec![v];
+        }
     }
+    found
 }
 
 /// The input that a mask comes from.
 fn label(g: &Graph, v: ValueId) -> String {
-    fn input(g: &Graph, v: ValueId) -> Option<ValueId> {
-        let node = g.definition(v);
-        if matches!(node.op, Op::Input { .. }) { Some(v) } else { node.inputs.iter().find_map(|&v| input(g, v)) }
+    let (mut seen, mut open) = (HashSet::new(), vec![v]);
+    while let Some(at) = open.pop() {
+        let node = g.definition(at);
+        if matches!(node.op, Op::Input { .. }) {
+            return g.label(at);
+        }
+        if seen.insert(at) {
+            open.extend(node.inputs.iter().rev());
+        }
     }
-    input(g, v).map_or_else(|| "a constant mask".into(), |v| g.label(v))
+    "a constant mask".into()
 }

@@ -1,6 +1,6 @@
 //! The walk: every value that both sides have, in an order of execution.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
     Apart, Diff, Element, Padding, Point, Report, Verdict,
@@ -54,10 +54,11 @@ fn run(diff: &Diff<'_>) -> Result<Report> {
     let (steps, unknown) = steps(diff, g, &all)?;
     // Parameters of other modules are there to be tried.
     known.theirs = steps.iter().filter_map(|step| Some((step.value, step.theirs.clone()?))).collect();
+    let compared: HashSet<&str> = steps.iter().map(|step| step.name.as_str()).collect();
     let dtype = diff
         .theirs
         .iter()
-        .filter(|(name, tensor)| tensor.dtype().is_float() && steps.iter().any(|step| step.name == **name))
+        .filter(|(name, tensor)| tensor.dtype().is_float() && compared.contains(name.as_str()))
         .map(|(_, tensor)| tensor.dtype())
         .fold(DType::F32, |a, b| if unit(b) > unit(a) { b } else { a });
 

@@ -3,12 +3,11 @@
 use std::{
     fs,
     hash::{DefaultHasher, Hasher},
-    io,
     path::{Path, PathBuf},
 };
 
 use super::{adapter, scope::attempt};
-use crate::{Error, Result};
+use crate::{Result, files};
 
 /// The first bytes of a file; a checksum of the rest follows.
 const HEAD: &[u8; 8] = b"tilewis1";
@@ -49,14 +48,8 @@ impl PipelineFile {
     /// Writes the file: all of it or nothing.
     pub(super) fn save(&self) -> Result<()> {
         let Some(data) = self.cache.get_data() else { return Ok(()) };
-        let error =
-            |error: io::Error| Error::format(self.path.display().to_string(), format!("can't be written: {error}"));
-        if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder).map_err(error)?;
-        }
-        let part = self.path.with_extension(format!("{}.part", std::process::id()));
-        fs::write(&part, [&HEAD[..], &checksum(&data).to_le_bytes(), &data].concat()).map_err(error)?;
-        fs::rename(&part, &self.path).map_err(error)
+        files::make_folder_of(&self.path)?;
+        files::write(&self.path, [&HEAD[..], &checksum(&data).to_le_bytes(), &data].concat())
     }
 }
 

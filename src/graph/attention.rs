@@ -182,6 +182,17 @@ pub enum Align {
     PerItem,
 }
 
+impl std::fmt::Display for Align {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Align::TopLeft => f.write_str("top-left"),
+            Align::BottomRight => f.write_str("bottom-right"),
+            Align::Offset(offset) => write!(f, "by the offset {offset}"),
+            Align::PerItem => f.write_str("per item"),
+        }
+    }
+}
+
 /// An operand of attention after q, k and v.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -277,6 +288,9 @@ pub struct AttentionResults {
 }
 
 const OP: &str = "attention";
+
+/// Functions of scores and masks of one attention: each may be as long as a function may be, and all of them are in one shader.
+const FUNCTIONS: usize = 16;
 
 /// Offsets of query 0 count as at most this, either way.
 pub(crate) const FARTHEST: i32 = 1 << 30;
@@ -402,6 +416,10 @@ impl Attention {
         kinds.sort_unstable();
         if let Some(pair) = kinds.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(Error::op(OP, format!("`{}` is given twice", pair[0].name())));
+        }
+        let functions = self.score_mods.len() + self.mask_mods.len();
+        if functions > FUNCTIONS {
+            return Err(Error::op(OP, format!("{functions} functions of scores and masks, at most {FUNCTIONS} are taken")));
         }
         let has = |operand| self.input_of(operand).is_some();
         if has(A::KeyOffsets) && has(A::BlockTable) {

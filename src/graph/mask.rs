@@ -327,7 +327,7 @@ impl AttentionArgs {
                 (Some(a), Some(b)) if a != b => {
                     return Err(Error::op(
                         "attention",
-                        format!("parts of the mask are aligned {a:?} and {b:?}: one attention has one alignment"),
+                        format!("parts of the mask are aligned {a} and {b}: one attention has one alignment"),
                     ));
                 }
                 _ => align = align.or(aligned),

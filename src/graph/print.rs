@@ -8,6 +8,9 @@ use crate::tensor::{Data, Tensor};
 /// A constant with more elements is printed without them.
 const SHORT: usize = 8;
 
+/// Columns are padded to at most so many characters; what is longer stands there whole.
+const WIDEST: usize = 160;
+
 /// One node a line, `results  type  = operation(operands) options`; a result that nobody uses is `_`. Behind `#` stand the
 /// paths that gave the value, if it was [traced](Graph::trace).
 ///
@@ -32,7 +35,7 @@ impl fmt::Display for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (used, paths) = (self.used(), self.traces_by_value());
         let rows: Vec<[String; 3]> = self.nodes.iter().map(|node| self.row(node, &used, &paths)).collect();
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).min(WIDEST);
         let (results, types) = (width(0), width(1));
         for [result, dtype, operation] in &rows {
             writeln!(f, "{result:results$}  {dtype:types$}  = {operation}")?;

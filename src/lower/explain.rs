@@ -5,6 +5,11 @@ use std::fmt::{self, Write};
 use super::{Buffer, BufferId, Program, Role, Step};
 use crate::kernel::Verdict;
 
+/// Columns are padded to at most so many characters; what is longer stands there whole.
+const WIDEST: usize = 160;
+/// Operands of a step that are named.
+const LISTED: usize = 16;
+
 /// The steps in order, each with its kernel, the variant and why it, what it computes, reads and writes; the notes of the
 /// passes; and the memory plan.
 impl fmt::Display for Program {
@@ -26,8 +31,10 @@ impl fmt::Display for Program {
         )?;
         let rows: Vec<[String; 7]> = self.steps.iter().enumerate().map(|(i, step)| self.row(i, step)).collect();
         let head = ["", "kernel", "variant", "problem", "reads → writes", "FLOP", "moved"].map(String::from);
-        let width =
-            |column: usize| rows.iter().chain([&head]).map(|row| row[column].chars().count()).max().unwrap_or_default();
+        let width = |column: usize| {
+            let widths = rows.iter().chain([&head]).map(|row| row[column].chars().count());
+            widths.max().unwrap_or_default().min(WIDEST)
+        };
         let widths: [usize; 7] = std::array::from_fn(width);
         let line = |f: &mut fmt::Formatter<'_>, row: &[String; 7]| {
             let mut text = String::new();
@@ -135,8 +142,11 @@ impl Program {
     }
 
     fn row(&self, i: usize, step: &Step) -> [String; 7] {
-        let names =
-            |ids: &[BufferId]| ids.iter().map(|id| self.buffers[id.0].name.as_str()).collect::<Vec<_>>().join(" ");
+        let names = |ids: &[BufferId]| {
+            let shown =
+                ids.iter().take(LISTED).map(|id| self.buffers[id.0].name.as_str()).collect::<Vec<_>>().join(" ");
+            if ids.len() > LISTED { format!("{shown} and {} more", ids.len() - LISTED) } else { shown }
+        };
         let mut operands = format!("{} → {}", names(&step.inputs), names(&step.outputs));
         if let Some(input) = step.in_place {
             operands += &format!(" (in place of {})", self.buffers[step.inputs[input].0].name);

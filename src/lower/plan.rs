@@ -95,6 +95,8 @@ fn check_limits(buffers: &[Buffer], profile: &Profile) -> Result<()> {
     let limits = &profile.limits;
     let limits = [(limits.binding_bytes, "max_storage_buffer_binding_size"), (limits.buffer_bytes, "max_buffer_size")];
     for buffer in buffers {
+        // Not that of a tensor: a workspace may be larger.
+        buffer.shape.checked_elements(&buffer.name)?;
         if let Some((limit, name)) = limits.into_iter().find(|(limit, _)| buffer.bytes > *limit) {
             return Err(Error::Limit {
                 what: format!(

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, fmt, ops::Range};
 
 use crate::{
     Error, Result,
@@ -61,6 +61,21 @@ pub enum Role {
     /// What the state in the buffer of this number becomes: it lies in the state's memory, and no step reads the state
     /// after the one that writes this.
     Next(usize),
+}
+
+/// What it is in messages.
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Role::Input(name) => write!(f, "the input `{name}`"),
+            Role::Parameter(name) => write!(f, "the parameter `{name}`"),
+            Role::Constant(value) => write!(f, "a constant {} {}", value.dtype(), value.shape()),
+            Role::Output(name) => write!(f, "the output `{name}`"),
+            Role::Temporary(allocation) => write!(f, "a temporary of allocation {allocation}"),
+            Role::State(name) => write!(f, "the state `{name}`"),
+            Role::Next(state) => write!(f, "the next of the state in buffer {state}"),
+        }
+    }
 }
 
 /// One problem solved by one variant of its kernel.
@@ -355,13 +370,13 @@ impl Program {
                 };
                 let (Operand::Input(i) | Operand::Output(i) | Operand::Workspace(i)) = binding.operand;
                 let Some(&BufferId(id)) = list.get(i) else {
-                    return error(format!("`{}` binds {:?}, there are {}", launch.label, binding.operand, list.len()));
+                    return error(format!("`{}` binds {}, there are {}", launch.label, binding.operand, list.len()));
                 };
                 let buffer = &self.buffers[id];
                 if binding.access == Access::Write
                     && !matches!(buffer.role, Role::Output(_) | Role::Temporary(_) | Role::Next(_))
                 {
-                    return error(format!("`{}` writes `{}`, which is {:?}", launch.label, buffer.name, buffer.role));
+                    return error(format!("`{}` writes `{}`, which is {}", launch.label, buffer.name, buffer.role));
                 }
                 bound.push((self.memory(id), binding.access));
             }

@@ -57,9 +57,14 @@ pub fn permute<T: Copy>(x: &Array<T>, order: &[usize]) -> Result<Array<T>> {
 pub fn slice<T: Copy>(x: &Array<T>, starts: &[usize], sizes: &[usize], strides: &[isize]) -> Result<Array<T>> {
     let op = Op::Slice { starts: starts.to_vec(), sizes: sizes.to_vec(), steps: strides.to_vec() };
     let shape = result_shape(&op, &[(DType::F32, x.shape())])?;
+    if shape.contains(&0) {
+        return Array::new(shape, Vec::new());
+    }
     let step = steps(x.shape());
     let first = starts.iter().zip(&step).map(|(&start, step)| start as isize * step).sum();
-    let strided: Vec<isize> = strides.iter().zip(&step).map(|(stride, step)| stride * step).collect();
+    // From a single element there is no next one, however far it would be.
+    let strided = strides.iter().zip(&step).zip(shape.iter());
+    let strided: Vec<isize> = strided.map(|((stride, step), &size)| if size > 1 { stride * step } else { 0 }).collect();
     Ok(x.pick(&walk(first, &shape, &strided), shape))
 }
 

@@ -44,11 +44,8 @@ fn needed<R: Real>(graph: &Graph) -> u64 {
             .clone()
             .fold(0u64, |sum, value| sum.saturating_add(elements(value).saturating_mul(element(value.dtype) as u64)));
         // Moving elements goes by a list of places, which is made axis by axis; a result is rounded into a second one.
-        let places = match &node.op {
-            op if op.is_view() => 2 * size_of::<usize>(),
-            Op::Pad { .. } | Op::Where | Op::Binary { .. } => 2 * size_of::<usize>(),
-            _ => 0,
-        };
+        let moves = node.op.is_view() || matches!(node.op, Op::Pad { .. } | Op::Where | Op::Binary { .. });
+        let places = if moves { 2 * size_of::<usize>() } else { 0 };
         let count = values.map(elements).max().unwrap_or(0);
         all = all.saturating_add(results);
         largest = largest.max(results.saturating_add(count.saturating_mul(places as u64)));

@@ -77,9 +77,16 @@ impl Packing {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Op`] if a group is no power of two from 16 on, or if there are zero points but no groups.
+    /// [`Error::Op`] if a group is no power of two from 16 on, if there are zero points but no groups, or if there are more than
+    /// 2³⁰ columns.
     pub fn check(&self) -> Result<()> {
         let fail = |message: String| Err(Error::op("dequantize", message));
+        // Rows are rounded up to whole groups.
+        let most = 1 << 30;
+        if self.columns > most || self.group.is_some_and(|group| group > most) {
+            let group = self.group.map_or(String::new(), |group| format!(" in groups of {group}"));
+            return fail(format!("{} columns{group}, expected at most {most}", self.columns));
+        }
         match self.group {
             Some(group) if group < 16 || !group.is_power_of_two() => {
                 fail(format!("a group of {group} columns, expected a power of two from 16 on"))

@@ -129,7 +129,7 @@ pub(crate) fn check_head(head: &[u8], bytes: u64) -> Result<(), String> {
         return fault(format!("{bytes} bytes are no safetensors file: the length of its header alone has 8"));
     };
     let length = u64::from_le_bytes(*length);
-    if length > bytes - 8 {
+    if length > bytes.saturating_sub(8) {
         return fault(format!(
             "no safetensors file, or one that is cut off: its header would have {length} bytes, and the file has {bytes}"
         ));

@@ -124,11 +124,7 @@ impl Table {
     /// # Errors
     /// [`Error::Format`], which names the file, if it can't be written, or is there and no tuning table.
     pub fn check(&self) -> Result<()> {
-        if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::create_dir_all(folder).map_err(|why| {
-                Error::format(folder.display().to_string(), format!("the folder can't be made: {why}"))
-            })?;
-        }
+        files::make_folder_of(&self.path)?;
         self.check_replaceable()?;
         files::check(&self.path)
     }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use tilewise::{
     DType, Graph, Result, Tensor, ValueId,
-    graph::{Binary, Op, Unary},
+    graph::{Attention, AttentionOperand, Binary, Op, Reduce, Unary},
     kernel::Profile,
     lower::{Options, Program, lower},
+    quantize::{Bits, Packing},
     reference,
 };
 
@@ -169,4 +170,145 @@ fn thirty_thousand_parameters_are_compared_with_weights() {
     tilewise::safetensors::save(&file, &stored).expect("writes");
     let weights = timed("30,000 parameters: open", || tilewise::nn::Weights::open(&file)).expect("opens");
     timed("30,000 parameters: check", || weights.check(&g)).expect("fits");
+}
+
+/// The largest axes that there are, alone, beside empty ones and beside each other, for every operation: each is lowered or
+/// refused, and no sum or product of sizes overflows on the way (debug builds check them all).
+#[test]
+fn the_largest_sizes_are_lowered_or_refused() {
+    const MOST: usize = i32::MAX as usize;
+    let shapes: [&[usize]; 14] = [
+        &[MOST],
+        &[0],
+        &[0, MOST],
+        &[MOST, 0],
+        &[1, MOST],
+        &[MOST, 1],
+        &[46_340, 46_340],
+        &[0, 46_340, 46_340],
+        &[1 << 30, 0, 1],
+        &[MOST, 0, 0, 1],
+        &[0, 1, MOST, 1],
+        &[1, 1, MOST, 1],
+        &[1, 1, 1 << 29, 2],
+        &[2, 1 << 14, 1 << 14, 2],
+    ];
+    // A device without limits, so that nothing is refused for them.
+    let mut profile = Profile::portable();
+    (profile.limits.binding_bytes, profile.limits.buffer_bytes) = (1 << 40, 1 << 40);
+    let profiles = [profile, Profile::portable()];
+    let (mut lowered, mut refused) = (0, 0);
+    let mut attempt = |what: String, build: &dyn Fn(&mut Graph) -> Result<Vec<ValueId>>| {
+        let mut g = Graph::new();
+        let Ok(values) = build(&mut g) else {
+            refused += 1;
+            return;
+        };
+        for (i, value) in values.into_iter().enumerate() {
+            g.output(format!("y{i}"), value).expect("a new name");
+        }
+        g.verify().unwrap_or_else(|e| panic!("{what}: {e}"));
+        for profile in &profiles {
+            for options in [Options::default(), Options::unfused()] {
+                match lower(&g, profile, &options) {
+                    Ok(program) => {
+                        program.verify().unwrap_or_else(|e| panic!("{what}: {e}"));
+                        assert!(!program.to_string().is_empty());
+                        lowered += 1;
+                    }
+                    Err(error) => {
+                        assert!(!error.to_string().is_empty(), "{what}");
+                        refused += 1;
+                    }
+                }
+            }
+        }
+    };
+    for shape in shapes {
+        for dtype in [DType::F32, DType::BF16, DType::Bool, DType::I32] {
+            let mut of = |name: &str, then: &dyn Fn(&mut Graph, ValueId) -> Result<Vec<ValueId>>| {
+                attempt(format!("{name} of {dtype} {shape:?}"), &|g| {
+                    let x = g.input("x", dtype, shape)?;
+                    then(g, x)
+                });
+            };
+            let rank = shape.len();
+            of("neg", &|g, x| g.push(Op::Unary { function: Unary::Neg }, &[x]));
+            of("equal", &|g, x| g.push(Op::Binary { function: Binary::Equal }, &[x, x]));
+            of("cast", &|g, x| g.push(Op::Cast { dtype: DType::F16 }, &[x]));
+            of("reversed", &|g, x| {
+                let starts = shape.iter().map(|size| size.saturating_sub(1)).collect();
+                g.push(Op::Slice { starts, sizes: shape.to_vec(), steps: vec![-1; rank] }, &[x])
+            });
+            of("odd steps", &|g, x| {
+                let op = Op::Slice { starts: vec![0; rank], sizes: vec![1; rank], steps: vec![isize::MIN; rank] };
+                g.push(op, &[x])
+            });
+            of("no element, from far away", &|g, x| {
+                let op =
+                    Op::Slice { starts: vec![usize::MAX; rank], sizes: vec![0; rank], steps: vec![isize::MAX; rank] };
+                g.push(op, &[x])
+            });
+            of("turned", &|g, x| g.push(Op::Permute { order: (0..rank).rev().collect() }, &[x]));
+            of("flat", &|g, x| g.push(Op::Reshape { shape: [shape.iter().product::<usize>()].into() }, &[x]));
+            of("padded", &|g, x| g.push(Op::Pad { before: vec![1; rank], after: vec![MOST; rank], value: 0.0 }, &[x]));
+            of("a little padded", &|g, x| {
+                g.push(Op::Pad { before: vec![1; rank], after: vec![0; rank], value: 0.0 }, &[x])
+            });
+            of("stretched", &|g, x| g.push(Op::Broadcast { shape: [&[2], shape].concat().into() }, &[x]));
+            of("joined", &|g, x| g.push(Op::Concat { axis: rank - 1 }, &[x, x, x]));
+            of("product", &|g, x| g.push(Op::Matmul { transpose_a: false, transpose_b: true }, &[x, x]));
+            of("square", &|g, x| g.push(Op::Matmul { transpose_a: true, transpose_b: false }, &[x, x]));
+            of("layer norm", &|g, x| {
+                g.push(Op::LayerNorm { axes: rank, epsilon: 0.1, weight: false, bias: false }, &[x])
+            });
+            of("rms norm", &|g, x| g.push(Op::RmsNorm { axes: 1, epsilon: 0.1, weight: false }, &[x]));
+            of("attention", &|g, x| g.push(Op::Attention(Default::default()), &[x, x, x]));
+            of("rotary", &|g, x| {
+                let cos = g.input("cos", dtype, [MOST / 2, 1])?;
+                let positions = g.input("positions", DType::I32, [shape[0], *shape.get(2).unwrap_or(&1)])?;
+                g.push(Op::Rotary { interleaved: false }, &[x, cos, cos, positions])
+            });
+            of("appended", &|g, x| {
+                let positions = g.input("positions", DType::I32, [shape[0]])?;
+                g.push(Op::Append { axis: rank - 1, circular: false }, &[x, x, positions])
+            });
+            of("merged", &|g, x| {
+                let lses = g.input("lses", DType::F32, &shape[..rank - 1])?;
+                g.push(Op::AttentionMerge, &[x, lses])
+            });
+            for axis in 0..rank {
+                of("softmax", &|g, x| g.push(Op::Softmax { axis }, &[x]));
+                of("argmax", &|g, x| g.push(Op::Argmax { axis, keep: false, last: true }, &[x]));
+                for function in [Reduce::Sum, Reduce::Max] {
+                    of("reduce", &|g, x| g.push(Op::Reduce { function, axes: vec![axis], keep: true }, &[x]));
+                    of("reduce all", &|g, x| {
+                        g.push(Op::Reduce { function, axes: (0..rank).collect(), keep: false }, &[x])
+                    });
+                }
+                of("gather", &|g, x| {
+                    let indices = g.input("indices", DType::I32, [MOST])?;
+                    g.push(Op::Gather { axis }, &[x, indices])
+                });
+            }
+        }
+    }
+    // Pages: few elements, many places.
+    attempt("pages".into(), &|g| {
+        let q = g.input("q", DType::F32, [1, 1, 1, 1])?;
+        let pages = g.input("pages", DType::F32, [1, 1 << 16, 1, 1])?;
+        let table = g.input("table", DType::I32, [1, 1 << 16])?;
+        let options = Attention { operands: vec![AttentionOperand::BlockTable], ..Attention::default() };
+        g.push(Op::Attention(options), &[q, pages, pages, table])
+    });
+    for (group, columns) in [(None, usize::MAX), (Some(1 << 62), 64), (Some(1 << 30), 1 << 30), (Some(16), MOST)] {
+        attempt(format!("{columns} columns in groups of {group:?}"), &|g| {
+            let packing = Packing { bits: Bits::Eight, group, zero: false, columns };
+            let words = g.input("words", DType::U32, [1, columns.min(1 << 30) / 4])?;
+            let scale = g.input("scale", DType::F32, [1, group.map_or(1, |group| columns.div_ceil(group))])?;
+            g.push(Op::Dequantize(packing), &[words, scale])
+        });
+    }
+    println!("{lowered} lowered, {refused} refused");
+    assert!(lowered > 500 && refused > 500, "{lowered} lowered, {refused} refused");
 }

@@ -280,15 +280,15 @@ fn tune_remembers_and_explain_says_so() {
 fn two_tuners_at_once_lose_nothing() {
     let folder = folder("tune_twice");
     let _ = fs::remove_file(folder.join("tuned.json"));
-    let of = |op: &str| {
+    let of = |op: &str, more: &str| {
         format!(
             r#"{{"nodes": [{{"op": "input", "dtype": "f32", "shape": [64, 64], "outputs": ["x"]}},
-                {{"op": "{op}", "axis": 1, "inputs": ["x"], "outputs": ["y"]}}], "outputs": [{{"name": "y", "value": "y"}}]}}"#
+                {{"op": "{op}", "axis": 1 {more}, "inputs": ["x"], "outputs": ["y"]}}], "outputs": [{{"name": "y", "value": "y"}}]}}"#
         )
     };
-    let tuners = ["softmax", "argmax"].map(|op| {
+    let tuners = [("softmax", ""), ("argmax", ", \"keep\": false")].map(|(op, more)| {
         let file = format!("{op}.json");
-        fs::write(folder.join(&file), of(op)).expect("writable");
+        fs::write(folder.join(&file), of(op, more)).expect("writable");
         command(&folder, &["tune", &file, "--budget", "20"]).stdout(Stdio::null()).spawn().expect("the program starts")
     });
     for mut tuner in tuners {

@@ -60,6 +60,8 @@ fn options_that_could_do_nothing_are_refused() {
         "tune g.json --kernel k",
         "tune g.json --quick",
         "profile g.json --workload w",
+        "profile g.json --large",
+        "profile --workload w --inputs i",
         "explain g.json --dot --json",
         "explain g.json --dot --wgsl 0",
         "explain g.json --wgsl 0 --json",
@@ -69,7 +71,7 @@ fn options_that_could_do_nothing_are_refused() {
         refused(pair, "cannot be used with");
     }
     // Options that need another one.
-    for alone in ["bench --across-adapters", "tune --inputs i", "profile --large", "profile --workload w --inputs i"] {
+    for alone in ["bench --across-adapters", "tune --inputs i", "profile --large", "profile --inputs i"] {
         refused(alone, "error: ");
     }
     // Numbers that measure nothing.

@@ -82,8 +82,17 @@ impl<'a> Site<'a> {
 
     /// Whether a value is made of parameters and constants alone.
     pub(super) fn is_weight(&self, v: ValueId) -> bool {
-        let node = self.g.definition(v);
-        !matches!(node.op, Op::Input { .. }) && node.inputs.iter().all(|&input| self.is_weight(input))
+        let (mut seen, mut open) = (HashSet::new(), vec![v]);
+        while let Some(at) = open.pop() {
+            let node = self.g.definition(at);
+            if matches!(node.op, Op::Input { .. }) {
+                return false;
+            }
+            if seen.insert(at) {
+                open.extend(&node.inputs);
+            }
+        }
+        true
     }
 
     /// Whether `v` is computed from `of`: one pass, as ways through residuals are too many to follow.

@@ -57,7 +57,13 @@ impl Sizes {
             }
         }
         if !is_dense_in_some_order(out) {
-            return Err(Error::op(OP, format!("`out` {out:?} is no dense buffer with its axes in another order")));
+            return Err(Error::op(
+                OP,
+                format!(
+                    "`out` {} of strides {:?} is no dense buffer with its axes in another order",
+                    out.shape, out.strides
+                ),
+            ));
         }
         Ok(sizes)
     }

@@ -300,7 +300,8 @@ fn plan(model: &impl Autoregressive, capacity: &Capacity) -> Result<Plan> {
     let positions = model.positions();
     let most = capacity.places.unwrap_or(positions).min(positions);
     if most == 0 {
-        return fail(format!("a cache of {:?} places of {positions} positions holds nothing", capacity.places));
+        let places = capacity.places.unwrap_or(positions);
+        return fail(format!("a cache of {places} places of {positions} positions holds nothing, expected at least 1"));
     }
     let sizes = |limit: usize| {
         let mut sizes: Vec<usize> = capacity.chunks.iter().map(|&size| size.min(limit)).collect();

@@ -87,12 +87,12 @@ fn a_program_that_breaks_its_rules_is_refused() {
     assert_eq!(broken(|p| p.steps[1].inputs[0].0 = 70), "program: step 1 (test plain): names buffer 70, there are 7");
     assert_eq!(
         broken(|p| p.steps[0].kernel.launches[0].bindings[0].operand = Operand::Input(1)),
-        "program: step 0 (test plain): `main` binds Input(1), there are 1"
+        "program: step 0 (test plain): `main` binds input 1, there are 1"
     );
     assert_eq!(
         broken(|p| p.steps[1].outputs[0] = p.steps[1].inputs[0]),
         "program: step 1 (test plain): `main` binds the memory of `t` twice and writes it"
     );
-    assert!(broken(|p| p.steps[0].outputs[0].0 = 1).contains("`main` writes `w`, which is Parameter"));
+    assert!(broken(|p| p.steps[0].outputs[0].0 = 1).contains("`main` writes `w`, which is the parameter"));
     assert!(broken(|p| p.steps[1].in_place = Some(0)).contains("takes over `t` as `u`, which are not two"));
 }

@@ -255,7 +255,7 @@ fn masks_that_contradict_are_refused() {
     let lengths = [m.input("a", DType::I32, [2]), m.input("b", DType::I32, [2])];
     assert_eq!(
         m.error(Mask::causal(Align::TopLeft) & Mask::window(1, 1, Align::BottomRight)),
-        "attention: parts of the mask are aligned TopLeft and BottomRight: one attention has one alignment"
+        "attention: parts of the mask are aligned top-left and bottom-right: one attention has one alignment"
     );
     assert_eq!(
         m.error(Mask::offsets(lengths[0]) & Mask::offsets(lengths[1])),

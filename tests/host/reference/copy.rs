@@ -80,3 +80,13 @@ fn rotary_by_hand() -> Result {
     assert!(reference::rotary(&x, [&cos, &x], &Array::new([1, 2], vec![0, 0])?, false).is_err());
     Ok(())
 }
+
+/// Where there is nothing to take, or one element, starts and steps may be anything.
+#[test]
+fn steps_that_are_not_taken_do_not_count() {
+    let x = Array::new([3, 4], (0..12).collect()).expect("fits");
+    let none = reference::slice(&x, &[usize::MAX, 0], &[0, 4], &[isize::MAX, 1]).expect("nothing");
+    assert_eq!((none.shape(), none.data()), (&[0, 4].into(), &[][..]));
+    let one = reference::slice(&x, &[2, 3], &[1, 1], &[isize::MIN, isize::MAX]).expect("one");
+    assert_eq!(one.data(), [11]);
+}

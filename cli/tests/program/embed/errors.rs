@@ -187,7 +187,10 @@ fn texts_that_can_not_be_embedded_are_named() {
     fail(&tilewise(&folder, &["embed", "--model", ".", "--file", "none.txt"]), &["none.txt"]);
     let many: Vec<&str> = options.into_iter().chain(["--format", "table"]).chain(["a"; 21]).collect();
     fail(&tilewise(&folder, &many), &["a table of 21 texts", "at most 20"]);
-    fail(&embed(&folder, &["--output", "nowhere/y.json"]), &["nowhere/y.json can't be written"]);
+    fail(
+        &embed(&folder, &["--output", "nowhere/y.json"]),
+        &["nowhere/y.json: can't be written: there is no folder nowhere"],
+    );
     // A mistake on the command line itself.
     for wrong in [&["--format", "safetensors"][..], &["--file", "x"], &["--pooling", "sum"], &["--batch-tokens", "0"]] {
         assert_eq!(embed(&folder, wrong).status.code(), Some(2), "{wrong:?}");
