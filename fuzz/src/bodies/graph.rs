@@ -186,6 +186,9 @@ impl Draft<'_, '_> {
     }
 
     fn mutate(&mut self) -> Result<()> {
+        if self.u.ratio(1, 1000u16)? {
+            return self.chain();
+        }
         match self.u.int_in_range(0..=28u8)? {
             0..=4 => self.size_everywhere(),
             5 | 6 => self.dtype(),
@@ -385,6 +388,41 @@ impl Draft<'_, '_> {
         let count = new.len();
         self.nodes().splice(at..at, new);
         self.read_instead(at + count, &label, &name)?;
+        self.learn();
+        Ok(())
+    }
+
+    /// Many operations of one kind behind each other: what goes over them should neither recur nor begin again at each.
+    fn chain(&mut self) -> Result<()> {
+        let Some(value) = self.any()? else { return Ok(()) };
+        let Known { label, node, shape, .. } = &self.known[value];
+        let (mut last, at, shape) = (label.clone(), node + 1, shape.clone());
+        let starts: Vec<u64> = shape.iter().map(|size| size.saturating_sub(1)).collect();
+        let reversed = json!({"op": "slice", "starts": starts, "sizes": shape, "steps": vec![-1; shape.len()]});
+        let order: Vec<usize> = (0..shape.len()).rev().collect();
+        let links = [
+            reversed,
+            json!({"op": "permute", "order": order}),
+            json!({"op": "reshape", "shape": shape}),
+            json!({"op": "unary", "function": "neg"}),
+            json!({"op": "binary", "function": "max"}),
+            json!({"op": "cast", "dtype": "bf16"}),
+        ];
+        let link = self.u.choose(&links)?.clone();
+        let length = *self.u.choose(&[30, 300, 3000])?;
+        let mut new = Vec::with_capacity(length);
+        for _ in 0..length {
+            let name = self.fresh();
+            let mut node = link.clone();
+            node["inputs"] = if link["op"] == "binary" { json!([last, last]) } else { json!([last]) };
+            node["outputs"] = json!([name]);
+            new.push(node);
+            last = name;
+        }
+        let at = at.min(self.nodes().len());
+        self.nodes().splice(at..at, new);
+        let old = self.known[value].label.clone();
+        self.read_instead(at + length, &old, &last)?;
         self.learn();
         Ok(())
     }
