@@ -18,7 +18,7 @@ pub(super) const TARGET: Target = Target { name: "graph", make, check: |input| c
 
 const DTYPES: [&str; 6] = ["f32", "f16", "bf16", "i32", "u32", "bool"];
 
-const OPS: [&str; 29] = [
+const OPS: [&str; 30] = [
     "input",
     "parameter",
     "constant",
@@ -41,6 +41,7 @@ const OPS: [&str; 29] = [
     "broadcast",
     "pad",
     "gather",
+    "scatter_add",
     "dequantize",
     "rotary",
     "append",
@@ -469,7 +470,7 @@ impl Draft<'_, '_> {
         let (d, rank) = (dtype.name(), shape.len());
         let axis = self.u.choose_index(rank.max(1))?;
         let last = shape.last().copied().unwrap_or(1);
-        let node = match self.u.int_in_range(0..=21u8)? {
+        let node = match self.u.int_in_range(0..=22u8)? {
             0 | 1 => json!({"op": "unary", "function": function(self.u, "unary")?, "inputs": [x]}),
             2..=4 => {
                 let other = match self.u.int_in_range(0..=3u8)? {
@@ -567,6 +568,11 @@ impl Draft<'_, '_> {
                 let indices = vec![self.u.int_in_range(0..=3u64)?; self.u.int_in_range(0..=2usize)?];
                 let indices = self.source("i32", &indices, new)?;
                 json!({"op": "gather", "axis": axis, "inputs": [x, indices]})
+            }
+            20 => {
+                let along = [shape.get(axis).copied().unwrap_or(1)];
+                let (indices, size) = (self.source("i32", &along, new)?, self.u.int_in_range(0..=9u64)?);
+                json!({"op": "scatter_add", "axis": axis, "size": size, "inputs": [x, indices]})
             }
             _ => {
                 let (turned, outer) = (self.u.arbitrary::<bool>()?, self.u.int_in_range(1..=9u64)?);
