@@ -4,9 +4,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod families;
 #[path = "../common/fuzz.rs"]
 mod fuzzers;
-mod families;
 mod heap;
 
 // The families of kernels.

@@ -37,12 +37,12 @@ fn graphs() {
 
 #[test]
 fn safetensors_files() {
-    bounded("safetensors", 2000, 4);
+    bounded("safetensors", 1000, 5);
 }
 
 #[test]
 fn indexes_of_shards() {
-    bounded("index", 1000, 8);
+    bounded("index", 500, 8);
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub(super) const TARGET: Target = Target { name: "graph", make, check: |input| c
 
 const DTYPES: [&str; 6] = ["f32", "f16", "bf16", "i32", "u32", "bool"];
 
-const OPS: [&str; 29] = [
+const OPS: [&str; 30] = [
     "input",
     "parameter",
     "constant",
@@ -41,6 +41,7 @@ const OPS: [&str; 29] = [
     "broadcast",
     "pad",
     "gather",
+    "scatter_add",
     "dequantize",
     "rotary",
     "append",
@@ -186,6 +187,9 @@ impl Draft<'_, '_> {
     }
 
     fn mutate(&mut self) -> Result<()> {
+        if self.u.ratio(1, 1000u16)? {
+            return self.chain();
+        }
         match self.u.int_in_range(0..=28u8)? {
             0..=4 => self.size_everywhere(),
             5 | 6 => self.dtype(),
@@ -389,6 +393,41 @@ impl Draft<'_, '_> {
         Ok(())
     }
 
+    /// Many operations of one kind behind each other: what goes over them should neither recur nor begin again at each.
+    fn chain(&mut self) -> Result<()> {
+        let Some(value) = self.any()? else { return Ok(()) };
+        let Known { label, node, shape, .. } = &self.known[value];
+        let (mut last, at, shape) = (label.clone(), node + 1, shape.clone());
+        let starts: Vec<u64> = shape.iter().map(|size| size.saturating_sub(1)).collect();
+        let reversed = json!({"op": "slice", "starts": starts, "sizes": shape, "steps": vec![-1; shape.len()]});
+        let order: Vec<usize> = (0..shape.len()).rev().collect();
+        let links = [
+            reversed,
+            json!({"op": "permute", "order": order}),
+            json!({"op": "reshape", "shape": shape}),
+            json!({"op": "unary", "function": "neg"}),
+            json!({"op": "binary", "function": "max"}),
+            json!({"op": "cast", "dtype": "bf16"}),
+        ];
+        let link = self.u.choose(&links)?.clone();
+        let length = *self.u.choose(&[30, 300, 3000])?;
+        let mut new = Vec::with_capacity(length);
+        for _ in 0..length {
+            let name = self.fresh();
+            let mut node = link.clone();
+            node["inputs"] = if link["op"] == "binary" { json!([last, last]) } else { json!([last]) };
+            node["outputs"] = json!([name]);
+            new.push(node);
+            last = name;
+        }
+        let at = at.min(self.nodes().len());
+        self.nodes().splice(at..at, new);
+        let old = self.known[value].label.clone();
+        self.read_instead(at + length, &old, &last)?;
+        self.learn();
+        Ok(())
+    }
+
     /// A value that is given, or part of the graph.
     fn source(&mut self, dtype: &str, shape: &[u64], new: &mut Vec<Value>) -> Result<String> {
         let name = self.fresh();
@@ -431,7 +470,7 @@ impl Draft<'_, '_> {
         let (d, rank) = (dtype.name(), shape.len());
         let axis = self.u.choose_index(rank.max(1))?;
         let last = shape.last().copied().unwrap_or(1);
-        let node = match self.u.int_in_range(0..=21u8)? {
+        let node = match self.u.int_in_range(0..=22u8)? {
             0 | 1 => json!({"op": "unary", "function": function(self.u, "unary")?, "inputs": [x]}),
             2..=4 => {
                 let other = match self.u.int_in_range(0..=3u8)? {
@@ -529,6 +568,11 @@ impl Draft<'_, '_> {
                 let indices = vec![self.u.int_in_range(0..=3u64)?; self.u.int_in_range(0..=2usize)?];
                 let indices = self.source("i32", &indices, new)?;
                 json!({"op": "gather", "axis": axis, "inputs": [x, indices]})
+            }
+            20 => {
+                let along = [shape.get(axis).copied().unwrap_or(1)];
+                let (indices, size) = (self.source("i32", &along, new)?, self.u.int_in_range(0..=9u64)?);
+                json!({"op": "scatter_add", "axis": axis, "size": size, "inputs": [x, indices]})
             }
             _ => {
                 let (turned, outer) = (self.u.arbitrary::<bool>()?, self.u.int_in_range(1..=9u64)?);
