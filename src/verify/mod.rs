@@ -174,7 +174,11 @@ pub async fn sweep_async(
 fn still_there(verdict: Verdict) -> Result<Verdict> {
     match verdict {
         Verdict::Failed(error @ Error::DeviceLost(_)) => Err(error),
-        Verdict::Right(_) | Verdict::Wrong(_) | Verdict::Failed(_) | Verdict::Refused(_) => Ok(verdict),
+        Verdict::Right(_)
+        | Verdict::Wrong(_)
+        | Verdict::ProvesNothing(_)
+        | Verdict::Failed(_)
+        | Verdict::Refused(_) => Ok(verdict),
     }
 }
 
@@ -202,7 +206,7 @@ pub async fn brief_async(
     for &family in families {
         for Telling { variant, case, verdict } in telling(gpu, family, seed)? {
             let verdict = match verdict {
-                Usable::Usable(_) => run_async(gpu, &case, Some(variant)).await.verdict,
+                Usable::Usable(_) => still_there(run_async(gpu, &case, Some(variant)).await.verdict)?,
                 Usable::Refused(reason) => Verdict::Refused(reason),
             };
             let outcome = Outcome { family: case.family, case: case.name, variant: Some(variant.into()), verdict };
