@@ -566,11 +566,12 @@ impl Case {
         }
     }
 
-    /// Whether a variant takes the case: a panel needs columns to hold, and subgroups of one known size; a block mask a mask;
-    /// cooperative matrices columns as well, and f16.
+    /// Whether a variant takes the case: a panel needs columns that registers hold, and subgroups of one known size; a block mask a
+    /// mask; cooperative matrices columns as well, and f16; a row of `plain` is variables of an invocation.
     pub(crate) fn takes(&self, variant: &str, profile: &Profile) -> bool {
         let width = |tensor: &Tensor| tensor.shape().last().copied().unwrap_or(0);
-        let columns = width(&self.q) > 0 && width(&self.v) > 0;
+        let (least, most) = (width(&self.q).min(width(&self.v)), width(&self.q).max(width(&self.v)));
+        let columns = least > 0 && most <= 256;
         let fixed = profile.subgroup.is_some_and(|(least, most)| least == most);
         match variant {
             "panel" => fixed && columns,
@@ -583,6 +584,7 @@ impl Case {
                 fixed && columns && has_matrices(variant, profile) && self.is_halves()
             }
             "block_mask" => self.options.operands.contains(&A::Mask),
+            "plain" => most <= 960,
             _ => true,
         }
     }
