@@ -109,9 +109,16 @@ impl Live {
     }
 
     fn encode(&mut self) -> Result<()> {
+        self.encode_part(Executable::encode)
+    }
+
+    fn encode_part(
+        &mut self,
+        record: impl FnOnce(&mut Executable, &mut wgpu::CommandEncoder, &[(&str, wgpu::BufferSlice<'_>)]) -> Result<()>,
+    ) -> Result<()> {
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
         let [x, y] = &self.buffers;
-        self.executable.encode(&mut encoder, &[("x", x.slice(..)), ("y", y.slice(..))])
+        record(&mut self.executable, &mut encoder, &[("x", x.slice(..)), ("y", y.slice(..))])
     }
 }
 
@@ -124,7 +131,7 @@ const PROTOCOL: Protocol = Protocol { sample: Duration::ZERO, past_cache: 0 };
 type Call = fn(&mut Live) -> Result<()>;
 
 /// Every function that reaches the device, under the name that its source has.
-const CALLS: [(&str, Call); 38] = [
+const CALLS: [(&str, Call); 42] = [
     ("Gpu::check", |live| live.gpu.check()),
     ("Gpu::compile", |live| live.gpu.compile(&live.graph, [("w", &w())]).map(drop)),
     ("Gpu::compile_async", |live| wait(live.gpu.compile_async(&live.graph, [("w", &w())]))),
@@ -148,6 +155,12 @@ const CALLS: [(&str, Call); 38] = [
     ("Executable::run", |live| live.executable.run(&[("x", &x())]).map(drop)),
     ("Executable::run_async", |live| wait(live.executable.run_async(&[("x", &x())]))),
     ("Executable::encode", Live::encode),
+    ("Executable::encode_steps", |live| live.encode_part(|program, encoder, given| program.encode_steps(encoder, given, 0..1))),
+    ("Executable::encode_dispatches", |live| {
+        live.encode_part(|program, encoder, given| program.encode_dispatches(encoder, given, 0..1))
+    }),
+    ("Executable::warm_up", |live| live.executable.warm_up(|_, _| ())),
+    ("Executable::warm_up_async", |live| wait(live.executable.warm_up_async(|_, _| ()))),
     ("Executable::buffer", |live| live.executable.buffer("y").map(drop)),
     ("Executable::buffer_async", |live| wait(live.executable.buffer_async("count"))),
     ("Executable::state", |live| live.executable.state("count").map(drop)),
