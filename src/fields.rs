@@ -137,6 +137,7 @@ fn expectation(expected: &str) -> &str {
         "a sequence" => "a list",
         "a string" | "a borrowed string" => "a text",
         "a map" => "an object",
+        "variant identifier" | "string or map" => "a name",
         other if other.starts_with("struct ") => "an object",
         other => other,
     }

@@ -248,3 +248,17 @@ fn paged_shapes() {
     assert!(error(k, v, Mask::pages(table) & Mask::packed(starts, starts)).contains("not both"));
     assert!(!Attention::default().is_paged());
 }
+
+#[test]
+fn functions_of_one_attention_are_counted() {
+    let mut g = Graph::new();
+    let [q, k, v] = qkv(&mut g);
+    let mut attend = |functions: usize| {
+        let half = || ScoreMod::wgsl("score * 0.5").expect("compiles");
+        let args = (0..functions).fold(AttentionArgs::from(Mask::none()), |args, _| args.score_mod(half()));
+        g.attention(q, k, v, args)
+    };
+    attend(16).expect("fits");
+    let error = attend(17).expect_err("too many").to_string();
+    assert_eq!(error, "attention: 17 functions of scores and masks, at most 16 are taken");
+}
