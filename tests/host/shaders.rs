@@ -56,6 +56,16 @@ fn every_kernel_is_valid_with_its_defaults() {
     }
 }
 
+/// A dispatch that takes long is cut if its parameters say where it begins; then it has to begin there.
+#[test]
+fn kernels_begin_with_the_workgroup_that_their_parameters_name() {
+    for (path, source) in kernels().into_iter().filter(|(path, _)| !path.starts_with("ceiling")) {
+        let numbers: Vec<&str> = source.lines().filter(|line| line.contains("group.y * ")).collect();
+        assert!(numbers.iter().all(|line| line.contains("p.first_group + ")), "{path}: {numbers:?}");
+        assert_eq!(numbers.len(), usize::from(source.contains("first_group: u32")), "{path}: {numbers:?}");
+    }
+}
+
 /// Names at the top level that a module uses are its own, or imported: an editor resolves them as the specialiser does.
 #[test]
 fn modules_import_what_they_use_and_use_what_they_import() {
