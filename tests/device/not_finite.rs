@@ -4,7 +4,11 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use tilewise::{
-    Graph, Tensor, kernel::FAMILIES, lower::Options, reference, safetensors, verify::cases::{self, Level},
+    Graph, Tensor,
+    kernel::FAMILIES,
+    lower::Options,
+    reference, safetensors,
+    verify::cases::{self, Level},
 };
 
 use crate::common::{asks_of_what_is_not_finite, gpu};
@@ -13,9 +17,8 @@ use crate::common::{asks_of_what_is_not_finite, gpu};
 fn graphs() -> Vec<(String, Graph, BTreeMap<String, Tensor>, Vec<f64>)> {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/not_finite"));
     let names = fs::read_dir(folder).expect("it is there").map(|entry| entry.expect("it is read").file_name());
-    let mut names: Vec<String> = names
-        .filter_map(|name| name.to_string_lossy().strip_suffix(".expected.json").map(str::to_string))
-        .collect();
+    let mut names: Vec<String> =
+        names.filter_map(|name| name.to_string_lossy().strip_suffix(".expected.json").map(str::to_string)).collect();
     names.sort();
     names
         .into_iter()
@@ -25,7 +28,8 @@ fn graphs() -> Vec<(String, Graph, BTreeMap<String, Tensor>, Vec<f64>)> {
             let inputs = safetensors::load(folder.join(format!("{name}.inputs.safetensors"))).expect("tensors");
             let expected: serde_json::Value = serde_json::from_str(&text(".expected.json")).expect("JSON");
             let values = expected["y"]["values"].as_array().expect("a list").iter();
-            let values = values.map(|x| x.as_f64().unwrap_or_else(|| x.as_str().and_then(|x| x.parse().ok()).expect("a number")));
+            let values = values
+                .map(|x| x.as_f64().unwrap_or_else(|| x.as_str().and_then(|x| x.parse().ok()).expect("a number")));
             let values = values.collect();
             (name, graph, inputs, values)
         })
@@ -36,7 +40,10 @@ fn compare(name: &str, got: &[f64], expected: &[f64]) {
     assert_eq!(got.len(), expected.len(), "{name}");
     for (i, (&got, &expected)) in got.iter().zip(expected).enumerate() {
         let same = got == expected || (got.is_nan() && expected.is_nan());
-        assert!(same || (got - expected).abs() <= 1e-5 + 1e-4 * expected.abs(), "{name}[{i}]: {got}, expected {expected}");
+        assert!(
+            same || (got - expected).abs() <= 1e-5 + 1e-4 * expected.abs(),
+            "{name}[{i}]: {got}, expected {expected}"
+        );
     }
 }
 
@@ -76,7 +83,9 @@ fn every_variant_says_what_is_right() {
 
 #[test]
 fn every_family_that_can_meet_them_has_cases() {
-    let of = |family: &str| cases::of_family(family, Level::Quick, 1).expect("valid").into_iter().filter(|case| case.not_finite).count();
+    let of = |family: &str| {
+        cases::of_family(family, Level::Quick, 1).expect("valid").into_iter().filter(|case| case.not_finite).count()
+    };
     for family in ["argmax", "attention", "attention_merge", "matmul", "norm", "pointwise", "reduce", "softmax"] {
         assert!(FAMILIES.contains(&family) && of(family) > 0, "{family}");
     }
