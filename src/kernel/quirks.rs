@@ -197,7 +197,14 @@ mod tests {
         let software = Profile { kind: AdapterKind::Cpu, subgroup: Some((4, 32)), ..gpu.clone() };
         assert_eq!(
             names(&software),
-            ["loops end", "masked branches", "varying subgroups", "slow cooperative matrices", "clamped exp", "loose floats"]
+            [
+                "loops end",
+                "masked branches",
+                "varying subgroups",
+                "slow cooperative matrices",
+                "clamped exp",
+                "loose floats"
+            ]
         );
         for (driver, shared) in [
             ("llvmpipe Mesa 22.3.6 (LLVM 15.0.6)", false),

@@ -6,6 +6,7 @@ pub(crate) mod diff;
 pub(crate) mod generate;
 pub(crate) mod matmul;
 pub(crate) mod models;
+pub(crate) mod not_finite;
 pub(crate) mod quantize;
 pub(crate) mod random;
 pub(crate) mod rows;

@@ -602,11 +602,15 @@ fn logits_that_are_not_finite_end_the_run_with_step_and_item() {
             // Three steps after a prompt of three, position 5 is looked at.
             let error = generator.generate(&request(9)).expect_err("there is nothing to go on with").to_string();
             for part in ["step 3", "item 1", "NaN", "not finite"] {
-                assert!(error.contains(part), "{strategy:?}, penalty {repetition_penalty}: `{part}` is not in: {error}");
+                assert!(
+                    error.contains(part),
+                    "{strategy:?}, penalty {repetition_penalty}: `{part}` is not in: {error}"
+                );
             }
             let before = generator.generate(&request(3)).expect("nobody comes to position 5");
             let expected = whole.generate(&request(3)).expect("it runs");
-            let ids = |generated: generate::Generated| generated.sequences.into_iter().map(|s| s.ids).collect::<Vec<_>>();
+            let ids =
+                |generated: generate::Generated| generated.sequences.into_iter().map(|s| s.ids).collect::<Vec<_>>();
             assert_eq!(ids(before), ids(expected), "{strategy:?}");
         }
     }

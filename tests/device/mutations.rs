@@ -104,8 +104,16 @@ const SPLITS: &[Mutation] = &[
     split("columns taken for one", "norm::shares", &[(" + total(apart * apart) * count", "")]),
     split("a share counted in elems", "norm::shares", &[("Partial(count * f32(PACK),", "Partial(count,")]),
     split("the sum not kept", "norm::shares", &[("store_sum(i, s);", "store_sum(i, elem());")]),
-    split("an infinity in the shift", "norm::shares", &[("shift = select(average, 0.0, is_special(average));", "shift = average;")]),
-    split("an infinite mean merged as a number", "norm::apply", &[("a.mean + b.mean, is_special(apart));", "a.mean + b.mean, false);")]),
+    split(
+        "an infinity in the shift",
+        "norm::shares",
+        &[("shift = select(average, 0.0, is_special(average));", "shift = average;")],
+    ),
+    split(
+        "an infinite mean merged as a number",
+        "norm::apply",
+        &[("a.mean + b.mean, is_special(apart));", "a.mean + b.mean, false);")],
+    ),
     split("a NaN of the reciprocal sum lost", "softmax::apply", &[("sum == stat(0.0))", "!(sum >= stat(0.5)))")]),
 ];
 
@@ -116,18 +124,54 @@ const fn row(name: &'static str, shader: &'static str, edits: &'static [(&'stati
 
 /// What goes wrong in rows with a NaN.
 const ODD_ROWS: &[Mutation] = &[
-    row("a NaN weighs nothing", "softmax::plain", &[("let e = select(exp(below), below,", "let e = select(exp(below), elem(),")]),
-    row("−∞ stays beside a NaN", "softmax::plain", &[("return select(score(v) - most, v, bitcast<bits>(v) == bits(0xff800000u)) - share;", "return select(score(v) - most - share, v, bitcast<bits>(v) == bits(0xff800000u));")]),
+    row(
+        "a NaN weighs nothing",
+        "softmax::plain",
+        &[("let e = select(exp(below), below,", "let e = select(exp(below), elem(),")],
+    ),
+    row(
+        "−∞ stays beside a NaN",
+        "softmax::plain",
+        &[(
+            "return select(score(v) - most, v, bitcast<bits>(v) == bits(0xff800000u)) - share;",
+            "return select(score(v) - most - share, v, bitcast<bits>(v) == bits(0xff800000u));",
+        )],
+    ),
     row("no second look", "argmax::plain", &[("select(first, end, is_special(total(sum)))", "first")]),
-    row("the last NaN for the first", "argmax::plain", &[("<= elem_place(0x7f800000u));", "<= elem_place(0xffffffffu));")]),
-    row("a NaN ranks by its sign", "argmax::plain", &[("return select(rank, stat_place(0xffffffffu),", "return select(rank, rank,")]),
+    row(
+        "the last NaN for the first",
+        "argmax::plain",
+        &[("<= elem_place(0x7f800000u));", "<= elem_place(0xffffffffu));")],
+    ),
+    row(
+        "a NaN ranks by its sign",
+        "argmax::plain",
+        &[("return select(rank, stat_place(0xffffffffu),", "return select(rank, rank,")],
+    ),
     row("sizes not looked at", "reduce::plain", &[("return select(v, all,", "return select(v, v,")]),
-    Mutation { variant: "subgroup", ..row("a NaN is no rank", "reduce::subgroup", &[("select(rank, stat_bits(0xffffffffu),", "select(rank, rank,"), ]) },
-    Mutation { variant: "subgroup", ..row("max(NaN, 0)", "norm::subgroup", &[("abs(variance)", "max(variance, 0.0)")]) },
-    Mutation { variant: "workgroup", ..row("max(NaN, 0)", "norm::workgroup", &[("abs(sums.y - rest * rest)", "max(sums.y - rest * rest, 0.0)")]) },
+    Mutation {
+        variant: "subgroup",
+        ..row("a NaN is no rank", "reduce::subgroup", &[("select(rank, stat_bits(0xffffffffu),", "select(rank, rank,")])
+    },
+    Mutation {
+        variant: "subgroup",
+        ..row("max(NaN, 0)", "norm::subgroup", &[("abs(variance)", "max(variance, 0.0)")])
+    },
+    Mutation {
+        variant: "workgroup",
+        ..row("max(NaN, 0)", "norm::workgroup", &[("abs(sums.y - rest * rest)", "max(sums.y - rest * rest, 0.0)")])
+    },
     row("a NaN in relu", "pointwise::plain", &[("return relu_f32_or_nan(x, max(x, 0.0));", "return max(x, 0.0);")]),
-    row("a NaN in max", "pointwise::plain", &[("return select(max(a, b), a + b, is_nan(a) || is_nan(b));", "return max(a, b);")]),
-    row("a NaN as an integer", "pointwise::plain", &[("let number = select(x, 0.0, is_nan(x));", "let number = select(x, 7.0, is_nan(x));")]),
+    row(
+        "a NaN in max",
+        "pointwise::plain",
+        &[("return select(max(a, b), a + b, is_nan(a) || is_nan(b));", "return max(a, b);")],
+    ),
+    row(
+        "a NaN as an integer",
+        "pointwise::plain",
+        &[("let number = select(x, 0.0, is_nan(x));", "let number = select(x, 7.0, is_nan(x));")],
+    ),
 ];
 
 /// What goes wrong in narrow rows.
@@ -350,24 +394,24 @@ const MUTATIONS: &[Mutation] = &[
         &[("if atomicLoad(&odd) != 0u {", "if atomicLoad(&odd) == 9u {")],
     ),
     mutation("a row that saw keys told by its sum", "attention::tiled", "tiled", &[("saw |= seen;", "")]),
-    mutation(
-        "columns past D of k not zeroed",
-        "attention::tiled",
-        "tiled",
-        &[("d0 + x % KT < p.d);", "true);")],
-    ),
+    mutation("columns past D of k not zeroed", "attention::tiled", "tiled", &[("d0 + x % KT < p.d);", "true);")]),
     mutation(
         "parts that saw keys told by their sums",
         "attention::merge",
         "split_kv",
         &[("if bitcast<u32>(found.y) != 0u {", "if found.y > 0.0 {")],
     ),
-    mutation("tiles with odd sums not noted", "attention::panel", "panel", &[("odd_tiles[w] = u32(odd);", "odd_tiles[w] = 0u;")]),
+    mutation(
+        "tiles with odd sums not noted",
+        "attention::panel",
+        "panel",
+        &[("odd_tiles[w] = u32(odd);", "odd_tiles[w] = 0u;")],
+    ),
     mutation(
         "scores of −∞ not noted",
         "attention::panel",
         "panel",
-        &[("|| bitcast<u32>(across_min(least)) == 0xff800000u", "")],
+        &[("|| bitcast<u32>(least_of_all) == 0xff800000u", "")],
     ),
     mutation(
         "odd tiles of every other column part",
@@ -375,7 +419,12 @@ const MUTATIONS: &[Mutation] = &[
         "panel",
         &[("let odd = odd_tiles[unit", "let odd = unit % 2u == 0u && odd_tiles[unit")],
     ),
-    mutation("the rows of another unit mended", "attention::mend", "panel", &[("unit % p.units_of_tile * ROWS + t", "t")]),
+    mutation(
+        "the rows of another unit mended",
+        "attention::mend",
+        "panel",
+        &[("unit % p.units_of_tile * ROWS + t", "t")],
+    ),
 ];
 
 /// In the variant on cooperative matrices, for adapters that have those of 8 by 8.
@@ -385,11 +434,11 @@ const COOPERATIVE: &[Mutation] = &[
     cooperative("l not rescaled", &[("l_i *= alpha;", "")]),
     cooperative("the maximum of a part of the row", &[("most = max(most, subgroupShuffleXor(most, x));", "")]),
     cooperative("columns past D not zeroed", &[("d < vec4<u32>(p.d))", "vec4<bool>(true))")]),
-    cooperative("rows whose sums are no numbers left so", &[("atomicLoad(&odd) != 0u && part", "atomicLoad(&odd) == 9u && part")]),
     cooperative(
-        "hidden keys weighed",
-        &[("all_y1, scores_y1.seen)", "all_y1, vec4<bool>(true))")],
+        "rows whose sums are no numbers left so",
+        &[("atomicLoad(&odd) != 0u && part", "atomicLoad(&odd) == 9u && part")],
     ),
+    cooperative("hidden keys weighed", &[("all_y1, scores_y1.seen)", "all_y1, vec4<bool>(true))")]),
     cooperative(
         "a quad of k in its neighbour's place",
         &[("e_l1 % QUADS_K] = next_l1", "(e_l1 ^ 1u) % QUADS_K] = next_l1")],

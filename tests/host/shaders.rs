@@ -16,7 +16,8 @@ use naga::{
 use tilewise::{
     DType, Graph,
     kernel::{
-        AdapterKind, Arithmetic, Backend, CeilingProblem, CooperativeMatrix, Kernel, Module, Problem, Profile, Specialization,
+        AdapterKind, Arithmetic, Backend, CeilingProblem, CooperativeMatrix, Kernel, Module, Problem, Profile,
+        Specialization,
     },
     lower::{self, Options},
     verify::cases::{self, Level},
@@ -112,7 +113,8 @@ fn naga_still_rejects_enable_subgroups() {
 /// loop its zero once, where the function begins.
 fn without_value(source: &str) -> Vec<String> {
     let is_in_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let code: String = source.lines().map(|line| line.split("//").next().unwrap_or_default().to_string() + "\n").collect();
+    let code: String =
+        source.lines().map(|line| line.split("//").next().unwrap_or_default().to_string() + "\n").collect();
     let mut found = Vec::new();
     for (at, _) in code.match_indices("var") {
         let rest = &code[at + "var".len()..];
@@ -132,7 +134,9 @@ fn without_value(source: &str) -> Vec<String> {
 fn every_variable_of_a_function_has_a_value() {
     let forms = "var<private> a: bool; fn f() { var b: u32; for (var c = 0u; c < 2u; c++) { var<function> d: array<f32, 2>; } }";
     assert_eq!(without_value(forms), ["var<private> a: bool;", "var b: u32;", "var<function> d: array<f32, 2>;"]);
-    assert!(without_value("var<workgroup> a: u32; fn variance() { var b: f32 = 0.0; var c = vec2<f32>(); }").is_empty());
+    assert!(
+        without_value("var<workgroup> a: u32; fn variance() { var b: f32 = 0.0; var c = vec2<f32>(); }").is_empty()
+    );
 
     let mut faults = Vec::new();
     let defaults = kernels().into_iter().map(|(path, source)| (path.to_string(), source));
@@ -151,7 +155,8 @@ fn every_variable_of_a_function_has_a_value() {
 fn subgroups_are_enabled_for_browsers_and_for_them_alone() {
     const LINE: &str = "enable subgroups;";
     let uses = |source: &str| {
-        let code: String = source.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+        let code: String =
+            source.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
         code.replace(LINE, "").contains("subgroup")
     };
     let mut with = 0;

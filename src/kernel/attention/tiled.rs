@@ -141,8 +141,7 @@ impl Tile {
             .trusted();
         let source =
             [Float::K, Float::Bias].into_iter().fold(source, |source, operand| setup.reads_one(source, operand));
-        let source =
-            [Float::Q, Float::V].into_iter().fold(source, |source, operand| setup.reads_four(source, operand));
+        let source = [Float::Q, Float::V].into_iter().fold(source, |source, operand| setup.reads_four(source, operand));
         setup.walks(source, [Lie::Fours, Lie::Ones, Lie::Fours], 32 * self.nv)
     }
 

@@ -72,7 +72,8 @@ impl Setup<'_> {
         };
         // Sums are NaN by themselves.
         let nans = *dtype == DType::F32 && matches!(function, Reduce::Max | Reduce::Min);
-        let merge_stats = if nans { format!("select({merge}, a + b, {} | {})", is_nan("a"), is_nan("b")) } else { merge.into() };
+        let merge_stats =
+            if nans { format!("select({merge}, a + b, {} | {})", is_nan("a"), is_nan("b")) } else { merge.into() };
         // All reduced axes but the innermost; one of size 1 if there is no other.
         let (inner, outer) = match stage.reduced.split_last() {
             Some((inner, outer)) => (*inner, outer),

@@ -452,7 +452,8 @@ let b_k0 = a[/*k*/0u];
              @group(0) @binding(2) var<storage, read_write> out: array<f32>;\n\
              fn activation(x: f32) -> f32 { return max(x, 0.0); }\nlet b_k0 = a[0u];\nlet b_k1 = a[1u];\n"
         );
-        let in_browser = filled(&Specialization::new("t::t").on(Backend::Browser), TEMPLATE).expect("every slot exists");
+        let in_browser =
+            filled(&Specialization::new("t::t").on(Backend::Browser), TEMPLATE).expect("every slot exists");
         assert!(in_browser.wgsl.starts_with("enable subgroups;\nenable f16;\n"));
         let with_bias = filled(&Specialization::new("t::t").region("BIAS", true), TEMPLATE).expect("the region exists");
         assert!(with_bias.wgsl.contains("@binding(3) var<storage, read_write> out"));

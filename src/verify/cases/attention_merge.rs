@@ -49,19 +49,24 @@ pub(super) fn cases(mut all: Cases) -> Result<Cases> {
             Ok(vec![out, lse])
         })?;
     }
-    all.add(FAMILY, "scores of the lowest f32 in one part, nothing in the other", Check::Measured { magnitude: 1.0 }, |draft| {
-        let q = draft.wholes("q", DType::F32, [1, 2, 5, 8], [0, 0])?;
-        let mut parts = Vec::new();
-        for (name, seen) in [("first", false), ("second", true)] {
-            let k = draft.reals(&format!("{name} k"), DType::F32, [1, 2, 33, 8], [-1.0, 1.0])?;
-            let v = draft.reals(&format!("{name} v"), DType::F32, [1, 2, 33, 8], [-1.0, 1.0])?;
-            let bias = if seen { f32::MIN } else { f32::NEG_INFINITY };
-            let bias = draft.given(&format!("{name} bias"), Tensor::new([33], vec![bias; 33])?)?;
-            parts.push(draft.graph.attention_with_lse(q, k, v, Mask::bias(bias))?);
-        }
-        let (out, lse) = draft.graph.attention_merge(&parts)?;
-        Ok(vec![out, lse])
-    })?;
+    all.add(
+        FAMILY,
+        "scores of the lowest f32 in one part, nothing in the other",
+        Check::Measured { magnitude: 1.0 },
+        |draft| {
+            let q = draft.wholes("q", DType::F32, [1, 2, 5, 8], [0, 0])?;
+            let mut parts = Vec::new();
+            for (name, seen) in [("first", false), ("second", true)] {
+                let k = draft.reals(&format!("{name} k"), DType::F32, [1, 2, 33, 8], [-1.0, 1.0])?;
+                let v = draft.reals(&format!("{name} v"), DType::F32, [1, 2, 33, 8], [-1.0, 1.0])?;
+                let bias = if seen { f32::MIN } else { f32::NEG_INFINITY };
+                let bias = draft.given(&format!("{name} bias"), Tensor::new([33], vec![bias; 33])?)?;
+                parts.push(draft.graph.attention_with_lse(q, k, v, Mask::bias(bias))?);
+            }
+            let (out, lse) = draft.graph.attention_merge(&parts)?;
+            Ok(vec![out, lse])
+        },
+    )?;
     all.add(FAMILY, "two ranges of keys", Check::measured(), |draft| {
         let q = draft.reals("q", DType::F32, [2, 4, 3, 16], [-1.0, 1.0])?;
         let mut parts = Vec::new();

@@ -28,10 +28,14 @@ fn not_finite(all: &mut Cases) -> Result<()> {
             for transposed in [[false, false], [false, true], [true, false]] {
                 let name = format!("{dtype} {m}x{k} · {k}x{n}, transposed {transposed:?}");
                 all.add_not_finite(FAMILY, name, measured(k), |draft| {
-                    let [a_shape, b_shape] =
-                        [([m, k], transposed[0]), ([k, n], transposed[1])].map(|([r, c], t)| if t { [c, r] } else { [r, c] });
+                    let [a_shape, b_shape] = [([m, k], transposed[0]), ([k, n], transposed[1])]
+                        .map(|([r, c], t)| if t { [c, r] } else { [r, c] });
                     // The last terms of a row and of a column, which stand for those past the end.
-                    let odd = |draft: &mut Draft, rows: usize, columns: usize, turned: bool, places: &[(usize, usize, f64)]| {
+                    let odd = |draft: &mut Draft,
+                               rows: usize,
+                               columns: usize,
+                               turned: bool,
+                               places: &[(usize, usize, f64)]| {
                         let mut numbers: Vec<f64> = (0..rows * columns).map(|_| draft.random.real(-1.0, 1.0)).collect();
                         for &(row, column, number) in places {
                             numbers[if turned { column * rows + row } else { row * columns + column }] = number;
@@ -39,7 +43,13 @@ fn not_finite(all: &mut Cases) -> Result<()> {
                         numbers
                     };
                     let a = odd(draft, m, k, transposed[0], &[(0, k - 1, f64::INFINITY), (m / 2, k / 2, f64::NAN)]);
-                    let b = odd(draft, k, n, transposed[1], &[(k - 1, n - 1, f64::NEG_INFINITY), (k - 1, 0, f64::INFINITY)]);
+                    let b = odd(
+                        draft,
+                        k,
+                        n,
+                        transposed[1],
+                        &[(k - 1, n - 1, f64::NEG_INFINITY), (k - 1, 0, f64::INFINITY)],
+                    );
                     let a = draft.numbers("a", dtype, a_shape, &a)?;
                     let b = draft.numbers("b", dtype, b_shape, &b)?;
                     Ok(vec![product(draft, a, b, transposed)?])

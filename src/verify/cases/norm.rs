@@ -134,14 +134,19 @@ pub(super) fn cases(mut all: Cases) -> Result<Cases> {
                 })?;
             }
         }
-        all.add_not_finite(FAMILY, format!("{} after a residual", kind(rms)), Check::Measured { magnitude: 1.0 }, |draft| {
-            let x = draft.odd_rows("x", DType::F32, 68, false)?;
-            let residual = draft.reals("residual", DType::F32, [1, 68], [-2.0, 2.0])?;
-            let sum = draft.graph.add(x, residual)?;
-            let mut outputs = norm(draft, sum, 1, rms, true, !rms)?;
-            outputs.push(sum);
-            Ok(outputs)
-        })?;
+        all.add_not_finite(
+            FAMILY,
+            format!("{} after a residual", kind(rms)),
+            Check::Measured { magnitude: 1.0 },
+            |draft| {
+                let x = draft.odd_rows("x", DType::F32, 68, false)?;
+                let residual = draft.reals("residual", DType::F32, [1, 68], [-2.0, 2.0])?;
+                let sum = draft.graph.add(x, residual)?;
+                let mut outputs = norm(draft, sum, 1, rms, true, !rms)?;
+                outputs.push(sum);
+                Ok(outputs)
+            },
+        )?;
     }
     Ok(all)
 }

@@ -22,17 +22,27 @@ fn not_finite(all: &mut Cases) -> Result<()> {
     const ODD: [f64; 8] = [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, 1.0, -1.0, 0.5];
     for dtype in FLOATS {
         for function in Unary::ALL.into_iter().filter(|function| *function != Unary::Not) {
-            all.add_not_finite(FAMILY, format!("{} of {dtype}", function.name()), Check::Measured { magnitude: 1.0 }, |draft| {
-                let x = draft.numbers("x", dtype, [ODD.len()], &ODD)?;
-                Ok(vec![draft.graph.unary(function, x)?])
-            })?;
+            all.add_not_finite(
+                FAMILY,
+                format!("{} of {dtype}", function.name()),
+                Check::Measured { magnitude: 1.0 },
+                |draft| {
+                    let x = draft.numbers("x", dtype, [ODD.len()], &ODD)?;
+                    Ok(vec![draft.graph.unary(function, x)?])
+                },
+            )?;
         }
         for function in Binary::ALL.into_iter().filter(|function| !function.is_logical()) {
-            all.add_not_finite(FAMILY, format!("{} of {dtype}", function.name()), Check::Measured { magnitude: 1.0 }, |draft| {
-                let a = draft.numbers("a", dtype, [ODD.len(), 1], &ODD)?;
-                let b = draft.numbers("b", dtype, [1, ODD.len()], &ODD)?;
-                Ok(vec![draft.graph.binary(function, a, b)?])
-            })?;
+            all.add_not_finite(
+                FAMILY,
+                format!("{} of {dtype}", function.name()),
+                Check::Measured { magnitude: 1.0 },
+                |draft| {
+                    let a = draft.numbers("a", dtype, [ODD.len(), 1], &ODD)?;
+                    let b = draft.numbers("b", dtype, [1, ODD.len()], &ODD)?;
+                    Ok(vec![draft.graph.binary(function, a, b)?])
+                },
+            )?;
         }
         for to in [DType::F32, DType::F16, DType::BF16, DType::I32, DType::U32, DType::Bool] {
             all.add_not_finite(FAMILY, format!("{dtype} cast to {to}"), Check::Exact, |draft| {

@@ -162,11 +162,16 @@ pub(super) fn argmax_cases(mut all: Cases) -> Result<Cases> {
     }
     for last in [false, true] {
         // They are equal.
-        all.add(FAMILY, format!("zeros of both signs, {}", if last { "last" } else { "first" }), Check::Exact, |draft| {
-            let zeros: Vec<f32> = (0..5 * 67).map(|i| if (i + i / 67) % 3 == 0 { -0.0 } else { 0.0 }).collect();
-            let x = draft.given("x", Tensor::new([5, 67], zeros)?)?;
-            draft.graph.push(Op::Argmax { axis: 1, keep: false, last }, &[x])
-        })?;
+        all.add(
+            FAMILY,
+            format!("zeros of both signs, {}", if last { "last" } else { "first" }),
+            Check::Exact,
+            |draft| {
+                let zeros: Vec<f32> = (0..5 * 67).map(|i| if (i + i / 67) % 3 == 0 { -0.0 } else { 0.0 }).collect();
+                let x = draft.given("x", Tensor::new([5, 67], zeros)?)?;
+                draft.graph.push(Op::Argmax { axis: 1, keep: false, last }, &[x])
+            },
+        )?;
     }
     for dtype in [DType::F16, DType::BF16] {
         all.add_not_finite(FAMILY, format!("{dtype}"), Check::Exact, |draft| {

@@ -268,7 +268,8 @@ fn erf(x: f64) -> f64 {
 }
 
 pub(crate) fn relu(x: f64) -> f64 {
-    x.max(0.0)
+    // A NaN stays one.
+    if x <= 0.0 { 0.0 } else { x }
 }
 
 pub(crate) fn gelu(x: f64) -> f64 {

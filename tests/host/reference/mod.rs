@@ -7,6 +7,7 @@ mod copy;
 mod evaluation;
 mod matmul;
 mod norm;
+mod not_finite;
 mod pointwise;
 mod reduce;
 mod softmax;

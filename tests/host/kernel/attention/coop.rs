@@ -102,7 +102,7 @@ fn refusals_say_why() {
     assert_eq!(refusal(&case, &wrong), "failed the test when the device was opened: 3 for 4");
     let mut small = gpu.clone();
     small.limits.workgroup_bytes = 8 << 10;
-    assert_eq!(refusal(&case, &small), "needs 12424 bytes of workgroup memory, the limit is 8192");
+    assert_eq!(refusal(&case, &small), "needs 12428 bytes of workgroup memory, the limit is 8192");
     let none = halves((1, 1, 1, 64, 64, 64, 0), &mut draw);
     assert_eq!(refusal(&none, &gpu), "a head without columns leaves nothing to multiply");
     let long = halves((1, 1, 1, 64, 64, 64, 64), &mut draw);
