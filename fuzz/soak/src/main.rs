@@ -17,7 +17,7 @@ mod ledger;
 mod worker;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Mutex, mpsc},
     time::{Duration, Instant},
@@ -105,7 +105,7 @@ struct Run {
 }
 
 fn share(text: &str) -> Result<(u64, u64), String> {
-    let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    let parts: Option<(u64, u64)> = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
     parts.filter(|&(i, n)| 1 <= i && i <= n).ok_or_else(|| "expected I/N with I from 1 to N".into())
 }
 
@@ -160,7 +160,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn check(name: &str, file: &PathBuf) -> Result<bool> {
+fn check(name: &str, file: &Path) -> Result<bool> {
     let input = std::fs::read(file).with_context(|| file.display().to_string())?;
     match Subject::open(name)?.check(&input) {
         Ok(outcome) => println!("no fault: {outcome:?}"),
