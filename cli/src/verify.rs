@@ -62,7 +62,11 @@ pub(crate) fn run(args: &VerifyArgs, device: &DeviceArgs) -> Result<bool> {
         // Without a terminal there is no bar.
         if progress.is_hidden() && family != outcome.family {
             family = outcome.family;
-            note!("{family} ({} of {total} {unit}, {})", progress.position(), output::duration(started.elapsed().as_secs_f64()));
+            note!(
+                "{family} ({} of {total} {unit}, {})",
+                progress.position(),
+                output::duration(started.elapsed().as_secs_f64())
+            );
         }
     };
     let report = if args.brief {

@@ -162,7 +162,7 @@ impl Executable {
             submissions
         })
         .await?;
-        gpu.poll_all(submissions, "a timed run")?;
+        gpu.poll_all(&submissions, "a timed run")?;
         let wall = started.elapsed();
         let times = match &clock {
             Some(clock) => Some(clock.read(&self.gpu).await?),
@@ -261,7 +261,7 @@ impl Executable {
             submissions
         })
         .await?;
-        gpu.poll_all(submissions, "timed runs")?;
+        gpu.poll_all(&submissions, "timed runs")?;
         let wall = started.elapsed();
         let gpu_time = match &clock {
             Some(clock) => clock.read(&self.gpu).await?.between(0, 1),
@@ -305,7 +305,7 @@ impl Executable {
             gpu.queue.submit([encoder.finish()])
         })
         .await?;
-        gpu.poll_all(vec![submission], "a copy of inputs")?;
+        gpu.poll_all(&[submission], "a copy of inputs")?;
         self.copies_differ = false;
         Ok(())
     }

@@ -207,21 +207,21 @@ impl Gpu {
     ) -> Result<()> {
         match wait {
             #[cfg(feature = "native")]
-            Wait::Block => self.inner.poll_all(submissions, during),
+            Wait::Block => self.inner.poll_all(&submissions, during),
             #[cfg(feature = "native")]
             Wait::Wake => {
                 let (pending, callback) = Pending::new();
                 let (gpu, indices) = (self.clone(), submissions.clone());
                 let thread = std::thread::Builder::new().name("tilewise poll".into());
                 let poll = move || {
-                    let result = gpu.inner.poll_all(indices, during);
+                    let result = gpu.inner.poll_all(&indices, during);
                     drop(gpu);
                     callback.answer(result);
                 };
                 match thread.spawn(poll) {
                     // A thread that panicked says nothing; what was waited for then shows whether it is there.
                     Ok(_) => pending.await.unwrap_or(Ok(())),
-                    Err(_) => self.inner.poll_all(submissions, during),
+                    Err(_) => self.inner.poll_all(&submissions, during),
                 }
             }
             #[cfg(not(feature = "native"))]
@@ -236,13 +236,13 @@ impl Gpu {
 impl Inner {
     /// Waits for submissions, one after the other.
     #[cfg(feature = "native")]
-    pub(super) fn poll_all(&self, submissions: Vec<wgpu::SubmissionIndex>, during: &str) -> Result<()> {
-        submissions.into_iter().try_for_each(|submission| self.poll(submission, during))
+    pub(super) fn poll_all(&self, submissions: &[wgpu::SubmissionIndex], during: &str) -> Result<()> {
+        submissions.iter().try_for_each(|submission| self.poll(submission, during))
     }
 
     /// Waits for a submission, as long as it may take. A loss of the device shows in `health`.
     #[cfg(feature = "native")]
-    fn poll(&self, submission: wgpu::SubmissionIndex, during: &str) -> Result<()> {
+    fn poll(&self, submission: &wgpu::SubmissionIndex, during: &str) -> Result<()> {
         let allowed = self.bounds.wait_of(&self.profile);
         let begun = std::time::Instant::now();
         let poll = |kind: wgpu::PollType| {

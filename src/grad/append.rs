@@ -1,10 +1,7 @@
 //! Writing into a cache: the rows that were written belong to the update, all others to the cache.
 
 use super::step::{Step, wide};
-use crate::{
-    Graph, Result, Tensor, ValueId,
-    graph::Binary,
-};
+use crate::{Graph, Result, Tensor, ValueId, graph::Binary};
 
 /// The cache gets dy with 0 where rows were written, the update the rows of dy at its places, and 0 where one was dropped.
 pub(super) fn append(step: &mut Step<'_>, axis: usize, circular: bool) -> Result<()> {
@@ -25,7 +22,14 @@ pub(super) fn append(step: &mut Step<'_>, axis: usize, circular: bool) -> Result
 }
 
 /// Rows `positions[b] + t` of each item `b` along an axis, t below `count`; 0 for those that are not there.
-fn rows_at(g: &mut Graph, x: ValueId, positions: ValueId, axis: usize, count: usize, circular: bool) -> Result<ValueId> {
+fn rows_at(
+    g: &mut Graph,
+    x: ValueId,
+    positions: ValueId,
+    axis: usize,
+    count: usize,
+    circular: bool,
+) -> Result<ValueId> {
     let shape = g.shape(x).to_vec();
     let (items, places) = (shape[0], shape[axis]);
     // The axis comes second, and joins the items: place n of item b is row b·N + n.
@@ -35,7 +39,9 @@ fn rows_at(g: &mut Graph, x: ValueId, positions: ValueId, axis: usize, count: us
     let rows = g.reshape(rows, [&[items * places], &rest[..]].concat())?;
 
     let integer = |g: &mut Graph, value: usize| g.constant(Tensor::new([], vec![value as i32])?);
-    let counted = |g: &mut Graph, count: usize| Tensor::new([count], (0..count as i32).collect::<Vec<_>>()).and_then(|t| g.constant(t));
+    let counted = |g: &mut Graph, count: usize| {
+        Tensor::new([count], (0..count as i32).collect::<Vec<_>>()).and_then(|t| g.constant(t))
+    };
     let (zero, size, last) = (integer(g, 0)?, integer(g, places)?, integer(g, places.saturating_sub(1))?);
     let first = g.reshape(positions, [items, 1])?;
     let turn = counted(g, count)?;

@@ -74,11 +74,7 @@ pub(super) fn attention(step: &mut Step<'_>, op: &Attention) -> Result<()> {
             A::Bias => {
                 // A bias that is shorter than Tk masks the keys past its end.
                 let columns = step.shape(operand).last().copied().unwrap_or(1);
-                let part = if columns > 1 && columns < heads.keys {
-                    step.g.slice(ds, -1, 0, columns)?
-                } else {
-                    ds
-                };
+                let part = if columns > 1 && columns < heads.keys { step.g.slice(ds, -1, 0, columns)? } else { ds };
                 step.give(operand, part)?;
             }
             A::Slopes => {

@@ -38,10 +38,7 @@ mod step;
 
 use step::{OP, Step};
 
-use crate::{
-    Error, Graph, Result, Tensor, ValueId,
-    graph::NodeId,
-};
+use crate::{Error, Graph, Result, Tensor, ValueId, graph::NodeId};
 
 /// The gradient of a loss with respect to each of some values: `d loss / d value`, of the value's dtype and shape. The nodes
 /// that compute it are added to the graph.

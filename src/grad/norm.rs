@@ -14,7 +14,13 @@ use crate::{Result, ValueId, graph::Reduce};
 
 /// `x, [weight], [bias] → y, mean, rstd`.
 pub(super) fn layer_norm(step: &mut Step<'_>, axes: usize, weight: bool, bias: bool) -> Result<()> {
-    let norm = Norm { axes, weight: weight.then_some(1), bias: bias.then_some(1 + usize::from(weight)), mean: Some(1), rstd: 2 };
+    let norm = Norm {
+        axes,
+        weight: weight.then_some(1),
+        bias: bias.then_some(1 + usize::from(weight)),
+        mean: Some(1),
+        rstd: 2,
+    };
     norm.back(step)
 }
 

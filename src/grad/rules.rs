@@ -1,6 +1,8 @@
 //! Which rule an operation has.
 
-use super::{append, attention, attention_merge, gather, matmul, norm, pointwise, reduce, rotary, shape, softmax, step::Step};
+use super::{
+    append, attention, attention_merge, gather, matmul, norm, pointwise, reduce, rotary, shape, softmax, step::Step,
+};
 use crate::{Result, ValueId, graph::Op};
 
 impl Step<'_> {

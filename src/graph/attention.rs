@@ -419,7 +419,10 @@ impl Attention {
         }
         let functions = self.score_mods.len() + self.mask_mods.len();
         if functions > FUNCTIONS {
-            return Err(Error::op(OP, format!("{functions} functions of scores and masks, at most {FUNCTIONS} are taken")));
+            return Err(Error::op(
+                OP,
+                format!("{functions} functions of scores and masks, at most {FUNCTIONS} are taken"),
+            ));
         }
         let has = |operand| self.input_of(operand).is_some();
         if has(A::KeyOffsets) && has(A::BlockTable) {

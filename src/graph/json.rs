@@ -247,13 +247,12 @@ impl Reading {
             return fail("an input or parameter needs its name in `outputs`".into());
         }
         let inputs = inputs.iter().map(|label| self.resolve(label)).collect::<Result<Vec<_>>>()?;
-        let results = match op {
-            Op::Attention(attention) => {
-                let attended = self.graph.push_attention(attention, &inputs)?;
-                let AttentionResults { out, lse, status } = attended.results(&mut self.graph)?;
-                vec![out, lse, status]
-            }
-            op => self.graph.push(op, &inputs)?,
+        let results = if let Op::Attention(attention) = op {
+            let attended = self.graph.push_attention(attention, &inputs)?;
+            let AttentionResults { out, lse, status } = attended.results(&mut self.graph)?;
+            vec![out, lse, status]
+        } else {
+            self.graph.push(op, &inputs)?
         };
         if outputs.len() > results.len() {
             return fail(format!("`outputs` has {} names, the operation has {} results", outputs.len(), results.len()));

@@ -126,7 +126,8 @@ impl Graph {
                 self.reshaped(whole, [&[count][..], scores].concat().into())
             }
             Extent::Items => {
-                if !shape.broadcasts_to(items) && !(items.rank() == 0 && shape[..] == [1]) {
+                let is_one = items.rank() == 0 && shape[..] == [1];
+                if !(is_one || shape.broadcasts_to(items)) {
                     return misfit(format!("one that broadcasts to the axes before the heads, {items}"));
                 }
                 let whole = if shape.rank() > items.rank() { value } else { self.stretched(value, items.clone())? };

@@ -1,7 +1,8 @@
 //! Sums by index. Twins: `shaders/scatter_add/`, `src/reference/scatter_add.rs`, `tests/device/scatter_add.rs`.
 
 use super::{
-    Binding, Candidate, Kernel, Launch, Operand, Operands, Parameters, Problem, Profile, Source, Specialization, fold_grid,
+    Binding, Candidate, Kernel, Launch, Operand, Operands, Parameters, Problem, Profile, Source, Specialization,
+    fold_grid,
     variant::{Needs, Only},
 };
 use crate::{Error, Result, Shape};
@@ -32,13 +33,17 @@ struct Sizes {
     columns: usize,
 }
 
-const PLAIN: Only = Only { family: "scatter_add", reason: "sorts the indices; an invocation sums the updates of a place" };
+const PLAIN: Only =
+    Only { family: "scatter_add", reason: "sorts the indices; an invocation sums the updates of a place" };
 
 impl ScatterAddProblem {
     fn sizes(&self) -> Result<Sizes, String> {
         let end = self.axis + self.indices.rank();
         if self.updates.get(self.axis..end) != Some(&self.indices[..]) {
-            return Err(format!("updates {} don't have the indices {} from axis {} on", self.updates, self.indices, self.axis));
+            return Err(format!(
+                "updates {} don't have the indices {} from axis {} on",
+                self.updates, self.indices, self.axis
+            ));
         }
         let product = |sizes: &[usize]| sizes.iter().product::<usize>();
         let (outer, columns) = (product(&self.updates[..self.axis]), product(&self.updates[end..]));

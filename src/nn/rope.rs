@@ -201,7 +201,7 @@ impl Rope {
         let fail = |message: String| Err(Error::op(OP, message));
         let &Rope { base, part, scaling } = self;
         let turned = self.turned(head);
-        if !(part > 0.0 && part <= 1.0) || turned == 0 || turned % 2 != 0 {
+        if !(part > 0.0 && part <= 1.0) || turned == 0 || !turned.is_multiple_of(2) {
             return fail(format!(
                 "rotary positions turn pairs: {turned} features of {head} (a part of {part}), expected an even number above 0"
             ));

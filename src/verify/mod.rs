@@ -196,12 +196,7 @@ pub fn brief(gpu: &Gpu, families: &[&str], seed: u64, told: impl FnMut(&Outcome)
 ///
 /// # Errors
 /// As [`sweep`].
-pub async fn brief_async(
-    gpu: &Gpu,
-    families: &[&str],
-    seed: u64,
-    mut told: impl FnMut(&Outcome),
-) -> Result<Report> {
+pub async fn brief_async(gpu: &Gpu, families: &[&str], seed: u64, mut told: impl FnMut(&Outcome)) -> Result<Report> {
     let mut report = Report::default();
     for &family in families {
         for Telling { variant, case, verdict } in telling(gpu, family, seed)? {

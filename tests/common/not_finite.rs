@@ -4,8 +4,11 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use tilewise::{Graph, Tensor, safetensors};
 
+/// A graph's name, the graph, its inputs, and the values of its output.
+pub(crate) type Given = (String, Graph, BTreeMap<String, Tensor>, Vec<f64>);
+
 /// The graphs of `tests/data/not_finite` by name, with their inputs and the values of their output.
-pub(crate) fn graphs() -> Vec<(String, Graph, BTreeMap<String, Tensor>, Vec<f64>)> {
+pub(crate) fn graphs() -> Vec<Given> {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/not_finite"));
     let names = fs::read_dir(folder).expect("it is there").map(|entry| entry.expect("it is read").file_name());
     let mut names: Vec<String> =

@@ -23,7 +23,7 @@ fn every_variant_says_what_is_right() {
             for candidate in step.candidates.iter().filter(|candidate| candidate.is_usable()) {
                 let options = Options::default().force(step.family, candidate.variant);
                 let program = gpu().lower(&graph, &options).expect("it is usable");
-                let mut executable = gpu().load(&program, &[]).expect("it loads");
+                let mut executable = gpu().load(&program, []).expect("it loads");
                 let outputs = executable.run(&inputs).expect("it runs");
                 let got = outputs.into_iter().find(|(name, _)| name == "y").expect("there is one").1;
                 compare(&format!("{name}, {} {}", step.family, candidate.variant), &got.to_f64(), &expected);

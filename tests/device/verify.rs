@@ -92,7 +92,14 @@ fn a_bound_as_large_as_the_values_is_no_pass() {
     let y = graph.rms_norm(x, None, 0.0).expect("fits");
     graph.output("y0", y).expect("fits");
     let inputs = [("x".to_string(), Tensor::new([2, 8], vec![1e20f32; 16]).expect("fits"))].into();
-    let case = Case { family: "norm", name: "squares overflow".into(), graph, inputs, check: Check::measured(), not_finite: false };
+    let case = Case {
+        family: "norm",
+        name: "squares overflow".into(),
+        graph,
+        inputs,
+        check: Check::measured(),
+        not_finite: false,
+    };
     for variant in verify::variants(gpu(), &case).expect("lowers").iter().filter(|variant| variant.is_usable()) {
         let outcome = verify::run(gpu(), &case, Some(variant.variant));
         assert!(matches!(outcome.verdict, Verdict::ProvesNothing(_)) && outcome.is_fault(), "{outcome}");

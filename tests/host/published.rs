@@ -190,6 +190,7 @@ fn attention_takes_the_leading_axes_that_pytorch_takes() {
 }
 
 /// A small config of this kind with further keys.
+#[allow(clippy::needless_pass_by_value, reason = "given in place")]
 fn llama(kind: &str, more: Value) -> String {
     let mut config = json!({"model_type": kind, "vocab_size": 31, "hidden_size": 16, "intermediate_size": 24, "hidden_act": "silu",
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5,
@@ -199,6 +200,7 @@ fn llama(kind: &str, more: Value) -> String {
 }
 
 #[track_caller]
+#[allow(clippy::needless_pass_by_value, reason = "given in place")]
 fn refused(kind: &str, more: Value, parts: &[&str]) {
     let error = Gpt::from_config(&llama(kind, more.clone())).expect_err(&more.to_string()).to_string();
     for part in parts {

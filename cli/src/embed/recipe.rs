@@ -156,7 +156,7 @@ fn modules(root: &Path) -> Result<(PathBuf, Option<PathBuf>, bool)> {
     let Some(entries) = optional_json::<Vec<Map<String, Value>>>(&file)? else {
         return Ok((root.to_path_buf(), None, false));
     };
-    let modules = entries.into_iter().map(|entry| checked::<Module>(&file, entry, keys::MODULE));
+    let modules = entries.iter().map(|entry| checked::<Module>(&file, entry, keys::MODULE));
     let modules = modules.collect::<Result<Vec<_>>>()?;
     // The type is a Python path, which changed over the years; its last part did not.
     let kinds: Vec<&str> = modules.iter().map(|m| m.kind.rsplit('.').next().unwrap_or_default()).collect();
@@ -202,13 +202,13 @@ fn optional<T: DeserializeOwned>(file: &Path, known: Keys) -> Result<Option<T>> 
 }
 
 fn required<T: DeserializeOwned>(file: &Path, known: Keys) -> Result<T> {
-    checked(file, json(file)?, known)
+    checked(file, &json(file)?, known)
 }
 
 /// What an object of a file says, if its keys are known.
-fn checked<T: DeserializeOwned>(file: &Path, object: Map<String, Value>, known: Keys) -> Result<T> {
-    keys::check(file, &object, known)?;
-    fields::decode(&object, None).map_err(|why| anyhow!("{}: {why}", file.display()))
+fn checked<T: DeserializeOwned>(file: &Path, object: &Map<String, Value>, known: Keys) -> Result<T> {
+    keys::check(file, object, known)?;
+    fields::decode(object, None).map_err(|why| anyhow!("{}: {why}", file.display()))
 }
 
 /// A JSON file, whatever its keys are, if it is there.

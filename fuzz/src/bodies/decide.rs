@@ -168,7 +168,8 @@ fn at_an_edge(op: &Op, operands: &[Known], values: &[&Value<f64>]) -> Option<&'s
                 // exp2(y·log2 x), and undefined for negative x.
                 Binary::Pow => {
                     let wild = |x: &f64| !(1e-3..1e3).contains(x);
-                    values[0].to_f64().iter().any(wild) || values[1].to_f64().iter().any(|y| !(y.abs() < 8.0))
+                    values[0].to_f64().iter().any(wild)
+                        || values[1].to_f64().iter().any(|y| y.is_nan() || y.abs() >= 8.0)
                 }
                 _ => false,
             }

@@ -54,7 +54,7 @@ fn run(gpu: &Gpu, graph: &Graph, random: &mut Random) -> Result<Outcome, String>
     if random.one_in(2) {
         program = forced(gpu, graph, program, options, random);
     }
-    let flops = program.steps.iter().map(|step| step.flops());
+    let flops = program.steps.iter().map(tilewise::lower::Step::flops);
     if flops.fold(0, u64::saturating_add) > FLOPS {
         return Ok(Outcome::Undecided("it takes too long"));
     }
@@ -125,14 +125,14 @@ fn tensors(graph: &Graph, random: &mut Random) -> Result<BTreeMap<String, Tensor
             DType::F32 | DType::F16 | DType::BF16 if whole => random.wholes(dtype, shape, -3, 3)?,
             DType::F32 | DType::F16 | DType::BF16 => random.tensor(dtype, shape, -2.0, 2.0)?,
         };
-        let tensor = if wild && dtype == DType::F32 && !tensor.is_empty() { spoiled(tensor, random)? } else { tensor };
+        let tensor = if wild && dtype == DType::F32 && !tensor.is_empty() { spoiled(&tensor, random)? } else { tensor };
         Ok((name.to_string(), tensor))
     });
     each.collect()
 }
 
 /// One element is not finite.
-fn spoiled(tensor: Tensor, random: &mut Random) -> Result<Tensor> {
+fn spoiled(tensor: &Tensor, random: &mut Random) -> Result<Tensor> {
     let mut numbers = tensor.as_f32().unwrap_or_default().to_vec();
     let at = random.size(0, numbers.len() - 1);
     numbers[at] = random.pick(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY]);

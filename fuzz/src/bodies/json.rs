@@ -116,7 +116,7 @@ pub(super) fn mutate(u: &mut Unstructured<'_>, document: &mut Value, words: &[&s
     let Some(place) = document.pointer_mut(&at) else { return Ok(()) };
     match (kind, place) {
         (0..=3, place @ Value::Number(_)) | (0, place @ (Value::String(_) | Value::Bool(_) | Value::Null)) => {
-            *place = edge
+            *place = edge;
         }
         (4, Value::Number(n)) => *n = n.as_i64().map_or(1, |n| n.wrapping_add(1)).into(),
         (5, Value::Number(n)) => *n = n.as_i64().map_or(-1, |n| n.wrapping_sub(1)).into(),

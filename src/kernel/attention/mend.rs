@@ -51,7 +51,8 @@ fn launch(
     write: impl FnOnce(Specialization) -> Specialization,
     outputs: Vec<Binding>,
 ) -> Result<Launch> {
-    let source = setup.walks(setup.specialize("attention::mend").region("MENDS", true), [Lie::Fours; 3], setup.sizes.dv);
+    let source =
+        setup.walks(setup.specialize("attention::mend").region("MENDS", true), [Lie::Fours; 3], setup.sizes.dv);
     let source = write(setup.reads_one(source, Float::Bias));
     let buffers = outputs.into_iter().chain([Binding::read(odd_tiles)]).collect();
     let [all, each, of_tile] = units(setup, tiling);

@@ -155,7 +155,9 @@ const CALLS: [(&str, Call); 42] = [
     ("Executable::run", |live| live.executable.run(&[("x", &x())]).map(drop)),
     ("Executable::run_async", |live| wait(live.executable.run_async(&[("x", &x())]))),
     ("Executable::encode", Live::encode),
-    ("Executable::encode_steps", |live| live.encode_part(|program, encoder, given| program.encode_steps(encoder, given, 0..1))),
+    ("Executable::encode_steps", |live| {
+        live.encode_part(|program, encoder, given| program.encode_steps(encoder, given, 0..1))
+    }),
     ("Executable::encode_dispatches", |live| {
         live.encode_part(|program, encoder, given| program.encode_dispatches(encoder, given, 0..1))
     }),

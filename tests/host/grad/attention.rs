@@ -6,10 +6,14 @@ use tilewise::{
 
 use super::difference::{Operand, between, check, fixed, whole};
 
+type Args = Box<dyn FnOnce(&[ValueId]) -> AttentionArgs>;
+type Setting = Box<dyn FnOnce(AttentionArgs, &[ValueId]) -> AttentionArgs>;
+type Part = Box<dyn FnOnce(&[ValueId]) -> Mask>;
+
 /// Attention with options drawn from a seed, each alone and in combinations.
 struct Drawn {
     operands: Vec<Operand>,
-    args: Box<dyn FnOnce(&[ValueId]) -> AttentionArgs>,
+    args: Args,
     what: String,
 }
 
@@ -24,7 +28,7 @@ fn drawn(seed: u64) -> Drawn {
         between([b, hkv, tk, dv], -1.0, 1.0, seed + 3),
     ];
     let mut what = format!("seed {seed}: b {b} hq {hq} hkv {hkv} {tq}×{tk} d {d} dv {dv}");
-    let mut steps: Vec<Box<dyn FnOnce(AttentionArgs, &[ValueId]) -> AttentionArgs>> = Vec::new();
+    let mut steps: Vec<Setting> = Vec::new();
     let align = match random.size(0, 2) {
         0 => Align::TopLeft,
         1 => Align::BottomRight,
@@ -43,7 +47,7 @@ fn drawn(seed: u64) -> Drawn {
         operands.push(operand);
         operands.len() - 1
     };
-    let mut parts: Vec<Box<dyn FnOnce(&[ValueId]) -> Mask>> = Vec::new();
+    let mut parts: Vec<Part> = Vec::new();
     if random.one_in(3) {
         what += " boolean";
         let shape = random.pick(&[[1, 1], [1, 2]]);

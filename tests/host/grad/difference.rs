@@ -24,7 +24,8 @@ pub(crate) fn apart(shape: impl Into<Shape>, size: f64, seed: u64) -> Operand {
     let shape = shape.into();
     let count = shape.elements().expect("small");
     let mut random = Random::new(seed);
-    let mut steps: Vec<i64> = (0..count as i64).map(|i| 2 * i - count as i64).map(|i| if i >= 0 { i + 1 } else { i }).collect();
+    let mut steps: Vec<i64> =
+        (0..count as i64).map(|i| 2 * i - count as i64).map(|i| if i >= 0 { i + 1 } else { i }).collect();
     for i in (1..count).rev() {
         steps.swap(i, random.size(0, i));
     }
@@ -37,8 +38,9 @@ pub(crate) fn apart(shape: impl Into<Shape>, size: f64, seed: u64) -> Operand {
 pub(crate) fn between(shape: impl Into<Shape>, low: f64, high: f64, seed: u64) -> Operand {
     let shape = shape.into();
     let mut random = Random::new(seed);
-    let data: Vec<f32> =
-        (0..shape.elements().expect("small")).map(|_| ((random.real(low, high) * 128.0).round() / 128.0) as f32).collect();
+    let data: Vec<f32> = (0..shape.elements().expect("small"))
+        .map(|_| ((random.real(low, high) * 128.0).round() / 128.0) as f32)
+        .collect();
     Operand { tensor: Tensor::new(shape, data).expect("fits"), varied: true }
 }
 
@@ -91,7 +93,11 @@ pub(crate) fn check_loss(
     g.verify().unwrap_or_else(|e| panic!("{what}: {e}"));
     let evaluation = Evaluation::<f64>::new(&g, inputs).unwrap_or_else(|e| panic!("{what}: {e}"));
     for ((name, value), grad) in names.iter().zip(&values).zip(grads) {
-        assert_eq!((g.dtype(grad), g.shape(grad)), (g.dtype(*value), g.shape(*value)), "{what}: the gradient of {name}");
+        assert_eq!(
+            (g.dtype(grad), g.shape(grad)),
+            (g.dtype(*value), g.shape(*value)),
+            "{what}: the gradient of {name}"
+        );
         let got = evaluation.value(grad).to_f64();
         let expected = differences(&plain, loss, inputs, name);
         let unit = expected.iter().fold(1.0f64, |most, x| most.max(x.abs()));

@@ -63,12 +63,13 @@ fn functions_of_two_elements() {
         if function.is_comparison() || function.is_logical() {
             continue;
         }
-        for shapes in [[vec![2, 3], vec![2, 3]], [vec![2, 3], vec![3]], [vec![2, 1, 2], vec![3, 1]], [vec![], vec![4]]] {
+        for shapes in [[vec![2, 3], vec![2, 3]], [vec![2, 3], vec![3]], [vec![2, 1, 2], vec![3, 1]], [vec![], vec![4]]]
+        {
             let [a, b] = shapes.clone();
             let operands = match function {
                 Binary::Pow | Binary::Div => [between(a, 0.5, 2.0, 5), between(b, 0.5, 2.0, 6)],
                 // Kinks are where the two are equal.
-                Binary::Max | Binary::Min => [apart(a, 3.0, 7), shifted(apart(b, 3.0, 8))],
+                Binary::Max | Binary::Min => [apart(a, 3.0, 7), shifted(&apart(b, 3.0, 8))],
                 _ => [apart(a, 3.0, 7), apart(b, 3.0, 8)],
             };
             check(&format!("{} {shapes:?}", function.name()), &operands, one(Op::Binary { function }));
@@ -77,7 +78,7 @@ fn functions_of_two_elements() {
 }
 
 /// The same between the steps of another one.
-fn shifted(x: Operand) -> Operand {
+fn shifted(x: &Operand) -> Operand {
     let data = x.tensor.as_f32().expect("f32").iter().map(|x| x + 1.0 / 32.0).collect::<Vec<_>>();
     Operand { tensor: Tensor::new(x.tensor.shape().clone(), data).expect("fits"), varied: true }
 }
@@ -116,7 +117,7 @@ fn narrow_values_have_narrow_gradients() {
         let loss = g.reduce(Reduce::Sum, y, &[], false).expect("fits");
         let dx = tilewise::grad::gradients(&mut g, loss, &[x]).expect("differentiable")[0];
         assert_eq!(g.dtype(dx), dtype);
-        let x = Tensor::from(tilewise::reference::Random::new(1).tensor(dtype, [3], -2.0, 2.0).expect("fits"));
+        let x = tilewise::reference::Random::new(1).tensor(dtype, [3], -2.0, 2.0).expect("fits");
         let expected: Vec<f64> = x.to_f64().iter().map(|x| 2.0 * x).collect();
         let inputs = [("x".to_string(), x)].into();
         let values = tilewise::reference::Evaluation::<f64>::new(&g, &inputs).expect("evaluates");

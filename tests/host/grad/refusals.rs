@@ -58,10 +58,7 @@ fn what_has_no_derivative_is_named() {
         let y = g.rotary(x, [cos, sin], positions, false).expect("fits");
         (sum(g, y), cos)
     });
-    assert_eq!(
-        tables,
-        "gradients: no gradient passes through rotary: its tables of cosines and sines are not trained"
-    );
+    assert_eq!(tables, "gradients: no gradient passes through rotary: its tables of cosines and sines are not trained");
 }
 
 /// What leads nowhere is no obstacle: only a gradient that has to pass is refused.

@@ -45,7 +45,7 @@ fn attention_that_takes_seconds_is_cut_into_dispatches_and_submissions() {
     // As without a watchdog.
     let software = Profile { kind: AdapterKind::Cpu, ..gpu.clone() };
     for program in [&whole, &lower(&attention(), &software, &Options::default()).expect("lowers")] {
-        assert_eq!(program.submissions, [0..program.dispatches()]);
+        assert!(program.submissions.len() == 1 && program.submissions[0] == (0..program.dispatches()));
         assert!(program.notes.iter().all(|note| note.rule != "watchdog"));
     }
 
