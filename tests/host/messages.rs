@@ -26,7 +26,7 @@ fn numbers_that_do_not_fit() {
         of_node(r#"{"op": "reshape", "shape": [3, -1], "inputs": ["x"]}"#),
         "graph: node 1, reshape: `shape` is [3,-1]: -1 stands where an integer from 0 up is expected"
     );
-    let config = r#"{"model_type": "llama", "vocab_size": 31, "hidden_size": "wide"}"#;
+    let config = r#"{"model_type": "llama", "vocab_size": 31, "max_position_embeddings": 12, "hidden_size": "wide"}"#;
     assert_eq!(
         Gpt::from_config(config).expect_err("no number").to_string(),
         "GPT's config.json: `hidden_size` is \"wide\", expected an integer from 0 up"

@@ -248,7 +248,7 @@ fn what_is_not_built_is_refused_by_name() {
     refused(
         "llama",
         json!({"num_hidden_layers": "two"}),
-        &[r#"`num_hidden_layers` is "two", expected a whole number"#],
+        &[r#"`num_hidden_layers` is "two", expected an integer from 0 up"#],
     );
     refused("llama", json!({"hidden_size": null}), &["the field `hidden_size` is missing"]);
 

@@ -6,9 +6,9 @@ use super::{
 };
 use crate::{
     Error, Layout, Result,
-    graph::{AttentionOperand as A, Function, FunctionKind},
+    graph::{AttentionOperand as A, Function, FunctionKind, Unary},
     kernel::{
-        Binding, Launch, Operand, Parameters, Profile, Specialization, fold_grid,
+        Binding, Launch, Operand, Parameters, Profile, Specialization, fold_grid, unary_wgsl,
         variant::{self, Needs},
     },
     tensor::DType,
@@ -171,7 +171,9 @@ impl<'a> Setup<'a> {
         let source = PER_HEAD.into_iter().fold(source, |source, per| source.region(per.region, self.has(per.kind)));
         let weight = "fn weight_of(x: f32) -> f32 { return select(exp(x), x, is_nan(x)); }";
         let weight = self.profile.clamps_exp().then(|| weight.to_string());
-        let functions = [("score_mod", self.score_mod()), ("mask_mod", self.mask_mod()), ("weight_of", weight)];
+        let tanh = self.problem.options.softcap.map(|_| unary_wgsl(Unary::Tanh, "tanh_of"));
+        let functions =
+            [("score_mod", self.score_mod()), ("mask_mod", self.mask_mod()), ("weight_of", weight), ("tanh_of", tanh)];
         functions.into_iter().fold(source, |source, (slot, definition)| match definition {
             Some(definition) => source.function(slot, definition),
             None => source,

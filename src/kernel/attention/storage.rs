@@ -179,7 +179,7 @@ impl Setup<'_> {
         fits && is_grouped(layout, elements)
     }
 
-    /// `{name}_pair` and `{name}_four`, which read eight elements of a row at once, and `{name}_elem`; see
+    /// `{name}_eight` and `{name}_four`, which read eight elements of a row at once, and `{name}_elem`; see
     /// [`Setup::has_groups`].
     pub(super) fn reads_eight(&self, source: Specialization, operand: Float) -> Specialization {
         let (name, dtype) = (operand.name(), self.dtype(operand));
@@ -192,27 +192,27 @@ impl Setup<'_> {
                 format!("fn {name}_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f32> {{ {load} return select({low}, {high}, ((row + d.x) & 4u) != 0u); }}"),
             )
             .function(
-                &format!("{name}_pair"),
-                format!("fn {name}_pair(row: u32, d: vec4<u32>, e: vec4<u32>, step: u32) -> Pair {{ {load} return Pair({low}, {high}); }}"),
+                &format!("{name}_eight"),
+                format!("fn {name}_eight(row: u32, d: vec4<u32>, e: vec4<u32>, step: u32) -> Eight {{ {load} return Eight({low}, {high}); }}"),
             )
     }
 
-    /// `out_pair` and `write_pair`, which read and write eight sums at once; see [`Setup::out_has_groups`].
+    /// `out_eight` and `write_eight`, which read and write eight sums at once; see [`Setup::out_has_groups`].
     pub(super) fn keeps_eight(&self, source: Specialization) -> Specialization {
         let (ty, [low, high]) = eight(DType::F32);
-        let word = of_eight(["pair.a", "pair.b"]);
+        let word = of_eight(["eight.low", "eight.high"]);
         // Whoever has eights alone calls no fours.
         source
             .ty("out_elem", ty)
             .function("out_four", "fn out_four(row: u32, d: u32, step: u32, width: u32) -> vec4<f32> { return vec4<f32>(); }")
             .function("write_four", "fn write_four(row: u32, d: u32, step: u32, width: u32, four: vec4<f32>) { }")
             .function(
-                "out_pair",
-                format!("fn out_pair(row: u32, d: u32, step: u32, width: u32) -> Pair {{ var pair = Pair(); if d < width {{ let w = out[(row + d) >> 3u]; pair = Pair({low}, {high}); }} return pair; }}"),
+                "out_eight",
+                format!("fn out_eight(row: u32, d: u32, step: u32, width: u32) -> Eight {{ var eight = Eight(); if d < width {{ let w = out[(row + d) >> 3u]; eight = Eight({low}, {high}); }} return eight; }}"),
             )
             .function(
-                "write_pair",
-                format!("fn write_pair(row: u32, d: u32, step: u32, width: u32, pair: Pair) {{ if d < width {{ out[(row + d) >> 3u] = {word}; }} }}"),
+                "write_eight",
+                format!("fn write_eight(row: u32, d: u32, step: u32, width: u32, eight: Eight) {{ if d < width {{ out[(row + d) >> 3u] = {word}; }} }}"),
             )
     }
 

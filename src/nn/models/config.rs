@@ -200,7 +200,7 @@ impl Config {
     pub(super) fn size(&self, key: &str) -> Result<Option<usize>> {
         // Some writers have 4096.0.
         let whole = |value: &Value| value.as_u64().or_else(|| value.as_f64().and_then(whole_number));
-        self.read(key, "a whole number", |value| usize::try_from(whole(value)?).ok())
+        self.read(key, "an integer from 0 up", |value| usize::try_from(whole(value)?).ok())
     }
 
     /// A size that has to be said.

@@ -57,7 +57,7 @@ fn candidates_fit_the_device_and_the_problem() {
 fn wide_heads_are_shared_out() {
     let mut draw = Draw::new(25);
     for (d, dv, plain) in
-        [(257, 4, true), (512, 512, true), (576, 512, true), (960, 960, true), (961, 4, false), (4, 3000, false)]
+        [(257, 4, true), (512, 512, true), (576, 512, true), (3000, 4, true), (4, 1024, true), (4, 1025, false)]
     {
         let problem = Case::new("wide", (1, 2, 1, 70, 40, d, dv), &mut draw).problem().0;
         for kind in [AdapterKind::Gpu, AdapterKind::Cpu] {
@@ -71,15 +71,15 @@ fn wide_heads_are_shared_out() {
             }
         }
     }
-    let problem = Case::new("wide", (1, 1, 1, 2, 2, 1000, 4), &mut draw).problem().0;
+    let problem = Case::new("wide", (1, 1, 1, 2, 2, 4, 1100), &mut draw).problem().0;
     let message = |variant| problem.kernel(variant, &Profile::portable()).expect_err("refused").to_string();
     assert_eq!(
         message("plain"),
-        "attention: no variant can run here: plain: a head of 1000 is wider than the 960 that an invocation holds"
+        "attention: no variant can run here: plain: a head of 1100 is wider than the 1024 that an invocation holds"
     );
     assert_eq!(
         message("panel"),
-        "attention: no variant can run here: panel: a head of 1000 is wider than the 256 that it holds in registers"
+        "attention: no variant can run here: panel: a head of 1100 is wider than the 256 that it holds in registers"
     );
 }
 
