@@ -5,7 +5,8 @@
 //!
 //! Yes, for attention or a whole Transformer on any GPU (Vulkan, Metal, DX12, WebGPU), without CUDA and without a
 //! framework; inside a program that has its own `wgpu::Device`; or to find out whether a kernel, a mask or a driver is
-//! right. No, for training, for a model zoo, or for the last percent of an NVIDIA GPU.
+//! right. No, for training (there are [gradients](grad), but no optimizers and no fused backward kernels yet), for a model
+//! zoo, or for the last percent of an NVIDIA GPU.
 //!
 //! # How it goes
 //!
@@ -62,9 +63,7 @@ pub mod gpu;
 pub mod grad;
 pub mod graph;
 pub mod guides;
-#[allow(clippy::wildcard_enum_match_arm, reason = "what a kernel reads and how was narrowed down before")]
 pub mod kernel;
-#[allow(clippy::wildcard_enum_match_arm, reason = "rules look for some operations among all")]
 pub mod lower;
 #[cfg(feature = "native")]
 pub mod measure;

@@ -33,11 +33,13 @@ mod cut;
 mod explain;
 mod fuse;
 mod options;
+#[allow(clippy::wildcard_enum_match_arm, reason = "rules look for some operations among all")]
 mod pattern;
 mod place;
 mod plan;
 mod program;
 mod remarks;
+#[allow(clippy::wildcard_enum_match_arm, reason = "rules look for some operations among all")]
 mod rewrite;
 mod select;
 mod survey;

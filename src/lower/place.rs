@@ -115,11 +115,14 @@ impl Placing<'_> {
     fn sources(&mut self) {
         let graph = self.survey.graph;
         for node in graph.nodes() {
-            let role = match &node.op {
-                Op::Input { .. } if graph.update_of(node.outputs[0]).is_some() => Role::State,
-                Op::Input { .. } => Role::Input,
-                Op::Parameter { .. } => Role::Parameter,
-                _ => continue,
+            let role = if let Op::Parameter { .. } = node.op {
+                Role::Parameter
+            } else if !matches!(node.op, Op::Input { .. }) {
+                continue;
+            } else if graph.update_of(node.outputs[0]).is_some() {
+                Role::State
+            } else {
+                Role::Input
             };
             let value = node.outputs[0];
             let name = graph.label(value);
@@ -217,9 +220,10 @@ impl Placing<'_> {
                 Err(error) => error,
             };
             let Some(i) = operands.first_view() else { return Err(error) };
-            let why = match &error {
-                Error::NoVariant { family, reasons, .. } => format!("{family}: {}", reasons.join("; ")),
-                other => other.to_string(),
+            let why = if let Error::NoVariant { family, reasons, .. } = &error {
+                format!("{family}: {}", reasons.join("; "))
+            } else {
+                error.to_string()
             };
             let home = self.dense(unit.inputs[i], format!("it is read as it lies by no kernel: {why}"))?;
             operands.set_layout(i, home.layout);
@@ -251,15 +255,14 @@ impl Placing<'_> {
         let (mut last, mut views) = (value, [Some(dense.clone()), Some(merged.clone())]);
         while let Ok(reader) = self.survey.sole_reader(last) {
             let node = graph.node(reader);
-            let step = |layout: Layout| match &node.op {
-                Op::Permute { order } => Some(layout.permute(order)),
-                Op::Reshape { shape } => layout.reshape(shape),
-                _ => Some(layout),
-            };
-            if !matches!(node.op, Op::Permute { .. } | Op::Reshape { .. }) {
+            let step: Box<dyn Fn(Layout) -> Option<Layout>> = if let Op::Permute { order } = &node.op {
+                Box::new(|layout| Some(layout.permute(order)))
+            } else if let Op::Reshape { shape } = &node.op {
+                Box::new(|layout| layout.reshape(shape))
+            } else {
                 break;
-            }
-            views = views.map(|view| view.and_then(step));
+            };
+            views = views.map(|view| view.and_then(&step));
             last = node.outputs[0];
         }
         match views {

@@ -402,7 +402,7 @@ impl Program {
         match self.buffers[id].role {
             Role::Temporary(allocation) => self.buffers.len() + allocation,
             Role::Next(state) => state,
-            _ => id,
+            Role::Input(_) | Role::Parameter(_) | Role::Constant(_) | Role::Output(_) | Role::State(_) => id,
         }
     }
 }

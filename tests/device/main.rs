@@ -44,6 +44,7 @@ mod tune;
 mod decode;
 mod fuzz;
 mod generate;
+mod grad;
 mod graphs;
 mod guides;
 mod masks;

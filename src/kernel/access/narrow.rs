@@ -27,7 +27,8 @@ pub(in crate::kernel) fn narrow_ones(
 pub(in crate::kernel) fn low(dtype: DType, word: &str) -> String {
     match dtype {
         DType::F16 => format!("unpack2x16float({word}).x"),
-        _ => format!("bitcast<f32>({word} << 16u)"),
+        DType::BF16 => format!("bitcast<f32>({word} << 16u)"),
+        DType::F32 | DType::I32 | DType::U32 | DType::Bool => unreachable!("{dtype} is not half a word"),
     }
 }
 
@@ -45,16 +46,21 @@ pub(super) fn half(buffer: &str, i: &str) -> String {
 pub(in crate::kernel) fn four(dtype: DType, two: &str) -> String {
     match dtype {
         DType::F16 => format!("vec4<f32>(unpack2x16float({two}.x), unpack2x16float({two}.y))"),
-        _ => {
+        DType::BF16 => {
             let [x, y] = ["x", "y"].map(|word| format!("{two}.{word} << 16u, {two}.{word} & 0xffff0000u"));
             format!("bitcast<vec4<f32>>(vec4<u32>({x}, {y}))")
         }
+        DType::F32 | DType::I32 | DType::U32 | DType::Bool => unreachable!("{dtype} is not half a word"),
     }
 }
 
 /// The bits of a number, rounded. The functions are those of the shaders' block `narrow`.
 pub(in crate::kernel) fn bits(dtype: DType, number: &str) -> String {
-    let function = if dtype == DType::F16 { "f16_bits" } else { "bf16_bits" };
+    let function = match dtype {
+        DType::F16 => "f16_bits",
+        DType::BF16 => "bf16_bits",
+        DType::F32 | DType::I32 | DType::U32 | DType::Bool => unreachable!("{dtype} is not half a word"),
+    };
     format!("{function}({number})")
 }
 

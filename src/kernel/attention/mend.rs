@@ -26,7 +26,8 @@ pub(super) fn odd_tiles(setup: &Setup<'_>, tiling: Tiling, kernel: &mut Kernel) 
 pub(super) fn most_keys(setup: &Setup<'_>) -> usize {
     let Some(most) = setup.profile.loop_rounds() else { return usize::MAX };
     let once = rounds(setup, 0);
-    (most.saturating_sub(once) / (rounds(setup, 1) - once)) as usize
+    // Keys go by fours.
+    4 * (most.saturating_sub(once) / (rounds(setup, 4) - once)) as usize
 }
 
 /// The rounds of loops for a unit with so many keys.

@@ -103,8 +103,6 @@ const MOST_ROWS: usize = 256;
 const LEAST_ROWS: usize = 64;
 /// Workgroups that a software adapter shares out among its threads without idling for long.
 const BUSY: u64 = 8;
-/// Most parts of the keys.
-const MOST_SPLITS: usize = 256;
 
 /// The value slots of `panel.wesl`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,8 +216,8 @@ impl Tile {
         }
         let most = self.most_keys(rows, setup).min(mend::most_keys(setup));
         let splits = keys.div_ceil(most.max(1)).max(1);
-        if splits > MOST_SPLITS {
-            return Err(format!("{keys} keys take {splits} parts, at most {MOST_SPLITS} are made"));
+        if splits > partials::MOST_NEEDED {
+            return Err(format!("{keys} keys take {splits} parts, at most {} are made", partials::MOST_NEEDED));
         }
         Ok(Tiling { splits, ..tiling(rows) })
     }

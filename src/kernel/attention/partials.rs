@@ -17,6 +17,9 @@ const LEAST_KEYS: usize = 64;
 /// Most splits that are made to keep a GPU busy.
 pub(super) const MOST: usize = 32;
 
+/// Most splits that are made because loops may not have more rounds.
+pub(super) const MOST_NEEDED: usize = 256;
+
 /// Whether this tiling leaves most of a GPU idle, and the keys suffice to share out.
 pub(super) fn pay(setup: &Setup<'_>, tiling: Tiling) -> bool {
     setup.workgroups(tiling) < BUSY / 4 && setup.sizes.keys >= 4 * LEAST_KEYS

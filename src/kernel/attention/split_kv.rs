@@ -38,7 +38,7 @@ fn tiling(setup: &Setup<'_>) -> Tiling {
     // At least two, so that a problem of any size can take this way, and as many as the driver's end of loops asks for.
     let tiles = setup.sizes.keys.div_ceil(BC) as u64;
     let needed = tile.most_tiles(setup).map_or(0, |most| tiles.div_ceil(most.max(1)) as usize);
-    Tiling { splits: partials::wanted(setup, whole).max(2).max(needed.min(partials::MOST)), ..whole }
+    Tiling { splits: partials::wanted(setup, whole).max(2).max(needed.min(partials::MOST_NEEDED)), ..whole }
 }
 
 impl Variant<Setup<'_>> for SplitKv {

@@ -148,11 +148,11 @@ impl Setup<'_> {
             .fold(source, |source, (operand, lie)| self.reads_wide(source, operand, lie))
     }
 
-    /// The loops of `walk.wesl` over the columns of a key, with the key's own round.
+    /// The rounds of the loops of `walk.wesl` over the columns of four keys at a time, with the keys' own.
     pub(super) fn rounds_of_walk(&self, keys: usize) -> u64 {
-        let columns = self.sizes.d.div_ceil(8) + self.sizes.dv.div_ceil(8);
+        let columns = self.sizes.d.div_ceil(4) + self.sizes.dv.div_ceil(4);
         // Entering a loop takes one too; q, O and the search for a packed item come once.
-        (keys * (columns + 6) + 2 * (columns + 8) + 64) as u64
+        (keys.div_ceil(4) * (columns + 4) + 2 * (columns + 8) + 64) as u64
     }
 
     /// Whether an operand lies so that four or eight elements of a row are one element of a binding.

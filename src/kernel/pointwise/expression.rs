@@ -145,10 +145,12 @@ impl Chain<'_> {
             (Unary::Relu, DType::I32) => format!("max({text}, 0)"),
             (Unary::Abs | Unary::Relu, DType::U32) => text.clone(),
             (_, dtype) => {
-                let expected = match function {
-                    Unary::Not => "bool",
-                    _ if function.takes_integers() => "a number",
-                    _ => "f32, f16 or bf16",
+                let expected = if function == Unary::Not {
+                    "bool"
+                } else if function.takes_integers() {
+                    "a number"
+                } else {
+                    "f32, f16 or bf16"
                 };
                 return Err(Error::dtype(function.name(), "x", dtype, expected));
             }
@@ -166,10 +168,8 @@ fn same_dtype(op: &str, a: &Term, b: &Term) -> Result<()> {
 
 fn binary(function: Binary, a: &Term, b: &Term) -> Result<String> {
     let dtype = a.dtype;
-    let fits = match function {
-        Binary::Equal | Binary::NotEqual => true,
-        _ => function.is_logical() == (dtype == DType::Bool),
-    };
+    let of_any = matches!(function, Binary::Equal | Binary::NotEqual);
+    let fits = of_any || function.is_logical() == (dtype == DType::Bool);
     if !fits {
         let expected = if function.is_logical() { "bool" } else { "a number" };
         return Err(Error::dtype(function.name(), "a", dtype, expected));

@@ -40,10 +40,10 @@ impl Store {
 
     /// The launches that round what was written to a workspace buffer, if it was.
     pub(in crate::kernel) fn finish(self, profile: &Profile) -> Result<Vec<Launch>> {
-        match self.operand {
-            Operand::Output(_) => Ok(Vec::new()),
-            wide => round(self.dtype, self.elements, wide, self.output, profile),
+        if let Operand::Output(_) = self.operand {
+            return Ok(Vec::new());
         }
+        round(self.dtype, self.elements, self.operand, self.output, profile)
     }
 }
 

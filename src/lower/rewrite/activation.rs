@@ -106,7 +106,7 @@ fn close(graph: &Graph, value: ValueId, factor: f64, expected: f64) -> bool {
     let tolerance = match graph.dtype(value) {
         DType::F16 => 1e-3,
         DType::BF16 => 8e-3,
-        _ => 1e-6,
+        DType::F32 | DType::I32 | DType::U32 | DType::Bool => 1e-6,
     };
     (factor / expected - 1.0).abs() <= tolerance
 }

@@ -281,7 +281,9 @@ fn grids_fold() {
             folded.limits.workgroups_per_dimension = 50;
         }
         let kernel = case.problem().0.kernel(variant, &folded).expect("fits");
-        assert!(kernel.launches.iter().all(|launch| launch.grid[1] > 1), "{variant}");
+        // There are few workgroups that look for odd rows.
+        let folds = |launch: &tilewise::kernel::Launch| launch.grid[1] > 1 || launch.label == "odd rows";
+        assert!(kernel.launches.iter().all(folds), "{variant}");
         case.check_kernel(&kernel, gpu(), Check::Exact).unwrap_or_else(|message| panic!("{variant}: {message}"));
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tilewise::{
     graph::Mask,
-    kernel::{AdapterKind, Profile, Rates},
+    kernel::{AdapterKind, Limits, Profile, Rates},
     lower::{Options, Program, lower},
     nn::Gpt,
 };
@@ -43,7 +43,8 @@ fn attention_that_takes_seconds_is_cut_into_dispatches_and_submissions() {
     assert!(of(&whole).0 >= 549_000_000_000);
     assert!(program.dispatches() > whole.dispatches());
     // As without a watchdog.
-    let software = Profile { kind: AdapterKind::Cpu, subgroup: Some((8, 8)), ..gpu.clone() };
+    let limits = Limits { binding_bytes: 1 << 30, ..gpu.limits.clone() };
+    let software = Profile { kind: AdapterKind::Cpu, subgroup: Some((8, 8)), limits, ..gpu.clone() };
     for program in [&whole, &lower(&attention(), &software, &Options::default()).expect("lowers")] {
         assert!(program.submissions.len() == 1 && program.submissions[0] == (0..program.dispatches()));
         assert!(program.notes.iter().all(|note| note.rule != "watchdog"));
