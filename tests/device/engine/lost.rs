@@ -308,6 +308,9 @@ fn a_device_that_is_lost_for_want_of_memory_says_so() {
         let output = std::process::Command::new(std::env::current_exe().expect("this test"))
             .args(["--exact", "engine::lost::a_device_that_is_lost_for_want_of_memory_says_so", "--nocapture"])
             .env(CHILD, "1")
+            // What is freed goes back to the system, and what is large is asked for anew.
+            .env("MALLOC_MMAP_THRESHOLD_", "65536")
+            .env("MALLOC_TRIM_THRESHOLD_", "65536")
             .output()
             .expect("starts");
         let text = String::from_utf8_lossy(&output.stderr);
@@ -322,13 +325,11 @@ fn a_device_that_is_lost_for_want_of_memory_says_so() {
     b.step(kernel(INCREMENT, 0, &[1], 1), &[], next);
     let stateful = live.gpu.load(&b.0, []).expect("loads");
     let value = Tensor::zeros(DType::F32, [BYTES as usize / 4]).expect("fits");
-    stateful.set_state("big", &value).expect("there is memory");
-    stateful.state("big").expect("there is memory");
     live.gpu.device().poll(wgpu::PollType::wait_indefinitely()).expect("the device is there");
 
     let status = fs::read_to_string("/proc/self/status").expect("Linux");
     let taken = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")?.parse().ok());
-    let most: u64 = taken.map(|kib: u64| kib * 1024 + BYTES / 4).expect("a size");
+    let most: u64 = taken.map(|kib: u64| kib * 1024 + (2 << 20)).expect("a size");
     let pid = std::process::id().to_string();
     let set = std::process::Command::new("prlimit").args(["--pid", &pid, &format!("--as={most}")]).status();
     assert!(set.expect("util-linux has it").success());
@@ -339,9 +340,22 @@ fn a_device_that_is_lost_for_want_of_memory_says_so() {
         other => panic!("expected Error::OutOfMemory, got {other:?}"),
     }
     live.executable.run(&[("x", &x())]).expect("the device is there");
-    // To write into one that is there, wgpu needs another, and its driver gives up.
-    let expected = "it ran out of memory during writing `big` (";
-    match stateful.set_state("big", &value) {
+    // To write into one that is there, wgpu needs another, and its driver gives up if there is no room for that at all.
+    let mut held = Vec::new();
+    let mut lost = None;
+    for bytes in [4 << 20, 256 << 10, 16 << 10, 1 << 10] {
+        let small = Tensor::zeros(DType::F32, [bytes / 4]).expect("fits");
+        while lost.is_none() {
+            match live.gpu.upload(&small) {
+                Ok(buffer) => held.push(buffer),
+                Err(Error::OutOfMemory { .. }) => break,
+                Err(error) => lost = Some(error),
+            }
+        }
+    }
+    let lost = lost.map_or_else(|| stateful.set_state("big", &value), Err);
+    let expected = "it ran out of memory during ";
+    match lost {
         Err(Error::DeviceLost(reason)) => assert!(reason.starts_with(expected), "{reason}"),
         other => panic!("expected Error::DeviceLost, got {other:?}"),
     }
