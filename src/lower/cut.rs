@@ -108,7 +108,8 @@ impl Program {
 /// `at 500 GFLOP/s and 40 GB/s, assumed`.
 fn said(rates: &Rates) -> String {
     let how = if rates.measured { "measured" } else { "assumed" };
-    format!("at {:.3} GFLOP/s and {:.3} GB/s, {how}", rates.flops / 1e9, rates.bytes / 1e9)
+    let number = |x: f64| format!("{x:.3}").trim_end_matches('0').trim_end_matches('.').to_string();
+    format!("at {} GFLOP/s and {} GB/s, {how}", number(rates.flops / 1e9), number(rates.bytes / 1e9))
 }
 
 fn time(seconds: f64) -> String {

@@ -52,5 +52,5 @@ fn a_folder_that_cannot_be_written_is_an_error_with_its_name() {
     fail(&output, &["the folder file can't be made"]);
     fs::create_dir_all(folder.join("taken/rotary-plain.wgsl")).expect("writable");
     let output = tilewise(&folder, &["shaders", "--expand", "taken"]);
-    fail(&output, &["taken/rotary-plain.wgsl can't be written"]);
+    fail(&output, &["taken/rotary-plain.wgsl: can't be written: it is a folder"]);
 }

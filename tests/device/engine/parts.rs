@@ -68,14 +68,7 @@ fn larger(family: &str) -> Option<Case> {
         _ => return None,
     };
     g.output("y", y.expect("valid")).expect("valid");
-    Some(Case {
-        family,
-        name: LARGER.into(),
-        graph: g,
-        inputs,
-        check: Check::measured(),
-        not_finite: false,
-    })
+    Some(Case { family, name: LARGER.into(), graph: g, inputs, check: Check::measured(), not_finite: false })
 }
 
 fn ramp_of(shape: [usize; 2]) -> Tensor {

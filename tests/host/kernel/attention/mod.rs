@@ -39,10 +39,10 @@ fn candidates_fit_the_device_and_the_problem() {
     }
     let short = Case::new("short", (2, 8, 8, 40, 400, 64, 64), &mut draw);
     assert_eq!(first(&short, &profile), "plain");
-    let long = Case::new("long", (1, 1, 1, 2, 3000, 64, 64), &mut draw);
+    let long = Case::new("long", (1, 1, 1, 2, 8000, 64, 64), &mut draw);
     let refused = long.problem().0.kernel("plain", &profile).expect_err("its loops would be cut short").to_string();
     assert!(
-        refused.contains("loops would take 66112 rounds (a software adapter leaves them after 65535)"),
+        refused.contains("loops would take 72144 rounds (a software adapter leaves them after 65535)"),
         "{refused}"
     );
 
