@@ -46,7 +46,7 @@ pub fn write(path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<()> {
     write_with(path, |out| out.write_all(content.as_ref()))
 }
 
-/// [`write`], piece by piece.
+/// [`write()`], piece by piece.
 ///
 /// ```
 /// # use std::io;
@@ -97,7 +97,7 @@ pub fn write_with(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> 
     Ok(())
 }
 
-/// Whether [`write`] could write there now: to be asked before the work whose results go there.
+/// Whether [`write()`] could write there now: to be asked before the work whose results go there.
 ///
 /// ```
 /// let error = tilewise::files::check("no/such/folder/figures.json").unwrap_err();
