@@ -55,7 +55,8 @@ impl Executable {
     /// let mut program = gpu.compile(&g, [])?;
     /// let x = gpu.upload(&Tensor::zeros(DType::F32, [2, 4])?)?;
     /// let y = program.buffer("y")?;
-    /// for step in 0..program.steps().len() {
+    /// let steps = program.steps().len();
+    /// for step in 0..steps {
     ///     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     ///     program.encode_steps(&mut encoder, &[("x", x.slice(..)), ("y", y.slice(..))], step..step + 1)?;
     ///     gpu.queue().submit([encoder.finish()]); // and draw a frame
