@@ -143,6 +143,28 @@ fn expectation(expected: &str) -> &str {
     }
 }
 
+/// Whether a value is what this JSON says; numbers by their value.
+pub fn is(value: &Value, json: &str) -> bool {
+    match serde_json::from_str::<Value>(json) {
+        Ok(expected) => match (value.as_f64(), expected.as_f64()) {
+            (Some(a), Some(b)) => a == b,
+            _ => *value == expected,
+        },
+        Err(_) => false,
+    }
+}
+
+/// Whether a value turns nothing on, whatever its key means.
+pub fn says_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) | Value::Number(_) => false,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(object) => object.is_empty(),
+    }
+}
+
 /// A value as JSON, or its beginning.
 pub(crate) fn shown(value: &Value) -> String {
     let text = value.to_string();

@@ -6,7 +6,7 @@ use crate::{Graph, Result, Tensor, ValueId, graph::Binary};
 /// The cache gets dy with 0 where rows were written, the update the rows of dy at its places, and 0 where one was dropped.
 pub(super) fn append(step: &mut Step<'_>, axis: usize, circular: bool) -> Result<()> {
     let Some(dy) = step.grads[0] else { return Ok(()) };
-    let [_, update, positions] = step.inputs[..] else { unreachable!("append has three operands") };
+    let (update, positions) = (step.inputs[1], step.inputs[2]);
     if step.wanted[0] {
         let zero = step.g.constant(Tensor::zeros(step.g.dtype(update), [])?)?;
         let zeros = step.g.broadcast(zero, step.shape(1))?;

@@ -9,7 +9,7 @@ pub(super) fn rotary(step: &mut Step<'_>, interleaved: bool) -> Result<()> {
     if step.wanted[1] || step.wanted[2] {
         return Err(step.refused("its tables of cosines and sines are not trained"));
     }
-    let [_, cos, sin, positions] = step.inputs[..] else { unreachable!("rotary has four operands") };
+    let (cos, sin, positions) = (step.inputs[1], step.inputs[2], step.inputs[3]);
     let back = step.g.neg(sin)?;
     let dx = step.g.rotary(dy, [cos, back], positions, interleaved)?;
     step.give(0, dx)

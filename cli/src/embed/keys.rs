@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use serde_json::{Map, Value};
+use tilewise::fields::{is, says_nothing};
 
 /// What is done about a key.
 #[derive(Clone, Copy, Debug)]
@@ -79,19 +80,4 @@ pub(super) fn check(file: &Path, keys: &Map<String, Value>, table: Keys) -> Resu
         }
     }
     Ok(())
-}
-
-fn is(value: &Value, json: &str) -> bool {
-    serde_json::from_str::<Value>(json).is_ok_and(|expected| *value == expected)
-}
-
-/// Whether a value turns nothing on, whatever its key means.
-fn says_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Bool(true) | Value::Number(_) => false,
-        Value::String(text) => text.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        Value::Object(object) => object.is_empty(),
-    }
 }

@@ -6,7 +6,11 @@
 use serde_json::{Map, Value};
 
 use super::activation;
-use crate::{Error, Result, nn::Activation};
+use crate::{
+    Error, Result,
+    fields::{is, says_nothing},
+    nn::Activation,
+};
 
 /// What is done about a key.
 #[derive(Clone, Copy, Debug)]
@@ -258,28 +262,6 @@ impl Config {
 
 fn whole_number(number: f64) -> Option<u64> {
     (number >= 0.0 && number.fract() == 0.0 && number < 9e15).then_some(number as u64)
-}
-
-/// Whether a value is what this JSON says; numbers by their value.
-fn is(value: &Value, json: &str) -> bool {
-    match serde_json::from_str::<Value>(json) {
-        Ok(expected) => match (value.as_f64(), expected.as_f64()) {
-            (Some(a), Some(b)) => a == b,
-            _ => *value == expected,
-        },
-        Err(_) => false,
-    }
-}
-
-/// Whether a value turns nothing on, whatever its key means.
-fn says_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Bool(true) | Value::Number(_) => false,
-        Value::String(text) => text.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        Value::Object(object) => object.is_empty(),
-    }
 }
 
 /// A value for a message.
