@@ -61,6 +61,7 @@ fn the_brief_form_runs_each_variant_once_on_its_largest_case() {
         let case = cases.iter().find(|case| case.name == *name).expect("one of them");
         let measured = |case: &Case| matches!(case.check, Check::Measured { .. });
         assert!(measured(case) || !cases.iter().any(measured), "{family} {variant}: {name}");
+        assert!(!case.not_finite, "{name}: some devices are not asked");
         assert!(case.graph.outputs().iter().all(|(_, value)| !case.graph.shape(*value).contains(&0)), "{name}");
     }
 }
