@@ -38,7 +38,8 @@ pub(super) fn rounds(setup: &Setup<'_>, keys: usize) -> u64 {
 
 /// Units in all, of a workgroup, and of a tile.
 fn units(setup: &Setup<'_>, tiling: Tiling) -> [u64; 3] {
-    let of_tile = tiling.rows.div_ceil(ROWS) as u64;
+    // Few query rows don't fill a tile. Where no tile is odd, looking at a unit is all that it costs, and not little on llvmpipe.
+    let of_tile = tiling.rows.min(setup.sizes.rows * tiling.span).div_ceil(ROWS) as u64;
     let all = setup.workgroups(Tiling { column_parts: 1, ..tiling }) * of_tile;
     let walked = setup.rounds_of_walk(setup.sizes.keys.div_ceil(tiling.splits));
     [all, (ROUNDS / walked.max(1)).clamp(1, MOST_UNITS), of_tile]
