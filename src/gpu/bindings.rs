@@ -182,7 +182,7 @@ impl Executable {
         }
         for info in &self.buffers {
             match &info.home {
-                Home::Constant(bound) | Home::State(bound) => content.push((&bound.buffer, info.name.as_str())),
+                Home::Constant(bound) | Home::State { bound, .. } => content.push((&bound.buffer, info.name.as_str())),
                 // Bound for this run, the engine's own, or a state's.
                 Home::Input | Home::Output | Home::Temporary { .. } | Home::Next(_) => {}
             }
@@ -205,7 +205,7 @@ impl Executable {
             return error;
         }
         let lasting = self.buffers.iter().filter_map(|info| match &info.home {
-            Home::Constant(_) | Home::State(_) | Home::Temporary { .. } => Some((info, self.bound_of(info)?)),
+            Home::Constant(_) | Home::State { .. } | Home::Temporary { .. } => Some((info, self.bound_of(info)?)),
             // Bound for this run, or a state's.
             Home::Input | Home::Output | Home::Next(_) => None,
         });
@@ -388,7 +388,7 @@ impl Executable {
     /// Where a buffer is that no run binds anew.
     pub(super) fn bound_of(&self, info: &BufferInfo) -> Option<Bound> {
         match &info.home {
-            Home::Constant(bound) | Home::State(bound) | Home::Next(bound) => Some(bound.clone()),
+            Home::Constant(bound) | Home::State { bound, .. } | Home::Next(bound) => Some(bound.clone()),
             Home::Temporary { slot, size } => {
                 let buffer = self.temporaries.as_ref()?.get(*slot)?.clone();
                 Some(Bound { buffer, offset: 0, size: *size })

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
 
 use super::{Gpu, ledger::Lease, names::NameCheck, pipeline::Pipeline};
-use crate::{DType, Result, Shape, Tensor, kernel::Access};
+use crate::{DType, Result, Shape, Tensor, kernel::Access, lower::Start};
 
 /// The outputs of a run, by name.
 pub type Outputs = BTreeMap<String, Tensor>;
@@ -69,7 +69,10 @@ pub(super) enum Home {
         size: u64,
     },
     /// The same in all runs, each of which takes up what the last one left.
-    State(Bound),
+    State {
+        bound: Bound,
+        start: Start,
+    },
     /// In the memory of a state: what it becomes.
     Next(Bound),
 }

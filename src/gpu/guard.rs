@@ -144,7 +144,7 @@ impl Executable {
             .enumerate()
             .filter_map(|(i, info)| match &info.home {
                 Home::Output => Some((i, own.bound(i)?.clone())),
-                Home::Temporary { .. } | Home::State(_) => Some((i, self.bound_of(info)?)),
+                Home::Temporary { .. } | Home::State { .. } => Some((i, self.bound_of(info)?)),
                 Home::Input | Home::Constant(_) | Home::Next(_) => None,
             })
             .collect();
@@ -173,7 +173,7 @@ impl Executable {
                     ));
                 }
             }
-            if matches!(info.home, Home::Output | Home::State(_)) {
+            if matches!(info.home, Home::Output | Home::State { .. }) {
                 bytes.truncate(elements(info) * info.dtype.bytes());
                 outputs.push(Content { info: i, bytes });
             }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     DType, Error, Result, Shape, Tensor,
     kernel::{Launch, buffer_bytes},
-    lower::{Buffer, Program, Role},
+    lower::{Buffer, Program, Role, Start},
 };
 
 /// Options of [`Gpu::load_with`].
@@ -394,8 +394,8 @@ impl Inner {
         for (buffer, slot) in program.buffers.iter().zip(slots_of(program, guard)) {
             let is_given = |name: &str| matches!(given.get(name), Some(Parameter::Buffer(_)));
             match &buffer.role {
-                Role::Parameter(name) | Role::State(name) if is_given(name) => {}
-                Role::Parameter(_) | Role::State(_) | Role::Constant(_) => fixed += buffer.bytes + margin,
+                Role::Parameter(name) | Role::State { name, .. } if is_given(name) => {}
+                Role::Parameter(_) | Role::State { .. } | Role::Constant(_) => fixed += buffer.bytes + margin,
                 Role::Temporary(allocation) => {
                     let bytes = if guard { buffer.bytes } else { program.allocations[*allocation] };
                     known.entry(slot).or_insert_with(|| {
@@ -425,15 +425,17 @@ impl Inner {
                     None => return Err(Error::Binding(format!("parameter `{name}` is missing"))),
                 },
                 Role::Constant(tensor) => (name, Home::Constant(self.constant(name, bytes, tensor, guard).await?)),
-                Role::State(name) => {
-                    let bound = match given.remove(name.as_str()) {
-                        Some(Parameter::Buffer(buffer)) => Bound { buffer, offset: 0, size: bytes },
-                        _ => Bound::whole(self.create_buffer(name, bytes + margin).await?),
+                Role::State { name, start } => {
+                    let bound = match (given.remove(name.as_str()), start) {
+                        (Some(Parameter::Buffer(buffer)), _) => Bound { buffer, offset: 0, size: bytes },
+                        (Some(Parameter::Tensor(tensor)), _) => self.constant(name, bytes, tensor, guard).await?,
+                        (None, Start::Zero) => Bound::whole(self.create_buffer(name, bytes + margin).await?),
+                        (None, Start::Given) => return Err(Error::Binding(format!("parameter `{name}` is missing"))),
                     };
-                    (name, Home::State(bound))
+                    (name, Home::State { bound, start: *start })
                 }
                 Role::Next(state) => match buffers.get(*state) {
-                    Some(BufferInfo { home: Home::State(bound), .. }) => (name, Home::Next(bound.clone())),
+                    Some(BufferInfo { home: Home::State { bound, .. }, .. }) => (name, Home::Next(bound.clone())),
                     _ => {
                         return Err(Error::op(
                             "program",
@@ -482,7 +484,7 @@ fn slots_of(program: &Program, guard: bool) -> Vec<usize> {
         | Role::Parameter(_)
         | Role::Constant(_)
         | Role::Output(_)
-        | Role::State(_)
+        | Role::State { .. }
         | Role::Next(_) => i,
     };
     let mut slots: Vec<usize> = program.buffers.iter().enumerate().map(slot).collect();
@@ -502,10 +504,13 @@ fn by_name<'a>(
     guard: bool,
 ) -> Result<BTreeMap<&'a str, Parameter<'a>>> {
     fn parameter(role: &Role) -> Option<&str> {
-        if let Role::Parameter(name) = role { Some(name) } else { None }
+        match role {
+            Role::Parameter(name) | Role::State { name, start: Start::Given } => Some(name),
+            _ => None,
+        }
     }
     fn state(role: &Role) -> Option<&str> {
-        if let Role::State(name) = role { Some(name) } else { None }
+        if let Role::State { name, start: Start::Zero } = role { Some(name) } else { None }
     }
     let wanted = program.buffers.iter().filter_map(|buffer| Some((parameter(&buffer.role)?, buffer)));
     let states = program.buffers.iter().filter_map(|buffer| Some((state(&buffer.role)?, buffer)));
@@ -516,12 +521,12 @@ fn by_name<'a>(
         if check.take(name).is_some() {
             let buffer = wanted[name];
             match value {
-                Parameter::Tensor(_) if matches!(buffer.role, Role::State(_)) => {
+                Parameter::Tensor(_) if matches!(buffer.role, Role::State { start: Start::Zero, .. }) => {
                     check.problem(format!(
                         "`{name}` is a state: give it a buffer, or set it (set_state) when it is loaded"
                     ));
                 }
-                Parameter::Buffer(_) if guard && matches!(buffer.role, Role::State(_)) => {
+                Parameter::Buffer(_) if guard && matches!(buffer.role, Role::State { .. }) => {
                     check.problem(format!("with the guard on, the state `{name}` needs memory of its own"));
                 }
                 Parameter::Tensor(tensor) => check.tensor(name, tensor, buffer.dtype, &buffer.shape),

@@ -127,7 +127,7 @@ impl Executable {
                 Home::Input => (wgpu::MapMode::Write, &mut staging.inputs),
                 Home::Output => (wgpu::MapMode::Read, &mut staging.outputs),
                 // Not bound for each run.
-                Home::Constant(_) | Home::Temporary { .. } | Home::State(_) | Home::Next(_) => continue,
+                Home::Constant(_) | Home::Temporary { .. } | Home::State { .. } | Home::Next(_) => continue,
             };
             list.push(self.gpu.inner.create_mapped(&info.name, info.bytes, mode).await?);
         }

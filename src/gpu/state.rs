@@ -6,14 +6,14 @@ use super::{
     given::Purpose,
     transfer::Wait,
 };
-use crate::{DType, Error, Result, Shape, Tensor};
+use crate::{DType, Error, Result, Shape, Tensor, lower::Start};
 
-/// States: inputs of the graph that have an update ([`Graph::update`](crate::Graph::update)). They are zero when the program
-/// is loaded, and every run, recording and benchmark moves them on.
+/// States: inputs and parameters of the graph that have an update ([`Graph::update`](crate::Graph::update)). When the program is
+/// loaded, the inputs are zero, and the parameters what is given; every run, recording and benchmark moves them on.
 impl Executable {
     /// Name, dtype and shape of each state.
     pub fn states(&self) -> impl Iterator<Item = (&str, DType, &Shape)> {
-        self.named(|home| matches!(home, Home::State(_)))
+        self.named(|home| matches!(home, Home::State { .. }))
     }
 
     /// Reads a state.
@@ -77,7 +77,7 @@ impl Executable {
         self.gpu.inner.write(buffer, value.as_bytes(), name).await
     }
 
-    /// Makes every state zero again.
+    /// Makes every state that was zero at first zero again. Parameters stay what they have become.
     ///
     /// ```
     /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu};
@@ -100,10 +100,11 @@ impl Executable {
     /// is reset then. [Errors of the device](crate::gpu#errors-of-the-device).
     pub async fn reset_async(&self) -> Result<()> {
         self.gpu.inner.health.check()?;
-        for (_, info, buffer) in self.state_buffers() {
+        let zero = |info: &BufferInfo| matches!(info.home, Home::State { start: Start::Zero, .. });
+        for (_, info, buffer) in self.state_buffers().filter(|(_, info, _)| zero(info)) {
             self.writable(info, buffer)?;
         }
-        for (_, info, buffer) in self.state_buffers() {
+        for (_, info, buffer) in self.state_buffers().filter(|(_, info, _)| zero(info)) {
             self.gpu.inner.write(buffer, &vec![0; info.bytes as usize], &info.name).await?;
         }
         Ok(())
@@ -209,7 +210,7 @@ impl Executable {
     fn state_buffers(&self) -> impl Iterator<Item = (usize, &BufferInfo, &wgpu::Buffer)> {
         let states = self.buffers.iter().enumerate();
         states.filter_map(
-            |(i, info)| if let Home::State(bound) = &info.home { Some((i, info, &bound.buffer)) } else { None },
+            |(i, info)| if let Home::State { bound, .. } = &info.home { Some((i, info, &bound.buffer)) } else { None },
         )
     }
 

@@ -93,7 +93,7 @@ impl Executable {
             return Some((behind, [1, 1, 1]));
         }
         let lasts = |buffer: usize| match self.buffers[buffer].home {
-            Home::State(_) | Home::Next(_) | Home::Constant(_) => true,
+            Home::State { .. } | Home::Next(_) | Home::Constant(_) => true,
             Home::Input | Home::Output | Home::Temporary { .. } => false,
         };
         let writes = dispatch.bindings.iter().filter(|(_, access)| *access == Access::Write);

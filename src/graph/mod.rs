@@ -214,10 +214,10 @@ impl Graph {
         self.sources(|op| matches!(op, Op::Input { .. })).filter(|(_, value)| self.update_of(*value).is_none())
     }
 
-    /// The inputs that stay on the device, in order: name, value, and the value after a run.
+    /// The inputs and parameters that stay on the device and change there, in order: name, value, and the value after a run.
     pub fn states(&self) -> impl Iterator<Item = (&str, ValueId, ValueId)> {
-        let inputs = self.sources(|op| matches!(op, Op::Input { .. }));
-        inputs.filter_map(|(name, value)| Some((name, value, self.update_of(value)?)))
+        let given = self.sources(|op| matches!(op, Op::Input { .. } | Op::Parameter { .. }));
+        given.filter_map(|(name, value)| Some((name, value, self.update_of(value)?)))
     }
 
     /// The value of a state after a run; `None` if this is no state.
@@ -225,7 +225,7 @@ impl Graph {
         self.next.get(&value).copied()
     }
 
-    /// The parameters, in order, with their names.
+    /// The parameters, in order, with their names: also those that are states.
     pub fn parameters(&self) -> impl Iterator<Item = (&str, ValueId)> {
         self.sources(|op| matches!(op, Op::Parameter { .. }))
     }
@@ -349,7 +349,8 @@ impl Graph {
         Ok(())
     }
 
-    /// Makes an input a state: it stays on the device, and after each run its value is `next`.
+    /// Makes an input or a parameter a state: it stays on the device, and after each run its value is `next`. At first an input is
+    /// zero, and a parameter what is given when the program is loaded: so parameters are trained.
     ///
     /// ```
     /// use tilewise::{DType, Graph};
@@ -365,7 +366,7 @@ impl Graph {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Graph`] if `state` is no input or has an update already, if `next` differs from it in dtype or shape,
+    /// [`Error::Graph`] if `state` is no input and no parameter or has an update already, if `next` differs from it in dtype or shape,
     /// or if one of them is no value of this graph.
     pub fn update(&mut self, state: ValueId, next: ValueId) -> Result<()> {
         let fail = |message: String| Err(Error::Graph(format!("update: {message}")));
@@ -374,8 +375,8 @@ impl Graph {
                 return fail(format!("%{} is no value of this graph", value.0));
             }
         }
-        if !matches!(self.definition(state).op, Op::Input { .. }) {
-            return fail(format!("{} is no input", self.describe(state)));
+        if !matches!(self.definition(state).op, Op::Input { .. } | Op::Parameter { .. }) {
+            return fail(format!("{} is no input and no parameter", self.describe(state)));
         }
         if self.update_of(state).is_some() {
             return fail(format!("{} has an update already", self.describe(state)));

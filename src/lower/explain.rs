@@ -77,8 +77,8 @@ impl fmt::Display for Program {
         role("input", |role| matches!(role, Role::Input(_)))?;
         role("parameter", |role| matches!(role, Role::Parameter(_)))?;
         role("constant", |role| matches!(role, Role::Constant(_)))?;
-        if self.buffers.iter().any(|buffer| matches!(buffer.role, Role::State(_))) {
-            role("state", |role| matches!(role, Role::State(_)))?;
+        if self.buffers.iter().any(|buffer| matches!(buffer.role, Role::State { .. })) {
+            role("state", |role| matches!(role, Role::State { .. }))?;
         }
         role("output", |role| matches!(role, Role::Output(_)))?;
         let (temporaries, naive) = of(|role| matches!(role, Role::Temporary(_)));

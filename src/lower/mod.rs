@@ -47,7 +47,7 @@ mod survey;
 pub use choices::Choices;
 pub(crate) use cut::parts;
 pub use options::Options;
-pub use program::{Buffer, BufferId, Note, Program, Role, Step};
+pub use program::{Buffer, BufferId, Note, Program, Role, Start, Step};
 
 use crate::{Graph, Result, kernel::Profile};
 

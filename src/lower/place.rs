@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{
-    Buffer, BufferId, Note, Options, Role,
+    Buffer, BufferId, Note, Options, Role, Start,
     fuse::Unit,
     select::{Choice, select},
     survey::Survey,
@@ -115,19 +115,20 @@ impl Placing<'_> {
     fn sources(&mut self) {
         let graph = self.survey.graph;
         for node in graph.nodes() {
-            let role = if let Op::Parameter { .. } = node.op {
-                Role::Parameter
-            } else if !matches!(node.op, Op::Input { .. }) {
+            let parameter = matches!(node.op, Op::Parameter { .. });
+            if !parameter && !matches!(node.op, Op::Input { .. }) {
                 continue;
-            } else if graph.update_of(node.outputs[0]).is_some() {
-                Role::State
-            } else {
-                Role::Input
-            };
+            }
             let value = node.outputs[0];
             let name = graph.label(value);
+            let role = match (parameter, graph.update_of(value).is_some()) {
+                (true, false) => Role::Parameter(name.clone()),
+                (false, false) => Role::Input(name.clone()),
+                (true, true) => Role::State { name: name.clone(), start: Start::Given },
+                (false, true) => Role::State { name: name.clone(), start: Start::Zero },
+            };
             let shape = graph.shape(value).clone();
-            let buffer = self.buffer(name.clone(), graph.dtype(value), shape.clone(), role(name));
+            let buffer = self.buffer(name, graph.dtype(value), shape.clone(), role);
             self.homes[value.index()] = Some(Home { buffer, layout: Layout::contiguous(shape) });
         }
     }
@@ -321,7 +322,7 @@ impl Placing<'_> {
     fn states_by_copy(&mut self, moved: &[(ValueId, BufferId)]) -> Result<()> {
         for &(next, _) in moved {
             let Home { buffer, .. } = self.home(next)?;
-            if matches!(self.buffers[buffer.0].role, Role::State(_)) {
+            if matches!(self.buffers[buffer.0].role, Role::State { .. }) {
                 self.dense(next, "a state becomes what another one was, which is put aside".into())?;
             }
         }
@@ -350,7 +351,7 @@ impl Placing<'_> {
                 Role::Temporary(_) => "it is a view, and an output is a dense tensor",
                 Role::Output(_) => "it is another output too",
                 Role::Next(_) => "it is what a state becomes",
-                Role::Input(_) | Role::Parameter(_) | Role::Constant(_) | Role::State(_) => "it is given, not computed",
+                Role::Input(_) | Role::Parameter(_) | Role::Constant(_) | Role::State { .. } => "it is given, not computed",
             };
             let to = self.buffer(name.clone(), graph.dtype(*value), shape, Role::Output(name.clone()));
             self.copy(*value, to)?;

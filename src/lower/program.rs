@@ -56,11 +56,25 @@ pub enum Role {
     Output(String),
     /// Lives in [`Program::allocations`] at this index, from the step that writes it to the last that reads it.
     Temporary(usize),
-    /// Stays on the device from one run to the next, by this name; zero at first.
-    State(String),
+    /// Stays on the device from one run to the next, by this name.
+    State {
+        /// The name.
+        name: String,
+        /// What it is at first.
+        start: Start,
+    },
     /// What the state in the buffer of this number becomes: it lies in the state's memory, and no step reads the state
     /// after the one that writes this.
     Next(usize),
+}
+
+/// What a state is when the program is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Zero: that of an input with an update.
+    Zero,
+    /// What is given with the program's parameters: that of a parameter with an update.
+    Given,
 }
 
 /// What it is in messages.
@@ -72,7 +86,7 @@ impl fmt::Display for Role {
             Role::Constant(value) => write!(f, "a constant {} {}", value.dtype(), value.shape()),
             Role::Output(name) => write!(f, "the output `{name}`"),
             Role::Temporary(allocation) => write!(f, "a temporary of allocation {allocation}"),
-            Role::State(name) => write!(f, "the state `{name}`"),
+            Role::State { name, .. } => write!(f, "the state `{name}`"),
             Role::Next(state) => write!(f, "the next of the state in buffer {state}"),
         }
     }
@@ -196,7 +210,7 @@ impl Program {
             .iter()
             .enumerate()
             .filter_map(|(i, buffer)| match &buffer.role {
-                Role::Input(name) | Role::Parameter(name) | Role::Output(name) | Role::State(name) => {
+                Role::Input(name) | Role::Parameter(name) | Role::Output(name) | Role::State { name, .. } => {
                     Some((name.as_str(), BufferId(i)))
                 }
                 Role::Constant(_) | Role::Temporary(_) | Role::Next(_) => None,
@@ -279,7 +293,7 @@ impl Program {
                 ));
             }
             match &buffer.role {
-                Role::Input(name) | Role::Parameter(name) | Role::Output(name) | Role::State(name) => {
+                Role::Input(name) | Role::Parameter(name) | Role::Output(name) | Role::State { name, .. } => {
                     if !names.insert(name.as_str()) {
                         return error(format!("has the name `{name}` of another input, state, parameter or output"));
                     }
@@ -297,7 +311,7 @@ impl Program {
                 }
                 Role::Next(state) => {
                     let fits = |of: &Buffer| {
-                        matches!(of.role, Role::State(_)) && (of.dtype, &of.shape) == (buffer.dtype, &buffer.shape)
+                        matches!(of.role, Role::State { .. }) && (of.dtype, &of.shape) == (buffer.dtype, &buffer.shape)
                     };
                     if !self.buffers.get(*state).is_some_and(fits) {
                         return error(format!("is to be the next of buffer {state}, which is no state like it"));
@@ -402,7 +416,7 @@ impl Program {
         match self.buffers[id].role {
             Role::Temporary(allocation) => self.buffers.len() + allocation,
             Role::Next(state) => state,
-            Role::Input(_) | Role::Parameter(_) | Role::Constant(_) | Role::Output(_) | Role::State(_) => id,
+            Role::Input(_) | Role::Parameter(_) | Role::Constant(_) | Role::Output(_) | Role::State { .. } => id,
         }
     }
 }

@@ -143,7 +143,7 @@ impl<R: Real> Evaluation<R> {
                 let name = graph.label(value);
                 match inputs.get(&name) {
                     Some(tensor) => vec![Value::from(tensor)],
-                    None if graph.update_of(value).is_some() => {
+                    None if graph.update_of(value).is_some() && matches!(node.op, Op::Input { .. }) => {
                         vec![Value::from(&Tensor::zeros(graph.dtype(value), graph.shape(value))?)]
                     }
                     None => return Err(Error::Binding(format!("`{name}` is missing"))),
@@ -373,7 +373,7 @@ fn check_inputs(graph: &Graph, inputs: &BTreeMap<String, Tensor>) -> Result<()> 
     for (&name, &value) in &expected {
         let (dtype, shape) = (graph.dtype(value), graph.shape(value));
         match inputs.get(name) {
-            None if graph.update_of(value).is_some() => {}
+            None if graph.update_of(value).is_some() && matches!(graph.definition(value).op, Op::Input { .. }) => {}
             None => faults.push(format!("`{name}` ({dtype} {shape}) is missing")),
             Some(given) if given.dtype() != dtype || given.shape() != shape => {
                 faults.push(format!("`{name}` is {} {}, expected {dtype} {shape}", given.dtype(), given.shape()));

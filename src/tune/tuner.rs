@@ -8,7 +8,7 @@ use crate::{
     DType, Error, Graph, Result, Tensor,
     gpu::{Executable, Gpu},
     kernel::Candidate,
-    lower::{Choices, Options, Program, Role},
+    lower::{Choices, Options, Program, Role, Start},
     reference::{
         Random, Value,
         compare::{Bound, Check, Comparison, Expected, compare},
@@ -244,7 +244,7 @@ impl<'a> Tuner<'a> {
         }
         let mut values = given.clone();
         for buffer in &program.buffers {
-            if let Role::Input(name) | Role::Parameter(name) | Role::State(name) = &buffer.role
+            if let Role::Input(name) | Role::Parameter(name) | Role::State { name, .. } = &buffer.role
                 && !values.contains_key(name)
             {
                 match draw(buffer, name) {
@@ -258,8 +258,10 @@ impl<'a> Tuner<'a> {
         for buffer in &program.buffers {
             match &buffer.role {
                 Role::Input(name) => inputs.push((name.as_str(), &values[name])),
-                Role::Parameter(name) => parameters.push((name.as_str(), &values[name])),
-                Role::State(name) => states.push((name.as_str(), &values[name])),
+                Role::Parameter(name) | Role::State { name, start: Start::Given } => {
+                    parameters.push((name.as_str(), &values[name]));
+                }
+                Role::State { name, start: Start::Zero } => states.push((name.as_str(), &values[name])),
                 Role::Constant(_) | Role::Output(_) | Role::Temporary(_) | Role::Next(_) => {}
             }
         }
@@ -338,7 +340,7 @@ fn inputs(program: &Program, step: usize, given: &BTreeMap<String, Tensor>) -> R
         .map(|id| {
             let buffer = &program.buffers[id.0];
             let tensor = match &buffer.role {
-                Role::Input(name) | Role::Parameter(name) | Role::State(name) => match given.get(name) {
+                Role::Input(name) | Role::Parameter(name) | Role::State { name, .. } => match given.get(name) {
                     Some(tensor) => tensor.clone().reshaped(buffer.shape.clone()).map_err(|error| error.to_string())?,
                     None => draw(buffer, name)?,
                 },

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use tilewise::{
     Graph, ValueId,
-    lower::Choices,
+    lower::{Choices, Start},
     measure::{Ceilings, Effort, HostCost, Probe, Protocol, Timed},
     nn::{
         Embedding, Weights,
@@ -320,7 +320,7 @@ fn a_device_that_is_lost_for_want_of_memory_says_so() {
     }
     let mut live = Live::with_all(own());
     let mut b = Builder::new();
-    let big = b.buffer("big", DType::F32, [BYTES as usize / 4], Role::State("big".into()));
+    let big = b.buffer("big", DType::F32, [BYTES as usize / 4], Role::State { name: "big".into(), start: Start::Zero });
     let next = b.buffer("next", DType::F32, [BYTES as usize / 4], Role::Next(big.0));
     b.step(kernel(INCREMENT, 0, &[1], 1), &[], next);
     let stateful = live.gpu.load(&b.0, []).expect("loads");

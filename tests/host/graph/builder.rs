@@ -62,7 +62,7 @@ fn states_are_inputs_with_an_update() {
     let state = g.input("state", DType::F32, [2, 3, 8]).expect("fits");
     let next = g.add(state, x).expect("fits");
     let half = g.cast(next, DType::F16).expect("fits");
-    assert_eq!(error(g.update(next, state)), "graph: update: %2: f32 [2, 3, 8] is no input");
+    assert_eq!(error(g.update(next, state)), "graph: update: %2: f32 [2, 3, 8] is no input and no parameter");
     assert_eq!(error(g.update(state, half)), "graph: update: state: f32 [2, 3, 8] can't become %3: f16 [2, 3, 8]");
     g.update(state, next).expect("fits");
     assert_eq!(error(g.update(state, next)), "graph: update: state: f32 [2, 3, 8] has an update already");
