@@ -70,6 +70,7 @@ pub mod measure;
 pub mod nn;
 pub mod reference;
 mod tensor;
+pub mod train;
 #[cfg(feature = "native")]
 pub mod tune;
 pub mod verify;

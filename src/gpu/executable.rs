@@ -69,10 +69,7 @@ pub(super) enum Home {
         size: u64,
     },
     /// The same in all runs, each of which takes up what the last one left.
-    State {
-        bound: Bound,
-        start: Start,
-    },
+    State { bound: Bound, start: Start },
     /// In the memory of a state: what it becomes.
     Next(Bound),
 }

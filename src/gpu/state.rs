@@ -209,9 +209,9 @@ impl Executable {
 
     fn state_buffers(&self) -> impl Iterator<Item = (usize, &BufferInfo, &wgpu::Buffer)> {
         let states = self.buffers.iter().enumerate();
-        states.filter_map(
-            |(i, info)| if let Home::State { bound, .. } = &info.home { Some((i, info, &bound.buffer)) } else { None },
-        )
+        states.filter_map(|(i, info)| {
+            if let Home::State { bound, .. } = &info.home { Some((i, info, &bound.buffer)) } else { None }
+        })
     }
 
     pub(super) fn state_buffer(&self, name: &str) -> Option<&wgpu::Buffer> {

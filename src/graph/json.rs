@@ -242,7 +242,7 @@ impl Reading {
             let known: Vec<&str> = known.as_object().into_iter().flat_map(Map::keys).map(String::as_str).collect();
             return fail(format!("there is no field `{stray}`; the fields are {}, inputs, outputs", known.join(", ")));
         }
-        let needs_name = matches!(op, Op::Input { .. } | Op::Parameter { .. });
+        let needs_name = op.is_given();
         if needs_name && outputs.first().is_none_or(|name| name.starts_with('%')) {
             return fail("an input or parameter needs its name in `outputs`".into());
         }

@@ -216,7 +216,7 @@ impl Graph {
 
     /// The inputs and parameters that stay on the device and change there, in order: name, value, and the value after a run.
     pub fn states(&self) -> impl Iterator<Item = (&str, ValueId, ValueId)> {
-        let given = self.sources(|op| matches!(op, Op::Input { .. } | Op::Parameter { .. }));
+        let given = self.sources(Op::is_given);
         given.filter_map(|(name, value)| Some((name, value, self.update_of(value)?)))
     }
 
@@ -375,7 +375,7 @@ impl Graph {
                 return fail(format!("%{} is no value of this graph", value.0));
             }
         }
-        if !matches!(self.definition(state).op, Op::Input { .. } | Op::Parameter { .. }) {
+        if !self.definition(state).op.is_given() {
             return fail(format!("{} is no input and no parameter", self.describe(state)));
         }
         if self.update_of(state).is_some() {

@@ -282,6 +282,11 @@ impl Op {
         self.row().class == Class::Source
     }
 
+    /// Whether its value comes from outside the graph: an input or a parameter.
+    pub fn is_given(&self) -> bool {
+        matches!(self, Op::Input { .. } | Op::Parameter { .. })
+    }
+
     /// Whether the result can be a view: another layout of the operand's buffer.
     pub fn is_view(&self) -> bool {
         self.row().class == Class::View

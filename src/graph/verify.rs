@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use super::{Graph, Op, infer};
+use super::{Graph, infer};
 use crate::{Error, Result};
 
 impl Graph {
@@ -52,8 +52,7 @@ impl Graph {
                     return fail(format!("{} should be {dtype} {shape}", self.describe(output)));
                 }
             }
-            if matches!(node.op, Op::Input { .. } | Op::Parameter { .. }) && self.value(node.outputs[0]).name.is_none()
-            {
+            if node.op.is_given() && self.value(node.outputs[0]).name.is_none() {
                 return fail(format!("node {at} ({op}) has no name"));
             }
         }
@@ -75,7 +74,7 @@ impl Graph {
         for &(state, next) in &self.updates {
             let known = state.index() < self.values.len() && next.index() < self.values.len();
             let fits = known
-                && matches!(self.definition(state).op, Op::Input { .. })
+                && self.definition(state).op.is_given()
                 && (self.dtype(state), self.shape(state)) == (self.dtype(next), self.shape(next));
             if !fits || !updated.insert(state) {
                 return fail(format!("the update of %{} by %{} does not fit, or is there twice", state.0, next.0));

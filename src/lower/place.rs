@@ -351,7 +351,9 @@ impl Placing<'_> {
                 Role::Temporary(_) => "it is a view, and an output is a dense tensor",
                 Role::Output(_) => "it is another output too",
                 Role::Next(_) => "it is what a state becomes",
-                Role::Input(_) | Role::Parameter(_) | Role::Constant(_) | Role::State { .. } => "it is given, not computed",
+                Role::Input(_) | Role::Parameter(_) | Role::Constant(_) | Role::State { .. } => {
+                    "it is given, not computed"
+                }
             };
             let to = self.buffer(name.clone(), graph.dtype(*value), shape, Role::Output(name.clone()));
             self.copy(*value, to)?;

@@ -281,12 +281,7 @@ const MUTATIONS: &[Mutation] = &[
         "tiled",
         &[("four[0u] = score_e0.value;", "four[0u] = score_e0.value;\nm_new = max(m_new, score_e0.value);")],
     ),
-    mutation(
-        "columns past D not zeroed",
-        "attention::tiled",
-        "tiled",
-        &[("d < vec4<u32>(p.d))", "vec4<bool>(true))"), ("d0 + x % KT < p.d);", "true);")],
-    ),
+    mutation("columns past D not zeroed", "attention::tiled", "tiled", &[("d < vec4<u32>(p.d))", "vec4<bool>(true))")]),
     mutation(
         "rows past the end of a sequence written",
         "attention::tiled",
@@ -408,7 +403,6 @@ const ODD_SUMS: &[Mutation] = &[
         &[("if atomicLoad(&odd) != 0u {", "if atomicLoad(&odd) == 9u {")],
     ),
     mutation("a row that saw keys told by its sum", "attention::tiled", "tiled", &[("saw |= seen;", "")]),
-    mutation("columns past D of k not zeroed", "attention::tiled", "tiled", &[("d0 + x % KT < p.d);", "true);")]),
     mutation(
         "parts that saw keys told by their sums",
         "attention::merge",

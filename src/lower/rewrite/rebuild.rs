@@ -19,8 +19,7 @@ pub(crate) struct Work {
 
 /// Which nodes an output or a state needs, by node. Inputs and parameters stay in any case: the program takes what the graph takes.
 pub(super) fn live(graph: &Graph) -> Vec<bool> {
-    let mut live: Vec<bool> =
-        graph.nodes().iter().map(|node| matches!(node.op, Op::Input { .. } | Op::Parameter { .. })).collect();
+    let mut live: Vec<bool> = graph.nodes().iter().map(|node| node.op.is_given()).collect();
     let outputs = graph.outputs().iter().map(|(_, value)| *value);
     for value in outputs.chain(graph.states().map(|(_, _, next)| next)) {
         live[graph.value(value).node.index()] = true;

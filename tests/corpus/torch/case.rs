@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tilewise::{DType, Graph, Tensor, ValueId};
+use tilewise::{DType, Graph, Tensor, ValueId, grad::gradients, graph::Reduce};
 
 use crate::{Machine, Outputs, Source};
 
@@ -17,6 +17,8 @@ pub(crate) enum Compute {
     Graph(fn(&mut Net<'_>) -> Run<()>),
     /// By several, one after another.
     Steps(fn(&Case, &Machine) -> Run<Outputs>),
+    /// By the steps of an optimizer.
+    Training(fn(&mut Net<'_>) -> Run<ValueId>),
 }
 
 /// The list of cases.
@@ -34,7 +36,7 @@ pub(crate) struct Header {
     file: String,
     config: Map<String, Value>,
     outputs: Vec<Output>,
-    grads: Vec<Value>,
+    grads: Vec<Output>,
 }
 
 #[derive(Deserialize)]
@@ -48,8 +50,12 @@ pub(crate) struct Case {
     pub(crate) op: String,
     config: Map<String, Value>,
     pub(crate) inputs: BTreeMap<String, Tensor>,
-    weights: BTreeMap<String, Tensor>,
+    pub(crate) weights: BTreeMap<String, Tensor>,
     pub(crate) expected: BTreeMap<String, Tensor>,
+    /// By which each output's gradient is multiplied.
+    gouts: BTreeMap<String, Tensor>,
+    /// The gradients that are expected, by the names of inputs and weights.
+    pub(crate) grads: BTreeMap<String, Tensor>,
 }
 
 /// The graph of a case.
@@ -70,39 +76,51 @@ impl Cases {
     }
 }
 
-impl Header {
-    pub(crate) fn has_gradients(&self) -> bool {
-        !self.grads.is_empty()
-    }
-}
-
 impl Case {
     pub(crate) fn load(folder: &Path, header: &Header) -> Result<Self, String> {
-        let mut groups: [BTreeMap<String, Tensor>; 3] = Default::default();
+        let mut groups: [BTreeMap<String, Tensor>; 5] = Default::default();
         for (name, source) in Source::read(&folder.join(&header.file))? {
             let (kind, name) = name.split_once('.').unwrap_or(("", &name));
             let at = match kind {
                 "in" => 0,
                 "weight" => 1,
                 "out" => 2,
-                "gout" | "grad" => continue,
+                "gout" => 3,
+                "grad" => 4,
                 _ => return Err(format!("{}: `{name}` is neither input, weight nor output", header.file)),
             };
             let tensor = source.tensor().or_else(|| source.index());
             let tensor = tensor.ok_or_else(|| format!("{}: `{name}` is {}", header.file, source.dtype_name()))?;
             groups[at].insert(name.to_string(), tensor);
         }
-        let [inputs, weights, expected] = groups;
+        let [inputs, weights, expected, gouts, grads] = groups;
         if header.outputs.is_empty() || header.outputs.iter().any(|output| !expected.contains_key(&output.name)) {
             return Err(format!("{}: an expected output is missing", header.file));
         }
+        if header.grads.iter().any(|grad| !grads.contains_key(&grad.name)) {
+            return Err(format!("{}: an expected gradient is missing", header.file));
+        }
         let Header { group, op, config, .. } = header;
-        Ok(Case { group: group.clone(), op: op.clone(), config: config.clone(), inputs, weights, expected })
+        Ok(Case {
+            group: group.clone(),
+            op: op.clone(),
+            config: config.clone(),
+            inputs,
+            weights,
+            expected,
+            gouts,
+            grads,
+        })
     }
 
     /// A tensor that the case gives.
     pub(crate) fn given(&self, name: &str) -> Run<&Tensor> {
         Ok(self.inputs.get(name).ok_or_else(|| format!("the case gives no `{name}`"))?)
+    }
+
+    /// The first key of `config` that is none of these.
+    pub(crate) fn unknown_key(&self, known: &[&str]) -> Option<&str> {
+        self.config.keys().map(String::as_str).find(|key| !known.contains(key))
     }
 
     fn setting(&self, name: &str) -> Run<&Value> {
@@ -120,6 +138,11 @@ impl Case {
 
     pub(crate) fn float(&self, name: &str) -> Run<f64> {
         Ok(self.setting(name)?.as_f64().ok_or_else(|| format!("config `{name}` is no number"))?)
+    }
+
+    pub(crate) fn floats(&self, name: &str) -> Run<Vec<f64>> {
+        let list = self.setting(name)?.as_array().ok_or_else(|| format!("config `{name}` is no list"))?;
+        list.iter().map(|x| Ok(x.as_f64().ok_or_else(|| format!("config `{name}` has no numbers"))?)).collect()
     }
 
     pub(crate) fn integer(&self, name: &str) -> Run<i64> {
@@ -188,13 +211,45 @@ impl<'c> Net<'c> {
         Ok(self.g.output(name, value)?)
     }
 
+    /// Adds the gradients that the case has, as outputs `grad.NAME`: those of the sum of all outputs, each times its own `gout`.
+    pub(crate) fn add_gradients(&mut self) -> Run<()> {
+        if self.case.grads.is_empty() {
+            return Ok(());
+        }
+        let mut loss: Option<ValueId> = None;
+        for (name, value) in self.g.outputs().to_vec() {
+            let Some(gout) = self.case.gouts.get(&name) else { continue };
+            let gout = self.g.constant(gout.clone())?;
+            let product = self.g.mul(value, gout)?;
+            let sum = self.g.reduce(Reduce::Sum, product, &[], false)?;
+            loss = Some(match loss {
+                Some(loss) => self.g.add(loss, sum)?,
+                None => sum,
+            });
+        }
+        let loss = loss.ok_or("no output has a `gout`")?;
+        let mut values = Vec::new();
+        for name in self.case.grads.keys() {
+            let value = self.g.find(&format!("in.{name}")).or_else(|| self.g.find(name));
+            values.push(value.ok_or_else(|| format!("the graph has no `{name}` to have a gradient"))?);
+        }
+        let grads = gradients(&mut self.g, loss, &values)?;
+        for (name, grad) in self.case.grads.keys().zip(grads) {
+            self.g.output(&format!("grad.{name}"), grad)?;
+        }
+        Ok(())
+    }
+
+    /// The case's inputs under the names of the graph.
+    pub(crate) fn inputs(&self) -> Outputs {
+        let known = |name: &str| Some((name.to_string(), self.case.inputs.get(name.strip_prefix("in.")?)?.clone()));
+        self.g.inputs().filter_map(|(name, _)| known(name)).collect()
+    }
+
     /// The outputs, with the case's tensors under the names of the graph's inputs and parameters.
     pub(crate) fn run(&self, machine: &Machine) -> Run<Outputs> {
-        let known =
-            |map: &BTreeMap<String, Tensor>, key: &str, name: &str| Some((name.to_string(), map.get(key)?.clone()));
-        let input = |name: &str| known(&self.case.inputs, name.strip_prefix("in.")?, name);
-        let inputs = self.g.inputs().filter_map(|(name, _)| input(name));
-        let parameters = self.g.parameters().filter_map(|(name, _)| known(&self.case.weights, name, name));
-        Ok(machine(&self.g, &inputs.collect(), &parameters.collect())?)
+        let known = |name: &str| Some((name.to_string(), self.case.weights.get(name)?.clone()));
+        let parameters = self.g.parameters().filter_map(|(name, _)| known(name));
+        Ok(machine(&self.g, &self.inputs(), &parameters.collect())?)
     }
 }

@@ -9,6 +9,7 @@ mod layers;
 mod models;
 mod operators;
 mod packed;
+mod training;
 
 use std::path::Path;
 
@@ -19,7 +20,9 @@ use crate::{Filter, Outcome, Outputs, Report, check, each_machine};
 
 /// How to compute a case of a group.
 fn find(group: &str, operator: &str) -> Option<Compute> {
-    [operators::find, layers::find, packed::find, models::find].into_iter().find_map(|find| find(group, operator))
+    [operators::find, layers::find, packed::find, models::find, training::find]
+        .into_iter()
+        .find_map(|find| find(group, operator))
 }
 
 /// Groups of one operation, which is held to the tighter bound.
@@ -30,16 +33,25 @@ fn outcome(case: &Case) -> Outcome {
         return Outcome::Unknown(format!("{} {}", case.group, case.op));
     };
     let bound = if OPERATIONS.contains(&case.group.as_str()) { 1e-5 } else { 1e-4 };
-    let compared = each_machine(|machine| {
-        let outputs = match compute {
-            Compute::Graph(build) => Net::new(case).and_then(|mut net| {
+    let compared = match compute {
+        Compute::Graph(build) => each_machine(|machine| {
+            let outputs = Net::new(case).and_then(|mut net| {
                 build(&mut net)?;
+                net.add_gradients()?;
                 net.run(machine)
+            });
+            compare(case, &outputs.map_err(|e| e.to_string())?, bound)
+        }),
+        Compute::Steps(steps) => {
+            each_machine(|machine| compare(case, &steps(case, machine).map_err(|e| e.to_string())?, bound))
+        }
+        Compute::Training(build) => match training::each_machine(case, build) {
+            Ok(runs) => runs.into_iter().try_for_each(|(machine, outputs)| {
+                compare(case, &outputs, bound).map_err(|why| format!("{machine}: {why}"))
             }),
-            Compute::Steps(steps) => steps(case, machine),
-        };
-        compare(case, &outputs.map_err(|e| e.to_string())?, bound)
-    });
+            Err(why) => Err(why.to_string()),
+        },
+    };
     match compared {
         Ok(()) => Outcome::Passed,
         Err(why) => Outcome::Failed(why),
@@ -47,7 +59,10 @@ fn outcome(case: &Case) -> Outcome {
 }
 
 fn compare(case: &Case, outputs: &Outputs, bound: f64) -> Result<(), String> {
-    case.expected.iter().try_for_each(|(name, expected)| {
+    let grads = case.grads.iter().map(|(name, grad)| (format!("grad.{name}"), grad));
+    let results = case.expected.iter().map(|(name, result)| (name.clone(), result));
+    results.chain(grads).try_for_each(|(name, expected)| {
+        let name = name.as_str();
         let actual = outputs.get(name).ok_or_else(|| format!("there is no output `{name}`"))?;
         let peak = expected.to_f64().into_iter().map(f64::abs).filter(|x| x.is_finite()).fold(0.0, f64::max);
         check(name, actual, expected, Bound::absolute(bound * peak))
@@ -63,11 +78,7 @@ pub(crate) fn run(folder: &Path, filter: &Filter) -> Result<bool, String> {
         |header| (header.name.clone(), format!("{} {}", header.group, header.op)),
         |header| Case::load(folder, header).map_or_else(Outcome::Failed, |case| outcome(&case)),
     );
-    let gradients = headers.iter().filter(|header| header.has_gradients()).count();
-    let title = format!(
-        "{} cases of {source} in {}; the gradients that {gradients} of them have are not compared, only results",
-        headers.len(),
-        folder.display()
-    );
+    let title =
+        format!("{} cases of {source} in {}, with the gradients that they have", headers.len(), folder.display());
     Ok(report.finish(filter, "torch", &title))
 }

@@ -15,7 +15,7 @@ use crate::{Machine, Outputs};
 
 pub(crate) fn find(group: &str, operator: &str) -> Option<Compute> {
     Some(match (group, operator) {
-        ("model", "classifier") => Compute::Graph(classifier),
+        ("model", "classifier") => Compute::Graph(|net| classifier(net).map(drop)),
         ("model", "causal_lm") => Compute::Graph(causal_lm),
         ("model", "seq2seq") => Compute::Steps(greedy),
         _ => return None,
@@ -49,7 +49,7 @@ fn head(net: &mut Net<'_>, x: ValueId) -> Run<ValueId> {
 }
 
 /// An encoder over padded sequences, the mean of the real tokens, a linear layer.
-fn classifier(net: &mut Net<'_>) -> Run<()> {
+pub(crate) fn classifier(net: &mut Net<'_>) -> Run<ValueId> {
     let (ids, pad, target) = (net.input("ids")?, net.input("pad")?, net.input("target")?);
     let x = embed(net, "tok", ids)?;
     let masks = AttentionMasks { key_padding_mask: Some(pad), ..AttentionMasks::default() };
@@ -62,7 +62,7 @@ fn classifier(net: &mut Net<'_>) -> Run<()> {
     for (name, value) in [("hidden", hidden), ("pooled", pooled), ("logits", logits), ("loss", loss)] {
         net.output(name, value)?;
     }
-    Ok(())
+    Ok(loss)
 }
 
 /// A causal encoder whose output layer is its embedding; the loss is that of each next token.

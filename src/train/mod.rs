@@ -1,0 +1,48 @@
+//! Floor 7: training. A model of any kind learns: its loss is a value of its graph, and everything else is here.
+//!
+//! - [`cross_entropy`] is the loss of classes and words; any other single float is one too.
+//! - [`initial`] says how parameters begin, [`shift_right`], [`pad`] and [`batches_by_length`] what the model is shown.
+//! - [`training_step`] adds gradients ([`grad`](crate::grad)), clipping and an [`Optimizer`] to the graph: a step is **one** program, in
+//!   one pass, and parameters are states that never leave the device.
+//! - [`Trainer`] runs it: schedules, metrics, validation, checkpoints, and a stop where the loss isn't finite, which names the first
+//!   value that isn't. The trained buffers go into a [`Generator`](crate::nn::generate::Generator) without a copy.
+//!
+//! ```
+//! use tilewise::{DType, Graph, Tensor, gpu::Gpu, graph::Reduce, nn::Linear};
+//! use tilewise::train::{Adam, Settings, Trainer, initial};
+//! // y = 2·x₀ − x₁ is learnt from examples.
+//! let mut g = Graph::new();
+//! let x = g.input("x", DType::F32, [4, 2])?;
+//! let wanted = g.input("wanted", DType::F32, [4, 1])?;
+//! let y = Linear::new(2, 1).build(&mut g, "line", x)?;
+//! let error = g.sub(y, wanted)?;
+//! let squares = g.mul(error, error)?;
+//! let loss = g.reduce(Reduce::Mean, squares, &[], false)?;
+//!
+//! let mut trainer = Trainer::new(&Gpu::new()?, &g, loss, Settings::new(Adam::new(0.1)), &initial(&g, 0, |_, _| None)?)?;
+//! let x = Tensor::new([4, 2], vec![0.0f32, 1.0, 1.0, 0.0, 1.0, 1.0, 2.0, 1.0])?;
+//! let wanted = Tensor::new([4, 1], vec![-1.0f32, 2.0, 1.0, 3.0])?;
+//! for _ in 0..150 {
+//!     trainer.step(&[("x", &x), ("wanted", &wanted)])?;
+//! }
+//! let weight = trainer.parameters()?["line.weight"].to_f64();
+//! assert!((weight[0] - 2.0).abs() < 0.1 && (weight[1] + 1.0).abs() < 0.1, "{weight:?}");
+//! # Ok::<(), tilewise::Error>(())
+//! ```
+
+mod data;
+mod initial;
+mod loss;
+mod optimizer;
+mod schedule;
+mod step;
+mod trainer;
+mod uses;
+
+pub use data::{Shifted, batches_by_length, pad, shift_right};
+pub use initial::{Init, initial};
+pub use loss::{CrossEntropy, Reduction, cross_entropy};
+pub use optimizer::{Adam, Optimizer, Sgd};
+pub use schedule::Schedule;
+pub use step::{Settings, training_step};
+pub use trainer::{Report, Trainer};
