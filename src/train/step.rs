@@ -31,6 +31,12 @@ pub struct Settings {
 impl Settings {
     /// What a run of step `step`, counted from 1, gets as `train/rates`: f32 `[3]`, numbers of the optimizer.
     ///
+    /// ```
+    /// # use tilewise::train::{Settings, Sgd};
+    /// assert_eq!(Settings::new(Sgd::new(0.5)).rates(1)?.to_f64()[0], -0.5);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// None: it returns a `Result` because [`Tensor::new`] does.
     pub fn rates(&self, step: u64) -> Result<Tensor> {
@@ -50,6 +56,17 @@ impl Settings {
 /// [`Trainer`](super::Trainer) gives.
 ///
 /// Where the loss or the norm is not finite, every state stays what it was.
+///
+/// ```
+/// # use tilewise::{DType, Graph, train::{Adam, Settings, training_step}};
+/// # let mut g = Graph::new();
+/// let w = g.parameter("w", DType::F32, [1])?;
+/// let loss = g.mul(w, w)?;
+/// training_step(&mut g, loss, &Settings::new(Adam::new(1e-3)))?;
+/// let states: Vec<&str> = g.states().map(|(name, ..)| name).collect();
+/// assert_eq!(states, ["w", "exp_avg/w", "exp_avg_sq/w"]);
+/// # Ok::<(), tilewise::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Op`] if the loss is no single float, if a frozen parameter is none, if the loss depends on no parameter that is trained, if one

@@ -53,6 +53,21 @@ impl Trainer {
     /// Compiles the [training step](training_step) of a graph whose loss is `loss`. `start` has the parameters:
     /// [`initial`](super::initial) ones, or those of a model that continues to learn.
     ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// # let loss = g.mul(w, w)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![1.0f32])?)]);
+    /// # let settings = Settings::new(Sgd::new(0.25));
+    /// # pollster::block_on(async {
+    /// let trainer = Trainer::new_async(&Gpu::new_async().await?, &g, loss, settings, &start).await?;
+    /// assert_eq!(trainer.steps(), 0);
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`training_step`] and [`Gpu::compile`].
     pub async fn new_async(
@@ -74,6 +89,19 @@ impl Trainer {
 
     /// [`Trainer::new_async`], blocking.
     ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// # let loss = g.mul(w, w)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![1.0f32])?)]);
+    /// # let settings = Settings::new(Sgd::new(0.25));
+    /// let trainer = Trainer::new(&Gpu::new()?, &g, loss, settings, &start)?;
+    /// assert_eq!(trainer.steps(), 0);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Trainer::new_async`].
     #[cfg(feature = "native")]
@@ -87,6 +115,11 @@ impl Trainer {
         pollster::block_on(Self::new_async(gpu, graph, loss, settings, start))
     }
 
+    /// The device that it learns on.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
     /// The number of steps that were taken.
     pub fn steps(&self) -> u64 {
         self.steps
@@ -98,6 +131,22 @@ impl Trainer {
     }
 
     /// One step on these inputs: the loss before it, and the parameters moved on.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// # let loss = g.mul(w, w)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![1.0f32])?)]);
+    /// # let settings = Settings::new(Sgd::new(0.25));
+    /// # pollster::block_on(async {
+    /// # let mut trainer = Trainer::new_async(&Gpu::new_async().await?, &g, loss, settings, &start).await?;
+    /// assert_eq!(trainer.step_async(&[]).await?.loss, 1.0);
+    /// assert_eq!(trainer.step_async(&[]).await?.loss, 0.25); // w² at 1 − 0.25·2
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Op`] if the loss, or the norm of the gradients, is not finite: it names the first value of the graph that isn't, and the
@@ -119,6 +168,20 @@ impl Trainer {
 
     /// [`Trainer::step_async`], blocking.
     ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// # let loss = g.mul(w, w)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![1.0f32])?)]);
+    /// # let settings = Settings::new(Sgd::new(0.25));
+    /// # let mut trainer = Trainer::new(&Gpu::new()?, &g, loss, settings, &start)?;
+    /// assert_eq!(trainer.step(&[])?.loss, 1.0);
+    /// assert_eq!(trainer.step(&[])?.loss, 0.25); // w² at 1 − 0.25·2
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Trainer::step_async`].
     #[cfg(feature = "native")]
@@ -127,6 +190,22 @@ impl Trainer {
     }
 
     /// The loss on these inputs, and the graph's own outputs; nothing is learnt.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// # let loss = g.mul(w, w)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![1.0f32])?)]);
+    /// # let settings = Settings::new(Sgd::new(0.25));
+    /// # pollster::block_on(async {
+    /// # let mut trainer = Trainer::new_async(&Gpu::new_async().await?, &g, loss, settings, &start).await?;
+    /// trainer.step_async(&[]).await?;
+    /// assert_eq!(trainer.validate_async(&[]).await?.0, 0.25);
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Gpu::compile_async`] the first time, and [`Executable::run_async`].
@@ -145,6 +224,20 @@ impl Trainer {
 
     /// [`Trainer::validate_async`], blocking.
     ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// # let loss = g.mul(w, w)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![1.0f32])?)]);
+    /// # let settings = Settings::new(Sgd::new(0.25));
+    /// # let mut trainer = Trainer::new(&Gpu::new()?, &g, loss, settings, &start)?;
+    /// trainer.step(&[])?;
+    /// assert_eq!(trainer.validate(&[])?.0, 0.25);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Trainer::validate_async`].
     #[cfg(feature = "native")]
@@ -154,6 +247,25 @@ impl Trainer {
 
     /// The parameters as they lie on the device, for other programs: a [`Generator`](crate::nn::generate::Generator), or
     /// [`Gpu::compile`]. They share the memory, and see each step.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// # let loss = g.mul(w, w)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![1.0f32])?)]);
+    /// # let settings = Settings::new(Sgd::new(0.25));
+    /// # pollster::block_on(async {
+    /// # let mut trainer = Trainer::new_async(&Gpu::new_async().await?, &g, loss, settings, &start).await?;
+    /// # let gpu = trainer.gpu().clone();
+    /// g.output("square", loss)?;
+    /// let mut program = gpu.compile_async(&g, trainer.shared_async().await?).await?;
+    /// trainer.step_async(&[]).await?;
+    /// assert_eq!(program.run_async(&[]).await?["square"].to_f64(), [0.25]);
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [Errors of the device](crate::gpu#errors-of-the-device).
@@ -170,6 +282,22 @@ impl Trainer {
 
     /// [`Trainer::shared_async`], blocking.
     ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// # let loss = g.mul(w, w)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![1.0f32])?)]);
+    /// # let settings = Settings::new(Sgd::new(0.25));
+    /// # let mut trainer = Trainer::new(&Gpu::new()?, &g, loss, settings, &start)?;
+    /// g.output("square", loss)?;
+    /// let mut program = trainer.gpu().clone().compile(&g, trainer.shared()?)?;
+    /// trainer.step(&[])?;
+    /// assert_eq!(program.run(&[])?["square"].to_f64(), [0.25]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Trainer::shared_async`].
     #[cfg(feature = "native")]
@@ -178,15 +306,28 @@ impl Trainer {
     }
 
     /// Compiles another graph over the same parameters.
-    ///
-    /// # Errors
-    /// As [`Gpu::compile_async`].
-    pub async fn compile_async(&mut self, graph: &Graph) -> Result<Executable> {
+    async fn compile_async(&mut self, graph: &Graph) -> Result<Executable> {
         let gpu = self.gpu.clone();
         gpu.compile_async(graph, self.shared_async().await?).await
     }
 
     /// The parameters, read from the device.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// # let loss = g.mul(w, w)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![1.0f32])?)]);
+    /// # let settings = Settings::new(Sgd::new(0.25));
+    /// # pollster::block_on(async {
+    /// # let mut trainer = Trainer::new_async(&Gpu::new_async().await?, &g, loss, settings, &start).await?;
+    /// trainer.step_async(&[]).await?;
+    /// assert_eq!(trainer.parameters_async().await?["w"].to_f64(), [0.5]);
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [Errors of the device](crate::gpu#errors-of-the-device).
@@ -204,6 +345,20 @@ impl Trainer {
 
     /// [`Trainer::parameters_async`], blocking.
     ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// # let loss = g.mul(w, w)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![1.0f32])?)]);
+    /// # let settings = Settings::new(Sgd::new(0.25));
+    /// # let mut trainer = Trainer::new(&Gpu::new()?, &g, loss, settings, &start)?;
+    /// trainer.step(&[])?;
+    /// assert_eq!(trainer.parameters()?["w"].to_f64(), [0.5]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Trainer::parameters_async`].
     #[cfg(feature = "native")]
@@ -213,6 +368,22 @@ impl Trainer {
 
     /// All that a step needs of the steps before: parameters that learn, under their names, what the optimizer keeps for each
     /// (`exp_avg/name`, …), and the number of steps.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// # let loss = g.mul(w, w)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![1.0f32])?)]);
+    /// # let settings = Settings::new(Sgd::new(0.25));
+    /// # pollster::block_on(async {
+    /// # let mut trainer = Trainer::new_async(&Gpu::new_async().await?, &g, loss, settings, &start).await?;
+    /// let checkpoint = trainer.checkpoint_async().await?;
+    /// assert_eq!(checkpoint.keys().collect::<Vec<_>>(), ["train/steps", "w"]);
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [Errors of the device](crate::gpu#errors-of-the-device).
@@ -228,6 +399,24 @@ impl Trainer {
     }
 
     /// Goes on from a checkpoint: the next step has the bits that it would have had.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// # let loss = g.mul(w, w)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![1.0f32])?)]);
+    /// # let settings = Settings::new(Sgd::new(0.25));
+    /// # pollster::block_on(async {
+    /// # let mut trainer = Trainer::new_async(&Gpu::new_async().await?, &g, loss, settings, &start).await?;
+    /// let checkpoint = trainer.checkpoint_async().await?;
+    /// trainer.step_async(&[]).await?;
+    /// trainer.restore_async(&checkpoint).await?;
+    /// assert_eq!(trainer.step_async(&[]).await?.loss, 1.0);
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Binding`] if the checkpoint is of another model or optimizer: what is missing, unknown, or of another dtype or shape;
@@ -272,6 +461,22 @@ impl Trainer {
     /// Writes a [checkpoint](Trainer::checkpoint_async) as safetensors. A file of this name is replaced when all is written
     /// ([`files::write`](crate::files::write)).
     ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// # let loss = g.mul(w, w)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![1.0f32])?)]);
+    /// # let settings = Settings::new(Sgd::new(0.25));
+    /// # let mut trainer = Trainer::new(&Gpu::new()?, &g, loss, settings, &start)?;
+    /// # let file = std::env::temp_dir().join(format!("tilewise-train-save-{}", std::process::id()));
+    /// trainer.save(&file)?;
+    /// assert!(file.exists());
+    /// # std::fs::remove_file(file).unwrap();
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Trainer::checkpoint_async`] and [`safetensors::save`](crate::safetensors::save).
     #[cfg(feature = "native")]
@@ -280,6 +485,24 @@ impl Trainer {
     }
 
     /// [Goes on](Trainer::restore_async) from a checkpoint in a file.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// # let loss = g.mul(w, w)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![1.0f32])?)]);
+    /// # let settings = Settings::new(Sgd::new(0.25));
+    /// # let mut trainer = Trainer::new(&Gpu::new()?, &g, loss, settings, &start)?;
+    /// # let file = std::env::temp_dir().join(format!("tilewise-train-load-{}", std::process::id()));
+    /// trainer.save(&file)?;
+    /// trainer.step(&[])?;
+    /// trainer.load(&file)?;
+    /// assert_eq!(trainer.steps(), 0);
+    /// # std::fs::remove_file(file).unwrap();
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`safetensors::load`](crate::safetensors::load) and [`Trainer::restore_async`].

@@ -38,6 +38,7 @@ mod diff;
 mod engine;
 mod measure;
 mod memory;
+mod train;
 mod tune;
 
 // Graphs and models.

@@ -24,3 +24,4 @@ mod quantize;
 mod reference;
 mod scale;
 mod shaders;
+mod train;

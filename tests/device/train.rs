@@ -1,0 +1,248 @@
+//! Training on the device: what the examples say, and what a run that goes wrong or is stopped leaves.
+
+#[path = "../../examples/train_seq2seq/task.rs"]
+mod task;
+
+use std::collections::BTreeMap;
+
+use task::{Mistake, Task};
+use tilewise::{
+    DType, Graph, Result, Tensor, ValueId,
+    graph::{Binary, Reduce, Unary},
+    nn::{
+        EncoderLayer, Linear, Seq2Seq, Transformer,
+        generate::{Capacity, Generator, Request},
+    },
+    reference::{Evaluation, Random},
+    train::{Adam, CrossEntropy, Optimizer, Settings, Sgd, Trainer, cross_entropy, initial, training_step},
+};
+
+use crate::common::gpu;
+
+fn train(mistake: Mistake, steps: usize) -> (f32, task::Validation) {
+    let mut task = Task::new(gpu(), mistake, 7).unwrap();
+    let last = (0..steps).map(|_| task.step().unwrap()).last().unwrap();
+    (last, task.validate().unwrap())
+}
+
+#[test]
+fn two_modalities_of_unlike_length_and_width_are_learnt() {
+    let (loss, found) = train(Mistake::None, 170);
+    assert!(loss < 0.5 && found.loss < 0.5, "{loss} {}", found.loss);
+    assert!(found.forced > 0.85, "{}", found.forced);
+    assert!(found.generated > 0.5, "{}", found.generated);
+    assert!(found.examples.iter().filter(|[said, generated]| said == generated).count() > 16);
+    // Each word but the end is heard where it was said: attention moves on.
+    let peak = |row: &Vec<f64>| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(frame, _)| frame);
+    assert!(peak(&found.attention[0]) < peak(&found.attention[found.attention.len() - 1]), "{:?}", found.attention);
+}
+
+#[test]
+fn without_a_causal_mask_the_loss_falls_and_generation_is_nonsense() {
+    let (loss, found) = train(Mistake::NoCausalMask, 110);
+    assert!(loss < 0.1 && found.forced > 0.95, "{loss} {}", found.forced);
+    assert!(found.generated < 0.1, "{}", found.generated);
+}
+
+fn steps(trainer: &mut Trainer, numbers: std::ops::Range<u64>) {
+    for t in numbers {
+        step(trainer, t).unwrap();
+    }
+}
+
+/// A small model, with its loss.
+fn line() -> Result<(Graph, ValueId)> {
+    let mut g = Graph::new();
+    let x = g.input("x", DType::F32, [4, 6])?;
+    let wanted = g.input("wanted", DType::I32, [4])?;
+    let hidden = Linear::new(6, 8).build(&mut g, "in", x)?;
+    let hidden = g.tanh(hidden)?;
+    let logits = Linear::new(8, 3).build(&mut g, "out", hidden)?;
+    let loss = cross_entropy(&mut g, logits, wanted, CrossEntropy::default())?;
+    Ok((g, loss))
+}
+
+fn batch(seed: u64) -> [(&'static str, Tensor); 2] {
+    let mut random = Random::new(seed);
+    let x = random.tensor(DType::F32, [4, 6], -1.0, 1.0).unwrap();
+    let wanted = random.wholes(DType::I32, [4], 0, 2).unwrap();
+    [("x", x), ("wanted", wanted)]
+}
+
+fn step(trainer: &mut Trainer, seed: u64) -> Result<f32> {
+    let batch = batch(seed);
+    trainer.step(&[(batch[0].0, &batch[0].1), (batch[1].0, &batch[1].1)]).map(|report| report.loss)
+}
+
+fn trainer(settings: Settings) -> Trainer {
+    let (g, loss) = line().unwrap();
+    let start = initial(&g, 3, |_, _| None).unwrap();
+    Trainer::new(gpu(), &g, loss, settings, &start).unwrap()
+}
+
+/// Every optimizer with every option, against the reference's run of the same formulas, and plain arithmetic in the reference.
+#[test]
+fn optimizers_do_on_the_device_what_they_do_in_the_reference() {
+    let sgd = Sgd::new(0.1);
+    let momentum = Sgd { momentum: 0.9, dampening: 0.3, weight_decay: 0.01, ..sgd };
+    let nesterov = Sgd { momentum: 0.9, nesterov: true, ..sgd };
+    let adam = Adam { weight_decay: 0.1, epsilon: 1e-4, ..Adam::new(0.01) };
+    let all: [Optimizer; 5] = [sgd.into(), momentum.into(), nesterov.into(), adam.into(), Adam::w(0.02).into()];
+    for (optimizer, clip) in all.into_iter().flat_map(|o| [(o, None), (o, Some(0.05))]) {
+        let settings = Settings { clip, ..Settings::new(optimizer) };
+        let (g, loss) = line().unwrap();
+        let mut given = initial(&g, 3, |_, _| None).unwrap();
+        let mut trainer = Trainer::new(gpu(), &g, loss, settings.clone(), &given).unwrap();
+        let mut whole = g.clone();
+        training_step(&mut whole, loss, &settings).unwrap();
+        for t in 1..=4 {
+            step(&mut trainer, t).unwrap();
+            given.insert("train/rates".into(), settings.rates(t).unwrap());
+            given.extend(batch(t).map(|(name, tensor)| (name.to_string(), tensor)));
+            let states = Evaluation::<f64>::new(&whole, &given).unwrap().states(&whole).unwrap();
+            given.extend(states);
+        }
+        for (name, found) in trainer.parameters().unwrap() {
+            for (found, expected) in found.to_f64().iter().zip(given[&name].to_f64()) {
+                assert!((found - expected).abs() < 2e-5, "{optimizer:?} {clip:?} {name}: {found}, expected {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_that_is_stopped_and_resumed_gives_the_same_bits() {
+    let settings = Settings { clip: Some(1.0), ..Settings::new(Adam::w(0.01)) };
+    let mut whole = trainer(settings.clone());
+    steps(&mut whole, 0..6);
+    let mut first = trainer(settings.clone());
+    steps(&mut first, 0..3);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("checkpoint.safetensors");
+    first.save(&file).unwrap();
+
+    let mut second = trainer(settings);
+    second.load(&file).unwrap();
+    assert_eq!(second.steps(), 3);
+    steps(&mut second, 3..6);
+    assert_eq!(second.parameters().unwrap(), whole.parameters().unwrap());
+
+    // That of another optimizer, and another file, are refused, and nothing has changed.
+    let mut other = trainer(Settings::new(Sgd::new(0.1)));
+    let before = other.parameters().unwrap();
+    let why = other.load(&file).unwrap_err().to_string();
+    assert!(why.starts_with("checkpoint: there is no parameter or state `exp_avg/in.bias`; "), "{why}");
+    tilewise::safetensors::save(&file, &other.parameters().unwrap()).unwrap();
+    let why = other.load(&file).unwrap_err().to_string();
+    assert!(why.ends_with("`train/steps` is missing, or not u32 [2]: this is no checkpoint"), "{why}");
+    assert_eq!(other.parameters().unwrap(), before);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_changes_nothing_and_is_explained() {
+    let mut g = Graph::new();
+    let x = g.input("x", DType::F32, [4]).unwrap();
+    let w = g.parameter("w", DType::F32, [4]).unwrap();
+    let product = g.mul(x, w).unwrap();
+    let root = g.unary(Unary::Sqrt, product).unwrap();
+    g.name(root, "root").unwrap();
+    let loss = g.reduce(Reduce::Sum, root, &[], false).unwrap();
+    let start = BTreeMap::from([("w".to_string(), Tensor::new([4], vec![1.0f32, 2.0, 3.0, 4.0]).unwrap())]);
+    for clip in [None, Some(1.0)] {
+        let settings = Settings { clip, ..Settings::new(Adam::new(0.1)) };
+        let mut trainer = Trainer::new(gpu(), &g, loss, settings, &start).unwrap();
+        let good = Tensor::new([4], vec![1.0f32; 4]).unwrap();
+        trainer.step(&[("x", &good)]).unwrap();
+        let before = pollster::block_on(trainer.checkpoint_async()).unwrap();
+        let bad = Tensor::new([4], vec![1.0f32, -1.0, 1.0, 1.0]).unwrap();
+        let why = trainer.step(&[("x", &bad)]).unwrap_err().to_string();
+        assert_eq!(
+            why,
+            "train: step 2 has the loss NaN; the first value that is not finite is root: f32 [4] (sqrt); the parameters are as they \
+             were before it; a lower learning rate, a warm-up or clipping may help"
+        );
+        assert_eq!(pollster::block_on(trainer.checkpoint_async()).unwrap(), before);
+        trainer.step(&[("x", &good)]).unwrap();
+        assert_eq!(trainer.steps(), 2);
+    }
+}
+
+#[test]
+fn what_is_frozen_stays_and_what_is_trained_is_shared() {
+    let settings = Settings { frozen: vec!["in.weight".into()], ..Settings::new(Sgd::new(0.5)) };
+    let mut trainer = trainer(settings);
+    let before = trainer.parameters().unwrap();
+    let (mut g, loss) = line().unwrap();
+    g.output("loss", loss).unwrap();
+    let mut other = gpu().clone().compile(&g, trainer.shared().unwrap()).unwrap();
+    step(&mut trainer, 1).unwrap();
+    let after = trainer.parameters().unwrap();
+    assert_eq!(before["in.weight"], after["in.weight"]);
+    assert_ne!(before["in.bias"], after["in.bias"]);
+    // Another program over the same buffers sees the step.
+    let batch = batch(2);
+    let seen = other.run(&[("x", &batch[0].1), ("wanted", &batch[1].1)]).unwrap()["loss"].to_f64()[0] as f32;
+    assert_eq!(seen, trainer.validate(&[("x", &batch[0].1), ("wanted", &batch[1].1)]).unwrap().0);
+}
+
+/// The buffers that are trained generate, without a copy, while they go on learning.
+#[test]
+fn a_generator_takes_the_trained_buffers() {
+    let model = Seq2Seq {
+        transformer: Transformer::new(EncoderLayer::new(16, 4, 32), 1, 1),
+        source_vocabulary: 12,
+        target_vocabulary: 12,
+        source_positions: 8,
+        target_positions: 8,
+    };
+    let mut g = Graph::new();
+    let source = g.input("source", DType::I32, [2, 3]).unwrap();
+    let lengths = g.input("lengths", DType::I32, [2]).unwrap();
+    let seen = g.input("seen", DType::I32, [2, 3]).unwrap();
+    let expected = g.input("expected", DType::I32, [2, 3]).unwrap();
+    let logits = model.build(&mut g, source, lengths, seen).unwrap();
+    let loss = cross_entropy(&mut g, logits, expected, CrossEntropy::default()).unwrap();
+    let start = initial(&g, 1, |_, _| None).unwrap();
+    let mut trainer = Trainer::new(gpu(), &g, loss, Settings::new(Adam::new(0.02)), &start).unwrap();
+    let mut generator = Generator::new(gpu(), model, trainer.shared().unwrap(), Capacity::items(2)).unwrap();
+    let ids = |rows: [[i32; 3]; 2]| Tensor::new([2, 3], rows.concat()).unwrap();
+    let (source, seen, expected) =
+        (ids([[3, 4, 5], [6, 7, 8]]), ids([[1, 9, 10], [1, 11, 9]]), ids([[9, 10, 2], [11, 9, 2]]));
+    let lengths = Tensor::new([2], vec![3, 3]).unwrap();
+    for _ in 0..60 {
+        trainer.step(&[("source", &source), ("lengths", &lengths), ("seen", &seen), ("expected", &expected)]).unwrap();
+    }
+    let request = Request { sources: vec![vec![3, 4, 5], vec![6, 7, 8]], ..Request::new(vec![vec![1], vec![1]], 3) };
+    let generated = generator.generate(&request).unwrap();
+    assert_eq!(generated.sequences[0].ids, [9, 10, 2]);
+    assert_eq!(generated.sequences[1].ids, [11, 9, 2]);
+}
+
+/// Memory of a run of many steps is that of the second.
+#[test]
+fn memory_does_not_grow_from_step_to_step() {
+    let mut trainer = trainer(Settings::new(Adam::new(1e-3)));
+    step(&mut trainer, 0).unwrap();
+    step(&mut trainer, 1).unwrap();
+    let memory = trainer.program().memory();
+    steps(&mut trainer, 2..100);
+    assert_eq!(trainer.program().memory(), memory);
+}
+
+#[test]
+fn a_row_that_sees_nothing_gives_no_gradient_and_harms_no_other() {
+    let mut g = Graph::new();
+    let q = g.parameter("q", DType::F32, [1, 1, 2, 4]).unwrap();
+    let k = g.input("k", DType::F32, [1, 1, 3, 4]).unwrap();
+    let mask = g.constant(Tensor::new([2, 3], vec![false, false, false, true, true, false]).unwrap()).unwrap();
+    let y = g.attention(q, k, k, tilewise::graph::Mask::boolean(mask)).unwrap();
+    let square = g.binary(Binary::Mul, y, y).unwrap();
+    let loss = g.reduce(Reduce::Sum, square, &[], false).unwrap();
+    let start =
+        BTreeMap::from([("q".to_string(), Random::new(1).tensor(DType::F32, [1, 1, 2, 4], -1.0, 1.0).unwrap())]);
+    let mut trainer = Trainer::new(gpu(), &g, loss, Settings::new(Sgd::new(0.1)), &start).unwrap();
+    trainer.step(&[("k", &Random::new(2).tensor(DType::F32, [1, 1, 3, 4], -1.0, 1.0).unwrap())]).unwrap();
+    let (before, after) = (start["q"].to_f64(), trainer.parameters().unwrap()["q"].to_f64());
+    assert_eq!(before[..4], after[..4]);
+    assert_ne!(before[4..], after[4..]);
+}
