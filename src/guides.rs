@@ -15,3 +15,7 @@ pub mod masks {}
 /// Padding, masks and packing.
 #[doc = include_str!("../docs/padding.md")]
 pub mod padding {}
+
+/// Training: a loss that falls proves nothing.
+#[doc = include_str!("../docs/training.md")]
+pub mod training {}
