@@ -5,7 +5,7 @@
 //! dbias = dS summed over what it was broadcast over        dslope[h] = Σ dS·(j − (i + offset))        dsink[h] = −Σ_i p_sink·Δ_i
 //! ```
 //!
-//! A row that sees nothing has P = 0: it gets and gives nothing.
+//! A row that sees nothing has P = 0: it gets and gives nothing. Packed sequences have the weights of one item, most of which are 0.
 
 use super::{
     pointwise::times,
@@ -18,14 +18,18 @@ use crate::{
 
 /// Scores and weights are stored, in f32.
 pub(super) fn attention(step: &mut Step<'_>, op: &Attention) -> Result<()> {
-    if op.is_packed() || op.is_paged() || op.has_functions() {
-        return Err(step.refused("it is over packed sequences, pages or functions"));
+    if op.is_paged() || op.has_functions() {
+        return Err(step.refused("it is over pages or functions"));
     }
     let (dout, dlse) = (step.grad()?, step.grad_of(1)?);
     if dout.is_none() && dlse.is_none() {
         return Ok(());
     }
     let [q, k, v] = [step.input(0)?, step.input(1)?, step.input(2)?];
+    let pack = Pack(op.is_packed());
+    let [q, k, v] = [pack.one_item(step.g, q)?, pack.one_item(step.g, k)?, pack.one_item(step.g, v)?];
+    let dout = dout.map(|dout| pack.one_item(step.g, dout)).transpose()?;
+    let dlse = dlse.map(|dlse| pack.one_item(step.g, dlse)).transpose()?;
     let operands: Vec<(A, ValueId)> = op.operands.iter().copied().zip(step.inputs[3..].iter().copied()).collect();
     let g = &mut *step.g;
     let [_, scaled] = g.scaled_scores(q, k, op)?;
@@ -43,6 +47,7 @@ pub(super) fn attention(step: &mut Step<'_>, op: &Attention) -> Result<()> {
     }
     if let Some(dout) = dout {
         let out = wide(g, step.outputs[0])?;
+        let out = pack.one_item(g, out)?;
         let along = g.mul(dout, out)?;
         let along = g.reduce(Reduce::Sum, along, &[-1], true)?;
         delta = Some(match delta {
@@ -54,6 +59,7 @@ pub(super) fn attention(step: &mut Step<'_>, op: &Attention) -> Result<()> {
 
     if let (Some(dout), true) = (dout, step.wanted[2]) {
         let dv = heads.by_key(step.g, weights, dout)?;
+        let dv = pack.end_to_end(step.g, dv)?;
         step.give(2, dv)?;
     }
     let g = &mut *step.g;
@@ -89,6 +95,7 @@ pub(super) fn attention(step: &mut Step<'_>, op: &Attention) -> Result<()> {
                 let (sinks, lse) = (step.input(operand)?, step.outputs[1]);
                 let g = &mut *step.g;
                 let sinks = g.reshape(sinks, [heads.heads, 1, 1])?;
+                let lse = pack.one_item(g, lse)?;
                 let lse = g.reshape(lse, heads.column())?;
                 let apart = g.sub(sinks, lse)?;
                 let taken = g.exp(apart)?;
@@ -125,13 +132,46 @@ pub(super) fn attention(step: &mut Step<'_>, op: &Attention) -> Result<()> {
     let dt = times(g, bent, op.scale_for(heads.width))?;
     if step.wanted[0] {
         let dq = step.g.weighted_values(dt, k)?;
+        let dq = pack.end_to_end(step.g, dq)?;
         step.give(0, dq)?;
     }
     if step.wanted[1] {
         let dk = heads.by_key(step.g, dt, q)?;
+        let dk = pack.end_to_end(step.g, dk)?;
         step.give(1, dk)?;
     }
     Ok(())
+}
+
+/// Whether sequences are packed, `[ΣT, H, …]`: written out, they are those of one item, `[1, H, ΣT, …]`.
+#[derive(Clone, Copy)]
+struct Pack(bool);
+
+impl Pack {
+    fn one_item(self, g: &mut Graph, value: ValueId) -> Result<ValueId> {
+        if !self.0 {
+            return Ok(value);
+        }
+        let value = self.swapped(g, value)?;
+        let shape = g.shape(value).to_vec();
+        g.reshape(value, [&[1], &shape[..]].concat())
+    }
+
+    fn end_to_end(self, g: &mut Graph, value: ValueId) -> Result<ValueId> {
+        if !self.0 {
+            return Ok(value);
+        }
+        let shape = g.shape(value)[1..].to_vec();
+        let value = g.reshape(value, shape)?;
+        self.swapped(g, value)
+    }
+
+    /// With the first two axes swapped.
+    fn swapped(self, g: &mut Graph, value: ValueId) -> Result<ValueId> {
+        let mut order: Vec<usize> = (0..g.shape(value).rank()).collect();
+        order.swap(0, 1);
+        g.permute(value, &order)
+    }
 }
 
 /// Query heads in groups, each with a head of keys.

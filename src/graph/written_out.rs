@@ -1,13 +1,14 @@
 //! Attention in plain operations, step by step: the one place that writes it out.
 //!
 //! In a row, [`Graph::scaled_scores`], [`Graph::capped_scores`], [`Graph::masked_scores`] with the [`Terms`], a softmax and
-//! [`Graph::weighted_values`] compute what [`Attention`] does, without functions of scores and packed sequences.
+//! [`Graph::weighted_values`] compute what [`Attention`] does, without functions of scores. Packed sequences are those of one item,
+//! `[1, H, ΣT, D]`, whose rows see the keys of their own sequence.
 
 use super::{
-    Align, Attention, AttentionOperand as A, Binary, Graph, ValueId,
+    Align, Attention, AttentionOperand as A, Binary, Graph, Reduce, ValueId,
     attention::{FARTHEST, short_of},
 };
-use crate::{Error, Result, Shape, Tensor};
+use crate::{DType, Error, Result, Shape, Tensor};
 
 /// What comes to the scores after the softcap.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +35,26 @@ pub(crate) enum Reason {
     Window,
     /// This operand.
     Operand(ValueId),
+}
+
+/// Packed rows of queries, in a column, and of keys, in a row.
+#[derive(Clone, Copy)]
+struct Packed {
+    rows: [Rows; 2],
+    starts: ValueId,
+}
+
+/// What is known of each packed row, i32 and bool.
+#[derive(Clone, Copy)]
+struct Rows {
+    /// Its sequence; −1 if it is of none.
+    sequence: ValueId,
+    /// Where it stands in its sequence.
+    place: ValueId,
+    /// Rows of its sequence.
+    length: ValueId,
+    /// Whether it is of a sequence.
+    real: ValueId,
 }
 
 impl Terms {
@@ -136,6 +157,12 @@ impl Graph {
         let (dtype, [tq, tk]) = (self.dtype(q), [q, k].map(|v| self.shape(v)[2]));
         let mut terms = Terms::default();
         let mut distance = None;
+        let packed = self.packed_rows([tq, tk], operands)?;
+        if let Some(Packed { rows: [own, keys], starts }) = packed {
+            let same = self.binary(Binary::Equal, own.sequence, keys.sequence)?;
+            let value = self.binary(Binary::And, same, own.real)?;
+            terms.seen.push(Term { value, reason: Reason::Operand(starts) });
+        }
         if op.causal {
             let distance = self.distance(&mut distance, [tq, tk], op, operands)?;
             let value = self.compared(distance, Binary::LessEqual, 0)?;
@@ -160,6 +187,12 @@ impl Graph {
                     let value = self.extended(operand, tk, 0.0)?;
                     terms.seen.push(Term { value, reason });
                 }
+                A::KeyLengths | A::QueryLengths if let Some(packed) = packed => {
+                    let rows = packed.rows[usize::from(kind == A::KeyLengths)];
+                    let lengths = self.gather(operand, rows.sequence, 0)?;
+                    let value = self.binary(Binary::Less, rows.place, lengths)?;
+                    terms.seen.push(Term { value, reason });
+                }
                 A::KeyLengths | A::QueryLengths => {
                     let lengths = self.per_item(operand)?;
                     let at = if kind == A::KeyLengths { self.positions([tk])? } else { self.positions([tq, 1])? };
@@ -180,9 +213,9 @@ impl Graph {
                     let value = self.mul(slopes, distance)?;
                     terms.added.push(Term { value, reason });
                 }
-                // In the distance, in the weights, and in k.
-                A::Offsets | A::Sinks | A::BlockTable => {}
-                A::QueryOffsets | A::KeyOffsets | A::ScoreTable | A::MaskTable => {
+                // In the distance, in the weights, in k, and before this loop.
+                A::Offsets | A::Sinks | A::BlockTable | A::QueryOffsets | A::KeyOffsets => {}
+                A::ScoreTable | A::MaskTable => {
                     return Err(Error::op("attention", format!("`{}` can't be written out", kind.name())));
                 }
             }
@@ -212,8 +245,13 @@ impl Graph {
         if let Some(distance) = *made {
             return Ok(distance);
         }
-        let (i, j) = (self.positions([tq, 1])?, self.positions([tk])?);
-        let offset = self.offset([tq, tk], op, operands)?;
+        let (i, j, offset) = match self.packed_rows([tq, tk], operands)? {
+            Some(packed) => {
+                let [own, keys] = packed.rows;
+                (own.place, keys.place, self.packed_offset(packed, op, operands)?)
+            }
+            None => (self.positions([tq, 1])?, self.positions([tk])?, self.offset([tq, tk], op, operands)?),
+        };
         let own = self.add(i, offset)?;
         let distance = self.sub(j, own)?;
         *made = Some(distance);
@@ -237,6 +275,87 @@ impl Graph {
             Align::Offset(offset) => self.integer(i64::from(offset).clamp(-far, far)),
             Align::PerItem => match given(A::Offsets) {
                 Some(offsets) => self.held(offsets, [-far, far]),
+                None => self.integer(0),
+            },
+        }
+    }
+
+    /// Where the rows of packed queries and keys are; `None` if they are not packed.
+    fn packed_rows(&mut self, [tq, tk]: [usize; 2], operands: &[(A, ValueId)]) -> Result<Option<Packed>> {
+        let given = |kind| operands.iter().find(|(other, _)| *other == kind).map(|(_, value)| *value);
+        let (Some(own), Some(keys)) = (given(A::QueryOffsets), given(A::KeyOffsets)) else { return Ok(None) };
+        let rows = [self.rows_of(own, Shape::from([tq, 1]), tq)?, self.rows_of(keys, Shape::from([tk]), tk)?];
+        Ok(Some(Packed { rows, starts: own }))
+    }
+
+    /// Of each of `count` packed rows, in a shape: its sequence, and its place in it.
+    fn rows_of(&mut self, starts: ValueId, shape: Shape, count: usize) -> Result<Rows> {
+        let sequences = self.shape(starts)[0] - 1;
+        let (zero, end) = (self.integer(0)?, self.integer(count as i64)?);
+        let starts = self.max(starts, zero)?;
+        let starts = self.min(starts, end)?;
+        let row = self.positions([count, 1])?;
+        // As many sequences have ended before a row as there are ends up to it.
+        let ends = self.slice(starts, 0, 1, sequences + 1)?;
+        let ended = self.binary(Binary::LessEqual, ends, row)?;
+        let ended = self.cast(ended, DType::I32)?;
+        let sequence = self.reduce(Reduce::Sum, ended, &[-1], false)?;
+        let first = self.gather(starts, sequence, 0)?;
+        let row = self.reshape(row, [count])?;
+        let place = self.sub(row, first)?;
+        let all = self.integer(sequences as i64)?;
+        let before_end = self.binary(Binary::Less, sequence, all)?;
+        let behind_start = self.binary(Binary::GreaterEqual, place, zero)?;
+        let real = self.binary(Binary::And, before_end, behind_start)?;
+        let one = self.integer(1)?;
+        let next = self.add(sequence, one)?;
+        let next = self.gather(starts, next, 0)?;
+        let length = self.sub(next, first)?;
+        // Rows before the first sequence and behind the last are of none.
+        let none = self.integer(-1)?;
+        let sequence_or_none = self.select(real, sequence, none)?;
+        let mut shaped = |value: ValueId| self.reshape(value, shape.clone());
+        Ok(Rows {
+            sequence: shaped(sequence_or_none)?,
+            place: shaped(place)?,
+            length: shaped(length)?,
+            real: shaped(real)?,
+        })
+    }
+
+    /// i32 `[Tq, 1]`: where query 0 of a row's sequence stands among the sequence's keys.
+    fn packed_offset(&mut self, packed: Packed, op: &Attention, operands: &[(A, ValueId)]) -> Result<ValueId> {
+        let given = |kind| operands.iter().find(|(other, _)| *other == kind).map(|(_, value)| *value);
+        let [own, _] = packed.rows;
+        let far = i64::from(FARTHEST);
+        match op.align {
+            Align::TopLeft => self.integer(0),
+            Align::BottomRight => {
+                let keys = given(A::KeyOffsets).map_or_else(|| self.integer(0), Ok)?;
+                let one = self.integer(1)?;
+                let next = self.add(own.sequence, one)?;
+                let (first, next) = (self.gather(keys, own.sequence, 0)?, self.gather(keys, next, 0)?);
+                let all = self.sub(next, first)?;
+                let mut length = |kind, whole: ValueId| match given(kind) {
+                    Some(lengths) => {
+                        let lengths = self.gather(lengths, own.sequence, 0)?;
+                        let zero = self.integer(0)?;
+                        let lengths = self.max(lengths, zero)?;
+                        self.min(lengths, whole)
+                    }
+                    None => Ok(whole),
+                };
+                let (keys, queries) = (length(A::KeyLengths, all)?, length(A::QueryLengths, own.length)?);
+                self.sub(keys, queries)
+            }
+            Align::Offset(offset) => self.integer(i64::from(offset).clamp(-far, far)),
+            Align::PerItem => match given(A::Offsets) {
+                Some(offsets) => {
+                    let (least, most) = (self.integer(-far)?, self.integer(far)?);
+                    let offsets = self.gather(offsets, own.sequence, 0)?;
+                    let offsets = self.max(offsets, least)?;
+                    self.min(offsets, most)
+                }
                 None => self.integer(0),
             },
         }

@@ -113,6 +113,58 @@ fn every_option_alone_and_in_combinations() {
     }
 }
 
+/// Sequences end to end, each of which sees its own keys only; some are empty, and some rows are of none.
+#[test]
+fn packed_sequences() {
+    for seed in 0..120 {
+        let mut random = Random::new(7000 + seed);
+        let (hkv, group, sequences) = (random.size(1, 2), random.size(1, 2), random.size(1, 3));
+        let (hq, d, dv) = (hkv * group, random.size(1, 3), random.size(1, 2));
+        let mut starts = || {
+            let mut at = random.size(0, 1) as i32;
+            let mut all = vec![at];
+            for _ in 0..sequences {
+                at += random.size(0, 3) as i32;
+                all.push(at);
+            }
+            (at as usize + random.size(0, 1), all)
+        };
+        let ((tq, q_starts), (tk, k_starts)) = (starts(), starts());
+        let (tq, tk) = (tq.max(1), tk.max(1));
+        let align = random.pick(&[Align::TopLeft, Align::BottomRight, Align::Offset(1)]);
+        let (causal, window) = (random.one_in(2), random.one_in(3));
+        let (softcap, lengths) = (random.one_in(3).then_some(1.5), random.one_in(3));
+        let operands = [
+            between([tq, hq, d], -1.0, 1.0, seed + 1),
+            between([tk, hkv, d], -1.0, 1.0, seed + 2),
+            between([tk, hkv, dv], -1.0, 1.0, seed + 3),
+            whole([sequences + 1], &q_starts),
+            whole([sequences + 1], &k_starts),
+            between([hq], 0.0, 1.0, seed + 5),
+            between([hq], -1.0, 1.0, seed + 6),
+            whole([sequences], &(0..sequences).map(|_| random.whole(0, 3) as i32).collect::<Vec<_>>()),
+        ];
+        let what = format!(
+            "seed {seed}: {hq}/{hkv} heads, {q_starts:?} of {tq} × {k_starts:?} of {tk}, {align:?}, causal {causal}, window {window}, \
+             softcap {softcap:?}, lengths {lengths}"
+        );
+        check(&what, &operands, |g, x| {
+            let mut mask = Mask::packed(x[3], x[4]) & Mask::aligned(align);
+            if causal {
+                mask = mask & Mask::causal(align);
+            }
+            if window {
+                mask = mask & Mask::window(1, 1, align);
+            }
+            if lengths {
+                mask = mask & Mask::key_lengths(x[7]);
+            }
+            let args = AttentionArgs { softcap, slopes: Some(x[5]), sinks: Some(x[6]), ..AttentionArgs::from(mask) };
+            Ok(vec![g.attention(x[0], x[1], x[2], args)?])
+        });
+    }
+}
+
 #[test]
 fn through_the_log_sum_exp() {
     for seed in 0..60 {
