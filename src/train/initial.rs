@@ -96,7 +96,7 @@ fn gauss(random: &mut Random) -> f64 {
 /// | parameter | begins |
 /// |---|---|
 /// | weight of a linear layer, `[out, in]` | [`Init::LINEAR`]; its bias from ±1/√in |
-/// | table of an embedding | normal, σ = 1 |
+/// | table of an embedding, of words or positions | normal, σ = 1 |
 /// | weight and bias of a norm | 1 and 0 |
 /// | `in_proj_weight`, `q_proj_weight`, … of an attention | [`Init::XavierUniform`]; `in_proj_bias` and `out_proj.bias` 0 |
 ///

@@ -1,11 +1,14 @@
 use std::collections::BTreeMap;
 
-use crate::{Graph, ValueId, graph::Op};
+use crate::{
+    Graph, ValueId,
+    graph::{Binary, Op},
+};
 
 /// What a graph does with a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Use {
-    /// Rows are picked from it. It may be the output layer's weight too.
+    /// Rows are picked from it, or it is added as it is: words or positions. It may be the output layer's weight too.
     Table,
     NormWeight,
     NormBias,
@@ -41,6 +44,11 @@ pub(super) fn uses(g: &Graph) -> BTreeMap<String, Use> {
             }
             Op::RmsNorm { weight: true, .. } => note(1, Use::NormWeight),
             Op::Matmul { transpose_b: true, .. } => note(1, Use::Linear),
+            Op::Binary { function: Binary::Add } => {
+                for operand in [0, 1].into_iter().filter(|&at| g.shape(node.inputs[at]).rank() >= 2) {
+                    note(operand, Use::Table);
+                }
+            }
             op if op.is_view() || matches!(op, Op::Cast { .. }) => origin[node.outputs[0].index()] = of(0),
             _ => {}
         }

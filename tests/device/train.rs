@@ -1,5 +1,7 @@
 //! Training on the device: what the examples say, and what a run that goes wrong or is stopped leaves.
 
+#[path = "../../examples/train_classifier/task.rs"]
+mod classifier;
 #[path = "../../examples/train_seq2seq/task.rs"]
 mod task;
 
@@ -245,4 +247,23 @@ fn a_row_that_sees_nothing_gives_no_gradient_and_harms_no_other() {
     let (before, after) = (start["q"].to_f64(), trainer.parameters().unwrap()["q"].to_f64());
     assert_eq!(before[..4], after[..4]);
     assert_ne!(before[4..], after[4..]);
+}
+
+/// The answer to whether packing changes what is learnt: by rounding alone.
+#[test]
+fn padded_and_packed_sequences_have_the_same_gradients() {
+    let batch = classifier::batch(&mut rand_pcg::Pcg64::new(1, 0)).unwrap();
+    let [padded, packed] = [classifier::Layout::Padded, classifier::Layout::Packed]
+        .map(|layout| classifier::grads(gpu(), layout, &batch).unwrap());
+    let apart = classifier::difference(&padded, &packed);
+    assert!(padded.len() > 30 && apart < 1e-4, "{} gradients, {apart}", padded.len());
+    // They are not all 0.
+    assert!(padded.iter().filter(|(_, grad)| grad.to_f64().iter().any(|x| x.abs() > 1e-3)).count() > 20);
+}
+
+#[test]
+fn a_classifier_learns_from_packed_sequences() {
+    let trained = classifier::train(gpu(), classifier::Layout::Packed, 60).unwrap();
+    assert!(trained.losses[0] > 0.9 && trained.losses[59] < 0.6, "{:?}", trained.losses);
+    assert!(trained.right > 0.6 && trained.seconds > 0.0 && trained.memory > 0, "{}", trained.right);
 }
