@@ -4,8 +4,8 @@
 //! dx_c = (D·((1 − ε)·w_t + ε/C·Σw) + dlse)·p_c − D·((1 − ε)·w_t·[c = t] + ε/C·w_c)
 //! ```
 //!
-//! What belongs to rows comes first, so that fusion puts what belongs to elements into one kernel, and what of the rest it can read
-//! beside. That is all of it, unless weights are smoothed.
+//! What belongs to rows comes first, so that fusion puts what belongs to elements into one kernel, and what of the rest it
+//! can read beside. That is all of it, unless weights are smoothed.
 
 use super::{
     pointwise::times,

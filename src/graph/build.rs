@@ -417,8 +417,8 @@ impl Graph {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Op`] if `logits` is no float or has rank 0, if `targets` are not i32 or not one for each row, if `weight` is not f32
-    /// `[C]`, or if the smoothing is no number from 0 to 1.
+    /// [`Error::Op`] if `logits` is no float or has rank 0, if `targets` are not i32 or not one for each row, if `weight` is
+    /// not f32 `[C]`, or if the smoothing is no number from 0 to 1.
     pub fn cross_entropy(
         &mut self,
         logits: ValueId,

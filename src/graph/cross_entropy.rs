@@ -27,8 +27,8 @@ pub struct CrossEntropyResults {
     pub loss: ValueId,
     /// f32 `[…]`: the log-sum-exp of the logits.
     pub lse: ValueId,
-    /// f32 `[…]`: the weight of the target's class, 0 where the row is ignored. The weighted mean is the sum of the losses over the
-    /// sum of these.
+    /// f32 `[…]`: the weight of the target's class, 0 where the row is ignored. The weighted mean is the sum of the losses
+    /// over the sum of these.
     pub weight: ValueId,
 }
 

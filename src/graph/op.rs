@@ -103,15 +103,15 @@ pub enum Op {
     /// loss = (1 − ε)·w_t·(lse − x_t) + ε/C·Σ_c w_c·(lse − x_c)
     /// ```
     ///
-    /// The third result is w_t, by whose sum PyTorch's weighted mean divides. All is summed in f32, and no probability is stored. ε
-    /// smooths labels (Szegedy et al., 2016).
+    /// The third result is w_t, by whose sum PyTorch's weighted mean divides. All is summed in f32, and no probability is
+    /// stored. ε smooths labels (Szegedy et al., 2016).
     ///
-    /// A row whose target is `ignore`, or is no class (the device can't raise an error), is ignored: its loss and its weight are 0,
-    /// and its lse is what it is. A logit of −inf has probability 0: where the target's is −inf, or any with ε > 0, the loss is
-    /// +inf. The lse of a row of −inf alone is −inf. A NaN or +inf among the logits makes lse and loss NaN.
+    /// A row whose target is `ignore`, or is no class (the device can't raise an error), is ignored: its loss and its weight
+    /// are 0, and its lse is what it is. A logit of −inf has probability 0: where the target's is −inf, or any with ε > 0,
+    /// the loss is +inf. The lse of a row of −inf alone is −inf. A NaN or +inf among the logits makes lse and loss NaN.
     ///
-    /// Gradient, with `p_c = exp(x_c − lse)`, and without what `dloss` brings for rows that are ignored: `dx_c = dloss·(((1 − ε)·w_t +
-    /// ε/C·Σw)·p_c − (1 − ε)·w_t·[c = t] − ε/C·w_c) + dlse·p_c`. None passes through the weights.
+    /// Gradient, with `p_c = exp(x_c − lse)`, and without what `dloss` brings for rows that are ignored: `dx_c = dloss·(((1 −
+    /// ε)·w_t + ε/C·Σw)·p_c − (1 − ε)·w_t·[c = t] − ε/C·w_c) + dlse·p_c`. None passes through the weights.
     CrossEntropy {
         /// A target that is ignored.
         #[serde(default)]

@@ -14,8 +14,9 @@ use crate::{DType, Error, Layout, Result};
 
 /// Loss, log-sum-exp and weight of each row of f32, f16 or bf16 logits, see [`Op::CrossEntropy`](crate::graph::Op::CrossEntropy).
 ///
-/// Inputs: logits `[… C]`, which may have any strides, targets (i32), and class weights (f32) if there are, both dense. Outputs: loss,
-/// lse and weight, f32 and dense. A row is gone through once, with maximum and sum in one pass; all is computed in f32.
+/// Inputs: logits `[… C]`, which may have any strides, targets (i32), and class weights (f32) if there are, both dense.
+/// Outputs: loss, lse and weight, f32 and dense. A row is gone through once, with maximum and sum in one pass; all is
+/// computed in f32.
 ///
 /// Fastest are rows whose elements lie side by side, aligned to four.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,15 +4,15 @@
 use super::{Array, Real, shapes::result_shapes};
 use crate::{DType, Result, graph::Op};
 
-/// Loss, log-sum-exp and weight of each row of logits `[… C]`, with `lse = m + ln Σ exp(x − m)`, m the maximum, and w_t the weight of
-/// the target's class, or 1:
+/// Loss, log-sum-exp and weight of each row of logits `[… C]`, with `lse = m + ln Σ exp(x − m)`, m the maximum, and w_t the
+/// weight of the target's class, or 1:
 ///
 /// ```text
 /// loss = (1 − ε)·w_t·(lse − x_t) + ε/C·Σ_c w_c·(lse − x_c)
 /// ```
 ///
-/// Loss and weight of a row are 0 if its target is `ignore` or no class. How far a logit of −inf is from the lse is +inf, also in a
-/// row that has no other.
+/// Loss and weight of a row are 0 if its target is `ignore` or no class. How far a logit of −inf is from the lse is +inf,
+/// also in a row that has no other.
 ///
 /// ```
 /// use tilewise::reference::{Array, cross_entropy};

@@ -1,6 +1,6 @@
 //! Do the cases of `tilewise verify` notice a kernel that is wrong? Each mutation breaks the shaders of attention, of the
-//! cross entropy, or those of split or narrow rows, in one way that people get wrong, and some case has to fail for it. `cargo test --test device mutations -- --nocapture`
-//! prints the table.
+//! cross entropy, or those of split or narrow rows, in one way that people get wrong, and some case has to fail for it.
+//! `cargo test --test device mutations -- --nocapture` prints the table.
 
 use std::{collections::BTreeMap, sync::Arc};
 
