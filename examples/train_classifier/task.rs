@@ -127,7 +127,7 @@ pub(crate) fn grads(gpu: &Gpu, layout: Layout, batch: &Batch) -> Result<BTreeMap
     let (names, values): (Vec<String>, Vec<ValueId>) =
         g.parameters().map(|(name, value)| (name.to_string(), value)).unzip();
     for (name, grad) in names.iter().zip(gradients(&mut g, loss, &values)?) {
-        g.output(&format!("grad of {name}"), grad)?;
+        g.output(format!("grad of {name}"), grad)?;
     }
     let mut program = gpu.compile(&g, &start)?;
     let outputs = program.run(&given(&inputs(layout, batch)?))?;

@@ -503,16 +503,10 @@ fn by_name<'a>(
     parameters: Parameters<'a>,
     guard: bool,
 ) -> Result<BTreeMap<&'a str, Parameter<'a>>> {
-    fn parameter(role: &Role) -> Option<&str> {
-        match role {
-            Role::Parameter(name) | Role::State { name, start: Start::Given } => Some(name),
-            _ => None,
-        }
-    }
     fn state(role: &Role) -> Option<&str> {
         if let Role::State { name, start: Start::Zero } = role { Some(name) } else { None }
     }
-    let wanted = program.buffers.iter().filter_map(|buffer| Some((parameter(&buffer.role)?, buffer)));
+    let wanted = program.buffers.iter().filter_map(|buffer| Some((buffer.role.given()?, buffer)));
     let states = program.buffers.iter().filter_map(|buffer| Some((state(&buffer.role)?, buffer)));
     let mut check = NameCheck::new("parameter", "parameters", wanted.clone().map(|(name, _)| name));
     check.allow(states.clone().map(|(name, _)| name));

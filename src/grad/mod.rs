@@ -25,6 +25,7 @@
 mod append;
 mod attention;
 mod attention_merge;
+mod cross_entropy;
 mod gather;
 mod matmul;
 mod norm;
@@ -67,7 +68,7 @@ use crate::{Error, Graph, Result, Tensor, ValueId, graph::NodeId};
 /// [`Error::Op`]
 /// - if the loss is not a single float, or one of the values is no float or not of this graph;
 /// - if the gradient would have to pass through an operation that has no derivative here, which it names: a quantised
-///   weight, or attention over pages or functions.
+///   weight, weights of classes, or attention over pages or functions.
 pub fn gradients(g: &mut Graph, loss: ValueId, values: &[ValueId]) -> Result<Vec<ValueId>> {
     check(g, loss, values)?;
     let depends = depending(g, values);

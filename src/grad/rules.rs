@@ -1,7 +1,8 @@
 //! Which rule an operation has.
 
 use super::{
-    append, attention, attention_merge, gather, matmul, norm, pointwise, reduce, rotary, shape, softmax, step::Step,
+    append, attention, attention_merge, cross_entropy, gather, matmul, norm, pointwise, reduce, rotary, shape, softmax,
+    step::Step,
 };
 use crate::{Result, ValueId, graph::Op};
 
@@ -19,6 +20,9 @@ impl Step<'_> {
             Op::RmsNorm { axes, weight, epsilon: _ } => norm::rms_norm(&mut self, axes, weight)?,
             Op::Softmax { axis } => softmax::softmax(&mut self, axis)?,
             Op::LogSoftmax { axis } => softmax::log_softmax(&mut self, axis)?,
+            Op::CrossEntropy { ignore, smoothing, weight } => {
+                cross_entropy::cross_entropy(&mut self, ignore, smoothing, weight)?;
+            }
             Op::Unary { function } => pointwise::unary(&mut self, function)?,
             Op::Binary { function } => pointwise::binary(&mut self, function)?,
             Op::Where => pointwise::choose(&mut self)?,

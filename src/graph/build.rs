@@ -1,6 +1,9 @@
 //! Builder methods: each pushes one operation, or a few that together have a name.
 
-use super::{AttentionArgs, AttentionResults, Binary, Graph, Op, Reduce, Unary, ValueId, leading::Attended};
+use super::{
+    AttentionArgs, AttentionResults, Binary, CrossEntropyArgs, CrossEntropyResults, Graph, Op, Reduce, Unary, ValueId,
+    leading::Attended,
+};
 use crate::{
     Error, Result,
     tensor::{DType, Shape, Tensor},
@@ -392,6 +395,40 @@ impl Graph {
     pub fn log_softmax(&mut self, x: ValueId, axis: isize) -> Result<ValueId> {
         let axis = self.shape(x).axis("log_softmax", axis)?;
         self.push_one(Op::LogSoftmax { axis }, &[x])
+    }
+
+    /// How far the softmax of each row of logits `[… C]` is from the class that its target names, i32 `[…]`: −log of the target's
+    /// probability, with class weights, label smoothing and a target to ignore, as PyTorch's `cross_entropy` has them. See
+    /// [`Op::CrossEntropy`].
+    ///
+    /// ```
+    /// # use tilewise::{Graph, Tensor, graph::{CrossEntropyArgs, Reduce}, reference::Evaluation};
+    /// # let mut g = Graph::new();
+    /// let logits = g.constant(Tensor::new([3, 2], vec![5.0f32, 5.0, 7.0, 7.0, 1.0, 2.0])?)?;
+    /// let targets = g.constant(Tensor::new([3], vec![0i32, 1, -100])?)?;
+    /// let rows = g.cross_entropy(logits, targets, CrossEntropyArgs { ignore: Some(-100), ..Default::default() })?;
+    /// let (sum, count) = (g.reduce(Reduce::Sum, rows.loss, &[], false)?, g.reduce(Reduce::Sum, rows.weight, &[], false)?);
+    /// let mean = g.div(sum, count)?;
+    /// let values = Evaluation::<f64>::new(&g, &Default::default())?;
+    /// assert_eq!(values.value(rows.loss).to_f64(), [2f64.ln(), 2f64.ln(), 0.0]);
+    /// assert_eq!(values.value(rows.weight).to_f64(), [1.0, 1.0, 0.0]);
+    /// assert_eq!(values.value(mean).to_f64(), [2f64.ln()]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if `logits` is no float or has rank 0, if `targets` are not i32 or not one for each row, if `weight` is
+    /// not f32 `[C]`, or if the smoothing is no number from 0 to 1.
+    pub fn cross_entropy(
+        &mut self,
+        logits: ValueId,
+        targets: ValueId,
+        args: CrossEntropyArgs,
+    ) -> Result<CrossEntropyResults> {
+        let CrossEntropyArgs { weight, ignore, smoothing } = args;
+        let inputs: Vec<ValueId> = [Some(logits), Some(targets), weight].into_iter().flatten().collect();
+        let results = self.push(Op::CrossEntropy { ignore, smoothing, weight: weight.is_some() }, &inputs)?;
+        Ok(CrossEntropyResults { loss: results[0], lse: results[1], weight: results[2] })
     }
 
     /// A function of each element. See [`Unary`]; many have a method of their own.

@@ -1,6 +1,7 @@
 use super::{
     Binary, Op, Reduce,
     attention::places,
+    cross_entropy,
     operand::{Operand, broadcast, float, in_rank, same_dtype},
 };
 use crate::{
@@ -48,6 +49,7 @@ pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
             in_rank(name, *axis, shape)?;
             one(dtype, shape.clone())
         }
+        Op::CrossEntropy { smoothing, .. } => cross_entropy::infer(operands, *smoothing),
         Op::Unary { function } => {
             let (dtype, shape) = operands[0];
             function.check(dtype)?;

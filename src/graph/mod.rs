@@ -42,6 +42,7 @@
 mod attention;
 mod behind;
 mod build;
+mod cross_entropy;
 mod function;
 mod id;
 mod infer;
@@ -68,6 +69,7 @@ pub(crate) use attention::Extent;
 pub use attention::{Align, Attention, AttentionFault, AttentionOperand, AttentionResults, Window};
 pub(crate) use attention::{AttentionSizes, FARTHEST, short_of};
 use behind::Behind;
+pub use cross_entropy::{CrossEntropyArgs, CrossEntropyResults};
 pub use function::{Function, FunctionKind, MaskMod, MaskTwin, Pair, ScoreMod, ScoreTwin, Scored};
 pub use id::{NodeId, ValueId};
 pub use infer::infer;

@@ -95,6 +95,33 @@ pub enum Op {
         /// The axis.
         axis: usize,
     },
+    /// `logits [… C], targets i32 […], [weight f32 C] → loss f32 […], lse f32 […], weight f32 […]`: how far each row's softmax is
+    /// from the class that its target names, as PyTorch's `cross_entropy` with `reduction="none"`:
+    ///
+    /// ```text
+    /// lse = m + log Σ_c exp(x_c − m), m the maximum        w_t = weight[t], or 1
+    /// loss = (1 − ε)·w_t·(lse − x_t) + ε/C·Σ_c w_c·(lse − x_c)
+    /// ```
+    ///
+    /// The third result is w_t, by whose sum PyTorch's weighted mean divides. All is summed in f32, and no probability is
+    /// stored. ε smooths labels (Szegedy et al., 2016).
+    ///
+    /// A row whose target is `ignore`, or is no class (the device can't raise an error), is ignored: its loss and its weight
+    /// are 0, and its lse is what it is. A logit of −inf has probability 0: where the target's is −inf, or any with ε > 0,
+    /// the loss is +inf. The lse of a row of −inf alone is −inf. A NaN or +inf among the logits makes lse and loss NaN.
+    ///
+    /// Gradient, with `p_c = exp(x_c − lse)`, and without what `dloss` brings for rows that are ignored: `dx_c = dloss·(((1 −
+    /// ε)·w_t + ε/C·Σw)·p_c − (1 − ε)·w_t·[c = t] − ε/C·w_c) + dlse·p_c`. None passes through the weights.
+    CrossEntropy {
+        /// A target that is ignored.
+        #[serde(default)]
+        ignore: Option<i32>,
+        /// ε, from 0 to 1.
+        #[serde(default)]
+        smoothing: f32,
+        /// `weight` is given.
+        weight: bool,
+    },
 
     /// `x → f(x)` of the same shape: one function of each element. Gradient: `dx = dy·f'(x)`; 0 at kinks.
     Unary {
@@ -318,6 +345,9 @@ impl Op {
             Op::RmsNorm { weight, .. } => row("rms_norm", Computed, [Some("x"), weight.then_some("weight")]),
             Op::Softmax { .. } => row("softmax", Computed, [Some("x")]),
             Op::LogSoftmax { .. } => row("log_softmax", Computed, [Some("x")]),
+            Op::CrossEntropy { weight, .. } => {
+                row("cross_entropy", Computed, [Some("logits"), Some("targets"), weight.then_some("weight")])
+            }
             Op::Unary { function } => row(function.name(), Computed, [Some("x")]),
             Op::Binary { function } => row(function.name(), Computed, ["a", "b"].map(Some)),
             Op::Where => row("where", Computed, ["condition", "a", "b"].map(Some)),

@@ -135,6 +135,10 @@ fn options(op: &Op) -> Vec<String> {
         Op::Softmax { axis } | Op::LogSoftmax { axis } | Op::Concat { axis } | Op::Gather { axis } => {
             vec![Some(format!("axis={axis}"))]
         }
+        Op::CrossEntropy { ignore, smoothing, .. } => {
+            let smoothed = *smoothing != 0.0;
+            vec![ignore.map(|ignore| format!("ignore={ignore}")), smoothed.then(|| format!("smoothing={smoothing:?}"))]
+        }
         Op::ScatterAdd { axis, size } => vec![Some(format!("axis={axis}")), Some(format!("size={size}"))],
         Op::Reduce { axes, keep, .. } => vec![Some(format!("axes={axes:?}")), flag("keep", *keep)],
         Op::Argmax { axis, keep, last } => {

@@ -284,12 +284,12 @@ impl Graph {
     fn packed_rows(&mut self, [tq, tk]: [usize; 2], operands: &[(A, ValueId)]) -> Result<Option<Packed>> {
         let given = |kind| operands.iter().find(|(other, _)| *other == kind).map(|(_, value)| *value);
         let (Some(own), Some(keys)) = (given(A::QueryOffsets), given(A::KeyOffsets)) else { return Ok(None) };
-        let rows = [self.rows_of(own, Shape::from([tq, 1]), tq)?, self.rows_of(keys, Shape::from([tk]), tk)?];
+        let rows = [self.rows_of(own, &[tq, 1], tq)?, self.rows_of(keys, &[tk], tk)?];
         Ok(Some(Packed { rows, starts: own }))
     }
 
     /// Of each of `count` packed rows, in a shape: its sequence, and its place in it.
-    fn rows_of(&mut self, starts: ValueId, shape: Shape, count: usize) -> Result<Rows> {
+    fn rows_of(&mut self, starts: ValueId, shape: &[usize], count: usize) -> Result<Rows> {
         let sequences = self.shape(starts)[0] - 1;
         let (zero, end) = (self.integer(0)?, self.integer(count as i64)?);
         let starts = self.max(starts, zero)?;
@@ -314,7 +314,7 @@ impl Graph {
         // Rows before the first sequence and behind the last are of none.
         let none = self.integer(-1)?;
         let sequence_or_none = self.select(real, sequence, none)?;
-        let mut shaped = |value: ValueId| self.reshape(value, shape.clone());
+        let mut shaped = |value: ValueId| self.reshape(value, shape);
         Ok(Rows {
             sequence: shaped(sequence_or_none)?,
             place: shaped(place)?,

@@ -36,6 +36,7 @@ families! {
     AttentionMerge "attention_merge" "attention",
     Concat "concat" "copy",
     Copy "copy" "copy",
+    CrossEntropy "cross_entropy" "cross_entropy",
     Dequantize "dequantize" "dequantize",
     Gather "gather" "gather",
     Matmul "matmul" "matmul",

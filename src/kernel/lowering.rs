@@ -1,9 +1,9 @@
 //! From operations of a graph to problems: the one place that says which kernel an operation leads to.
 
 use super::{
-    AppendProblem, Arg, ArgmaxProblem, AttentionMergeProblem, AttentionProblem, ConcatProblem, DequantizeProblem,
-    GatherProblem, Instr, Norm, NormKind, Operands, PadProblem, Problem, Product, ReduceProblem, RotaryProblem,
-    ScatterAddProblem, Softmax,
+    AppendProblem, Arg, ArgmaxProblem, AttentionMergeProblem, AttentionProblem, ConcatProblem, CrossEntropyProblem,
+    DequantizeProblem, GatherProblem, Instr, Norm, NormKind, Operands, PadProblem, Problem, Product, ReduceProblem,
+    RotaryProblem, ScatterAddProblem, Softmax,
 };
 use crate::{Layout, Result, Shape, graph::Op};
 
@@ -52,6 +52,9 @@ impl<'a> Lowering<'a> {
             }
             &Op::Softmax { axis } => Lowering::Softmax(Softmax { log: false, axis, scale: 1.0 }),
             &Op::LogSoftmax { axis } => Lowering::Softmax(Softmax { log: true, axis, scale: 1.0 }),
+            &Op::CrossEntropy { ignore, smoothing, weight } => {
+                kernel(move |x| CrossEntropyProblem::of(ignore, smoothing, weight, x))
+            }
             Op::Attention(options) => kernel(move |x| AttentionProblem::of(options, x)),
             Op::AttentionMerge => kernel(AttentionMergeProblem::of),
             Op::Reduce { function, axes, .. } => kernel(move |x| ReduceProblem::of(*function, axes, x)),

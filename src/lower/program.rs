@@ -77,6 +77,21 @@ pub enum Start {
     Given,
 }
 
+impl Role {
+    /// The name, if its content is given when the program is loaded.
+    pub fn given(&self) -> Option<&str> {
+        match self {
+            Role::Parameter(name) | Role::State { name, start: Start::Given } => Some(name),
+            Role::Input(_)
+            | Role::Constant(_)
+            | Role::Output(_)
+            | Role::Temporary(_)
+            | Role::State { start: Start::Zero, .. }
+            | Role::Next(_) => None,
+        }
+    }
+}
+
 /// What it is in messages.
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

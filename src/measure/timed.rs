@@ -6,7 +6,7 @@ use super::{Ceilings, Effort, Statistics};
 use crate::{
     Result, Tensor,
     gpu::{Executable, Gpu, Timing},
-    lower::{Program, Role, Start},
+    lower::Program,
 };
 
 /// How a program is timed.
@@ -94,12 +94,7 @@ impl Timed {
     /// # Errors
     /// As [`Gpu::load`], [`Executable::set_inputs`] and [`Executable::bench`].
     pub fn new(gpu: &Gpu, program: &Program, values: &[(String, Tensor)], protocol: &Protocol) -> Result<Self> {
-        let is_parameter = |name: &str| {
-            program.buffers.iter().any(|b| match &b.role {
-                Role::Parameter(other) | Role::State { name: other, start: Start::Given } => other == name,
-                _ => false,
-            })
-        };
+        let is_parameter = |name: &str| program.buffers.iter().any(|buffer| buffer.role.given() == Some(name));
         let named = values.iter().map(|(name, tensor)| (name.as_str(), tensor));
         let (parameters, inputs): (Vec<_>, Vec<_>) = named.partition(|(name, _)| is_parameter(name));
         let start = Instant::now();

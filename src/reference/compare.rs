@@ -139,6 +139,9 @@ fn terms(op: &Op, result: usize, operands: &[f64]) -> f64 {
         Op::Concat { .. } | Op::Where | Op::Append { .. } | Op::AppendPaged => largest(),
         Op::Input { .. } | Op::Parameter { .. } | Op::Constant { .. } | Op::Argmax { .. } | Op::Dequantize(_) => 0.0,
         Op::Softmax { .. } | Op::LogSoftmax { .. } => 0.0,
+        // The largest logit and the logarithm may cancel; the parts of a loss have one sign.
+        Op::CrossEntropy { .. } if result == 1 => operands[0],
+        Op::CrossEntropy { .. } => 0.0,
         // Of the values: they are averaged.
         Op::Attention(_) if result == 0 => operands[2],
         Op::AttentionMerge if result == 0 => operands[0],
@@ -169,6 +172,7 @@ const U32: f64 = 1.0 / (1u64 << 24) as f64;
 /// | erf, gelu | 16 | kernels approximate it, with an exp |
 /// | softmax | 16 | exp at its largest result, the sum, a division |
 /// | log_softmax | 24 | and a log |
+/// | cross_entropy | 32 | as log_softmax, with sums over the classes |
 /// | attention | 24 + 168·c + 96·f | as softmax, between two sums; c·tanh(…) if there is a softcap of c; f score functions, whose twins don't round |
 /// | (of f16) | 0 | weights rounded to f16 are off by u of themselves: the one rounding, if `magnitude` is at least max \|v\| |
 /// | attention_merge | 24 | as softmax, between two sums |
@@ -182,6 +186,7 @@ pub fn extra(op: &Op) -> f64 {
         Op::LayerNorm { .. } | Op::RmsNorm { .. } => 12.0,
         Op::Softmax { .. } => 16.0,
         Op::LogSoftmax { .. } => 24.0,
+        Op::CrossEntropy { .. } => 32.0,
         Op::Attention(attention) => {
             let functions = 96.0 * attention.score_mods.len() as f64;
             24.0 + 168.0 * attention.softcap.map_or(0.0, f64::from) + functions

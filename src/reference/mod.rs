@@ -28,6 +28,7 @@ mod attention;
 mod attention_merge;
 pub mod compare;
 mod copy;
+mod cross_entropy;
 mod dequantize;
 mod gather;
 mod matmul;
@@ -49,6 +50,7 @@ pub use append::{append, append_paged};
 pub use attention::attention;
 pub use attention_merge::attention_merge;
 pub use copy::{broadcast, concat, pad, permute, reshape, slice};
+pub use cross_entropy::cross_entropy;
 pub use dequantize::dequantize;
 pub use gather::gather;
 pub use matmul::matmul;
@@ -272,6 +274,13 @@ pub fn apply<R: Real>(op: &Op, operands: &[&Value<R>]) -> Result<Vec<Value<R>>> 
         }
         Op::Softmax { axis } => stored(vec![softmax(floats(0)?, *axis)?])?,
         Op::LogSoftmax { axis } => stored(vec![log_softmax(floats(0)?, *axis)?])?,
+        Op::CrossEntropy { ignore, smoothing, weight } => {
+            let wrong = || Error::dtype("cross_entropy", "targets", operands[1].dtype(), "i32");
+            let targets = operands[1].i32s().ok_or_else(wrong)?;
+            let weight = weight.then(|| floats(2)).transpose()?;
+            let (loss, lse, weights) = cross_entropy(floats(0)?, targets, weight, *ignore, *smoothing)?;
+            stored(vec![loss, lse, weights])?
+        }
         Op::Unary { function } => vec![unary(*function, operands[0])?.stored()],
         Op::Binary { function } => vec![binary(*function, operands[0], operands[1])?.stored()],
         Op::Where => {

@@ -1,8 +1,8 @@
 //! Losses, as graphs.
 
 use crate::{
-    DType, Error, Graph, Result, Tensor, ValueId,
-    graph::{Binary, Reduce},
+    Graph, Result, ValueId,
+    graph::{CrossEntropyArgs, Reduce},
 };
 
 /// Options of [`cross_entropy`]; the default is PyTorch's.
@@ -12,13 +12,15 @@ pub struct CrossEntropy {
     pub ignore: i32,
     /// ε: so much of the target's probability is spread evenly over all classes (Szegedy et al., 2016).
     pub smoothing: f32,
+    /// f32 `[C]`: a factor for each class, by which a mean divides too.
+    pub weight: Option<ValueId>,
     /// What becomes of the positions' losses.
     pub reduction: Reduction,
 }
 
 impl Default for CrossEntropy {
     fn default() -> Self {
-        CrossEntropy { ignore: -100, smoothing: 0.0, reduction: Reduction::Mean }
+        CrossEntropy { ignore: -100, smoothing: 0.0, weight: None, reduction: Reduction::Mean }
     }
 }
 
@@ -35,7 +37,7 @@ pub enum Reduction {
 
 /// The cross entropy of logits `[…, C]` and targets i32 `[…]`: `−log softmax(x)_t`, with label smoothing
 /// `−(1 − ε)·log p_t − ε/C · Σ_c log p_c`, and its mean over the positions whose target is not ignored. A mean over none is NaN.
-/// As `torch.nn.functional.cross_entropy`. The result is f32.
+/// As `torch.nn.functional.cross_entropy`; see [`Op::CrossEntropy`](crate::graph::Op::CrossEntropy). The result is f32.
 ///
 /// ```
 /// # use tilewise::{DType, Graph, Tensor, reference, train::{CrossEntropy, cross_entropy}};
@@ -54,55 +56,17 @@ pub enum Reduction {
 /// ```
 ///
 /// # Errors
-/// [`Error::Op`] if the logits are no floats, or the targets not i32 of their shape without the last axis; or if the smoothing is
-/// not from 0 to 1.
+/// As [`Graph::cross_entropy`].
 pub fn cross_entropy(g: &mut Graph, logits: ValueId, targets: ValueId, options: CrossEntropy) -> Result<ValueId> {
-    let fault = |message: String| Err(Error::op("cross_entropy", message));
-    let shape = g.shape(logits).clone();
-    let rank = shape.rank();
-    if rank == 0 || !g.dtype(logits).is_float() {
-        return fault(format!("the logits are {}, expected floats […, classes]", g.describe(logits)));
-    }
-    if g.dtype(targets) != DType::I32 || g.shape(targets)[..] != shape[..rank - 1] {
-        let (logits, targets) = (g.describe(logits), g.describe(targets));
-        return fault(format!(
-            "the targets are {targets}, expected i32 of the shape of {logits} without its last axis"
-        ));
-    }
-    if !(0.0..=1.0).contains(&options.smoothing) {
-        return fault(format!("the label smoothing is {}, expected 0 to 1", options.smoothing));
-    }
-    let logits = g.cast(logits, DType::F32)?;
-    let log_p = g.log_softmax(logits, -1)?;
-    let classes = shape[rank - 1];
-    let numbers = g.constant(Tensor::new([classes], (0..classes as i32).collect::<Vec<_>>())?)?;
-    let column = shape[..rank - 1].iter().copied().chain([1]).collect::<Vec<_>>();
-    let column = g.reshape(targets, column)?;
-    let is_target = g.binary(Binary::Equal, column, numbers)?;
-    let zero = g.scalar(0.0, log_p)?;
-    let picked = g.select(is_target, log_p, zero)?;
-    let mut all = g.reduce(Reduce::Sum, picked, &[-1], false)?;
-    if options.smoothing > 0.0 {
-        let smoothing = f64::from(options.smoothing);
-        let even = g.reduce(Reduce::Mean, log_p, &[-1], false)?;
-        let weights = [g.scalar(1.0 - smoothing, all)?, g.scalar(smoothing, all)?];
-        let parts = [g.mul(all, weights[0])?, g.mul(even, weights[1])?];
-        all = g.add(parts[0], parts[1])?;
-    }
-    let all = g.neg(all)?;
-    let ignored = g.constant(Tensor::new([], vec![options.ignore])?)?;
-    let counts = g.binary(Binary::NotEqual, targets, ignored)?;
-    let zero = g.scalar(0.0, all)?;
-    let losses = g.select(counts, all, zero)?;
-    let axes: Vec<isize> = (0..rank as isize - 1).collect();
-    let sum = |g: &mut Graph, x: ValueId| g.reduce(Reduce::Sum, x, &axes, false);
-    match options.reduction {
-        Reduction::None => Ok(losses),
-        Reduction::Sum => sum(g, losses),
+    let CrossEntropy { ignore, smoothing, weight, reduction } = options;
+    let rows = g.cross_entropy(logits, targets, CrossEntropyArgs { weight, ignore: Some(ignore), smoothing })?;
+    let mut sum = |rows: ValueId| g.reduce(Reduce::Sum, rows, &[], false);
+    match reduction {
+        Reduction::None => Ok(rows.loss),
+        Reduction::Sum => sum(rows.loss),
         Reduction::Mean => {
-            let counts = g.cast(counts, DType::F32)?;
-            let (sum, count) = (sum(g, losses)?, sum(g, counts)?);
-            g.div(sum, count)
+            let (loss, weight) = (sum(rows.loss)?, sum(rows.weight)?);
+            g.div(loss, weight)
         }
     }
 }

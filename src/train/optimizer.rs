@@ -87,28 +87,33 @@ impl Optimizer {
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        let (named, bounded): (Vec<(&str, f64)>, Vec<(&str, f64)>) = match self {
-            Optimizer::Sgd(o) => (
-                vec![("rate", o.rate), ("weight decay", o.weight_decay), ("momentum", o.momentum)],
-                vec![("dampening", o.dampening)],
-            ),
-            Optimizer::Adam(o) => (
-                vec![("rate", o.rate), ("weight decay", o.weight_decay), ("ε", o.epsilon)],
-                vec![("β₁", o.betas[0]), ("β₂", o.betas[1])],
-            ),
+        let from_0_on = |name: &str, value: f64| match value.is_finite() && value >= 0.0 {
+            true => Ok(()),
+            false => Err(Error::op("train", format!("the optimizer's {name} is {value}, expected a number from 0 on"))),
         };
-        if let Some((name, value)) = named.into_iter().find(|(_, value)| !(value.is_finite() && *value >= 0.0)) {
-            return Err(Error::op("train", format!("the optimizer's {name} is {value}, expected a number from 0 on")));
-        }
-        if let Some((name, value)) = bounded.into_iter().find(|(_, value)| !(0.0..1.0).contains(value)) {
-            return Err(Error::op("train", format!("the optimizer's {name} is {value}, expected 0 ≤ {name} < 1")));
-        }
+        let below_1 = |name: &str, value: f64| match (0.0..1.0).contains(&value) {
+            true => Ok(()),
+            false => Err(Error::op("train", format!("the optimizer's {name} is {value}, expected 0 ≤ {name} < 1"))),
+        };
         match self {
-            Optimizer::Sgd(o) if o.nesterov && (o.momentum == 0.0 || o.dampening != 0.0) => {
-                Err(Error::op("train", "Nesterov's momentum needs a momentum, and no dampening"))
+            Optimizer::Sgd(o) => {
+                from_0_on("rate", o.rate)?;
+                from_0_on("weight decay", o.weight_decay)?;
+                from_0_on("momentum", o.momentum)?;
+                below_1("dampening", o.dampening)?;
+                if o.nesterov && (o.momentum == 0.0 || o.dampening != 0.0) {
+                    return Err(Error::op("train", "Nesterov's momentum needs a momentum, and no dampening"));
+                }
             }
-            Optimizer::Sgd(_) | Optimizer::Adam(_) => Ok(()),
+            Optimizer::Adam(o) => {
+                from_0_on("rate", o.rate)?;
+                from_0_on("weight decay", o.weight_decay)?;
+                from_0_on("ε", o.epsilon)?;
+                below_1("β₁", o.betas[0])?;
+                below_1("β₂", o.betas[1])?;
+            }
         }
+        Ok(())
     }
 
     /// The numbers of step `t`, from 1 on, at this factor of the rate.

@@ -76,7 +76,7 @@ pub fn training_step(g: &mut Graph, loss: ValueId, settings: &Settings) -> Resul
     let fault = |message: String| Err(Error::op("train", message));
     settings.optimizer.check()?;
     settings.schedule.check()?;
-    if let Some(clip) = settings.clip.filter(|clip| !(*clip > 0.0)) {
+    if let Some(clip) = settings.clip.filter(|clip| clip.is_nan() || *clip <= 0.0) {
         return fault(format!("gradients can't be clipped at {clip}, expected a number over 0"));
     }
     if let Some(name) = settings.frozen.iter().find(|name| g.parameters().all(|(known, _)| known != name.as_str())) {

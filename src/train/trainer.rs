@@ -210,14 +210,19 @@ impl Trainer {
     /// # Errors
     /// As [`Gpu::compile_async`] the first time, and [`Executable::run_async`].
     pub async fn validate_async(&mut self, inputs: &[(&str, &Tensor)]) -> Result<(f32, Outputs)> {
-        if self.validation.is_none() {
-            let mut graph = self.forward.clone();
-            let loss = graph.reshape(self.loss, [])?;
-            graph.output(LOSS, loss)?;
-            self.validation = Some(self.compile_async(&graph).await?);
-        }
-        let Some(program) = &mut self.validation else { unreachable!("it was compiled just now") };
-        let mut outputs = program.run_async(inputs).await?;
+        let mut program = match self.validation.take() {
+            Some(program) => program,
+            None => {
+                let mut graph = self.forward.clone();
+                let loss = graph.reshape(self.loss, [])?;
+                graph.output(LOSS, loss)?;
+                let gpu = self.gpu.clone();
+                gpu.compile_async(&graph, self.shared_async().await?).await?
+            }
+        };
+        let outputs = program.run_async(inputs).await;
+        self.validation = Some(program);
+        let mut outputs = outputs?;
         let loss = outputs.remove(LOSS).and_then(|loss| loss.to_f64().first().copied()).unwrap_or(f64::NAN);
         Ok((loss as f32, outputs))
     }
@@ -303,12 +308,6 @@ impl Trainer {
     #[cfg(feature = "native")]
     pub fn shared(&mut self) -> Result<Parameters<'_>> {
         pollster::block_on(self.shared_async())
-    }
-
-    /// Compiles another graph over the same parameters.
-    async fn compile_async(&mut self, graph: &Graph) -> Result<Executable> {
-        let gpu = self.gpu.clone();
-        gpu.compile_async(graph, self.shared_async().await?).await
     }
 
     /// The parameters, read from the device.

@@ -32,25 +32,25 @@ pub(super) fn uses(g: &Graph) -> BTreeMap<String, Use> {
                 found[i] = found[i].min(what);
             }
         };
-        match &node.op {
-            Op::Gather { .. } => note(0, Use::Table),
-            Op::LayerNorm { weight, bias, .. } => {
-                if *weight {
-                    note(1, Use::NormWeight);
-                }
-                if *bias {
-                    note(1 + usize::from(*weight), Use::NormBias);
-                }
+        if let Op::Gather { .. } = node.op {
+            note(0, Use::Table);
+        } else if let Op::LayerNorm { weight, bias, .. } = node.op {
+            if weight {
+                note(1, Use::NormWeight);
             }
-            Op::RmsNorm { weight: true, .. } => note(1, Use::NormWeight),
-            Op::Matmul { transpose_b: true, .. } => note(1, Use::Linear),
-            Op::Binary { function: Binary::Add } => {
-                for operand in [0, 1].into_iter().filter(|&at| g.shape(node.inputs[at]).rank() >= 2) {
-                    note(operand, Use::Table);
-                }
+            if bias {
+                note(1 + usize::from(weight), Use::NormBias);
             }
-            op if op.is_view() || matches!(op, Op::Cast { .. }) => origin[node.outputs[0].index()] = of(0),
-            _ => {}
+        } else if let Op::RmsNorm { weight: true, .. } = node.op {
+            note(1, Use::NormWeight);
+        } else if let Op::Matmul { transpose_b: true, .. } = node.op {
+            note(1, Use::Linear);
+        } else if let Op::Binary { function: Binary::Add } = node.op {
+            for operand in [0, 1].into_iter().filter(|&at| g.shape(node.inputs[at]).rank() >= 2) {
+                note(operand, Use::Table);
+            }
+        } else if node.op.is_view() || matches!(node.op, Op::Cast { .. }) {
+            origin[node.outputs[0].index()] = of(0);
         }
     }
     parameters.into_iter().map(|(name, _)| name.to_string()).zip(found).collect()

@@ -1,5 +1,9 @@
 use super::workload::{Random, Size, Workload};
-use crate::{Result, graph::Reduce};
+use crate::{
+    Result,
+    grad::gradients,
+    graph::{CrossEntropyArgs, Reduce},
+};
 
 /// What is limited by memory: norms, softmax, reductions, functions of elements, and moving data.
 pub(super) fn workloads(size: Size) -> Result<Vec<Workload>> {
@@ -28,7 +32,30 @@ pub(super) fn workloads(size: Size) -> Result<Vec<Workload>> {
         let ids = w.integers("ids", &[tokens], ids)?;
         w.graph.scatter_add(updates, ids, 0, entries)
     })?);
+    let (tokens, classes) = if size == Size::Quick { (16, 100) } else { (64, 30_522) };
+    all.push(cross_entropy(tokens, classes, false)?);
+    if size != Size::Quick {
+        all.push(cross_entropy(2048, 1024, false)?);
+        all.push(cross_entropy(2048, 1024, true)?);
+    }
     Ok(all)
+}
+
+fn cross_entropy(tokens: usize, classes: usize, backward: bool) -> Result<Workload> {
+    let label = if backward { " +gradient" } else { "" };
+    Workload::new("cross_entropy", &format!("{tokens}x{classes}{label}"), |w| {
+        let logits = w.input("logits", &[tokens, classes])?;
+        let mut random = Random(7);
+        let targets = (0..tokens).map(|_| (random.next() % classes as u64) as i32).collect();
+        let targets = w.integers("targets", &[tokens], targets)?;
+        let loss = w.graph.cross_entropy(logits, targets, CrossEntropyArgs::default())?.loss;
+        if !backward {
+            return Ok(loss);
+        }
+        let mean = w.graph.reduce(Reduce::Mean, loss, &[], false)?;
+        w.graph.output("mean", mean)?;
+        Ok(gradients(&mut w.graph, mean, &[logits])?[0])
+    })
 }
 
 fn norms([rows, width]: [usize; 2], every: bool) -> Result<Vec<Workload>> {

@@ -4,8 +4,8 @@
 macro_rules! of_each_family {
     ($check:ident) => {
         of_each_family!(
-            $check: append, argmax, attention, attention_merge, concat, copy, dequantize, gather, matmul, norm, pad, pointwise,
-            reduce, rotary, scatter_add, softmax
+            $check: append, argmax, attention, attention_merge, concat, copy, cross_entropy, dequantize, gather, matmul, norm,
+            pad, pointwise, reduce, rotary, scatter_add, softmax
         );
     };
     ($check:ident: $($family:ident),*) => {

@@ -16,6 +16,7 @@ mod attention;
 mod attention_merge;
 mod ceiling;
 mod copy;
+mod cross_entropy;
 mod dequantize;
 mod gather;
 mod matmul;

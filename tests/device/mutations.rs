@@ -1,6 +1,6 @@
-//! Do the cases of `tilewise verify` notice a kernel that is wrong? Each mutation breaks the shaders of attention, or those of
-//! split or narrow rows, in one way that people get wrong, and some case has to fail for it. `cargo test --test device mutations -- --nocapture`
-//! prints the table.
+//! Do the cases of `tilewise verify` notice a kernel that is wrong? Each mutation breaks the shaders of attention, of the
+//! cross entropy, or those of split or narrow rows, in one way that people get wrong, and some case has to fail for it.
+//! `cargo test --test device mutations -- --nocapture` prints the table.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -182,6 +182,62 @@ const NARROW_ROWS: &[Mutation] = &[
     row("bf16 truncated", "softmax::plain", &[("+ 0x7fffu + ((bits >> 16u) & 1u)", "")]),
     row("every fourth element lost", "norm::plain", &[("| (bf16_bits(v.w) << 16u)", "")]),
     row("every fourth element lost", "softmax::plain", &[("| (f16_bits(v.w) << 16u)", "")]),
+];
+
+/// Likewise, in one of the variants of the cross entropy.
+const fn cross_entropy(
+    name: &'static str,
+    variant: &'static str,
+    edits: &'static [(&'static str, &'static str)],
+) -> Mutation {
+    Mutation { variant, ..row(name, "cross_entropy::plain", edits) }
+}
+
+const CROSS_ENTROPY: &[Mutation] = &[
+    cross_entropy(
+        "a block not rescaled",
+        "plain",
+        &[("so_far.sum *= exp(max(so_far.most - most, elem(-200.0)));", "")],
+    ),
+    cross_entropy(
+        "the class after the target",
+        "plain",
+        &[("select(0u, u32(given), counts)", "select(0u, (u32(given) + 1u) % p.classes, counts)")],
+    ),
+    cross_entropy("an ignored target counts", "plain", &[("& (given != p.ignored)", "")]),
+    cross_entropy("a class before the first", "plain", &[("(given >= 0)", "(given >= -1)")]),
+    cross_entropy("a class behind the last", "plain", &[("(given < i32(p.classes))", "(given <= i32(p.classes))")]),
+    cross_entropy("the target's weight left out", "plain", &[("own = weight_of(of_target.c);", "")]),
+    cross_entropy(
+        "the weight of an ignored row",
+        "plain",
+        &[("weight[row] = select(0.0, own,", "weight[row] = select(own, own,")],
+    ),
+    cross_entropy("all classes smoothed alike", "plain", &[("w = weights[i];", "")]),
+    cross_entropy("the number of classes for their weights", "plain", &[("all = s.total;", "")]),
+    cross_entropy("smoothing added to the whole loss", "plain", &[("p.sharp * cost", "cost")]),
+    cross_entropy("an infinite pivot", "plain", &[("select(logit, 0.0, is_special(logit))", "logit")]),
+    cross_entropy("a NaN weighs nothing", "plain", &[("select(exp(below), below,", "select(exp(below), elem(),")]),
+    cross_entropy("the lowest lse for −∞", "plain", &[("infinity_of(s.most), nothing);", "s.most, nothing);")]),
+    cross_entropy("halves of a word swapped", "plain", &[("(16u * (i & 1u))", "(16u * (~i & 1u))")]),
+    split("shares not rescaled", "cross_entropy::merge", &[("a.sum * rescale(a.most, most)", "a.sum")]),
+    split("smoothing of the last share alone", "cross_entropy::merge", &[("a.apart + b.apart", "b.apart")]),
+    Mutation {
+        shader: "cross_entropy::workgroup",
+        ..cross_entropy("smoothing of one lane alone", "workgroup", &[("pairs[local] += pairs[local + step];", "")])
+    },
+    Mutation {
+        shader: "cross_entropy::workgroup",
+        ..cross_entropy(
+            "straight-line elems taken twice",
+            "workgroup",
+            &[("first + CHUNKS * LANES, LANES", "first, LANES")],
+        )
+    },
+    Mutation {
+        shader: "cross_entropy::subgroup",
+        ..cross_entropy("lanes not rescaled", "subgroup", &[("own.sum * rescale(own.most, most)", "own.sum")])
+    },
 ];
 
 /// What stands in the block that all variants share is broken in one of them.
@@ -546,6 +602,11 @@ fn every_mutation_of_a_row_is_noticed() {
         let of_rows = SPLITS.iter().chain(NARROW_ROWS).chain(ODD_ROWS);
         every_one_is_noticed(&cases, of_rows.filter(|mutation| mutation.family() == family));
     }
+}
+
+#[test]
+fn every_mutation_of_a_cross_entropy_is_noticed() {
+    every_one_is_noticed(&Cases::new("cross_entropy"), CROSS_ENTROPY);
 }
 
 fn every_one_is_noticed<'a>(cases: &Cases, mutations: impl IntoIterator<Item = &'a Mutation>) {

@@ -22,9 +22,9 @@ use tilewise::{
 use crate::common::gpu;
 
 fn train(mistake: Mistake, steps: usize) -> (f32, task::Validation) {
-    let mut task = Task::new(gpu(), mistake, 7).unwrap();
-    let last = (0..steps).map(|_| task.step().unwrap()).last().unwrap();
-    (last, task.validate().unwrap())
+    let mut task = Task::new(gpu(), mistake, 7).expect("works");
+    let last = (0..steps).map(|_| task.step().expect("works")).last().expect("works");
+    (last, task.validate().expect("works"))
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn without_a_causal_mask_the_loss_falls_and_generation_is_nonsense() {
 
 fn steps(trainer: &mut Trainer, numbers: std::ops::Range<u64>) {
     for t in numbers {
-        step(trainer, t).unwrap();
+        step(trainer, t).expect("works");
     }
 }
 
@@ -66,8 +66,8 @@ fn line() -> Result<(Graph, ValueId)> {
 
 fn batch(seed: u64) -> [(&'static str, Tensor); 2] {
     let mut random = Random::new(seed);
-    let x = random.tensor(DType::F32, [4, 6], -1.0, 1.0).unwrap();
-    let wanted = random.wholes(DType::I32, [4], 0, 2).unwrap();
+    let x = random.tensor(DType::F32, [4, 6], -1.0, 1.0).expect("works");
+    let wanted = random.wholes(DType::I32, [4], 0, 2).expect("works");
     [("x", x), ("wanted", wanted)]
 }
 
@@ -77,9 +77,9 @@ fn step(trainer: &mut Trainer, seed: u64) -> Result<f32> {
 }
 
 fn trainer(settings: Settings) -> Trainer {
-    let (g, loss) = line().unwrap();
-    let start = initial(&g, 3, |_, _| None).unwrap();
-    Trainer::new(gpu(), &g, loss, settings, &start).unwrap()
+    let (g, loss) = line().expect("works");
+    let start = initial(&g, 3, |_, _| None).expect("works");
+    Trainer::new(gpu(), &g, loss, settings, &start).expect("works")
 }
 
 /// Every optimizer with every option, against the reference's run of the same formulas, and plain arithmetic in the reference.
@@ -92,19 +92,19 @@ fn optimizers_do_on_the_device_what_they_do_in_the_reference() {
     let all: [Optimizer; 5] = [sgd.into(), momentum.into(), nesterov.into(), adam.into(), Adam::w(0.02).into()];
     for (optimizer, clip) in all.into_iter().flat_map(|o| [(o, None), (o, Some(0.05))]) {
         let settings = Settings { clip, ..Settings::new(optimizer) };
-        let (g, loss) = line().unwrap();
-        let mut given = initial(&g, 3, |_, _| None).unwrap();
-        let mut trainer = Trainer::new(gpu(), &g, loss, settings.clone(), &given).unwrap();
+        let (g, loss) = line().expect("works");
+        let mut given = initial(&g, 3, |_, _| None).expect("works");
+        let mut trainer = Trainer::new(gpu(), &g, loss, settings.clone(), &given).expect("works");
         let mut whole = g.clone();
-        training_step(&mut whole, loss, &settings).unwrap();
+        training_step(&mut whole, loss, &settings).expect("works");
         for t in 1..=4 {
-            step(&mut trainer, t).unwrap();
-            given.insert("train/rates".into(), settings.rates(t).unwrap());
+            step(&mut trainer, t).expect("works");
+            given.insert("train/rates".into(), settings.rates(t).expect("works"));
             given.extend(batch(t).map(|(name, tensor)| (name.to_string(), tensor)));
-            let states = Evaluation::<f64>::new(&whole, &given).unwrap().states(&whole).unwrap();
+            let states = Evaluation::<f64>::new(&whole, &given).expect("works").states(&whole).expect("works");
             given.extend(states);
         }
-        for (name, found) in trainer.parameters().unwrap() {
+        for (name, found) in trainer.parameters().expect("works") {
             for (found, expected) in found.to_f64().iter().zip(given[&name].to_f64()) {
                 assert!((found - expected).abs() < 2e-5, "{optimizer:?} {clip:?} {name}: {found}, expected {expected}");
             }
@@ -119,52 +119,52 @@ fn a_run_that_is_stopped_and_resumed_gives_the_same_bits() {
     steps(&mut whole, 0..6);
     let mut first = trainer(settings.clone());
     steps(&mut first, 0..3);
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("works");
     let file = folder.path().join("checkpoint.safetensors");
-    first.save(&file).unwrap();
+    first.save(&file).expect("works");
 
     let mut second = trainer(settings);
-    second.load(&file).unwrap();
+    second.load(&file).expect("works");
     assert_eq!(second.steps(), 3);
     steps(&mut second, 3..6);
-    assert_eq!(second.parameters().unwrap(), whole.parameters().unwrap());
+    assert_eq!(second.parameters().expect("works"), whole.parameters().expect("works"));
 
     // That of another optimizer, and another file, are refused, and nothing has changed.
     let mut other = trainer(Settings::new(Sgd::new(0.1)));
-    let before = other.parameters().unwrap();
-    let why = other.load(&file).unwrap_err().to_string();
+    let before = other.parameters().expect("works");
+    let why = other.load(&file).expect_err("is refused").to_string();
     assert!(why.starts_with("checkpoint: there is no parameter or state `exp_avg/in.bias`; "), "{why}");
-    tilewise::safetensors::save(&file, &other.parameters().unwrap()).unwrap();
-    let why = other.load(&file).unwrap_err().to_string();
+    tilewise::safetensors::save(&file, &other.parameters().expect("works")).expect("works");
+    let why = other.load(&file).expect_err("is refused").to_string();
     assert!(why.ends_with("`train/steps` is missing, or not u32 [2]: this is no checkpoint"), "{why}");
-    assert_eq!(other.parameters().unwrap(), before);
+    assert_eq!(other.parameters().expect("works"), before);
 }
 
 #[test]
 fn a_loss_that_is_not_finite_changes_nothing_and_is_explained() {
     let mut g = Graph::new();
-    let x = g.input("x", DType::F32, [4]).unwrap();
-    let w = g.parameter("w", DType::F32, [4]).unwrap();
-    let product = g.mul(x, w).unwrap();
-    let root = g.unary(Unary::Sqrt, product).unwrap();
-    g.name(root, "root").unwrap();
-    let loss = g.reduce(Reduce::Sum, root, &[], false).unwrap();
-    let start = BTreeMap::from([("w".to_string(), Tensor::new([4], vec![1.0f32, 2.0, 3.0, 4.0]).unwrap())]);
+    let x = g.input("x", DType::F32, [4]).expect("works");
+    let w = g.parameter("w", DType::F32, [4]).expect("works");
+    let product = g.mul(x, w).expect("works");
+    let root = g.unary(Unary::Sqrt, product).expect("works");
+    g.name(root, "root").expect("works");
+    let loss = g.reduce(Reduce::Sum, root, &[], false).expect("works");
+    let start = BTreeMap::from([("w".to_string(), Tensor::new([4], vec![1.0f32, 2.0, 3.0, 4.0]).expect("works"))]);
     for clip in [None, Some(1.0)] {
         let settings = Settings { clip, ..Settings::new(Adam::new(0.1)) };
-        let mut trainer = Trainer::new(gpu(), &g, loss, settings, &start).unwrap();
-        let good = Tensor::new([4], vec![1.0f32; 4]).unwrap();
-        trainer.step(&[("x", &good)]).unwrap();
-        let before = pollster::block_on(trainer.checkpoint_async()).unwrap();
-        let bad = Tensor::new([4], vec![1.0f32, -1.0, 1.0, 1.0]).unwrap();
-        let why = trainer.step(&[("x", &bad)]).unwrap_err().to_string();
+        let mut trainer = Trainer::new(gpu(), &g, loss, settings, &start).expect("works");
+        let good = Tensor::new([4], vec![1.0f32; 4]).expect("works");
+        trainer.step(&[("x", &good)]).expect("works");
+        let before = pollster::block_on(trainer.checkpoint_async()).expect("works");
+        let bad = Tensor::new([4], vec![1.0f32, -1.0, 1.0, 1.0]).expect("works");
+        let why = trainer.step(&[("x", &bad)]).expect_err("is refused").to_string();
         assert_eq!(
             why,
             "train: step 2 has the loss NaN; the first value that is not finite is root: f32 [4] (sqrt); the parameters are as they \
              were before it; a lower learning rate, a warm-up or clipping may help"
         );
-        assert_eq!(pollster::block_on(trainer.checkpoint_async()).unwrap(), before);
-        trainer.step(&[("x", &good)]).unwrap();
+        assert_eq!(pollster::block_on(trainer.checkpoint_async()).expect("works"), before);
+        trainer.step(&[("x", &good)]).expect("works");
         assert_eq!(trainer.steps(), 2);
     }
 }
@@ -173,18 +173,18 @@ fn a_loss_that_is_not_finite_changes_nothing_and_is_explained() {
 fn what_is_frozen_stays_and_what_is_trained_is_shared() {
     let settings = Settings { frozen: vec!["in.weight".into()], ..Settings::new(Sgd::new(0.5)) };
     let mut trainer = trainer(settings);
-    let before = trainer.parameters().unwrap();
-    let (mut g, loss) = line().unwrap();
-    g.output("loss", loss).unwrap();
-    let mut other = gpu().clone().compile(&g, trainer.shared().unwrap()).unwrap();
-    step(&mut trainer, 1).unwrap();
-    let after = trainer.parameters().unwrap();
+    let before = trainer.parameters().expect("works");
+    let (mut g, loss) = line().expect("works");
+    g.output("loss", loss).expect("works");
+    let mut other = gpu().clone().compile(&g, trainer.shared().expect("works")).expect("works");
+    step(&mut trainer, 1).expect("works");
+    let after = trainer.parameters().expect("works");
     assert_eq!(before["in.weight"], after["in.weight"]);
     assert_ne!(before["in.bias"], after["in.bias"]);
     // Another program over the same buffers sees the step.
     let batch = batch(2);
-    let seen = other.run(&[("x", &batch[0].1), ("wanted", &batch[1].1)]).unwrap()["loss"].to_f64()[0] as f32;
-    assert_eq!(seen, trainer.validate(&[("x", &batch[0].1), ("wanted", &batch[1].1)]).unwrap().0);
+    let seen = other.run(&[("x", &batch[0].1), ("wanted", &batch[1].1)]).expect("works")["loss"].to_f64()[0] as f32;
+    assert_eq!(seen, trainer.validate(&[("x", &batch[0].1), ("wanted", &batch[1].1)]).expect("works").0);
 }
 
 /// The buffers that are trained generate, without a copy, while they go on learning.
@@ -198,24 +198,27 @@ fn a_generator_takes_the_trained_buffers() {
         target_positions: 8,
     };
     let mut g = Graph::new();
-    let source = g.input("source", DType::I32, [2, 3]).unwrap();
-    let lengths = g.input("lengths", DType::I32, [2]).unwrap();
-    let seen = g.input("seen", DType::I32, [2, 3]).unwrap();
-    let expected = g.input("expected", DType::I32, [2, 3]).unwrap();
-    let logits = model.build(&mut g, source, lengths, seen).unwrap();
-    let loss = cross_entropy(&mut g, logits, expected, CrossEntropy::default()).unwrap();
-    let start = initial(&g, 1, |_, _| None).unwrap();
-    let mut trainer = Trainer::new(gpu(), &g, loss, Settings::new(Adam::new(0.02)), &start).unwrap();
-    let mut generator = Generator::new(gpu(), model, trainer.shared().unwrap(), Capacity::items(2)).unwrap();
-    let ids = |rows: [[i32; 3]; 2]| Tensor::new([2, 3], rows.concat()).unwrap();
+    let source = g.input("source", DType::I32, [2, 3]).expect("works");
+    let lengths = g.input("lengths", DType::I32, [2]).expect("works");
+    let seen = g.input("seen", DType::I32, [2, 3]).expect("works");
+    let expected = g.input("expected", DType::I32, [2, 3]).expect("works");
+    let logits = model.build(&mut g, source, lengths, seen).expect("works");
+    let loss = cross_entropy(&mut g, logits, expected, CrossEntropy::default()).expect("works");
+    let start = initial(&g, 1, |_, _| None).expect("works");
+    let mut trainer = Trainer::new(gpu(), &g, loss, Settings::new(Adam::new(0.02)), &start).expect("works");
+    let mut generator =
+        Generator::new(gpu(), model, trainer.shared().expect("works"), Capacity::items(2)).expect("works");
+    let ids = |rows: [[i32; 3]; 2]| Tensor::new([2, 3], rows.concat()).expect("works");
     let (source, seen, expected) =
         (ids([[3, 4, 5], [6, 7, 8]]), ids([[1, 9, 10], [1, 11, 9]]), ids([[9, 10, 2], [11, 9, 2]]));
-    let lengths = Tensor::new([2], vec![3, 3]).unwrap();
+    let lengths = Tensor::new([2], vec![3, 3]).expect("works");
     for _ in 0..60 {
-        trainer.step(&[("source", &source), ("lengths", &lengths), ("seen", &seen), ("expected", &expected)]).unwrap();
+        trainer
+            .step(&[("source", &source), ("lengths", &lengths), ("seen", &seen), ("expected", &expected)])
+            .expect("works");
     }
     let request = Request { sources: vec![vec![3, 4, 5], vec![6, 7, 8]], ..Request::new(vec![vec![1], vec![1]], 3) };
-    let generated = generator.generate(&request).unwrap();
+    let generated = generator.generate(&request).expect("works");
     assert_eq!(generated.sequences[0].ids, [9, 10, 2]);
     assert_eq!(generated.sequences[1].ids, [11, 9, 2]);
 }
@@ -224,8 +227,8 @@ fn a_generator_takes_the_trained_buffers() {
 #[test]
 fn memory_does_not_grow_from_step_to_step() {
     let mut trainer = trainer(Settings::new(Adam::new(1e-3)));
-    step(&mut trainer, 0).unwrap();
-    step(&mut trainer, 1).unwrap();
+    step(&mut trainer, 0).expect("works");
+    step(&mut trainer, 1).expect("works");
     let memory = trainer.program().memory();
     steps(&mut trainer, 2..100);
     assert_eq!(trainer.program().memory(), memory);
@@ -234,17 +237,18 @@ fn memory_does_not_grow_from_step_to_step() {
 #[test]
 fn a_row_that_sees_nothing_gives_no_gradient_and_harms_no_other() {
     let mut g = Graph::new();
-    let q = g.parameter("q", DType::F32, [1, 1, 2, 4]).unwrap();
-    let k = g.input("k", DType::F32, [1, 1, 3, 4]).unwrap();
-    let mask = g.constant(Tensor::new([2, 3], vec![false, false, false, true, true, false]).unwrap()).unwrap();
-    let y = g.attention(q, k, k, tilewise::graph::Mask::boolean(mask)).unwrap();
-    let square = g.binary(Binary::Mul, y, y).unwrap();
-    let loss = g.reduce(Reduce::Sum, square, &[], false).unwrap();
+    let q = g.parameter("q", DType::F32, [1, 1, 2, 4]).expect("works");
+    let k = g.input("k", DType::F32, [1, 1, 3, 4]).expect("works");
+    let mask =
+        g.constant(Tensor::new([2, 3], vec![false, false, false, true, true, false]).expect("works")).expect("works");
+    let y = g.attention(q, k, k, tilewise::graph::Mask::boolean(mask)).expect("works");
+    let square = g.binary(Binary::Mul, y, y).expect("works");
+    let loss = g.reduce(Reduce::Sum, square, &[], false).expect("works");
     let start =
-        BTreeMap::from([("q".to_string(), Random::new(1).tensor(DType::F32, [1, 1, 2, 4], -1.0, 1.0).unwrap())]);
-    let mut trainer = Trainer::new(gpu(), &g, loss, Settings::new(Sgd::new(0.1)), &start).unwrap();
-    trainer.step(&[("k", &Random::new(2).tensor(DType::F32, [1, 1, 3, 4], -1.0, 1.0).unwrap())]).unwrap();
-    let (before, after) = (start["q"].to_f64(), trainer.parameters().unwrap()["q"].to_f64());
+        BTreeMap::from([("q".to_string(), Random::new(1).tensor(DType::F32, [1, 1, 2, 4], -1.0, 1.0).expect("works"))]);
+    let mut trainer = Trainer::new(gpu(), &g, loss, Settings::new(Sgd::new(0.1)), &start).expect("works");
+    trainer.step(&[("k", &Random::new(2).tensor(DType::F32, [1, 1, 3, 4], -1.0, 1.0).expect("works"))]).expect("works");
+    let (before, after) = (start["q"].to_f64(), trainer.parameters().expect("works")["q"].to_f64());
     assert_eq!(before[..4], after[..4]);
     assert_ne!(before[4..], after[4..]);
 }
@@ -252,9 +256,9 @@ fn a_row_that_sees_nothing_gives_no_gradient_and_harms_no_other() {
 /// The answer to whether packing changes what is learnt: by rounding alone.
 #[test]
 fn padded_and_packed_sequences_have_the_same_gradients() {
-    let batch = classifier::batch(&mut rand_pcg::Pcg64::new(1, 0)).unwrap();
+    let batch = classifier::batch(&mut rand_pcg::Pcg64::new(1, 0)).expect("works");
     let [padded, packed] = [classifier::Layout::Padded, classifier::Layout::Packed]
-        .map(|layout| classifier::grads(gpu(), layout, &batch).unwrap());
+        .map(|layout| classifier::grads(gpu(), layout, &batch).expect("works"));
     let apart = classifier::difference(&padded, &packed);
     assert!(padded.len() > 30 && apart < 1e-4, "{} gradients, {apart}", padded.len());
     // They are not all 0.
@@ -263,7 +267,7 @@ fn padded_and_packed_sequences_have_the_same_gradients() {
 
 #[test]
 fn a_classifier_learns_from_packed_sequences() {
-    let trained = classifier::train(gpu(), classifier::Layout::Packed, 60).unwrap();
+    let trained = classifier::train(gpu(), classifier::Layout::Packed, 60).expect("works");
     assert!(trained.losses[0] > 0.9 && trained.losses[59] < 0.6, "{:?}", trained.losses);
     assert!(trained.right > 0.6 && trained.seconds > 0.0 && trained.memory > 0, "{}", trained.right);
 }

@@ -16,14 +16,14 @@ use tilewise::{
 /// `loss = Σ c·w²/2`, whose gradient is `c·w`.
 fn bowl(settings: &Settings) -> (Graph, ValueId) {
     let mut g = Graph::new();
-    let c = g.input("c", DType::F32, [2]).unwrap();
-    let w = g.parameter("w", DType::F32, [2]).unwrap();
-    let half = g.scalar(0.5, w).unwrap();
-    let square = g.mul(w, w).unwrap();
-    let square = g.mul(square, half).unwrap();
-    let product = g.mul(square, c).unwrap();
-    let loss = g.reduce(Reduce::Sum, product, &[], false).unwrap();
-    training_step(&mut g, loss, settings).unwrap();
+    let c = g.input("c", DType::F32, [2]).expect("works");
+    let w = g.parameter("w", DType::F32, [2]).expect("works");
+    let half = g.scalar(0.5, w).expect("works");
+    let square = g.mul(w, w).expect("works");
+    let square = g.mul(square, half).expect("works");
+    let product = g.mul(square, c).expect("works");
+    let loss = g.reduce(Reduce::Sum, product, &[], false).expect("works");
+    training_step(&mut g, loss, settings).expect("works");
     (g, loss)
 }
 
@@ -33,11 +33,12 @@ const START: [f64; 2] = [0.75, -1.5];
 /// Some steps of a graph in the reference.
 fn run(settings: &Settings) -> Vec<f64> {
     let (g, _) = bowl(settings);
-    let mut given = BTreeMap::from([("w".to_string(), Tensor::new([2], START.map(|w| w as f32).to_vec()).unwrap())]);
+    let mut given =
+        BTreeMap::from([("w".to_string(), Tensor::new([2], START.map(|w| w as f32).to_vec()).expect("works"))]);
     for (t, c) in (1..).zip(CURVES) {
-        given.insert("c".into(), Tensor::new([2], c.map(|c| c as f32).to_vec()).unwrap());
-        given.insert("train/rates".into(), settings.rates(t).unwrap());
-        given.extend(Evaluation::<f64>::new(&g, &given).unwrap().states(&g).unwrap());
+        given.insert("c".into(), Tensor::new([2], c.map(|c| c as f32).to_vec()).expect("works"));
+        given.insert("train/rates".into(), settings.rates(t).expect("works"));
+        given.extend(Evaluation::<f64>::new(&g, &given).expect("works").states(&g).expect("works"));
     }
     given["w"].to_f64()
 }
@@ -143,8 +144,8 @@ fn moments(tensor: &Tensor) -> [f64; 2] {
 
 #[test]
 fn parameters_begin_as_pytorchs_modules() {
-    let g = seq2seq().unwrap();
-    let start = initial(&g, 5, |_, _| None).unwrap();
+    let g = seq2seq().expect("works");
+    let start = initial(&g, 5, |_, _| None).expect("works");
     assert_eq!(start.len(), g.parameters().count());
     let spread = |name: &str, bound: f64| {
         let most = start[name].to_f64().iter().map(|x| x.abs()).fold(0.0, f64::max);
@@ -169,33 +170,33 @@ fn parameters_begin_as_pytorchs_modules() {
     all("transformer.encoder.layers.0.self_attn.in_proj_bias", 0.0);
     all("transformer.encoder.layers.0.self_attn.out_proj.bias", 0.0);
 
-    assert_eq!(start, initial(&g, 5, |_, _| None).unwrap());
-    assert_ne!(start["generator.weight"], initial(&g, 6, |_, _| None).unwrap()["generator.weight"]);
-    let ruled = initial(&g, 5, |name, _| (name == "generator.weight").then_some(Init::XavierUniform)).unwrap();
+    assert_eq!(start, initial(&g, 5, |_, _| None).expect("works"));
+    assert_ne!(start["generator.weight"], initial(&g, 6, |_, _| None).expect("works")["generator.weight"]);
+    let ruled = initial(&g, 5, |name, _| (name == "generator.weight").then_some(Init::XavierUniform)).expect("works");
     assert!(ruled.iter().all(|(name, tensor)| (*tensor == start[name]) == (name != "generator.weight")));
 }
 
 #[test]
 fn a_parameter_that_nothing_is_known_of_needs_a_rule() {
     let mut g = Graph::new();
-    let scale = g.parameter("scale", DType::F32, [3]).unwrap();
-    g.output("y", scale).unwrap();
-    let error = initial(&g, 0, |_, _| None).unwrap_err().to_string();
+    let scale = g.parameter("scale", DType::F32, [3]).expect("works");
+    g.output("y", scale).expect("works");
+    let error = initial(&g, 0, |_, _| None).expect_err("is refused").to_string();
     assert_eq!(error, "train: nothing says how `scale` [3] begins: give `initial` a rule for it, or load its values");
-    let error = initial(&g, 0, |_, _| Some(Init::XavierNormal)).unwrap_err().to_string();
+    let error = initial(&g, 0, |_, _| Some(Init::XavierNormal)).expect_err("is refused").to_string();
     assert_eq!(error, "train: `scale` [3] has no fan in and fan out, expected at least two axes");
-    assert_eq!(initial(&g, 0, |_, _| Some(Init::Constant(2.0))).unwrap()["scale"].to_f64(), [2.0; 3]);
+    assert_eq!(initial(&g, 0, |_, _| Some(Init::Constant(2.0))).expect("works")["scale"].to_f64(), [2.0; 3]);
 }
 
 #[test]
 fn what_cannot_be_trained_is_refused_by_name() {
     let error = |settings: Settings, dtype: DType| {
         let mut g = Graph::new();
-        let w = g.parameter("w", dtype, [2]).unwrap();
-        let other = g.parameter("other", DType::F32, [2]).unwrap();
-        let sum = g.reduce(Reduce::Sum, w, &[], false).unwrap();
-        g.output("other", other).unwrap();
-        training_step(&mut g, sum, &settings).unwrap_err().to_string()
+        let w = g.parameter("w", dtype, [2]).expect("works");
+        let other = g.parameter("other", DType::F32, [2]).expect("works");
+        let sum = g.reduce(Reduce::Sum, w, &[], false).expect("works");
+        g.output("other", other).expect("works");
+        training_step(&mut g, sum, &settings).expect_err("is refused").to_string()
     };
     let sgd = || Settings::new(Sgd::new(0.1));
     let of = |settings: Settings| error(settings, DType::F32);
@@ -228,8 +229,8 @@ fn what_cannot_be_trained_is_refused_by_name() {
         "train: w: f16 [2] can't be trained: keep the parameter in f32, and cast it where it is used"
     );
     let mut g = Graph::new();
-    let w = g.parameter("w", DType::F32, [2]).unwrap();
-    assert!(training_step(&mut g, w, &sgd()).unwrap_err().to_string().contains("expected a single float"));
+    let w = g.parameter("w", DType::F32, [2]).expect("works");
+    assert!(training_step(&mut g, w, &sgd()).expect_err("is refused").to_string().contains("expected a single float"));
     assert_eq!(Settings::new(Adam::new(0.1)).optimizer, Optimizer::Adam(Adam::new(0.1)));
 }
 
@@ -237,10 +238,17 @@ fn what_cannot_be_trained_is_refused_by_name() {
 fn cross_entropy_has_every_reduction() {
     let losses = |reduction: Reduction, smoothing: f32| {
         let mut g = Graph::new();
-        let logits = g.constant(Tensor::new([3, 2], vec![0.0f32, 1.0, 2.0, 0.0, 5.0, -5.0]).unwrap()).unwrap();
-        let targets = g.constant(Tensor::new([3], vec![1, 0, 7]).unwrap()).unwrap();
-        let loss = cross_entropy(&mut g, logits, targets, CrossEntropy { ignore: 7, smoothing, reduction }).unwrap();
-        Evaluation::<f64>::new(&g, &BTreeMap::new()).unwrap().value(loss).to_f64()
+        let logits =
+            g.constant(Tensor::new([3, 2], vec![0.0f32, 1.0, 2.0, 0.0, 5.0, -5.0]).expect("works")).expect("works");
+        let targets = g.constant(Tensor::new([3], vec![1, 0, 7]).expect("works")).expect("works");
+        let loss = cross_entropy(
+            &mut g,
+            logits,
+            targets,
+            CrossEntropy { ignore: 7, smoothing, reduction, ..Default::default() },
+        )
+        .expect("works");
+        Evaluation::<f64>::new(&g, &BTreeMap::new()).expect("works").value(loss).to_f64()
     };
     let log = |apart: f64| (1.0 + (-apart).exp()).ln(); // −log p of the class that is ahead by so much
     let [first, second] = [log(1.0), log(2.0)];
@@ -263,7 +271,7 @@ fn batches_hold_like_lengths_once_each() {
     assert_eq!(all.len(), 48);
     let spread = |batch: &Vec<usize>| {
         let of = batch.iter().map(|&item| lengths[item]);
-        of.clone().max().unwrap() - of.min().unwrap()
+        of.clone().max().expect("works") - of.min().expect("works")
     };
     assert!(batches.iter().all(|batch| spread(batch) <= 3));
 }
@@ -272,7 +280,10 @@ fn batches_hold_like_lengths_once_each() {
 fn targets_are_shifted_and_padded() {
     let shifted = shift_right(&[vec![4, 5], vec![]], 1, 2);
     assert_eq!((shifted.input, shifted.expected), (vec![vec![1, 4, 5], vec![1]], vec![vec![4, 5, 2], vec![2]]));
-    let error = pad(&[vec![1], vec![1, 2, 3]], 0, 2).unwrap_err().to_string();
+    let error = pad(&[vec![1], vec![1, 2, 3]], 0, 2).expect_err("is refused").to_string();
     assert_eq!(error, "pad: sequence 1 has 3 tokens, expected 2 at the most");
-    assert_eq!(pad(&[vec![u32::MAX]], 0, 1).unwrap_err().to_string(), "pad: sequence 0 has the id 4294967295");
+    assert_eq!(
+        pad(&[vec![u32::MAX]], 0, 1).expect_err("is refused").to_string(),
+        "pad: sequence 0 has the id 4294967295"
+    );
 }

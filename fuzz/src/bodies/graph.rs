@@ -18,7 +18,7 @@ pub(super) const TARGET: Target = Target { name: "graph", make, check: |input| c
 
 const DTYPES: [&str; 6] = ["f32", "f16", "bf16", "i32", "u32", "bool"];
 
-const OPS: [&str; 30] = [
+const OPS: [&str; 31] = [
     "input",
     "parameter",
     "constant",
@@ -28,6 +28,7 @@ const OPS: [&str; 30] = [
     "rms_norm",
     "softmax",
     "log_softmax",
+    "cross_entropy",
     "unary",
     "binary",
     "where",
@@ -52,7 +53,7 @@ const OPS: [&str; 30] = [
 ];
 
 /// Keys and names that graphs have somewhere.
-const WORDS: [&str; 48] = [
+const WORDS: [&str; 50] = [
     "nodes",
     "outputs",
     "updates",
@@ -85,6 +86,8 @@ const WORDS: [&str; 48] = [
     "transpose_b",
     "circular",
     "interleaved",
+    "ignore",
+    "smoothing",
     "scale",
     "softcap",
     "causal",
@@ -470,7 +473,7 @@ impl Draft<'_, '_> {
         let (d, rank) = (dtype.name(), shape.len());
         let axis = self.u.choose_index(rank.max(1))?;
         let last = shape.last().copied().unwrap_or(1);
-        let node = match self.u.int_in_range(0..=22u8)? {
+        let node = match self.u.int_in_range(0..=23u8)? {
             0 | 1 => json!({"op": "unary", "function": function(self.u, "unary")?, "inputs": [x]}),
             2..=4 => {
                 let other = match self.u.int_in_range(0..=3u8)? {
@@ -573,6 +576,16 @@ impl Draft<'_, '_> {
                 let along = [shape.get(axis).copied().unwrap_or(1)];
                 let (indices, size) = (self.source("i32", &along, new)?, self.u.int_in_range(0..=9u64)?);
                 json!({"op": "scatter_add", "axis": axis, "size": size, "inputs": [x, indices]})
+            }
+            21 => {
+                let rows = shape.split_last().map_or(&[][..], |(_, rows)| rows);
+                let (weight, ignore) = (self.u.arbitrary::<bool>()?, *self.u.choose(&[None, Some(0), Some(-100)])?);
+                let mut inputs = vec![x.to_string(), self.source("i32", rows, new)?];
+                if weight {
+                    inputs.push(self.source("f32", &[last], new)?);
+                }
+                let smoothing = *self.u.choose(&[0.0, 0.1, 1.0])?;
+                json!({"op": "cross_entropy", "ignore": ignore, "smoothing": smoothing, "weight": weight, "inputs": inputs})
             }
             _ => {
                 let (turned, outer) = (self.u.arbitrary::<bool>()?, self.u.int_in_range(1..=9u64)?);

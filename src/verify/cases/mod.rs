@@ -17,6 +17,7 @@ mod attention;
 mod attention_merge;
 mod case;
 mod copy;
+mod cross_entropy;
 mod dequantize;
 mod gather;
 mod matmul;
@@ -51,6 +52,7 @@ pub fn of_family(family: &str, level: Level, seed: u64) -> Result<Vec<Case>> {
         Family::AttentionMerge => attention_merge::cases(all),
         Family::Concat => copy::concat_cases(all),
         Family::Copy => copy::copy_cases(all),
+        Family::CrossEntropy => cross_entropy::cases(all),
         Family::Dequantize => dequantize::cases(all),
         Family::Gather => gather::cases(all),
         Family::Matmul => matmul::cases(all),

@@ -235,7 +235,7 @@ impl<'c> Net<'c> {
         }
         let grads = gradients(&mut self.g, loss, &values)?;
         for (name, grad) in self.case.grads.keys().zip(grads) {
-            self.g.output(&format!("grad.{name}"), grad)?;
+            self.g.output(format!("grad.{name}"), grad)?;
         }
         Ok(())
     }

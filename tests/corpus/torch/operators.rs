@@ -2,8 +2,9 @@
 
 use tilewise::{
     DType, ValueId,
-    graph::{Align, AttentionArgs, Binary, Mask, Op, Reduce, Unary},
+    graph::{Align, AttentionArgs, Mask, Op, Unary},
     nn,
+    train::{self, CrossEntropy, Reduction},
 };
 
 use super::case::{Compute, Net, Run};
@@ -122,35 +123,17 @@ fn embedding(net: &mut Net<'_>) -> Run<()> {
 /// `F.cross_entropy` of `[N, classes]`: the mean, sum or list of `−log softmax(logits)[target]`, with label smoothing, and
 /// without the places whose target is `ignore_index`.
 pub(crate) fn cross_entropy(net: &mut Net<'_>, logits: ValueId, target: ValueId) -> Run<ValueId> {
-    let ignored = net.case.integer("ignore_index").unwrap_or(-100);
-    let smoothing = net.case.optional_float("label_smoothing").unwrap_or(0.0);
-    let reduction = net.case.text("reduction").unwrap_or("mean").to_string();
-    let g = &mut net.g;
-    let [n, classes] = g.shape(logits)[..] else { return Err(format!("logits are {}", g.shape(logits)).into()) };
-    let log_p = g.log_softmax(logits, 1)?;
-    let class = g.constant(tilewise::Tensor::new([classes], (0..classes as i32).collect::<Vec<i32>>())?)?;
-    let target = g.reshape(target, [n, 1])?;
-    let hit = g.binary(Binary::Equal, target, class)?;
-    let (on, off) =
-        (g.scalar(1.0 - smoothing + smoothing / classes as f64, log_p)?, g.scalar(smoothing / classes as f64, log_p)?);
-    let wanted = g.select(hit, on, off)?;
-    let cost = g.mul(log_p, wanted)?;
-    let cost = g.reduce(Reduce::Sum, cost, &[1], false)?;
-    let cost = g.neg(cost)?;
-
-    let target = g.reshape(target, [n])?;
-    let ignored = g.scalar(ignored as f64, target)?;
-    let counts = g.binary(Binary::NotEqual, target, ignored)?;
-    let zero = g.scalar(0.0, cost)?;
-    let cost = g.select(counts, cost, zero)?;
-    match reduction.as_str() {
-        "none" => Ok(cost),
-        "sum" => Ok(g.reduce(Reduce::Sum, cost, &[], false)?),
-        "mean" => {
-            let counts = g.cast(counts, DType::F32)?;
-            let (sum, count) = (g.reduce(Reduce::Sum, cost, &[], false)?, g.reduce(Reduce::Sum, counts, &[], false)?);
-            Ok(g.div(sum, count)?)
-        }
-        other => Err(format!("the reduction `{other}`").into()),
-    }
+    let reduction = match net.case.text("reduction").unwrap_or("mean") {
+        "none" => Reduction::None,
+        "sum" => Reduction::Sum,
+        "mean" => Reduction::Mean,
+        other => return Err(format!("the reduction `{other}`").into()),
+    };
+    let options = CrossEntropy {
+        ignore: net.case.integer("ignore_index").unwrap_or(-100) as i32,
+        smoothing: net.case.optional_float("label_smoothing").unwrap_or(0.0) as f32,
+        weight: net.optional("weight")?,
+        reduction,
+    };
+    Ok(train::cross_entropy(&mut net.g, logits, target, options)?)
 }

@@ -1,6 +1,6 @@
 use tilewise::{
     DType, Graph, Result, ValueId,
-    graph::{Binary, Op, Reduce, Unary},
+    graph::{Binary, CrossEntropyArgs, Op, Reduce, Unary},
 };
 
 use super::difference::{Operand, apart, between, check, fixed, whole};
@@ -177,6 +177,41 @@ fn softmaxes() {
         let x = || between([2, 3, 4], -3.0, 3.0, 1);
         check("softmax", &[x()], one(Op::Softmax { axis }));
         check("log softmax", &[x()], one(Op::LogSoftmax { axis }));
+    }
+}
+
+#[test]
+fn cross_entropies() {
+    let targets = || whole([2, 3], &[0, 3, -1, 1, 4, 2]);
+    for (ignore, smoothing) in [(None, 0.0), (Some(2), 0.0), (Some(1), 0.25), (None, 1.0)] {
+        for weight in [false, true] {
+            let op = || Op::CrossEntropy { ignore, smoothing, weight };
+            let mut operands = vec![between([2, 3, 4], -3.0, 3.0, 1), targets()];
+            operands.extend(weight.then(|| fixed(between([4], 0.25, 2.0, 2).tensor)));
+            let what = format!("cross entropy {ignore:?} {smoothing} {weight}");
+            check(&what, &operands, one(op()));
+            check(&format!("{what}, loss alone"), &operands, |g, x| Ok(vec![g.push(op(), x)?[0]]));
+            check(&format!("{what}, lse alone"), &operands, |g, x| Ok(vec![g.push(op(), x)?[1]]));
+        }
+    }
+    check("cross entropy of one row", &[between([5], -3.0, 3.0, 1), whole([], &[3])], |g, x| {
+        g.push(Op::CrossEntropy { ignore: None, smoothing: 0.1, weight: false }, x)
+    });
+}
+
+/// What an ignored row holds is nobody's, and a row of −inf alone has no probabilities.
+#[test]
+fn ignored_and_empty_rows_of_a_cross_entropy_have_finite_gradients() {
+    for smoothing in [0.0, 0.5] {
+        let found = gradient_of(&[1.0, f32::NAN, f32::NEG_INFINITY, f32::NEG_INFINITY, 0.0, 0.0], |g, x| {
+            let logits = g.reshape(x, [3, 2])?;
+            let targets = g.constant(Tensor::new([3], vec![-100i32, 0, 1])?)?;
+            let args = CrossEntropyArgs { ignore: Some(-100), smoothing, ..Default::default() };
+            Ok(g.cross_entropy(logits, targets, args)?.loss)
+        });
+        let half = f64::from(smoothing) / 2.0;
+        let label = [1.0 - half, half];
+        assert_eq!(found, [0.0, 0.0, -label[0], -label[1], 0.5 - label[1], 0.5 - label[0]]);
     }
 }
 

@@ -1,7 +1,7 @@
 use tilewise::{
     DType, Graph, Tensor, ValueId,
     grad::{gradients, unreached},
-    graph::{Mask, MaskMod, Reduce},
+    graph::{CrossEntropyArgs, Mask, MaskMod, Reduce},
     reference::Evaluation,
 };
 
@@ -48,6 +48,15 @@ fn what_has_no_derivative_is_named() {
         (sum(g, out), q)
     });
     assert_eq!(function, "gradients: no gradient passes through attention: it is over pages or functions");
+    let weights = message(|g| {
+        let logits = g.input("logits", DType::F32, [2, 4]).expect("fits");
+        let targets = g.input("targets", DType::I32, [2]).expect("fits");
+        let weight = g.input("weight", DType::F32, [4]).expect("fits");
+        let args = CrossEntropyArgs { weight: Some(weight), ..Default::default() };
+        let rows = g.cross_entropy(logits, targets, args).expect("fits");
+        (sum(g, rows.loss), weight)
+    });
+    assert_eq!(weights, "gradients: no gradient passes through cross_entropy: weights of classes are not trained");
     let tables = message(|g| {
         let x = g.input("x", DType::F32, [1, 1, 2, 4]).expect("fits");
         let [cos, sin] = ["cos", "sin"].map(|name| g.input(name, DType::F32, [8, 2]).expect("fits"));

@@ -134,6 +134,45 @@ fn softmax() {
 }
 
 #[test]
+fn cross_entropy() {
+    let op = |smoothing, weight| Op::CrossEntropy { ignore: Some(-100), smoothing, weight };
+    let plain = op(0.0, false);
+    gives(&plain, &[f32s([2, 3, 7]), i32s([2, 3])], &[f32s([2, 3]), f32s([2, 3]), f32s([2, 3])]);
+    gives(&plain, &[f32s([7]), i32s([])], &[f32s([]), f32s([]), f32s([])]);
+    gives(&plain, &[(DType::BF16, [2, 0].into()), i32s([2])], &[f32s([2]), f32s([2]), f32s([2])]);
+    gives(&op(1.0, true), &[(DType::F16, [2, 7].into()), i32s([2]), f32s([7])], &[f32s([2]), f32s([2]), f32s([2])]);
+    refuses(&plain, &[f32s([2, 7])], "cross_entropy: 1 operands were given, expected 2 (logits, targets)");
+    refuses(&plain, &[i32s([2, 7]), i32s([2])], "cross_entropy: `logits` is i32, expected f32, f16 or bf16");
+    refuses(
+        &plain,
+        &[f32s([]), i32s([])],
+        "cross_entropy: `logits` has shape [], expected at least one axis, of the classes",
+    );
+    refuses(&plain, &[f32s([2, 7]), f32s([2])], "cross_entropy: `targets` is f32, expected i32");
+    refuses(
+        &plain,
+        &[f32s([2, 7]), i32s([7])],
+        "cross_entropy: `targets` has shape [7], expected [2], a class for each row of `logits` [2, 7]",
+    );
+    let weighted = op(0.0, true);
+    refuses(
+        &weighted,
+        &[f32s([2, 7]), i32s([2])],
+        "cross_entropy: 2 operands were given, expected 3 (logits, targets, weight)",
+    );
+    refuses(&weighted, &[f32s([2, 7]), i32s([2]), i32s([7])], "cross_entropy: `weight` is i32, expected f32");
+    refuses(
+        &weighted,
+        &[f32s([2, 7]), i32s([2]), f32s([2])],
+        "cross_entropy: `weight` has shape [2], expected [7], a factor for each class",
+    );
+    for smoothing in [-0.1, 1.5, f32::NAN, f32::INFINITY] {
+        let message = format!("cross_entropy: the smoothing is {smoothing}, expected a number from 0 to 1");
+        refuses(&op(smoothing, false), &[f32s([2, 7]), i32s([2])], &message);
+    }
+}
+
+#[test]
 fn functions_of_elements() {
     for function in Unary::ALL {
         let op = Op::Unary { function };

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 use tilewise::{
     DType, Graph, Tensor,
-    graph::{Align, AttentionArgs, Binary, Mask, Op, Reduce, Unary},
+    graph::{Align, AttentionArgs, Binary, CrossEntropyArgs, Mask, Op, Reduce, Unary},
 };
 
 /// A graph with every operation and every option that is not the default.
@@ -35,6 +35,10 @@ fn everything() -> tilewise::Result<Graph> {
     let merged = g.merge_heads(sum)?;
     let p = g.softmax(merged, -1)?;
     let p = g.log_softmax(p, 1)?;
+    let classes = g.constant(Tensor::new([2, 3], vec![0, 3, -1, 2, 9, 1])?)?;
+    let smoothed = CrossEntropyArgs { weight: Some(row), ignore: Some(9), smoothing: 0.1 };
+    g.cross_entropy(p, classes, smoothed)?;
+    g.cross_entropy(p, classes, CrossEntropyArgs::default())?;
     for function in Unary::ALL {
         let operand = if function == Unary::Not { seen } else { p };
         g.unary(function, operand)?;

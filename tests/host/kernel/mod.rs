@@ -4,6 +4,7 @@ mod argmax;
 mod attention;
 mod ceiling;
 mod copy;
+mod cross_entropy;
 mod matmul;
 mod norm;
 mod pointwise;

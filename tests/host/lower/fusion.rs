@@ -2,8 +2,9 @@
 
 use tilewise::{
     DType, Graph, Result, ValueId,
-    graph::{Binary, Op, Reduce, Unary},
-    lower::Options,
+    grad::gradients,
+    graph::{Binary, CrossEntropyArgs, Op, Reduce, Unary},
+    lower::{Options, Program},
 };
 
 use super::{applied, families, graph, input, lowered, note, program, refused};
@@ -326,4 +327,42 @@ fn what_a_kernel_widens_itself_is_in_no_chain() {
         g.sub(normed, wide)
     });
     assert_eq!(families(&both), ["pointwise", "pointwise", "norm", "pointwise"], "{both}");
+}
+
+#[test]
+fn the_gradient_of_a_cross_entropy_is_one_kernel_over_the_logits() {
+    const SIZES: [usize; 2] = [6, 11];
+    let lowered = |dtype: DType, weight: bool, smoothing: f32, z_loss: bool| {
+        program(|g| {
+            let logits = g.input("logits", dtype, SIZES)?;
+            let targets = g.input("targets", DType::I32, [SIZES[0]])?;
+            let weight = weight.then(|| input(g, "weight", &[SIZES[1]])).transpose()?;
+            let args = CrossEntropyArgs { weight, ignore: Some(-100), smoothing };
+            let rows = g.cross_entropy(logits, targets, args)?;
+            let mut loss = g.reduce(Reduce::Sum, rows.loss, &[], false)?;
+            if z_loss {
+                let square = g.mul(rows.lse, rows.lse)?;
+                let square = g.reduce(Reduce::Sum, square, &[], false)?;
+                loss = g.add(loss, square)?;
+            }
+            Ok(gradients(g, loss, &[logits])?[0])
+        })
+    };
+    // Nothing but dx has the size of the logits.
+    let wide = |program: &Program| {
+        let elements = SIZES.iter().product::<usize>();
+        let outputs = program.steps.iter().flat_map(|step| &step.outputs);
+        outputs.filter(|&&output| program.buffers[output.0].shape.elements() >= Some(elements)).count()
+    };
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        for (weight, smoothing) in [(false, 0.0), (false, 0.1), (true, 0.0)] {
+            let program = lowered(dtype, weight, smoothing, false);
+            assert_eq!(families(&program), ["cross_entropy", "pointwise"], "{program}");
+        }
+        for z_loss in [false, true] {
+            let program = lowered(dtype, true, 0.1, z_loss);
+            assert_eq!(wide(&program), 1, "{program}");
+        }
+        assert_eq!(wide(&lowered(dtype, false, 0.1, true)), 1);
+    }
 }

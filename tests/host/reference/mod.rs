@@ -4,6 +4,7 @@
 mod attention;
 mod cases;
 mod copy;
+mod cross_entropy;
 mod evaluation;
 mod matmul;
 mod norm;

@@ -18,7 +18,9 @@ fn every_family_that_can_meet_them_has_cases() {
     let of = |family: &str| {
         cases::of_family(family, Level::Quick, 1).expect("valid").into_iter().filter(|case| case.not_finite).count()
     };
-    for family in ["argmax", "attention", "attention_merge", "matmul", "norm", "pointwise", "reduce", "softmax"] {
+    let families =
+        ["argmax", "attention", "attention_merge", "cross_entropy", "matmul", "norm", "pointwise", "reduce", "softmax"];
+    for family in families {
         assert!(FAMILIES.contains(&family) && of(family) > 0, "{family}");
     }
 }
