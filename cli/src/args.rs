@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Find where your own implementation first departs from a model, and which mistake gives its numbers.
     Diff(DiffArgs),
+    /// Compare a graph's gradients with differences of its outputs, and the device's with the reference's.
+    Gradcheck(GradcheckArgs),
     /// Show how a graph runs: fusions, kernels, buffers, WGSL.
     Explain(ExplainArgs),
     /// List the shader modules by family, or write each kernel with all that it imports.
@@ -255,6 +257,25 @@ pub(crate) struct ShadersArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct GradcheckArgs {
+    /// The graph, as JSON. Its loss is its only output, if that is a single float, or else all outputs, each element times a fixed
+    /// number.
+    pub(crate) graph: PathBuf,
+    /// Inputs, parameters and states by name, as safetensors; may be given several times. Others are drawn at random.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) inputs: Vec<PathBuf>,
+    /// Elements of each value that differences are taken for: each takes four runs of the reference.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    samples: u32,
+}
+
+impl GradcheckArgs {
+    pub(crate) fn samples(&self) -> usize {
+        self.samples as usize
+    }
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct ExplainArgs {
     /// The graph, as JSON.
     pub(crate) graph: PathBuf,
@@ -402,6 +423,7 @@ impl Args {
             | Command::Profile(_)
             | Command::Run(_)
             | Command::Diff(_)
+            | Command::Gradcheck(_)
             | Command::Explain(_)
             | Command::Embed(_) => return None,
         };

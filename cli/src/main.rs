@@ -10,6 +10,7 @@ mod bench;
 mod diff;
 mod embed;
 mod explain;
+mod gradcheck;
 mod info;
 mod input;
 mod output;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Profile(command) => profile::run(command, &args.device),
         Command::Run(command) => run::run(command, &args.device),
         Command::Diff(command) => diff::run(command, &args.device),
+        Command::Gradcheck(command) => gradcheck::run(command, &args.device),
         Command::Explain(command) => explain::run(command, &args.device),
         Command::Shaders(command) => shaders::run(command),
         Command::Embed(command) => embed::run(command, &args.device),

@@ -54,6 +54,29 @@ fn run_on_the_device_and_in_the_reference_agree() {
     }
 }
 
+#[test]
+fn gradients_are_checked_by_differences_and_on_the_device() {
+    let folder = folder("gradcheck");
+    let printed = succeed(&folder, &["gradcheck", "graph.json", "--inputs", "in.safetensors", "--samples", "5"]);
+    for name in ["q", "k", "v"] {
+        let row = printed.lines().find(|line| line.contains(&format!(" {name} "))).unwrap_or_default();
+        assert!(row.contains("right"), "{name}: {printed}");
+    }
+    // relu at 0 has no derivative: PyTorch's 0 is not what differences give.
+    let kink = r#"{"nodes": [{"op": "input", "dtype": "f32", "shape": [2], "outputs": ["x"]},
+        {"op": "unary", "function": "relu", "inputs": ["x"], "outputs": ["y"]}], "outputs": [{"name": "y", "value": "y"}]}"#;
+    fs::write(folder.join("kink.json"), kink).expect("writable");
+    let zeros = BTreeMap::from([("x".to_string(), Tensor::new([2], vec![0.0f32, 1.0]).expect("fits"))]);
+    safetensors::save(folder.join("zeros.safetensors"), &zeros).expect("writable");
+    let output = command(&folder, &["gradcheck", "kink.json", "--inputs", "zeros.safetensors"]).output().expect("runs");
+    let printed = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(
+        printed.contains("WRONG") && printed.contains("element 0 is off by") && printed.contains("kink"),
+        "{printed}"
+    );
+}
+
 /// What a comparison says of each output: right, NaN as in the reference, or no proof, which is no pass.
 #[test]
 fn check_tells_what_is_right_from_what_proves_nothing() {
