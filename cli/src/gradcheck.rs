@@ -40,10 +40,16 @@ pub(crate) fn run(args: &GradcheckArgs, device: &DeviceArgs) -> Result<bool> {
     let graph = input::graph(&args.graph)?;
     let given = input::tensors(args.inputs.iter().map(PathBuf::as_path))?;
     let workload = Workload::of("gradcheck", graph.clone(), given);
-    let inputs = workload.inputs()?;
+    let mut inputs = workload.inputs()?;
     let parameters = workload.parameters()?;
-    let states = workload.states();
-    let all: BTreeMap<String, Tensor> = inputs.iter().chain(&parameters).chain(&states).cloned().collect();
+    // A state is an input like any other here: what it is given, or the zeros that it begins with.
+    let given: BTreeMap<String, Tensor> = workload.states().into_iter().collect();
+    for (name, state, _) in graph.states().filter(|(name, ..)| parameters.iter().all(|(other, _)| other != name)) {
+        let start =
+            given.get(name).cloned().map_or_else(|| Tensor::zeros(graph.dtype(state), graph.shape(state)), Ok)?;
+        inputs.push((name.to_string(), start));
+    }
+    let all: BTreeMap<String, Tensor> = inputs.iter().chain(&parameters).cloned().collect();
 
     let mut whole = Graph::clone(&graph);
     let loss = loss(&mut whole)?;
@@ -61,8 +67,6 @@ pub(crate) fn run(args: &GradcheckArgs, device: &DeviceArgs) -> Result<bool> {
 
     let gpu = device.open()?;
     note!("on {} ({})", gpu.profile().adapter, gpu.driver());
-    let pairs = |list: &[(String, Tensor)]| list.to_vec();
-    let (parameters, inputs) = (pairs(&parameters), pairs(&inputs));
     let parameters: Vec<(&str, &Tensor)> = parameters.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     let mut program = gpu.compile(&trained, Parameters::from(&parameters[..]))?;
