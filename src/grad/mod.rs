@@ -25,6 +25,7 @@
 mod append;
 mod attention;
 mod attention_merge;
+mod attention_written_out;
 mod cross_entropy;
 mod gather;
 mod matmul;

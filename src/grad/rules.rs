@@ -16,6 +16,7 @@ impl Step<'_> {
             Op::Input { .. } | Op::Parameter { .. } | Op::Constant { .. } => {}
             Op::Matmul { transpose_a, transpose_b } => matmul::matmul(&mut self, transpose_a, transpose_b)?,
             Op::Attention(op) => attention::attention(&mut self, &op)?,
+            Op::AttentionGrad(_) => return Err(self.refused("gradients of its gradient are not built")),
             Op::LayerNorm { axes, weight, bias, epsilon: _ } => norm::layer_norm(&mut self, axes, weight, bias)?,
             Op::RmsNorm { axes, weight, epsilon: _ } => norm::rms_norm(&mut self, axes, weight)?,
             Op::Softmax { axis } => softmax::softmax(&mut self, axis)?,

@@ -329,7 +329,7 @@ pub(crate) struct AttentionPages {
 
 impl AttentionSizes {
     /// The shape of lse: an element for each row of q.
-    fn lse(&self) -> Shape {
+    pub(crate) fn lse(&self) -> Shape {
         let &AttentionSizes { packed, batch, heads, rows, .. } = self;
         if packed { [rows, heads].into() } else { [batch, heads, rows].into() }
     }

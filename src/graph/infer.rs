@@ -1,7 +1,7 @@
 use super::{
     Binary, Op, Reduce,
     attention::places,
-    cross_entropy,
+    attention_grad, cross_entropy,
     operand::{Operand, broadcast, float, in_rank, same_dtype},
 };
 use crate::{
@@ -34,6 +34,7 @@ pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
         Op::Constant { value } => one(value.dtype(), value.shape().clone()),
         Op::Matmul { transpose_a, transpose_b } => matmul(operands, *transpose_a, *transpose_b),
         Op::Attention(attention) => attention.results(operands),
+        Op::AttentionGrad(attention) => attention_grad::results(attention, operands),
         Op::LayerNorm { axes, epsilon, weight, bias } => {
             let statistics = norm(name, operands, *axes, *epsilon, &[("weight", *weight), ("bias", *bias)])?;
             let (dtype, shape) = operands[0];

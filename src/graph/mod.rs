@@ -40,6 +40,7 @@
 //! ```
 
 mod attention;
+mod attention_grad;
 mod behind;
 mod build;
 mod cross_entropy;
@@ -68,6 +69,7 @@ use std::collections::{HashMap, HashSet};
 pub(crate) use attention::Extent;
 pub use attention::{Align, Attention, AttentionFault, AttentionOperand, AttentionResults, Window};
 pub(crate) use attention::{AttentionSizes, FARTHEST, short_of};
+pub(crate) use attention_grad::BiasGrad;
 use behind::Behind;
 pub use cross_entropy::{CrossEntropyArgs, CrossEntropyResults};
 pub use function::{Function, FunctionKind, MaskMod, MaskTwin, Pair, ScoreMod, ScoreTwin, Scored};

@@ -46,6 +46,22 @@ pub enum Op {
     },
     /// Scaled dot-product attention; see [`Attention`], also for its gradient.
     Attention(Attention),
+    /// The gradient of [`Attention`], fused: no score and no weight is stored.
+    ///
+    /// `q, k, v, […], dout, statistics → dq, dk, dv, [dbias], [dslopes]`, all f32, with the operands of the attention first. dout f32 has
+    /// the shape of `out`; statistics f32 `[2, …]` are the `lse` and Δ of each row, `Δ_i = Σ_c dout_ic·out_ic − dlse_i`. With
+    /// `P_ij = seen · exp(s_ij − lse_i)`:
+    ///
+    /// ```text
+    /// dv = Pᵀ·dout        dS = P∘(dout·vᵀ − Δ)        dT = scale·dS∘(1 − (softcap(s)/c)²)        dq = dT·k        dk = dTᵀ·q
+    /// ```
+    ///
+    /// dbias is dS summed over axes along which the bias is repeated: over the keys if it is one number for all of them
+    /// (`[B, Hq, Tq, 1]`), else over the queries if it is one for all of those (`[B, Hq, 1, columns]`), else over the items and heads
+    /// that share it (`[B or 1, Hq or 1, Tq, columns]`). dslopes, of the shape of `lse`, is `Σ_j dS_ij·(j − (i + offset))`.
+    ///
+    /// Not over pages, nor with score functions. Its own gradient is refused. FlashAttention-2 (Dao, 2023).
+    AttentionGrad(Attention),
     /// `x [… n], [weight n], [bias n] → y [… n], mean f32 […], rstd f32 […]`: `y = (x − mean)·rstd · weight + bias`
     /// with `mean = Σx/n`, `rstd = 1/√(Σ(x − mean)²/n + ε)`, where n stands for the last `axes` axes. `weight` and
     /// `bias` broadcast to those axes and have the dtype of x. Ba, Kiros and Hinton, 2016.
@@ -339,6 +355,7 @@ impl Op {
             Op::Constant { .. } => row("constant", Source, []),
             Op::Matmul { .. } => row("matmul", Computed, ["a", "b"].map(Some)),
             Op::Attention(_) => Row { operands: Operands::Listed, ..row("attention", Computed, []) },
+            Op::AttentionGrad(_) => Row { operands: Operands::Listed, ..row("attention_grad", Computed, []) },
             Op::LayerNorm { weight, bias, .. } => {
                 row("layer_norm", Computed, [Some("x"), weight.then_some("weight"), bias.then_some("bias")])
             }

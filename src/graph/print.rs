@@ -128,7 +128,7 @@ fn options(op: &Op) -> Vec<String> {
         Op::Matmul { transpose_a, transpose_b } => {
             vec![flag("transpose_a", *transpose_a), flag("transpose_b", *transpose_b)]
         }
-        Op::Attention(attention) => return attention_options(attention),
+        Op::Attention(attention) | Op::AttentionGrad(attention) => return attention_options(attention),
         Op::LayerNorm { axes, epsilon, .. } | Op::RmsNorm { axes, epsilon, .. } => {
             vec![(*axes != 1).then(|| format!("axes={axes}")), Some(format!("epsilon={epsilon:?}"))]
         }

@@ -24,7 +24,7 @@ impl Graph {
         function.expect_twin()?;
         let mut found = 0;
         for node in &mut self.nodes {
-            let Op::Attention(attention) = &mut node.op else { continue };
+            let (Op::Attention(attention) | Op::AttentionGrad(attention)) = &mut node.op else { continue };
             let kind = T::among(&mut attention.score_mods, &mut attention.mask_mods);
             for same in kind.iter_mut().filter(|other| *other == function) {
                 same.attach(function);
@@ -41,7 +41,7 @@ impl Graph {
     pub fn without_twins(&self) -> Vec<&str> {
         let mut texts = Vec::new();
         for node in &self.nodes {
-            let Op::Attention(attention) = &node.op else { continue };
+            let (Op::Attention(attention) | Op::AttentionGrad(attention)) = &node.op else { continue };
             texts.extend(attention.score_mods.iter().filter(|f| f.twin().is_none()).map(Function::text));
             texts.extend(attention.mask_mods.iter().filter(|f| f.twin().is_none()).map(Function::text));
         }

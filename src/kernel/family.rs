@@ -33,6 +33,7 @@ families! {
     Append "append" "append",
     Argmax "argmax" "argmax",
     Attention "attention" "attention",
+    AttentionGrad "attention_grad" "attention_grad",
     AttentionMerge "attention_merge" "attention",
     Concat "concat" "copy",
     Copy "copy" "copy",

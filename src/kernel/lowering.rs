@@ -1,7 +1,7 @@
 //! From operations of a graph to problems: the one place that says which kernel an operation leads to.
 
 use super::{
-    AppendProblem, Arg, ArgmaxProblem, AttentionMergeProblem, AttentionProblem, ConcatProblem, CrossEntropyProblem,
+    AppendProblem, Arg, ArgmaxProblem, AttentionGradProblem, AttentionMergeProblem, AttentionProblem, ConcatProblem, CrossEntropyProblem,
     DequantizeProblem, GatherProblem, Instr, Norm, NormKind, Operands, PadProblem, Problem, Product, ReduceProblem,
     RotaryProblem, ScatterAddProblem, Softmax,
 };
@@ -56,6 +56,7 @@ impl<'a> Lowering<'a> {
                 kernel(move |x| CrossEntropyProblem::of(ignore, smoothing, weight, x))
             }
             Op::Attention(options) => kernel(move |x| AttentionProblem::of(options, x)),
+            Op::AttentionGrad(options) => kernel(move |x| AttentionGradProblem::of(options, x)),
             Op::AttentionMerge => kernel(AttentionMergeProblem::of),
             Op::Reduce { function, axes, .. } => kernel(move |x| ReduceProblem::of(*function, axes, x)),
             &Op::Argmax { axis, last, .. } => kernel(move |x| ArgmaxProblem::of(axis, last, x)),

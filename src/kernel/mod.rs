@@ -37,7 +37,7 @@ use std::{fmt, sync::Arc};
 pub use activation::unary_wgsl;
 pub use append::AppendProblem;
 pub use argmax::ArgmaxProblem;
-pub use attention::{AttentionDTypes, AttentionMergeProblem, AttentionProblem};
+pub use attention::{AttentionDTypes, AttentionGradProblem, AttentionMergeProblem, AttentionProblem};
 pub use ceiling::{Arithmetic, CeilingProblem};
 pub use copy::{ConcatProblem, CopyProblem, PadProblem};
 pub use cross_entropy::CrossEntropyProblem;

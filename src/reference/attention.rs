@@ -81,12 +81,12 @@ pub fn attention<R: Real>(
 }
 
 /// The operands of one attention, by what they are.
-struct Run<'a, R> {
+pub(super) struct Run<'a, R> {
     options: &'a Attention,
     extra: &'a [&'a Value<R>],
-    q: Rows<'a, R>,
-    k: Rows<'a, R>,
-    v: Rows<'a, R>,
+    pub(super) q: Rows<'a, R>,
+    pub(super) k: Rows<'a, R>,
+    pub(super) v: Rows<'a, R>,
     scale: R,
     mask: Option<PerScore<'a, bool>>,
     bias: Option<PerScore<'a, R>>,
@@ -99,7 +99,7 @@ struct Run<'a, R> {
 }
 
 impl<'a, R: Real> Run<'a, R> {
-    fn new(
+    pub(super) fn new(
         options: &'a Attention,
         q: &'a Array<R>,
         k: &'a Array<R>,
@@ -143,7 +143,7 @@ impl<'a, R: Real> Run<'a, R> {
     }
 
     /// s[i,j], or nothing if query i does not see key j.
-    fn score(&self, sequence: &Sequence, head: usize, i: usize, j: usize) -> Option<R> {
+    pub(super) fn score(&self, sequence: &Sequence, head: usize, i: usize, j: usize) -> Option<R> {
         let options = self.options;
         // Key j is `distance` positions after the query's own.
         let distance = j as i64 - (i as i64 + sequence.offset);
@@ -160,13 +160,7 @@ impl<'a, R: Real> Run<'a, R> {
         if !self.mask_mods.iter().all(|function| function(&pair)) {
             return None;
         }
-        let query = self.q.get(sequence.item, head, sequence.queries.start + i);
-        let key = self.k.get(sequence.item, self.key_head(head), sequence.keys.start + j);
-        let mut score = R::ZERO;
-        for (&q, &k) in query.iter().zip(key) {
-            score += q * k;
-        }
-        score = self.scale * score;
+        let mut score = self.scaled(sequence, head, [i, j]);
         if let Some(cap) = options.softcap {
             let cap = R::of(cap.into());
             score = cap * (score / cap).tanh();
@@ -183,6 +177,24 @@ impl<'a, R: Real> Run<'a, R> {
         }
         // −∞ hides the key if a function says so. That of q·k is a score, which weighs nothing.
         (self.score_mods.is_empty() || score.wide() != f64::NEG_INFINITY).then_some(score)
+    }
+
+    /// scale · q_i·k_j
+    fn scaled(&self, sequence: &Sequence, head: usize, [i, j]: [usize; 2]) -> R {
+        let query = self.q.get(sequence.item, head, sequence.queries.start + i);
+        let key = self.k.get(sequence.item, self.key_head(head), sequence.keys.start + j);
+        let mut product = R::ZERO;
+        for (&q, &k) in query.iter().zip(key) {
+            product += q * k;
+        }
+        self.scale * product
+    }
+
+    /// The derivative of the score by q_i·k_j.
+    pub(super) fn slope(&self, sequence: &Sequence, head: usize, at: [usize; 2]) -> R {
+        let Some(cap) = self.options.softcap else { return self.scale };
+        let bent = (self.scaled(sequence, head, at) / R::of(cap.into())).tanh();
+        self.scale * (R::ONE - bent * bent)
     }
 
     /// What functions are told of query i and key j.
@@ -236,7 +248,7 @@ impl<'a, R: Real> Run<'a, R> {
     }
 
     /// The key head that a query head reads.
-    fn key_head(&self, head: usize) -> usize {
+    pub(super) fn key_head(&self, head: usize) -> usize {
         head / (self.q.heads / self.k.heads)
     }
 
@@ -244,7 +256,7 @@ impl<'a, R: Real> Run<'a, R> {
         self.options.input_of(operand).and_then(|input| self.extra[input - 3].i32s()).map(Array::data)
     }
 
-    fn sequences(&self) -> Vec<Sequence> {
+    pub(super) fn sequences(&self) -> Vec<Sequence> {
         use AttentionOperand as A;
         let (q_starts, k_starts) = (self.i32s(A::QueryOffsets), self.i32s(A::KeyOffsets));
         let items = q_starts.map_or(self.q.items, |starts| starts.len() - 1);
@@ -265,18 +277,18 @@ impl<'a, R: Real> Run<'a, R> {
 }
 
 /// One batch item, or one of the packed sequences: the queries and keys that belong together.
-struct Sequence {
-    item: usize,
-    queries: Span,
-    keys: Span,
+pub(super) struct Sequence {
+    pub(super) item: usize,
+    pub(super) queries: Span,
+    pub(super) keys: Span,
     /// Where query 0 stands among the keys.
-    offset: i64,
+    pub(super) offset: i64,
 }
 
 /// Positions from `start` on.
-struct Span {
-    start: usize,
-    length: usize,
+pub(super) struct Span {
+    pub(super) start: usize,
+    pub(super) length: usize,
 }
 
 /// Where a sequence starts: the highest entry up to its own.
@@ -294,14 +306,14 @@ fn span(starts: Option<&[i32]>, item: usize, total: usize, lengths: Option<&[i32
 }
 
 /// q, k or v: rows of `width` elements, `[items, heads, length]` of them, or packed `[length, heads]`, or in pages.
-struct Rows<'a, R> {
+pub(super) struct Rows<'a, R> {
     data: &'a [R],
     packed: bool,
     pages: Option<Pages<'a>>,
     items: usize,
-    heads: usize,
+    pub(super) heads: usize,
     length: usize,
-    width: usize,
+    pub(super) width: usize,
 }
 
 /// Pages `[count, rows, heads]`, of which an item has `each`, by a table.
@@ -327,7 +339,7 @@ impl<'a, R: Real> Rows<'a, R> {
     }
 
     /// The number of a row. Packed, `position` counts from the start of the buffer and `item` plays no part.
-    fn row(&self, item: usize, head: usize, position: usize) -> usize {
+    pub(super) fn row(&self, item: usize, head: usize, position: usize) -> usize {
         if let Some(pages) = &self.pages {
             let page = usize::try_from(pages.table[item * pages.each + position / pages.rows]).unwrap_or(0);
             (page.min(pages.count - 1) * pages.rows + position % pages.rows) * self.heads + head
@@ -343,7 +355,7 @@ impl<'a, R: Real> Rows<'a, R> {
         if self.packed { row % self.heads } else { row / self.length % self.heads }
     }
 
-    fn get(&self, item: usize, head: usize, position: usize) -> &'a [R] {
+    pub(super) fn get(&self, item: usize, head: usize, position: usize) -> &'a [R] {
         &self.data[self.row(item, head, position) * self.width..][..self.width]
     }
 }

@@ -145,7 +145,9 @@ fn terms(op: &Op, result: usize, operands: &[f64]) -> f64 {
         // Of the values: they are averaged.
         Op::Attention(_) if result == 0 => operands[2],
         Op::AttentionMerge if result == 0 => operands[0],
-        Op::Attention(_) | Op::AttentionMerge => 0.0,
+        // dv is a sum of dout by weights; of what the others cancel, a plain evaluation tells.
+        Op::AttentionGrad(attention) if result == 2 => operands[3 + attention.operands.len()],
+        Op::Attention(_) | Op::AttentionGrad(_) | Op::AttentionMerge => 0.0,
     }
 }
 
@@ -175,6 +177,7 @@ const U32: f64 = 1.0 / (1u64 << 24) as f64;
 /// | cross_entropy | 32 | as log_softmax, with sums over the classes |
 /// | attention | 24 + 168·c + 96·f | as softmax, between two sums; c·tanh(…) if there is a softcap of c; f score functions, whose twins don't round |
 /// | (of f16) | 0 | weights rounded to f16 are off by u of themselves: the one rounding, if `magnitude` is at least max \|v\| |
+/// | attention_grad | 64 + 336·c | as attention, with a product of two sums and the slope of the softcap |
 /// | attention_merge | 24 | as softmax, between two sums |
 /// | layer_norm, rms_norm | 12 | sums, `inverseSqrt`, products |
 /// | rotary | 2 | two products and a sum, fused or not |
@@ -191,6 +194,7 @@ pub fn extra(op: &Op) -> f64 {
             let functions = 96.0 * attention.score_mods.len() as f64;
             24.0 + 168.0 * attention.softcap.map_or(0.0, f64::from) + functions
         }
+        Op::AttentionGrad(attention) => 64.0 + 336.0 * attention.softcap.map_or(0.0, f64::from),
         Op::AttentionMerge => 24.0,
         Op::Unary { function } => match function {
             Unary::Rsqrt | Unary::Reciprocal => 5.0,

@@ -25,6 +25,7 @@
 
 mod append;
 mod attention;
+mod attention_grad;
 mod attention_merge;
 pub mod compare;
 mod copy;
@@ -48,6 +49,7 @@ use std::collections::BTreeMap;
 
 pub use append::{append, append_paged};
 pub use attention::attention;
+pub use attention_grad::attention_grad;
 pub use attention_merge::attention_merge;
 pub use copy::{broadcast, concat, pad, permute, reshape, slice};
 pub use cross_entropy::cross_entropy;
@@ -256,6 +258,11 @@ pub fn apply<R: Real>(op: &Op, operands: &[&Value<R>]) -> Result<Vec<Value<R>>> 
             let mut values = stored(vec![out, lse])?;
             values.push(Value::I32(status));
             values
+        }
+        Op::AttentionGrad(options) => {
+            let (rest, [dout, statistics]) = (operands.len().saturating_sub(2), [2, 1].map(|back| operands.len() - back));
+            let x = [floats(0)?, floats(1)?, floats(2)?];
+            stored(attention_grad(options, x, &operands[3..rest], floats(dout)?, floats(statistics)?)?)?
         }
         Op::AttentionMerge => {
             let (out, lse) = attention_merge(floats(0)?, floats(1)?)?;

@@ -1,7 +1,7 @@
 use super::workload::{Builder, Size, Workload};
 use crate::{
     DType, Result,
-    graph::{Align, AttentionArgs, Mask, ScoreMod},
+    graph::{Align, Attention, AttentionArgs, Mask, Op, ScoreMod},
 };
 
 /// Sizes of attention.
@@ -78,6 +78,16 @@ pub(super) fn workloads(size: Size) -> Result<Vec<Workload>> {
             all.push(attention(shape, dtype, modifier)?);
         }
     }
+    let gradients: &[Shape] = match size {
+        Size::Quick => &[Shape::new(1, 2, 64, 32)],
+        Size::Full => &[Shape::new(1, 8, 256, 64), Shape::new(2, 8, 512, 64), Shape::new(1, 4, 256, 128)],
+        Size::Large => &[Shape::new(1, 16, 4096, 64), Shape::new(1, 16, 4096, 128)],
+    };
+    for &shape in gradients {
+        for modifier in [NONE, Causal] {
+            all.push(gradient(shape, modifier)?);
+        }
+    }
     all.push(match size {
         Size::Quick => packed(&[10, 30], 2, 32)?,
         Size::Full => packed(&[256, 64, 128, 32], 8, 64)?,
@@ -123,6 +133,25 @@ fn attention(shape: Shape, dtype: DType, modifier: Modifier) -> Result<Workload>
             args = args.score_mod(near);
         }
         w.graph.attention(q, k, v, args)
+    })
+}
+
+/// The gradients of q, k and v.
+fn gradient(shape: Shape, modifier: Modifier) -> Result<Workload> {
+    let Shape { batch, heads: [heads, key_heads], rows, keys, width } = shape;
+    let causal = modifier == Causal;
+    let name = format!("b{batch} h{heads} q{rows} k{keys} d{width}{}", if causal { " causal" } else { "" });
+    Workload::new("attention_grad", &name, |w| {
+        let q = w.input("q", &[batch, heads, rows, width])?;
+        let k = w.input("k", &[batch, key_heads, keys, width])?;
+        let v = w.input("v", &[batch, key_heads, keys, width])?;
+        let dout = w.input("dout", &[batch, heads, rows, width])?;
+        let statistics = w.input("statistics", &[2, batch, heads, rows])?;
+        let options = Attention { causal, ..Attention::default() };
+        let grads = w.graph.push(Op::AttentionGrad(options), &[q, k, v, dout, statistics])?;
+        w.graph.output("dk", grads[1])?;
+        w.graph.output("dv", grads[2])?;
+        Ok(grads[0])
     })
 }
 

@@ -4,7 +4,7 @@
 macro_rules! of_each_family {
     ($check:ident) => {
         of_each_family!(
-            $check: append, argmax, attention, attention_merge, concat, copy, cross_entropy, dequantize, gather, matmul, norm,
+            $check: append, argmax, attention, attention_grad, attention_merge, concat, copy, cross_entropy, dequantize, gather, matmul, norm,
             pad, pointwise, reduce, rotary, scatter_add, softmax
         );
     };

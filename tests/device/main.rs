@@ -13,6 +13,7 @@ mod heap;
 mod append;
 mod argmax;
 mod attention;
+mod attention_grad;
 mod attention_merge;
 mod ceiling;
 mod copy;

@@ -5,6 +5,7 @@
 
 mod block_mask;
 mod coop;
+mod grad;
 mod mend;
 mod merge;
 mod of;
@@ -28,6 +29,7 @@ use crate::{Result, graph::AttentionOperand};
 use panel::Depth;
 use setup::Setup;
 
+pub use grad::AttentionGradProblem;
 pub use merge::AttentionMergeProblem;
 pub use problem::{AttentionDTypes, AttentionProblem};
 

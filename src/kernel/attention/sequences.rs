@@ -21,7 +21,8 @@ pub(super) fn begin(setup: &Setup<'_>) -> Result<Kernel> {
         return Ok(kernel);
     }
     let numbers: Vec<A> = setup.per_head().map(|operand| operand.kind).collect();
-    kernel.workspace.push(buffer_bytes(DType::I32, setup.records() * RECORD + numbers.len() * setup.sizes.heads));
+    let beside = setup.beside.map_or(0, |beside| beside.words);
+    kernel.workspace.push(buffer_bytes(DType::I32, setup.gathered() + beside));
 
     let status = problem.status.then_some(Operand::Output(1 + usize::from(problem.lse)));
     // The block table is looked at only to report on it.

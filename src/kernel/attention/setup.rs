@@ -40,6 +40,16 @@ pub(super) struct Setup<'a> {
     pub(super) problem: &'a AttentionProblem,
     pub(super) profile: &'a Profile,
     pub(super) sizes: Sizes,
+    /// What else lies in the buffer of the records.
+    pub(super) beside: Option<Beside>,
+}
+
+/// Numbers that kernels read from the buffer of the records and of the numbers of heads: behind those, or where they are if there
+/// are none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beside {
+    pub(super) input: Operand,
+    pub(super) words: usize,
 }
 
 /// How a kernel walks over the query rows.
@@ -98,7 +108,7 @@ pub(super) enum Rank {
 
 impl<'a> Setup<'a> {
     pub(super) fn new(problem: &'a AttentionProblem, profile: &'a Profile) -> Result<Self> {
-        Ok(Setup { problem, profile, sizes: Sizes::of(problem)? })
+        Ok(Setup { problem, profile, sizes: Sizes::of(problem)?, beside: None })
     }
 
     pub(super) fn has(&self, operand: A) -> bool {
@@ -196,7 +206,7 @@ impl<'a> Setup<'a> {
     }
 
     /// q, k, v and what `scores.wesl` reads, with the tiles of the mask.
-    fn inputs(&self, mask_tiles: Option<Operand>) -> Vec<Binding> {
+    pub(super) fn inputs(&self, mask_tiles: Option<Operand>) -> Vec<Binding> {
         let mut inputs = vec![Operand::Input(0), Operand::Input(1), Operand::Input(2)];
         inputs.extend(self.input(A::Mask));
         inputs.extend(mask_tiles);
@@ -213,13 +223,20 @@ impl<'a> Setup<'a> {
 
     /// Whether the launch before gathers records and numbers of heads in one buffer.
     pub(super) fn gathers(&self) -> bool {
-        self.has_items() || self.per_head().count() > 1
+        let read_in_place = if self.beside.is_some() { 0 } else { 1 };
+        self.has_items() || self.per_head().count() > read_in_place
     }
 
-    /// That buffer; the numbers of one operand alone are read where they are.
+    /// Words that are gathered: records, then the numbers of heads, operand by operand.
+    pub(super) fn gathered(&self) -> usize {
+        self.records() * RECORD + self.per_head().count() * self.sizes.heads
+    }
+
+    /// That buffer; the numbers of one operand alone, or those beside, are read where they are.
     fn side(&self) -> Option<Operand> {
         let only = || self.per_head().find_map(|per| self.input(per.kind));
-        if self.gathers() { Some(Operand::Workspace(0)) } else { only() }
+        let in_place = || self.beside.map(|beside| beside.input).or_else(only);
+        if self.gathers() { Some(Operand::Workspace(0)) } else { in_place() }
     }
 
     /// Tiles of rows of one head (or of `span` heads), of one batch item or of all packed sequences.
@@ -301,6 +318,16 @@ impl<'a> Setup<'a> {
 
     /// The parameters of `parameters.wesl`.
     fn parameters(&self, tiling: Tiling, mask_tiles: Option<MaskTiles>) -> Parameters {
+        self.parameters_of(self.workgroups(tiling), tiling, mask_tiles)
+    }
+
+    /// The same, of another number of workgroups.
+    pub(super) fn parameters_of(
+        &self,
+        workgroups: u64,
+        tiling: Tiling,
+        mask_tiles: Option<MaskTiles>,
+    ) -> Parameters {
         let Setup { problem, sizes, .. } = self;
         let options = &problem.options;
         let scale = options.scale.unwrap_or_else(|| 1.0 / (sizes.d as f32).sqrt());
@@ -317,7 +344,7 @@ impl<'a> Setup<'a> {
         };
         let [k, v] = keys;
         let mut parameters = Parameters::new()
-            .set("workgroups", self.workgroups(tiling) as u32)
+            .set("workgroups", workgroups as u32)
             .set("tiles", self.tiles(tiling) as u32)
             .set("tile_rows", tiling.rows)
             .set("splits", tiling.splits)
@@ -407,24 +434,30 @@ impl<'a> Setup<'a> {
     }
 
     /// One for each score of a pair that may see each other.
-    fn exponentials(&self) -> u64 {
+    pub(super) fn exponentials(&self) -> u64 {
         self.sizes.pairs(self.problem).saturating_mul(self.sizes.heads as u64)
     }
 
     /// Every element of q, k, v, mask, bias and out once.
     fn bytes(&self) -> u64 {
         let problem = self.problem;
+        let lse = if problem.lse { 4 * self.all_rows() as u64 } else { 0 };
+        self.read_bytes() + distinct(&problem.out) * problem.dtypes.out.bytes() as u64 + lse
+    }
+
+    /// Every element of q, k, v, mask and bias once.
+    pub(super) fn read_bytes(&self) -> u64 {
+        let problem = self.problem;
         let of = |layout: &Layout, dtype: DType| distinct(layout) * dtype.bytes() as u64;
-        let AttentionDTypes { q, k, v, bias, out } = problem.dtypes;
+        let AttentionDTypes { q, k, v, bias, out: _ } = problem.dtypes;
         let bias = problem.operand(A::Bias).map_or(0, |layout| of(layout, bias));
         let mask = problem.operand(A::Mask).map_or(0, distinct);
-        let lse = if problem.lse { 4 * self.all_rows() as u64 } else { 0 };
-        of(&problem.q, q) + of(&problem.k, k) + of(&problem.v, v) + of(&problem.out, out) + bias + mask + lse
+        of(&problem.q, q) + of(&problem.k, k) + of(&problem.v, v) + bias + mask
     }
 }
 
 /// Where a tensor of the axes (B, H, T, D), or (B, Hq, Tq, Tk), begins, and its steps.
-fn placed([offset, names @ ..]: [&'static str; 5], layout: &Layout, strides: [isize; 4]) -> Parameters {
+pub(super) fn placed([offset, names @ ..]: [&'static str; 5], layout: &Layout, strides: [isize; 4]) -> Parameters {
     let first = Parameters::new().set(offset, layout.offset);
     names.into_iter().zip(strides).fold(first, |parameters, (name, stride)| parameters.set(name, stride))
 }

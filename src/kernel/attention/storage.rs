@@ -84,6 +84,11 @@ fn is_grouped(layout: &Layout, elements: usize) -> bool {
         && outer.iter().zip(steps).all(|(&size, &step)| size <= 1 || step % elements as isize == 0)
 }
 
+/// vec4s of an array of a row, in few sizes, each of which is another text to compile.
+pub(super) fn vec4s(columns: usize) -> usize {
+    2 * columns.div_ceil(8).next_power_of_two().max(2)
+}
+
 impl Setup<'_> {
     /// `{name}_at`, which reads one element, and `{name}_elem`.
     pub(super) fn reads_one(&self, source: Specialization, operand: Float) -> Specialization {
@@ -135,7 +140,6 @@ impl Setup<'_> {
     pub(super) fn walks(&self, source: Specialization, lies: [Lie; 3], columns: usize) -> Specialization {
         // Of the 8 KiB of variables that WGSL promises, a row of q may have a quarter; it is read again where it is wider.
         const MOST_HELD: usize = 512;
-        let vec4s = |columns: usize| 2 * columns.div_ceil(8).next_power_of_two().max(2);
         let is_held = self.sizes.d <= MOST_HELD;
         let source = source
             .value("WIDEST", vec4s(columns))
@@ -164,15 +168,16 @@ impl Setup<'_> {
             // Read one by one.
             Float::Bias => return false,
         };
-        self.are_elements(layout, self.dtype(operand), elements)
+        self.lies_in_groups(layout, self.dtype(operand), elements)
     }
 
     /// Whether out does, as sums in f32.
     pub(super) fn out_has_groups(&self, elements: usize) -> bool {
-        self.are_elements(&self.problem.out, DType::F32, elements)
+        self.lies_in_groups(&self.problem.out, DType::F32, elements)
     }
 
-    fn are_elements(&self, layout: &Layout, dtype: DType, elements: usize) -> bool {
+    /// Whether a tensor lies so that four or eight elements of a row are one element of a binding.
+    pub(super) fn lies_in_groups(&self, layout: &Layout, dtype: DType, elements: usize) -> bool {
         // A buffer without elements has room for 16 bytes.
         let fits =
             elements == 4 || has_eights(dtype, self.profile) && (dtype.is_narrow() || !layout.shape.contains(&0));

@@ -99,10 +99,10 @@ fn sizes(all: &mut Cases) -> Result<()> {
     Ok(())
 }
 
-type Feature = fn(&mut Setup);
+pub(super) type Feature = fn(&mut Setup);
 
 /// Every option, alone and then in pairs.
-const FEATURES: [Feature; 34] = [
+pub(super) const FEATURES: [Feature; 34] = [
     |s| s.scale = Some(0.7),
     |s| s.softcap = Some(3.0),
     |s| s.causal = true,
@@ -452,32 +452,32 @@ fn drawn(all: &mut Cases) -> Result<()> {
 
 /// One attention in all its options. Masks and biases say for each axis of `[B, Hq, Tq, Tk]` whether it is 1 there.
 #[derive(Clone, Debug)]
-struct Setup {
-    batch: usize,
-    heads: usize,
-    key_heads: usize,
-    queries: usize,
-    keys: usize,
-    width: usize,
-    value_width: usize,
+pub(super) struct Setup {
+    pub(super) batch: usize,
+    pub(super) heads: usize,
+    pub(super) key_heads: usize,
+    pub(super) queries: usize,
+    pub(super) keys: usize,
+    pub(super) width: usize,
+    pub(super) value_width: usize,
     /// Of q, k, v and bias.
-    dtypes: [DType; 4],
-    scale: Option<f32>,
-    softcap: Option<f32>,
-    causal: bool,
-    window: Window,
-    align: Align,
-    mask: Option<[u8; 4]>,
-    bias: Option<[u8; 4]>,
+    pub(super) dtypes: [DType; 4],
+    pub(super) scale: Option<f32>,
+    pub(super) softcap: Option<f32>,
+    pub(super) causal: bool,
+    pub(super) window: Window,
+    pub(super) align: Align,
+    pub(super) mask: Option<[u8; 4]>,
+    pub(super) bias: Option<[u8; 4]>,
     /// The mask ends before the keys do.
-    short: bool,
-    key_lengths: bool,
-    query_lengths: bool,
-    slopes: bool,
-    sinks: bool,
-    packed: bool,
+    pub(super) short: bool,
+    pub(super) key_lengths: bool,
+    pub(super) query_lengths: bool,
+    pub(super) slopes: bool,
+    pub(super) sinks: bool,
+    pub(super) packed: bool,
     /// q, k and v are `[B, T, H, D]` in memory.
-    by_position: bool,
+    pub(super) by_position: bool,
 }
 
 impl Default for Setup {
@@ -515,7 +515,7 @@ impl Setup {
         !(self.packed && (self.mask.is_some() || self.bias.is_some() || self.by_position))
     }
 
-    fn draw(random: &mut Random) -> Self {
+    pub(super) fn draw(random: &mut Random) -> Self {
         let key_heads = random.size(1, 3);
         let width = random.pick(&[1, 2, 8, 13, 16, 32, 48, 64, 65]);
         let packed = random.one_in(4);
@@ -559,7 +559,7 @@ impl Setup {
     }
 
     /// `b2 h4/2 t19x35 d16 causal BottomRight`: sizes, then what is not as usual.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         let mut name = format!("b{} h{}", self.batch, self.heads);
         let mut put = |condition: bool, text: std::fmt::Arguments<'_>| {
             if condition {
@@ -617,7 +617,7 @@ fn add(all: &mut Cases, prefix: &str, setup: &Setup) -> Result<()> {
     all.add(FAMILY, name.trim_start(), Check::Measured { magnitude: 1.0 }, |draft| build(draft, setup))
 }
 
-fn build(draft: &mut Draft, setup: &Setup) -> Result<Vec<ValueId>> {
+pub(super) fn build(draft: &mut Draft, setup: &Setup) -> Result<Vec<ValueId>> {
     use AttentionOperand as A;
     let Setup { batch, heads, key_heads, width, value_width, dtypes: [q_dtype, k_dtype, v_dtype, bias_dtype], .. } =
         *setup;

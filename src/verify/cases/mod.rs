@@ -14,6 +14,7 @@
 
 mod append;
 mod attention;
+mod attention_grad;
 mod attention_merge;
 mod case;
 mod copy;
@@ -49,6 +50,7 @@ pub fn of_family(family: &str, level: Level, seed: u64) -> Result<Vec<Case>> {
         Family::Append => append::cases(all),
         Family::Argmax => reduce::argmax_cases(all),
         Family::Attention => attention::cases(all),
+        Family::AttentionGrad => attention_grad::cases(all),
         Family::AttentionMerge => attention_merge::cases(all),
         Family::Concat => copy::concat_cases(all),
         Family::Copy => copy::copy_cases(all),

@@ -1,7 +1,7 @@
 use tilewise::{
     DType, Graph, Tensor, ValueId,
     grad::{gradients, unreached},
-    graph::{CrossEntropyArgs, Mask, MaskMod, Reduce},
+    graph::{AttentionArgs, CrossEntropyArgs, Mask, MaskMod, Reduce, ScoreMod},
     reference::Evaluation,
 };
 
@@ -43,11 +43,35 @@ fn integers_have_no_gradient() {
 fn what_has_no_derivative_is_named() {
     let function = message(|g| {
         let q = g.input("q", DType::F32, [1, 1, 4, 2]).expect("fits");
+        let score = ScoreMod::new("0.5 * score", |s| 0.5 * s.score).expect("a function");
+        let out = g.attention(q, q, q, AttentionArgs::from(Mask::none()).score_mod(score)).expect("fits");
+        (sum(g, out), q)
+    });
+    assert_eq!(
+        function,
+        "gradients: no gradient passes through attention: it is over pages, or functions of the score, which have no derivative"
+    );
+    let wide = message(|g| {
+        let q = g.input("q", DType::F32, [1, 1, 4, 300]).expect("fits");
         let mask = Mask::function(MaskMod::new("i > j", |s| s.i > s.j).expect("a function"));
         let out = g.attention(q, q, q, mask).expect("fits");
         (sum(g, out), q)
     });
-    assert_eq!(function, "gradients: no gradient passes through attention: it is over pages or functions");
+    assert_eq!(
+        wide,
+        "gradients: no gradient passes through attention: its heads are too wide to be taken with functions of the mask"
+    );
+    let twice = message(|g| {
+        let q = g.input("q", DType::F32, [1, 1, 4, 2]).expect("fits");
+        let out = g.attention(q, q, q, Mask::none()).expect("fits");
+        let loss = sum(g, out);
+        let dq = gradients(g, loss, &[q]).expect("differentiable")[0];
+        (sum(g, dq), q)
+    });
+    assert_eq!(
+        twice,
+        "gradients: no gradient passes through attention_grad: gradients of its gradient are not built"
+    );
     let weights = message(|g| {
         let logits = g.input("logits", DType::F32, [2, 4]).expect("fits");
         let targets = g.input("targets", DType::I32, [2]).expect("fits");

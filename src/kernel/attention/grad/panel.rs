@@ -1,0 +1,231 @@
+//! A panel of rows in the registers of a subgroup, with what they get, and the rows that walk past it: for adapters that run on a
+//! CPU.
+
+use super::{
+    plain,
+    setup::{Output, Pass, Setup},
+};
+use crate::{
+    DType, Result,
+    kernel::{
+        AdapterKind, Binding, Kernel, Launch, Operand, Parameters, Specialization,
+        access::long::eight,
+        attention::{
+            setup::{Rank, refused},
+            storage::Float,
+        },
+        buffer_bytes,
+        variant::{Needs, Variant},
+    },
+};
+
+/// Rounds of loops that a workgroup may take for the tiles that it mends, if all of them are odd. A single tile may take more.
+const ROUNDS: u64 = 1 << 15;
+/// Most tiles that a workgroup looks at, so that all are looked at soon.
+const MOST_TILES: u64 = 64;
+/// How many rows a lane may have, most first. There are few such steps, since each is another text to compile.
+const STEPS: [usize; 3] = [4, 2, 1];
+/// vec4s that a lane may hold: rows, and as much again of what they get. More are stored and loaded again for each row that walks
+/// past, and take long to compile.
+const MOST_HELD: usize = 256;
+
+/// The value slots of the panels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tile {
+    /// Invocations of a subgroup.
+    lanes: usize,
+    /// Rows of a panel, over `lanes`.
+    c: usize,
+    /// Rows of q and k, and of v and dout.
+    narrow: Row,
+    wide: Row,
+}
+
+/// How wide rows are, in vec4s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Row {
+    /// Of one that a lane has alone.
+    all: usize,
+    /// Of one that all lanes share: those of a lane, and how many of them lie side by side.
+    own: usize,
+    run: usize,
+}
+
+impl Row {
+    fn of(columns: usize, lanes: usize, has_eights: bool) -> Self {
+        let all = columns.div_ceil(4);
+        // Where a lane would have four columns or fewer, a load of eight is none the less.
+        let run = if all > lanes && has_eights { 2 } else { 1 };
+        Row { all, own: all.div_ceil(run * lanes) * run, run }
+    }
+}
+
+impl Tile {
+    fn of(setup: &Setup<'_>) -> Result<Self, String> {
+        let attention = &setup.attention;
+        let lanes = match attention.profile.subgroup {
+            Some((least, most)) if least == most => least as usize,
+            Some((least, most)) => {
+                return Err(format!("subgroups have from {least} to {most} invocations, not one size"));
+            }
+            None => return Err("the device has no subgroup operations".into()),
+        };
+        if !(4..=64).contains(&lanes) || !lanes.is_power_of_two() {
+            return Err(format!("a subgroup has {lanes} invocations; the kernel is written for 4, 8, 16, 32 or 64"));
+        }
+        let sizes = &attention.sizes;
+        if sizes.d == 0 || sizes.dv == 0 {
+            return Err("a head without columns leaves nothing to hold".into());
+        }
+        let has_eights = !attention.profile.shares_loads();
+        let [narrow, wide] = [sizes.d, sizes.dv].map(|columns| Row::of(columns, lanes, has_eights));
+        let rows = sizes.rows.max(sizes.keys);
+        let fits = |&c: &usize| 2 * c * (narrow.all + wide.all) <= MOST_HELD && (c == 1 || c * lanes <= rows);
+        let c = STEPS.into_iter().find(fits).unwrap_or(1);
+        Ok(Tile { lanes, c, narrow, wide })
+    }
+
+    /// Rows of a panel.
+    fn block(self) -> usize {
+        self.c * self.lanes
+    }
+
+    fn passes(self) -> [Pass; 2] {
+        [Pass::Rows(self.block()), Pass::Keys(self.block())]
+    }
+
+    /// Rounds of the loops of a pass.
+    fn rounds(self, setup: &Setup<'_>, pass: Pass) -> usize {
+        let sizes = &setup.attention.sizes;
+        match pass {
+            Pass::Rows(_) => sizes.keys + 64,
+            // The rows of each head in groups, which need not begin with one; and records, which may all be in one panel.
+            Pass::Keys(_) => {
+                let records = setup.attention.records();
+                sizes.group() * (sizes.rows + 3 * (sizes.rows / self.lanes + 2) * records.min(sizes.rows + 1)) + records + 64
+            }
+            Pass::Elements(_) => 0,
+        }
+    }
+
+    fn source(self, setup: &Setup<'_>, pass: Pass, outputs: &[Output]) -> Specialization {
+        let kernel = if let Pass::Rows(_) = pass { "attention_grad::panel_rows" } else { "attention_grad::panel_keys" };
+        let Tile { lanes, c, narrow, wide } = self;
+        let attention = &setup.attention;
+        let source = setup
+            .specialize(kernel, outputs)
+            .value("LANES", lanes)
+            .value("C", c)
+            .value("D4", narrow.all)
+            .value("D8", narrow.all / 2)
+            .value("DT", narrow.all % 2)
+            .value("RUN", narrow.run)
+            .value("R4", narrow.own)
+            .value("R8", narrow.own / 2)
+            .value("RT", narrow.own % 2)
+            .value("DV4", wide.all)
+            .value("DV8", wide.all / 2)
+            .value("DVT", wide.all % 2)
+            .value("V_RUN", wide.run)
+            .value("V4", wide.own)
+            .value("V8", wide.own / 2)
+            .value("VT", wide.own % 2)
+            .region("FUSED", attention.profile.shares_loads());
+        let source = [Float::Q, Float::K, Float::V].into_iter().fold(source, |source, operand| {
+            match !attention.profile.shares_loads() && attention.has_groups(operand, 8) {
+                true => attention.reads_eight(source, operand),
+                false => attention.reads_four(source, operand),
+            }
+        });
+        match !attention.profile.shares_loads() && attention.lies_in_groups(&setup.problem.dout, DType::F32, 8) {
+            true => reads_eight(source),
+            false => setup.reads_dout(source),
+        }
+    }
+}
+
+/// `dout_eight` and `dout_four`, which read eight elements of a row at once.
+fn reads_eight(source: Specialization) -> Specialization {
+    let (ty, [low, high]) = eight(DType::F32);
+    let load = "let w = dout[(row + d.x) >> 3u];";
+    source
+        .ty("dout_elem", ty)
+        .function(
+            "dout_four",
+            format!("fn dout_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f32> {{ {load} return select({low}, {high}, ((row + d.x) & 4u) != 0u); }}"),
+        )
+        .function(
+            "dout_eight",
+            format!("fn dout_eight(row: u32, d: vec4<u32>, e: vec4<u32>, step: u32) -> Eight {{ {load} return Eight({low}, {high}); }}"),
+        )
+}
+
+#[derive(Debug)]
+pub(super) struct Panel;
+
+impl Variant<Setup<'_>> for Panel {
+    fn name(&self) -> &'static str {
+        "panel"
+    }
+
+    /// On a software adapter, where the panel wins at any size.
+    fn rank(&self, setup: &Setup<'_>) -> u32 {
+        (match setup.attention.profile.kind {
+            AdapterKind::Cpu => Rank::Suited,
+            AdapterKind::Gpu => Rank::MadeForOthers,
+        }) as u32
+    }
+
+    fn reason(&self, _: &Setup<'_>) -> String {
+        "rows and what they get in the registers of a subgroup, for a CPU".into()
+    }
+
+    fn needs(&self, setup: &Setup<'_>) -> Result<Needs, String> {
+        setup.attention.check_held()?;
+        let tile = Tile::of(setup)?;
+        // What is said of its tiles is a buffer of its own.
+        let needs = setup.needs(1)?;
+        let passes = tile.passes().into_iter().filter(|&pass| setup.has(pass));
+        let of_panels = passes.map(|pass| tile.rounds(setup, pass)).max().unwrap_or(0);
+        let of_rows = plain::needs(setup)?;
+        Ok(Needs {
+            invocations: tile.block() as u64,
+            rounds: of_rows.rounds.max(of_panels as u64) + MOST_TILES,
+            ..needs
+        })
+    }
+
+    fn kernel(&self, setup: &Setup<'_>) -> Result<Kernel> {
+        let mut kernel = setup.begin()?;
+        let tile = Tile::of(setup).map_err(|reason| refused(self.name(), &reason))?;
+        for (pass, label) in tile.passes().into_iter().zip(["panel: queries", "panel: keys"]) {
+            for outputs in setup.launches_of(pass, 1) {
+                let tiles = setup.workgroups(pass);
+                kernel.workspace.push(buffer_bytes(DType::U32, tiles as usize));
+                let odd_tiles = Operand::Workspace(kernel.workspace.len() - 1);
+                let source = tile.source(setup, pass, &outputs);
+                kernel.launches.push(setup.launch(label, source, pass, &outputs, Some(Binding::write(odd_tiles)))?);
+                kernel.launches.push(mend(setup, pass, &outputs, odd_tiles)?);
+            }
+        }
+        plain::elements(setup, &mut kernel)?;
+        Ok(kernel)
+    }
+}
+
+/// The launch for tiles in which a sum was no number.
+fn mend(setup: &Setup<'_>, pass: Pass, outputs: &[Output], odd_tiles: Operand) -> Result<Launch> {
+    let tiles = setup.workgroups(pass);
+    let each = (ROUNDS / plain::rounds(setup, pass).max(1) as u64).clamp(1, MOST_TILES);
+    let (kernel, rows) = match pass {
+        Pass::Rows(rows) => ("attention_grad::mend_rows", rows),
+        Pass::Keys(rows) | Pass::Elements(rows) => ("attention_grad::mend_keys", rows),
+    };
+    let own = Parameters::new()
+        .set("units", tiles as u32)
+        .set("units_each", each as u32)
+        .set("units_of_tile", 1u32)
+        .set("column_parts", 1u32);
+    let source = plain::reads(setup, setup.specialize(kernel, outputs)).value("ROWS", rows).region("MENDS", true);
+    setup.launch_after("odd rows", source, pass, outputs, own, Binding::read(odd_tiles), tiles.div_ceil(each))
+}
