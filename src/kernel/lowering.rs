@@ -1,9 +1,9 @@
 //! From operations of a graph to problems: the one place that says which kernel an operation leads to.
 
 use super::{
-    AppendProblem, Arg, ArgmaxProblem, AttentionGradProblem, AttentionMergeProblem, AttentionProblem, ConcatProblem, CrossEntropyProblem,
-    DequantizeProblem, GatherProblem, Instr, Norm, NormKind, Operands, PadProblem, Problem, Product, ReduceProblem,
-    RotaryProblem, ScatterAddProblem, Softmax,
+    AppendProblem, Arg, ArgmaxProblem, AttentionGradProblem, AttentionMergeProblem, AttentionProblem, ConcatProblem,
+    CrossEntropyProblem, DequantizeProblem, GatherProblem, Instr, Norm, NormKind, Operands, PadProblem, Problem,
+    Product, ReduceProblem, RotaryProblem, ScatterAddProblem, Softmax,
 };
 use crate::{Layout, Result, Shape, graph::Op};
 

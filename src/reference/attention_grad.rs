@@ -40,8 +40,7 @@ pub fn attention_grad<R: Real>(
     let results = infer(&Op::AttentionGrad(options.clone()), &operands)?;
     let run = Run::new(options, q, k, v, extra)?;
     let (lse, delta) = statistics.data().split_at(statistics.data().len() / 2);
-    let mut sums: Vec<Vec<R>> =
-        results.iter().map(|(_, shape)| vec![R::ZERO; shape.iter().product()]).collect();
+    let mut sums: Vec<Vec<R>> = results.iter().map(|(_, shape)| vec![R::ZERO; shape.iter().product()]).collect();
     let bias = options.input_of(A::Bias).map(|_| 3);
     let slopes = options.input_of(A::Slopes).map(|_| results.len() - 1);
 

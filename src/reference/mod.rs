@@ -260,7 +260,8 @@ pub fn apply<R: Real>(op: &Op, operands: &[&Value<R>]) -> Result<Vec<Value<R>>> 
             values
         }
         Op::AttentionGrad(options) => {
-            let (rest, [dout, statistics]) = (operands.len().saturating_sub(2), [2, 1].map(|back| operands.len() - back));
+            let (rest, [dout, statistics]) =
+                (operands.len().saturating_sub(2), [2, 1].map(|back| operands.len() - back));
             let x = [floats(0)?, floats(1)?, floats(2)?];
             stored(attention_grad(options, x, &operands[3..rest], floats(dout)?, floats(statistics)?)?)?
         }

@@ -16,7 +16,7 @@ use crate::common::{
     gpu,
 };
 
-const VARIANTS: [&str; 2] = ["plain", "panel"];
+const VARIANTS: [&str; 3] = ["plain", "tiled", "panel"];
 
 /// A case of attention, and the gradient of its results.
 struct Backward {
@@ -56,8 +56,7 @@ impl Backward {
 
     fn expected(&self, check: Check) -> Expected {
         let Case { q, k, v, extra, options, .. } = &self.case;
-        let operands: Vec<&Tensor> =
-            [q, k, v].into_iter().chain(extra).chain([&self.dout, &self.statistics]).collect();
+        let operands: Vec<&Tensor> = [q, k, v].into_iter().chain(extra).chain([&self.dout, &self.statistics]).collect();
         Expected::of_op(&Op::AttentionGrad(options.clone()), &operands, check).expect("a valid case")
     }
 
@@ -83,7 +82,8 @@ impl Backward {
         let expected = self.expected(Check::measured());
         // The reference gives all that there are.
         let results: Vec<_> = expected.results().zip(there.iter().zip(wanted).filter(|(there, _)| **there)).collect();
-        let results: Vec<_> = results.into_iter().filter(|(_, (_, wanted))| **wanted).map(|(result, _)| result).collect();
+        let results: Vec<_> =
+            results.into_iter().filter(|(_, (_, wanted))| **wanted).map(|(result, _)| result).collect();
         let outputs: Vec<_> = results.iter().map(|(_, value, _)| (DType::F32, value.shape().clone())).collect();
         let actual = gpu.run_kernel(&kernel, &buffers.iter().collect::<Vec<_>>(), &outputs).expect("runs");
         let mut worst = 0f64;
@@ -138,7 +138,9 @@ fn biases_that_are_repeated_along_any_axes() {
 #[test]
 fn heads_of_any_width() {
     let gpu = gpu();
-    for (d, dv) in [(1, 1), (2, 7), (4, 4), (5, 36), (33, 64), (40, 8), (64, 64), (68, 72), (128, 128), (256, 256), (255, 3)] {
+    for (d, dv) in
+        [(1, 1), (2, 7), (4, 4), (5, 36), (33, 64), (40, 8), (64, 64), (68, 72), (128, 128), (256, 256), (255, 3)]
+    {
         let mut draw = Draw::new(300 + d as u64);
         let case = Case::new(format!("d {d} dv {dv}"), (1, 2, 1, 13, 19, d, dv), &mut draw);
         Backward::of(case, &mut draw).check_all(gpu);
@@ -239,7 +241,8 @@ fn drawn(seed: u64, turn: u64) -> Backward {
     let (group, hkv) = ([1, 2, 3][data.below(3)], 1 + data.below(2));
     let (d, dv) = [(3, 8), (20, 40)][draw.below(2)];
     let (tq, tk) = (sizes[data.below(sizes.len())], sizes[data.below(sizes.len())]);
-    let mut case = Case::new(format!("seed {seed}, turn {turn}"), (1 + data.below(3), group * hkv, hkv, tq, tk, d, dv), &mut data);
+    let mut case =
+        Case::new(format!("seed {seed}, turn {turn}"), (1 + data.below(3), group * hkv, hkv, tq, tk, d, dv), &mut data);
     let mut taken: Vec<Kind> = Vec::new();
     for kind in Kind::ALL.into_iter().filter(|&kind| kind != Kind::ScoreMod) {
         if draw.below(3) == 0 && taken.iter().all(|&other| other.goes_with(kind)) {
@@ -287,7 +290,8 @@ fn problems_that_do_not_fit_are_refused() {
     let (problem, _) = Backward::of(case, &mut draw).problem();
     let mut narrow = problem.clone();
     narrow.dout = Layout::contiguous([1, 2, 3, 4]);
-    let reason = |problem: &AttentionGradProblem| problem.kernel("plain", gpu.profile()).expect_err("refused").to_string();
+    let reason =
+        |problem: &AttentionGradProblem| problem.kernel("plain", gpu.profile()).expect_err("refused").to_string();
     assert_eq!(reason(&narrow), "attention_grad: `dout` has shape [1, 2, 3, 4], expected [1, 2, 3, 8], that of out");
     let mut wide = problem;
     let shape = |heads: usize, rows: usize| Layout::contiguous([1, heads, rows, 600]);

@@ -241,6 +241,151 @@ const CROSS_ENTROPY: &[Mutation] = &[
 ];
 
 /// What stands in the block that all variants share is broken in one of them.
+/// What goes wrong in the gradient of attention.
+const GRADIENT: &[Mutation] = &[
+    mutation("Δ left out", "attention_grad::plain_rows", "plain", &[("(along - row.delta)", "along")]),
+    mutation("Δ added", "attention_grad::plain_keys", "plain", &[("(along - row.delta)", "(along + row.delta)")]),
+    mutation("the slope of the softcap", "attention_grad::plain_rows", "plain", &[("(1.0 - bend * bend)", "1.0")]),
+    mutation("the scale of keys", "attention_grad::plain_keys", "plain", &[("ds * slope)", "ds)")]),
+    mutation(
+        "hidden pairs",
+        "attention_grad::plain_keys",
+        "plain",
+        &[("select(0.0, weight * (along - row.delta), score.seen)", "weight * (along - row.delta)")],
+    ),
+    mutation(
+        "a NaN that a row doesn't see",
+        "attention_grad::plain_rows",
+        "plain",
+        &[(
+            "select(vec4<f32>(), k_four(k_row_c0, columns(d, width), p.k_d), pair_c0.seen)",
+            "k_four(k_row_c0, columns(d, width), p.k_d)",
+        )],
+    ),
+    mutation(
+        "the first head of a group alone",
+        "attention_grad::plain_keys",
+        "plain",
+        &[("h < (place.h + 1u) * p.group", "h < place.h * p.group + 1u")],
+    ),
+    mutation(
+        "one query too few",
+        "attention_grad::plain_keys",
+        "plain",
+        &[("min(item.q_len, j_end - item.lo)", "min(item.q_len, j_end - item.lo - 1)")],
+    ),
+    mutation(
+        "queries from the second on",
+        "attention_grad::plain_keys",
+        "plain",
+        &[("max(0, j - item.hi)", "max(1, j - item.hi)")],
+    ),
+    mutation("keys of the sequence before", "attention_grad::plain_keys", "plain", &[("<= row {", "< row {")]),
+    mutation(
+        "the distance without the offset",
+        "attention_grad::plain_rows",
+        "plain",
+        &[("f32(j_c0 - query.position)", "f32(j_c0 - i32(row.i))")],
+    ),
+    mutation(
+        "a bias of the first item alone",
+        "attention_grad::plain_bias",
+        "plain",
+        &[("b < b_first + p.shared_items", "b < b_first + 1u")],
+    ),
+    mutation(
+        "a bias of the first head alone",
+        "attention_grad::plain_bias",
+        "plain",
+        &[("h < h_first + p.shared_heads", "h < h_first + 1u")],
+    ),
+    mutation(
+        "sums of a bias of all heads",
+        "attention_grad::plain_keys",
+        "plain",
+        &[
+            ("        var of_bias = 0.0;", "        of_bias = of_bias;"),
+            (
+                "    let queries = queries_of(item, j, j + 1);",
+                "    let queries = queries_of(item, j, j + 1);\n    var of_bias = 0.0;",
+            ),
+        ],
+    ),
+    mutation("statistics on the records", "attention_grad::beside", "plain", &[("items[p.at + i]", "items[i]")]),
+    mutation(
+        "halves of a word swapped",
+        "attention_grad::plain_rows",
+        "plain",
+        &[("(16u * (at.x & 1u))", "(16u * (~at.x & 1u))")],
+    ),
+    mutation(
+        "a tile of others too few",
+        "attention_grad::tiled_rows",
+        "tiled",
+        &[("j0 < keys.end", "j0 + BC < keys.end")],
+    ),
+    mutation(
+        "a tile transposed",
+        "attention_grad::tiled_keys",
+        "tiled",
+        &[("transpose(mat4x4<f32>(", "(mat4x4<f32>(")],
+    ),
+    mutation(
+        "rows in the place of others",
+        "attention_grad::tiled_keys",
+        "tiled",
+        &[("^ swizzle)];", "^ (swizzle & 3u))];")],
+    ),
+    mutation(
+        "columns of the tile before",
+        "attention_grad::tiled_rows",
+        "tiled",
+        &[("stage_across(t, k_rows, j0, keys.end, d0)", "stage_across(t, k_rows, j0, keys.end, 0u)")],
+    ),
+    mutation(
+        "P for dT",
+        "attention_grad::tiled_keys",
+        "tiled",
+        &[("dt_r0[0u] = pair_e0_r0.dt;", "dt_r0[0u] = pair_e0_r0.weight;")],
+    ),
+    mutation(
+        "odd tiles forgotten",
+        "attention_grad::tiled_keys",
+        "tiled",
+        &[("odd_tiles[w] = atomicLoad(&odd);", "odd_tiles[w] = 0u;")],
+    ),
+    mutation(
+        "a lane's rows numbered as the next one's",
+        "attention_grad::panel_keys",
+        "panel",
+        &[("let j_c0 = j0 + i32(lane * C + 0u);", "let j_c0 = j0 + i32(lane * C + 1u);")],
+    ),
+    mutation(
+        "numbers of the first row",
+        "attention_grad::panel_keys",
+        "panel",
+        &[("subgroupShuffle(lanes.lse, i - i0)", "subgroupShuffle(lanes.lse, 0u)")],
+    ),
+    mutation(
+        "sequences after the first",
+        "attention_grad::panel_keys",
+        "panel",
+        &[("record_end = p.records - 1u;", "record_end = start + 1u;")],
+    ),
+    mutation(
+        "one element for all",
+        "attention_grad::panel_rows",
+        "panel",
+        &[("fma(dt_c0, k_y0_e1,", "fma(dt_c0, k_y0_e0,")],
+    ),
+    mutation(
+        "odd tiles forgotten",
+        "attention_grad::panel_rows",
+        "panel",
+        &[("odd_tiles[w] = u32(odd);", "odd_tiles[w] = 0u;")],
+    ),
+];
+
 const MUTATIONS: &[Mutation] = &[
     mutation(
         "top-left for bottom-right, no lengths",
@@ -607,6 +752,11 @@ fn every_mutation_of_a_row_is_noticed() {
 #[test]
 fn every_mutation_of_a_cross_entropy_is_noticed() {
     every_one_is_noticed(&Cases::new("cross_entropy"), CROSS_ENTROPY);
+}
+
+#[test]
+fn every_mutation_of_a_gradient_is_noticed() {
+    every_one_is_noticed(&Cases::new("attention_grad"), GRADIENT);
 }
 
 fn every_one_is_noticed<'a>(cases: &Cases, mutations: impl IntoIterator<Item = &'a Mutation>) {

@@ -322,12 +322,7 @@ impl<'a> Setup<'a> {
     }
 
     /// The same, of another number of workgroups.
-    pub(super) fn parameters_of(
-        &self,
-        workgroups: u64,
-        tiling: Tiling,
-        mask_tiles: Option<MaskTiles>,
-    ) -> Parameters {
+    pub(super) fn parameters_of(&self, workgroups: u64, tiling: Tiling, mask_tiles: Option<MaskTiles>) -> Parameters {
         let Setup { problem, sizes, .. } = self;
         let options = &problem.options;
         let scale = options.scale.unwrap_or_else(|| 1.0 / (sizes.d as f32).sqrt());

@@ -68,10 +68,7 @@ fn what_has_no_derivative_is_named() {
         let dq = gradients(g, loss, &[q]).expect("differentiable")[0];
         (sum(g, dq), q)
     });
-    assert_eq!(
-        twice,
-        "gradients: no gradient passes through attention_grad: gradients of its gradient are not built"
-    );
+    assert_eq!(twice, "gradients: no gradient passes through attention_grad: gradients of its gradient are not built");
     let weights = message(|g| {
         let logits = g.input("logits", DType::F32, [2, 4]).expect("fits");
         let targets = g.input("targets", DType::I32, [2]).expect("fits");

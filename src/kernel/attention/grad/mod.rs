@@ -4,10 +4,12 @@
 //!
 //! The formula is documented at [`Op::AttentionGrad`](crate::graph::Op::AttentionGrad).
 
+mod odd;
 mod panel;
 mod plain;
 mod problem;
 mod setup;
+mod tiled;
 
 use crate::{
     Result,
@@ -21,7 +23,7 @@ use setup::Setup;
 pub use problem::AttentionGradProblem;
 
 /// Every variant. Those of one rank are in this order.
-static VARIANTS: &[&dyn for<'a> Variant<Setup<'a>>] = &[&plain::Plain, &panel::Panel];
+static VARIANTS: &[&dyn for<'a> Variant<Setup<'a>>] = &[&tiled::Tiled, &plain::Plain, &panel::Panel];
 
 impl Problem for AttentionGradProblem {
     fn family(&self) -> &'static str {

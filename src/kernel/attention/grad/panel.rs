@@ -2,27 +2,22 @@
 //! CPU.
 
 use super::{
-    plain,
+    odd,
     setup::{Output, Pass, Setup},
 };
 use crate::{
     DType, Result,
     kernel::{
-        AdapterKind, Binding, Kernel, Launch, Operand, Parameters, Specialization,
+        AdapterKind, Kernel, Specialization,
         access::long::eight,
         attention::{
             setup::{Rank, refused},
             storage::Float,
         },
-        buffer_bytes,
         variant::{Needs, Variant},
     },
 };
 
-/// Rounds of loops that a workgroup may take for the tiles that it mends, if all of them are odd. A single tile may take more.
-const ROUNDS: u64 = 1 << 15;
-/// Most tiles that a workgroup looks at, so that all are looked at soon.
-const MOST_TILES: u64 = 64;
 /// How many rows a lane may have, most first. There are few such steps, since each is another text to compile.
 const STEPS: [usize; 3] = [4, 2, 1];
 /// vec4s that a lane may hold: rows, and as much again of what they get. More are stored and loaded again for each row that walks
@@ -102,7 +97,9 @@ impl Tile {
             // The rows of each head in groups, which need not begin with one; and records, which may all be in one panel.
             Pass::Keys(_) => {
                 let records = setup.attention.records();
-                sizes.group() * (sizes.rows + 3 * (sizes.rows / self.lanes + 2) * records.min(sizes.rows + 1)) + records + 64
+                sizes.group() * (sizes.rows + 3 * (sizes.rows / self.lanes + 2) * records.min(sizes.rows + 1))
+                    + records
+                    + 64
             }
             Pass::Elements(_) => 0,
         }
@@ -129,8 +126,7 @@ impl Tile {
             .value("V_RUN", wide.run)
             .value("V4", wide.own)
             .value("V8", wide.own / 2)
-            .value("VT", wide.own % 2)
-            .region("FUSED", attention.profile.shares_loads());
+            .value("VT", wide.own % 2);
         let source = [Float::Q, Float::K, Float::V].into_iter().fold(source, |source, operand| {
             match !attention.profile.shares_loads() && attention.has_groups(operand, 8) {
                 true => attention.reads_eight(source, operand),
@@ -183,49 +179,15 @@ impl Variant<Setup<'_>> for Panel {
     fn needs(&self, setup: &Setup<'_>) -> Result<Needs, String> {
         setup.attention.check_held()?;
         let tile = Tile::of(setup)?;
-        // What is said of its tiles is a buffer of its own.
-        let needs = setup.needs(1)?;
         let passes = tile.passes().into_iter().filter(|&pass| setup.has(pass));
         let of_panels = passes.map(|pass| tile.rounds(setup, pass)).max().unwrap_or(0);
-        let of_rows = plain::needs(setup)?;
-        Ok(Needs {
-            invocations: tile.block() as u64,
-            rounds: of_rows.rounds.max(of_panels as u64) + MOST_TILES,
-            ..needs
-        })
+        let needs = odd::needs(setup)?;
+        Ok(Needs { invocations: tile.block() as u64, rounds: needs.rounds.max(of_panels as u64), ..needs })
     }
 
     fn kernel(&self, setup: &Setup<'_>) -> Result<Kernel> {
-        let mut kernel = setup.begin()?;
         let tile = Tile::of(setup).map_err(|reason| refused(self.name(), &reason))?;
-        for (pass, label) in tile.passes().into_iter().zip(["panel: queries", "panel: keys"]) {
-            for outputs in setup.launches_of(pass, 1) {
-                let tiles = setup.workgroups(pass);
-                kernel.workspace.push(buffer_bytes(DType::U32, tiles as usize));
-                let odd_tiles = Operand::Workspace(kernel.workspace.len() - 1);
-                let source = tile.source(setup, pass, &outputs);
-                kernel.launches.push(setup.launch(label, source, pass, &outputs, Some(Binding::write(odd_tiles)))?);
-                kernel.launches.push(mend(setup, pass, &outputs, odd_tiles)?);
-            }
-        }
-        plain::elements(setup, &mut kernel)?;
-        Ok(kernel)
+        let launches = tile.passes().into_iter().zip(["panel: queries", "panel: keys"]);
+        odd::kernel(setup, launches, |pass, outputs| tile.source(setup, pass, outputs))
     }
-}
-
-/// The launch for tiles in which a sum was no number.
-fn mend(setup: &Setup<'_>, pass: Pass, outputs: &[Output], odd_tiles: Operand) -> Result<Launch> {
-    let tiles = setup.workgroups(pass);
-    let each = (ROUNDS / plain::rounds(setup, pass).max(1) as u64).clamp(1, MOST_TILES);
-    let (kernel, rows) = match pass {
-        Pass::Rows(rows) => ("attention_grad::mend_rows", rows),
-        Pass::Keys(rows) | Pass::Elements(rows) => ("attention_grad::mend_keys", rows),
-    };
-    let own = Parameters::new()
-        .set("units", tiles as u32)
-        .set("units_each", each as u32)
-        .set("units_of_tile", 1u32)
-        .set("column_parts", 1u32);
-    let source = plain::reads(setup, setup.specialize(kernel, outputs)).value("ROWS", rows).region("MENDS", true);
-    setup.launch_after("odd rows", source, pass, outputs, own, Binding::read(odd_tiles), tiles.div_ceil(each))
 }

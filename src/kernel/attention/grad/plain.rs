@@ -27,7 +27,8 @@ pub(super) fn reads(setup: &Setup<'_>, source: Specialization) -> Specialization
     fours(setup, source).value("WIDEST", vec4s(sizes.d)).value("V_WIDEST", vec4s(sizes.dv))
 }
 
-fn fours(setup: &Setup<'_>, source: Specialization) -> Specialization {
+/// Operands that are read by fours.
+pub(super) fn fours(setup: &Setup<'_>, source: Specialization) -> Specialization {
     [Float::Q, Float::K, Float::V]
         .into_iter()
         .fold(setup.reads_dout(source), |source, operand| setup.attention.reads_four(source, operand))

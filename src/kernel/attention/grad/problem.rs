@@ -36,10 +36,8 @@ impl AttentionGradProblem {
         let mut problem = AttentionGradProblem::new(attention);
         problem.dout = operands.layout(3 + options.operands.len());
         // Outputs are numbered without those that there aren't.
-        let mut output = 0;
-        for wanted in problem.wanted.iter_mut().filter(|there| **there) {
+        for (output, wanted) in problem.wanted.iter_mut().filter(|there| **there).enumerate() {
             *wanted = operands.wants(output);
-            output += 1;
         }
         Ok(problem)
     }

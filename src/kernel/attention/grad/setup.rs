@@ -53,6 +53,13 @@ pub(super) struct Output {
     operand: Operand,
 }
 
+impl Output {
+    /// Whether it is a number of each query row.
+    pub(super) fn is_sum_of_row(&self) -> bool {
+        matches!(self.region, Region::BiasRows | Region::Slopes)
+    }
+}
+
 /// Where in the kernels an output is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Region {
@@ -255,7 +262,6 @@ impl<'a> Setup<'a> {
     /// A launch of few workgroups that looks for what another has left to do, with parameters and a buffer of its own.
     pub(super) fn launch_after(
         &self,
-        label: &str,
         source: Specialization,
         pass: Pass,
         outputs: &[Output],
@@ -265,7 +271,7 @@ impl<'a> Setup<'a> {
     ) -> Result<Launch> {
         let source = source.source()?;
         Ok(Launch {
-            label: label.into(),
+            label: "odd rows".into(),
             params: source.words(&self.parameters(pass).and(own))?,
             source,
             bindings: self.bindings(outputs, Some(beside)),
