@@ -23,6 +23,10 @@ const STEPS: [usize; 3] = [4, 2, 1];
 /// vec4s that a lane may hold: rows, and as much again of what they get. More are stored and loaded again for each row that walks
 /// past, and take long to compile.
 const MOST_HELD: usize = 256;
+/// vec4s of a row of q and of one of v together, at most for more than one row in a lane, and at most at all: LLVM 15 takes minutes for
+/// wider ones.
+const MOST_OF_MANY: usize = 32;
+const MOST_OF_ONE: usize = 64;
 
 /// The value slots of the panels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +79,12 @@ impl Tile {
         let has_eights = !attention.profile.shares_loads();
         let [narrow, wide] = [sizes.d, sizes.dv].map(|columns| Row::of(columns, lanes, has_eights));
         let rows = sizes.rows.max(sizes.keys);
-        let fits = |&c: &usize| 2 * c * (narrow.all + wide.all) <= MOST_HELD && (c == 1 || c * lanes <= rows);
+        let all = narrow.all + wide.all;
+        if all > MOST_OF_ONE {
+            return Err(format!("heads of {} and {} columns would take minutes to compile", sizes.d, sizes.dv));
+        }
+        let fits =
+            |&c: &usize| 2 * c * all <= MOST_HELD && (c == 1 || all <= MOST_OF_MANY) && (c == 1 || c * lanes <= rows);
         let c = STEPS.into_iter().find(fits).unwrap_or(1);
         Ok(Tile { lanes, c, narrow, wide })
     }
