@@ -33,16 +33,20 @@
 mod data;
 mod initial;
 mod loss;
+mod names;
 mod optimizer;
 mod schedule;
+mod settings;
 mod step;
 mod trainer;
+mod update;
 mod uses;
 
 pub use data::{Shifted, batches_by_length, pad, shift_right};
 pub use initial::{Init, initial};
-pub use loss::{CrossEntropy, Reduction, cross_entropy};
+pub use loss::{CrossEntropy, Loss, Reduction, cross_entropy, summed_cross_entropy};
 pub use optimizer::{Adam, Optimizer, Sgd};
 pub use schedule::Schedule;
-pub use step::{Settings, training_step};
-pub use trainer::{Report, Trainer};
+pub use settings::Settings;
+pub use step::{accumulated_step, training_step};
+pub use trainer::{MicroBatch, Report, Trainer};

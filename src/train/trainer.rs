@@ -1,18 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    Settings,
-    step::{LOSS, NORM, RATES_NAME, training_step},
-};
+use super::{Loss, Settings, accumulated_step, names, training_step};
 use crate::{
-    Error, Graph, Result, Tensor, ValueId,
+    Error, Graph, Result, Tensor,
     gpu::{Executable, Gpu, Outputs, Parameters},
     graph::Op,
     reference::Evaluation,
 };
-
-/// The name under which a checkpoint says how many steps were taken: the low and the high word.
-const STEPS: &str = "train/steps";
 
 /// A model that learns, on a device.
 ///
@@ -23,15 +17,20 @@ const STEPS: &str = "train/steps";
 #[derive(Debug)]
 pub struct Trainer {
     gpu: Gpu,
+    /// Takes a step; it has all states.
     program: Executable,
+    /// Adds a micro-batch to the sums, where a step has several.
+    adding: Option<Executable>,
     /// The loss without the step, to validate with and to find what is not finite.
     forward: Graph,
-    loss: ValueId,
+    loss: Loss,
     validation: Option<Executable>,
     settings: Settings,
     /// Parameters that no step changes.
     frozen: BTreeMap<String, Tensor>,
     steps: u64,
+    /// Micro-batches of the next step that were given.
+    given: usize,
 }
 
 /// What came of a step.
@@ -39,14 +38,31 @@ pub struct Trainer {
 pub struct Report {
     /// Its number; the first is 1.
     pub step: u64,
-    /// The loss, before the step.
+    /// The loss, before the step: over all its micro-batches `Σ value / Σ weight`.
     pub loss: f32,
+    /// `Σ weight`, if the [loss](Loss) has one: the tokens of the step.
+    pub weight: Option<f32>,
     /// The root of the sum of the squares of all gradients before they were clipped, if they are.
     pub norm: Option<f32>,
     /// The learning rate.
     pub rate: f64,
+    /// The graph's own outputs; empty where a step has several micro-batches, each of which has its own.
+    pub outputs: Outputs,
+}
+
+/// What came of a micro-batch.
+#[derive(Clone, Debug)]
+pub struct MicroBatch {
+    /// Its number in its step; the first is 1.
+    pub number: usize,
+    /// Its loss, `value / weight`; NaN for a weight of 0.
+    pub loss: f32,
+    /// Its weight; 1 if the [loss](Loss) has none.
+    pub weight: f32,
     /// The graph's own outputs.
     pub outputs: Outputs,
+    /// The step that was taken with it, if it is the last one of its step.
+    pub step: Option<Report>,
 }
 
 impl Trainer {
@@ -73,18 +89,30 @@ impl Trainer {
     pub async fn new_async(
         gpu: &Gpu,
         graph: &Graph,
-        loss: ValueId,
+        loss: impl Into<Loss>,
         settings: Settings,
         start: &BTreeMap<String, Tensor>,
     ) -> Result<Self> {
+        let loss = loss.into();
         let mut whole = graph.clone();
-        training_step(&mut whole, loss, &settings)?;
-        let program = gpu.compile_async(&whole, start).await?;
+        let (program, adding) = if settings.micro_batches > 1 {
+            let step = accumulated_step(&mut whole, loss, &settings)?;
+            let known: BTreeSet<&str> = step.parameters().map(|(name, _)| name).collect();
+            let own = start.iter().filter(|(name, _)| known.contains(name.as_str()));
+            let mut program = gpu
+                .compile_async(&step, own.map(|(name, tensor)| (name.as_str(), tensor)).collect::<Parameters<'_>>())
+                .await?;
+            let adding = adding(gpu, &whole, &mut program, start).await?;
+            (program, Some(adding))
+        } else {
+            training_step(&mut whole, loss, &settings)?;
+            (gpu.compile_async(&whole, start).await?, None)
+        };
         let trained: BTreeSet<String> = program.states().map(|(name, ..)| name.to_string()).collect();
         let frozen = graph.parameters().filter(|(name, _)| !trained.contains(*name));
         let frozen = frozen.filter_map(|(name, _)| Some((name.to_string(), start.get(name)?.clone()))).collect();
         let (gpu, forward) = (gpu.clone(), graph.clone());
-        Ok(Trainer { gpu, program, forward, loss, validation: None, settings, frozen, steps: 0 })
+        Ok(Trainer { gpu, program, adding, forward, loss, validation: None, settings, frozen, steps: 0, given: 0 })
     }
 
     /// [`Trainer::new_async`], blocking.
@@ -108,7 +136,7 @@ impl Trainer {
     pub fn new(
         gpu: &Gpu,
         graph: &Graph,
-        loss: ValueId,
+        loss: impl Into<Loss>,
         settings: Settings,
         start: &BTreeMap<String, Tensor>,
     ) -> Result<Self> {
@@ -125,9 +153,21 @@ impl Trainer {
         self.steps
     }
 
-    /// The program of a step, to [explain](Executable), to measure or to warm up.
+    /// The number of micro-batches that were given for the next step.
+    pub fn micro_batches(&self) -> usize {
+        self.given
+    }
+
+    /// The program of a step, to [explain](Executable), to measure or to warm up; where a step has several micro-batches, that of a
+    /// micro-batch.
     pub fn program(&mut self) -> &mut Executable {
-        &mut self.program
+        self.adding.as_mut().unwrap_or(&mut self.program)
+    }
+
+    /// Bytes of device memory that training has now, in all its programs ([`Executable::memory`]).
+    pub fn memory(&self) -> u64 {
+        let others = [&self.adding, &self.validation].into_iter().flatten();
+        others.chain([&self.program]).map(Executable::memory).sum()
     }
 
     /// One step on these inputs: the loss before it, and the parameters moved on.
@@ -150,20 +190,106 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Op`] if the loss, or the norm of the gradients, is not finite: it names the first value of the graph that isn't, and the
-    /// parameters are what they were before the step. As [`Executable::run_async`].
+    /// parameters are what they were before the step; or if a step has several micro-batches, which
+    /// [`accumulate`](Trainer::accumulate_async) takes. As [`Executable::run_async`].
     pub async fn step_async(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Report> {
+        if self.adding.is_some() {
+            let wanted = self.settings.micro_batches;
+            let message =
+                format!("a step has {wanted} micro-batches here: give each to `accumulate`, in place of `step`");
+            return Err(Error::op("train", message));
+        }
+        self.take_step(inputs).await
+    }
+
+    /// Runs the program that takes a step.
+    async fn take_step(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Report> {
         let step = self.steps + 1;
         let rates = self.settings.rates(step)?;
-        let all: Vec<(&str, &Tensor)> = inputs.iter().copied().chain([(RATES_NAME, &rates)]).collect();
-        let mut outputs = self.program.run_async(&all).await?;
-        let mut number = |name: &str| outputs.remove(name).and_then(|tensor| tensor.to_f64().first().copied());
-        let (loss, norm) = (number(LOSS).unwrap_or(f64::NAN), number(NORM));
+        let mut outputs = self.program.run_async(&with(inputs, names::RATES, &rates)).await?;
+        self.given = 0;
+        let loss = number(&mut outputs, names::LOSS).unwrap_or(f64::NAN);
+        let [weight, norm] = [names::WEIGHT, names::NORM].map(|name| number(&mut outputs, name));
         if !loss.is_finite() || norm.is_some_and(|norm| !norm.is_finite()) {
-            return Err(self.not_finite(inputs, step, loss, norm).await);
+            return Err(self.not_finite(inputs, &format!("step {step}"), loss, weight, norm).await);
         }
         self.steps = step;
         let rate = self.settings.optimizer.rate() * self.settings.schedule.factor(step);
-        Ok(Report { step, loss: loss as f32, norm: norm.map(|norm| norm as f32), rate, outputs })
+        let [weight, norm] = [weight, norm].map(|number| number.map(|number| number as f32));
+        Ok(Report { step, loss: loss as f32, weight, norm, rate, outputs })
+    }
+
+    /// Adds a micro-batch's gradients to those of the step that it belongs to, and takes the step with the last of them: as
+    /// [`Trainer::step`] on all of them joined, to rounding, with the memory of one. [`Settings::micro_batches`] says how many a step has.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [1])?;
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// let loss = g.mul(w, x)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![10.0f32])?)]);
+    /// let settings = Settings { micro_batches: 2, ..Settings::new(Sgd::new(1.0)) };
+    /// # pollster::block_on(async {
+    /// let mut trainer = Trainer::new_async(&Gpu::new_async().await?, &g, loss, settings, &start).await?;
+    /// let [one, three] = [1.0f32, 3.0].map(|x| Tensor::new([1], vec![x]).expect("fits"));
+    /// assert!(trainer.accumulate_async(&[("x", &one)]).await?.step.is_none());
+    /// let report = trainer.accumulate_async(&[("x", &three)]).await?.step.expect("that is two");
+    /// assert_eq!((report.step, report.loss), (1, 20.0));
+    /// assert_eq!(trainer.parameters_async().await?["w"].to_f64(), [8.0]); // 10 − (1 + 3)/2
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if the sum of losses or the weight is not finite: it names the first value of the graph that isn't, nothing has
+    /// changed, and another micro-batch may be given in its place; or if that holds for the [step](Trainer::step_async), whose micro-batches
+    /// are then dropped. As [`Executable::run_async`].
+    pub async fn accumulate_async(&mut self, inputs: &[(&str, &Tensor)]) -> Result<MicroBatch> {
+        let (step, number) = (self.steps + 1, self.given + 1);
+        let Some(adding) = &mut self.adding else {
+            let mut report = self.take_step(inputs).await?;
+            let (loss, weight) = (report.loss, report.weight.unwrap_or(1.0));
+            let outputs = std::mem::take(&mut report.outputs);
+            return Ok(MicroBatch { number, loss, weight, outputs, step: Some(report) });
+        };
+        let mut outputs = adding.run_async(inputs).await?;
+        let [value, weight] =
+            [names::LOSS, names::WEIGHT].map(|name| self::number(&mut outputs, name).unwrap_or(f64::NAN));
+        if !(value + weight).is_finite() {
+            let what = format!("micro-batch {number} of step {step}");
+            return Err(self.not_finite(inputs, &what, value / weight, None, None).await);
+        }
+        self.given = number;
+        let step = if number == self.settings.micro_batches { Some(self.take_step(&[]).await?) } else { None };
+        Ok(MicroBatch { number, loss: (value / weight) as f32, weight: weight as f32, outputs, step })
+    }
+
+    /// [`Trainer::accumulate_async`], blocking.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [1])?;
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// let loss = g.mul(w, x)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![10.0f32])?)]);
+    /// let settings = Settings { micro_batches: 2, ..Settings::new(Sgd::new(1.0)) };
+    /// let mut trainer = Trainer::new(&Gpu::new()?, &g, loss, settings, &start)?;
+    /// for x in [1.0f32, 3.0] {
+    ///     trainer.accumulate(&[("x", &Tensor::new([1], vec![x])?)])?;
+    /// }
+    /// assert_eq!(trainer.parameters()?["w"].to_f64(), [8.0]); // 10 − (1 + 3)/2
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Trainer::accumulate_async`].
+    #[cfg(feature = "native")]
+    pub fn accumulate(&mut self, inputs: &[(&str, &Tensor)]) -> Result<MicroBatch> {
+        pollster::block_on(self.accumulate_async(inputs))
     }
 
     /// [`Trainer::step_async`], blocking.
@@ -214,8 +340,8 @@ impl Trainer {
             Some(program) => program,
             None => {
                 let mut graph = self.forward.clone();
-                let loss = graph.reshape(self.loss, [])?;
-                graph.output(LOSS, loss)?;
+                let loss = self.loss.mean(&mut graph)?;
+                graph.output(names::LOSS, loss)?;
                 let gpu = self.gpu.clone();
                 gpu.compile_async(&graph, self.shared_async().await?).await?
             }
@@ -223,7 +349,7 @@ impl Trainer {
         let outputs = program.run_async(inputs).await;
         self.validation = Some(program);
         let mut outputs = outputs?;
-        let loss = outputs.remove(LOSS).and_then(|loss| loss.to_f64().first().copied()).unwrap_or(f64::NAN);
+        let loss = number(&mut outputs, names::LOSS).unwrap_or(f64::NAN);
         Ok((loss as f32, outputs))
     }
 
@@ -366,7 +492,8 @@ impl Trainer {
     }
 
     /// All that a step needs of the steps before: parameters that learn, under their names, what the optimizer keeps for each
-    /// (`exp_avg/name`, …), and the number of steps.
+    /// (`exp_avg/name`, …), and the number of steps. In the middle of a step also what its micro-batches sum to, and how many were given;
+    /// between steps a checkpoint fits any number of micro-batches.
     ///
     /// ```
     /// # use std::collections::BTreeMap;
@@ -387,13 +514,14 @@ impl Trainer {
     /// # Errors
     /// [Errors of the device](crate::gpu#errors-of-the-device).
     pub async fn checkpoint_async(&self) -> Result<BTreeMap<String, Tensor>> {
-        let names: Vec<String> = self.program.states().map(|(name, ..)| name.to_string()).collect();
         let mut all = BTreeMap::new();
-        for name in names {
-            let state = self.program.state_async(&name).await?;
-            all.insert(name, state);
+        for (name, ..) in self.program.states().filter(|(name, ..)| self.given > 0 || !names::is_sum(name)) {
+            all.insert(name.to_string(), self.program.state_async(name).await?);
         }
-        all.insert(STEPS.to_string(), Tensor::new([2], vec![self.steps as u32, (self.steps >> 32) as u32])?);
+        if self.given > 0 {
+            all.insert(names::MICRO_BATCHES.to_string(), Tensor::new([1], vec![self.given as u32])?);
+        }
+        all.insert(names::STEPS.to_string(), Tensor::new([2], vec![self.steps as u32, (self.steps >> 32) as u32])?);
         Ok(all)
     }
 
@@ -418,12 +546,28 @@ impl Trainer {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Binding`] if the checkpoint is of another model or optimizer: what is missing, unknown, or of another dtype or shape;
-    /// nothing has changed then. [Errors of the device](crate::gpu#errors-of-the-device).
+    /// [`Error::Binding`] if the checkpoint is of another model or optimizer: what is missing, unknown, or of another dtype or shape; or
+    /// if it was made after as many micro-batches of a step as a step has here, or more. Nothing has changed then. [Errors of the device](crate::gpu#errors-of-the-device).
     pub async fn restore_async(&mut self, checkpoint: &BTreeMap<String, Tensor>) -> Result<()> {
         let mut faults = Vec::new();
-        let mut known = BTreeSet::from([STEPS]);
-        for (name, dtype, shape) in self.program.states() {
+        let mut known = BTreeSet::from([names::STEPS, names::MICRO_BATCHES]);
+        let given = match checkpoint.get(names::MICRO_BATCHES).map(Tensor::as_u32) {
+            None => 0,
+            Some(Some(&[given])) if (given as usize) < self.settings.micro_batches => given as usize,
+            Some(Some(&[given])) => {
+                let wanted = self.settings.micro_batches;
+                faults.push(format!(
+                    "it was made after {given} micro-batches of a step, and a step has {wanted} here: expected one from between \
+                     steps, or fewer micro-batches than a step has"
+                ));
+                given as usize
+            }
+            Some(_) => {
+                faults.push(format!("`{}` is not u32 [1]", names::MICRO_BATCHES));
+                0
+            }
+        };
+        for (name, dtype, shape) in self.program.states().filter(|(name, ..)| given > 0 || !names::is_sum(name)) {
             known.insert(name);
             match checkpoint.get(name) {
                 None => faults.push(format!("`{name}` is missing")),
@@ -440,20 +584,24 @@ impl Trainer {
                 .filter(|name| !known.contains(name.as_str()))
                 .map(|name| format!("there is no parameter or state `{name}`")),
         );
-        let steps = match checkpoint.get(STEPS).and_then(Tensor::as_u32) {
+        let steps = match checkpoint.get(names::STEPS).and_then(Tensor::as_u32) {
             Some(&[low, high]) => u64::from(low) | u64::from(high) << 32,
             _ => {
-                faults.push(format!("`{STEPS}` is missing, or not u32 [2]: this is no checkpoint"));
+                faults.push(format!("`{}` is missing, or not u32 [2]: this is no checkpoint", names::STEPS));
                 0
             }
         };
         if !faults.is_empty() {
             return Err(Error::Binding(format!("checkpoint: {}", faults.join("; "))));
         }
-        for (name, tensor) in checkpoint.iter().filter(|(name, _)| *name != STEPS) {
-            self.program.set_state_async(name, tensor).await?;
+        for (name, dtype, shape) in self.program.states() {
+            match checkpoint.get(name) {
+                Some(tensor) => self.program.set_state_async(name, tensor).await?,
+                // A sum, between steps.
+                None => self.program.set_state_async(name, &Tensor::zeros(dtype, shape.clone())?).await?,
+            }
         }
-        self.steps = steps;
+        (self.steps, self.given) = (steps, given);
         Ok(())
     }
 
@@ -510,13 +658,25 @@ impl Trainer {
         pollster::block_on(self.restore_async(&crate::safetensors::load(path)?))
     }
 
-    /// What to say of a step whose loss, or norm of gradients, is not finite.
-    async fn not_finite(&self, inputs: &[(&str, &Tensor)], step: u64, loss: f64, norm: Option<f64>) -> Error {
+    /// What to say of a step, or a micro-batch, whose loss or norm of gradients is not finite.
+    async fn not_finite(
+        &self,
+        inputs: &[(&str, &Tensor)],
+        place: &str,
+        loss: f64,
+        weight: Option<f64>,
+        norm: Option<f64>,
+    ) -> Error {
+        let advice = "the parameters are as they were before it";
+        if weight == Some(0.0) {
+            let cause = "its weights sum to 0: no position of its batch counts";
+            return Error::op("train", format!("{place} has the loss {loss}; {cause}; {advice}"));
+        }
         let what = match norm {
             Some(norm) if loss.is_finite() => format!("the loss {loss}, but the norm of the gradients {norm}"),
             Some(_) | None => format!("the loss {loss}"),
         };
-        let advice = "the parameters are as they were before it; a lower learning rate, a warm-up or clipping may help";
+        // The reference is not asked about a step of several micro-batches, each of which had a finite loss.
         let culprit = match self.parameters_async().await {
             Ok(parameters) if !loss.is_finite() => {
                 let inputs = inputs.iter().map(|(name, tensor)| (name.to_string(), (*tensor).clone()));
@@ -525,8 +685,40 @@ impl Trainer {
             Ok(_) | Err(_) => None,
         };
         let culprit = culprit.map(|name| format!("; the first value that is not finite is {name}")).unwrap_or_default();
-        Error::op("train", format!("step {step} has {what}{culprit}; {advice}"))
+        let help = "a lower learning rate, a warm-up or clipping may help";
+        Error::op("train", format!("{place} has {what}{culprit}; {advice}; {help}"))
     }
+}
+
+/// The program that adds a micro-batch to the sums of `program`, which has the parameters that learn.
+async fn adding(
+    gpu: &Gpu,
+    graph: &Graph,
+    program: &mut Executable,
+    start: &BTreeMap<String, Tensor>,
+) -> Result<Executable> {
+    let shared: Vec<String> = program.states().map(|(name, ..)| name.to_string()).collect();
+    let wanted: BTreeSet<&str> =
+        graph.parameters().chain(graph.states().map(|(name, state, _)| (name, state))).map(|(name, _)| name).collect();
+    let mut parameters = Parameters::new();
+    for name in shared.iter().filter(|name| wanted.contains(name.as_str())) {
+        parameters = parameters.buffer(name, program.buffer_async(name).await?);
+    }
+    // What is given beside is of no parameter, which is said then.
+    for (name, tensor) in start.iter().filter(|(name, _)| !shared.contains(name)) {
+        parameters = parameters.tensor(name, tensor);
+    }
+    gpu.compile_async(graph, parameters).await
+}
+
+/// The inputs of a run, with one more.
+fn with<'a>(inputs: &[(&'a str, &'a Tensor)], name: &'a str, tensor: &'a Tensor) -> Vec<(&'a str, &'a Tensor)> {
+    inputs.iter().copied().chain([(name, tensor)]).collect()
+}
+
+/// Takes an output of a single number.
+fn number(outputs: &mut Outputs, name: &str) -> Option<f64> {
+    outputs.remove(name).and_then(|tensor| tensor.to_f64().first().copied())
 }
 
 /// The first value of a graph that is not finite though its operands are, or is given so, by the reference in f32.

@@ -16,7 +16,10 @@ use tilewise::{
         generate::{Capacity, Generator, Request},
     },
     reference::{Evaluation, Random},
-    train::{Adam, CrossEntropy, Optimizer, Settings, Sgd, Trainer, cross_entropy, initial, training_step},
+    train::{
+        Adam, CrossEntropy, Loss, Optimizer, Settings, Sgd, Trainer, cross_entropy, initial, summed_cross_entropy,
+        training_step,
+    },
 };
 
 use crate::common::gpu;
@@ -270,4 +273,156 @@ fn a_classifier_learns_from_packed_sequences() {
     let trained = classifier::train(gpu(), classifier::Layout::Packed, 60).expect("works");
     assert!(trained.losses[0] > 0.9 && trained.losses[59] < 0.6, "{:?}", trained.losses);
     assert!(trained.right > 0.6 && trained.seconds > 0.0 && trained.memory > 0, "{}", trained.right);
+}
+
+/// [`line`] over so many items, with its loss as a sum and a count.
+fn summed(items: usize) -> (Graph, Loss) {
+    let mut g = Graph::new();
+    let x = g.input("x", DType::F32, [items, 6]).expect("works");
+    let wanted = g.input("wanted", DType::I32, [items]).expect("works");
+    let hidden = Linear::new(6, 8).build(&mut g, "in", x).expect("works");
+    let hidden = g.tanh(hidden).expect("works");
+    let logits = Linear::new(8, 3).build(&mut g, "out", hidden).expect("works");
+    let loss = summed_cross_entropy(&mut g, logits, wanted, CrossEntropy::default()).expect("works");
+    (g, loss)
+}
+
+/// Twelve items, of which micro-batches of four have 4, 1 and 2 that count.
+fn joined(seed: u64) -> [(&'static str, Tensor); 2] {
+    let mut random = Random::new(seed);
+    let x = random.tensor(DType::F32, [12, 6], -1.0, 1.0).expect("works");
+    let wanted = vec![0, 1, 2, 1, -100, 2, -100, -100, 0, -100, -100, 1];
+    [("x", x), ("wanted", Tensor::new([12], wanted).expect("works"))]
+}
+
+fn parts(seed: u64) -> [[(&'static str, Tensor); 2]; 3] {
+    let [(_, x), (_, wanted)] = joined(seed);
+    let (x, wanted) = (x.as_f32().expect("f32").to_vec(), wanted.as_i32().expect("i32").to_vec());
+    [0, 1, 2].map(|i| {
+        let x = Tensor::new([4, 6], x[24 * i..24 * (i + 1)].to_vec()).expect("works");
+        let wanted = Tensor::new([4], wanted[4 * i..4 * (i + 1)].to_vec()).expect("works");
+        [("x", x), ("wanted", wanted)]
+    })
+}
+
+fn refs<'a>(batch: &'a [(&'static str, Tensor)]) -> Vec<(&'a str, &'a Tensor)> {
+    batch.iter().map(|(name, tensor)| (*name, tensor)).collect()
+}
+
+fn over(items: usize, settings: Settings) -> Trainer {
+    let (g, loss) = summed(items);
+    let start = initial(&g, 3, |_, _| None).expect("works");
+    Trainer::new(gpu(), &g, loss, settings, &start).expect("works")
+}
+
+#[track_caller]
+fn near(found: &BTreeMap<String, Tensor>, expected: &BTreeMap<String, Tensor>, bound: f64) {
+    assert!(found.keys().eq(expected.keys()));
+    for (name, found) in found {
+        for (found, expected) in found.to_f64().iter().zip(expected[name].to_f64()) {
+            assert!((found - expected).abs() < bound, "{name}: {found}, expected {expected}");
+        }
+    }
+}
+
+/// Micro-batches of 4, 1 and 2 targets learn what the joined batch of 7 does, and not the mean of their means.
+#[test]
+fn micro_batches_learn_what_the_joined_batch_does() {
+    for (settings, bound) in [
+        (Settings { clip: Some(0.1), ..Settings::new(Adam { epsilon: 1e-4, ..Adam::w(0.01) }) }, 2e-6),
+        (Settings::new(Sgd { momentum: 0.9, ..Sgd::new(0.3) }), 1e-6),
+    ] {
+        let mut whole = over(12, settings.clone());
+        let accumulated = Settings { micro_batches: 3, ..settings };
+        let mut trainers = [over(4, accumulated.clone()), over(4, accumulated)];
+        for seed in 0..4 {
+            let expected = whole.step(&refs(&joined(seed))).expect("works");
+            for trainer in &mut trainers {
+                let given = parts(seed).map(|part| trainer.accumulate(&refs(&part)).expect("works"));
+                assert_eq!(given.each_ref().map(|micro| (micro.number, micro.weight)), [(1, 4.0), (2, 1.0), (3, 2.0)]);
+                let [None, None, Some(report)] = given.map(|micro| micro.step) else { panic!("a step after three") };
+                assert_eq!((report.step, report.weight, trainer.micro_batches()), (seed + 1, Some(7.0), 0));
+                assert!((report.loss - expected.loss).abs() < 1e-6, "{} {}", report.loss, expected.loss);
+                let apart = report.norm.zip(expected.norm).map_or(0.0, |(found, expected)| (found - expected).abs());
+                assert!(apart < 1e-6 && report.norm.is_some() == expected.norm.is_some(), "{apart}");
+            }
+        }
+        let [first, second] = trainers.map(|trainer| trainer.parameters().expect("works"));
+        assert_eq!(first, second, "the same bits twice");
+        near(&first, &whole.parameters().expect("works"), bound);
+    }
+}
+
+#[test]
+fn a_run_that_is_stopped_between_micro_batches_gives_the_same_bits() {
+    let settings = Settings { micro_batches: 3, clip: Some(1.0), ..Settings::new(Adam::w(0.01)) };
+    let all: Vec<_> = (0..2).flat_map(parts).collect();
+    let run = |trainer: &mut Trainer, batches: &[[(&'static str, Tensor); 2]]| {
+        batches.iter().for_each(|batch| drop(trainer.accumulate(&refs(batch)).expect("works")));
+    };
+    let mut whole = over(4, settings.clone());
+    run(&mut whole, &all);
+    let mut first = over(4, settings.clone());
+    run(&mut first, &all[..5]);
+    let checkpoint = pollster::block_on(first.checkpoint_async()).expect("works");
+    assert_eq!(checkpoint["train/micro_batches"].as_u32(), Some(&[2][..]));
+    let mut second = over(4, settings.clone());
+    run(&mut second, &all[..1]);
+    pollster::block_on(second.restore_async(&checkpoint)).expect("works");
+    assert_eq!((second.steps(), second.micro_batches()), (1, 2));
+    run(&mut second, &all[5..]);
+    assert_eq!(second.parameters().expect("works"), whole.parameters().expect("works"));
+
+    // Between steps it fits any number of them; in the middle of one it is refused where a step has no more.
+    let between = pollster::block_on(second.checkpoint_async()).expect("works");
+    assert!(
+        between.keys().all(|name| !name.starts_with("grad_sum/") && !name.ends_with("_sum")),
+        "{:?}",
+        between.keys()
+    );
+    let mut one = over(4, Settings { micro_batches: 1, ..settings });
+    pollster::block_on(one.restore_async(&between)).expect("works");
+    let why = pollster::block_on(one.restore_async(&checkpoint)).expect_err("is refused").to_string();
+    assert!(
+        why.starts_with("checkpoint: it was made after 2 micro-batches of a step, and a step has 1 here: "),
+        "{why}"
+    );
+    // The sums of a step that was begun are dropped.
+    run(&mut second, &all[..2]);
+    pollster::block_on(second.restore_async(&between)).expect("works");
+    let again = pollster::block_on(second.checkpoint_async()).expect("works");
+    assert_eq!(again, between);
+    run(&mut second, &all[..3]);
+    run(&mut whole, &all[..3]);
+    assert_eq!(second.parameters().expect("works"), whole.parameters().expect("works"));
+}
+
+#[test]
+fn a_micro_batch_that_is_not_finite_adds_nothing() {
+    let settings = Settings { micro_batches: 3, ..Settings::new(Sgd::new(0.1)) };
+    let [mut trainer, mut other] = [over(4, settings.clone()), over(4, settings)];
+    let [first, second, third] = parts(1);
+    let bad = [("x", Tensor::new([4, 6], vec![f32::NAN; 24]).expect("works")), second[1].clone()];
+    for batch in [&first, &second, &third] {
+        let why = trainer.accumulate(&refs(&bad)).expect_err("is refused").to_string();
+        let number = trainer.micro_batches() + 1;
+        assert!(
+            why.starts_with(&format!("train: micro-batch {number} of step 1 has the loss NaN; the first")),
+            "{why}"
+        );
+        trainer.accumulate(&refs(batch)).expect("works");
+        other.accumulate(&refs(batch)).expect("works");
+    }
+    assert_eq!((trainer.steps(), trainer.parameters().expect("works")), (1, other.parameters().expect("works")));
+
+    // One without a target counts for nothing; three of them are no step.
+    let none = [first[0].clone(), ("wanted", Tensor::new([4], vec![-100; 4]).expect("works"))];
+    let before = trainer.parameters().expect("works");
+    assert!(trainer.accumulate(&refs(&none)).expect("works").loss.is_nan());
+    trainer.accumulate(&refs(&none)).expect("works");
+    let why = trainer.accumulate(&refs(&none)).expect_err("is refused").to_string();
+    assert!(why.starts_with("train: step 2 has the loss NaN; its weights sum to 0: "), "{why}");
+    assert_eq!((trainer.micro_batches(), trainer.parameters().expect("works")), (0, before));
+    let why = trainer.step(&refs(&first)).expect_err("is refused").to_string();
+    assert_eq!(why, "train: a step has 3 micro-batches here: give each to `accumulate`, in place of `step`");
 }

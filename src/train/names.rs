@@ -1,0 +1,28 @@
+//! The names of what a training step has beside its model.
+
+/// The numbers of a step, an input.
+pub(super) const RATES: &str = "train/rates";
+/// The loss of a step; of a micro-batch, what its losses sum to.
+pub(super) const LOSS: &str = "train/loss";
+/// What the losses were summed over.
+pub(super) const WEIGHT: &str = "train/weight";
+/// The root of the sum of the squares of all gradients.
+pub(super) const NORM: &str = "train/norm";
+/// The losses of the micro-batches so far.
+pub(super) const LOSS_SUM: &str = "train/loss_sum";
+/// Their weights.
+pub(super) const WEIGHT_SUM: &str = "train/weight_sum";
+/// In a checkpoint, how many steps were taken: the low and the high word.
+pub(super) const STEPS: &str = "train/steps";
+/// In a checkpoint, how many micro-batches of the next step were given.
+pub(super) const MICRO_BATCHES: &str = "train/micro_batches";
+
+/// The sum of a parameter's gradients over the micro-batches so far.
+pub(super) fn grad_sum(parameter: &str) -> String {
+    format!("grad_sum/{parameter}")
+}
+
+/// Whether a state holds what micro-batches sum to, and is zero between steps.
+pub(super) fn is_sum(state: &str) -> bool {
+    state == LOSS_SUM || state == WEIGHT_SUM || state.starts_with("grad_sum/")
+}
