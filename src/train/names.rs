@@ -8,6 +8,14 @@ pub(super) const LOSS: &str = "train/loss";
 pub(super) const WEIGHT: &str = "train/weight";
 /// The root of the sum of the squares of all gradients.
 pub(super) const NORM: &str = "train/norm";
+/// The loss scale of the next step, a state.
+pub(super) const SCALE: &str = "train/scale";
+/// That of this step, an output.
+pub(super) const SCALED_BY: &str = "train/scaled_by";
+/// Steps in a row that were taken since the scale changed.
+pub(super) const GOOD_STEPS: &str = "train/good_steps";
+/// Steps that were taken, and not skipped.
+pub(super) const TAKEN: &str = "train/taken";
 /// The losses of the micro-batches so far.
 pub(super) const LOSS_SUM: &str = "train/loss_sum";
 /// Their weights.
@@ -25,4 +33,9 @@ pub(super) fn grad_sum(parameter: &str) -> String {
 /// Whether a state holds what micro-batches sum to, and is zero between steps.
 pub(super) fn is_sum(state: &str) -> bool {
     state == LOSS_SUM || state == WEIGHT_SUM || state.starts_with("grad_sum/")
+}
+
+/// The parameter in f32 that one of f16 or bf16 is rounded from.
+pub(super) fn master(parameter: &str) -> String {
+    format!("master/{parameter}")
 }

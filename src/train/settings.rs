@@ -15,6 +15,8 @@ pub struct Settings {
     /// How many micro-batches a step is taken over, from 1 on: their gradients are summed in f32, in the order in which they are
     /// given, and the step follows `Σ gradients / Σ weights` (see [`Loss`](super::Loss)).
     pub micro_batches: usize,
+    /// What the loss is multiplied by on its way back, where gradients are f16.
+    pub scale: Option<LossScale>,
 }
 
 impl Settings {
@@ -29,7 +31,12 @@ impl Settings {
     /// # Errors
     /// None: it returns a `Result` because [`Tensor::new`] does.
     pub fn rates(&self, step: u64) -> Result<Tensor> {
-        let rates = self.optimizer.rates(step, self.schedule.factor(step));
+        let factor = self.schedule.factor(step);
+        let rates = match self.scale {
+            // How many steps were skipped is known on the device alone.
+            Some(LossScale::Dynamic { .. }) => self.optimizer.rates_of_any_step(factor),
+            Some(LossScale::Constant(_)) | None => self.optimizer.rates(step, factor),
+        };
         Tensor::new([RATES], rates.map(|rate| rate as f32).to_vec())
     }
 
@@ -41,6 +48,7 @@ impl Settings {
             clip: None,
             frozen: Vec::new(),
             micro_batches: 1,
+            scale: None,
         }
     }
 
@@ -58,6 +66,6 @@ impl Settings {
         if self.micro_batches == 0 {
             return fault("a step over 0 micro-batches learns nothing, expected 1 or more".into());
         }
-        Ok(())
+        self.scale.map_or(Ok(()), LossScale::check)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{
     Loss, Settings, names,
+    scale::{self, Scale},
     update::{self, Means},
 };
 use crate::{DType, Error, Graph, Result, ValueId, grad::gradients};
@@ -9,7 +10,11 @@ use crate::{DType, Error, Graph, Result, ValueId, grad::gradients};
 /// Adds to a graph whose loss is `loss` what makes a run of it a training step: gradients, clipping, and each parameter that is not
 /// frozen as a [state](Graph::update) that the optimizer moves on. Outputs of the graph stay, and `train/loss` and, with clipping,
 /// `train/norm` (the root of the sum of the squares of all gradients) are added, and `train/weight` for a [`Loss`] that has one;
-/// `train/rates` is an input, which [`Trainer`](super::Trainer) gives.
+/// `train/rates` is an input, which [`Trainer`](super::Trainer) gives. With a [loss scale](super::LossScale) there is `train/norm` too, and
+/// for a dynamic one the output `train/scaled_by` and the states `train/scale`, `train/good_steps` and `train/taken`.
+///
+/// A parameter of f16 or bf16 gets a master in f32, which is another parameter, `master/NAME`: it follows the gradient, and the
+/// parameter that the model reads is rounded from it after each step. Small steps are not lost so.
 ///
 /// Where the loss or the norm is not finite, every state stays what it was.
 ///
@@ -26,8 +31,8 @@ use crate::{DType, Error, Graph, Result, ValueId, grad::gradients};
 ///
 /// # Errors
 /// [`Error::Op`] if the loss is no single float, its weight no single number or one that depends on what is trained, if a frozen
-/// parameter is none, if the loss depends on no parameter that is trained, if one of them is not f32, if numbers of the
-/// optimizer or the schedule are out of their range, or if the step is to be one over several micro-batches
+/// parameter is none, if the loss depends on no parameter that is trained, if numbers of the optimizer or the schedule are
+/// out of their range, or if the step is to be one over several micro-batches
 /// ([`accumulated_step`] is theirs); as [`gradients`]; [`Error::Graph`] if the graph has values of the names above.
 pub fn training_step(g: &mut Graph, loss: impl Into<Loss>, settings: &Settings) -> Result<()> {
     let loss = loss.into();
@@ -40,11 +45,12 @@ pub fn training_step(g: &mut Graph, loss: impl Into<Loss>, settings: &Settings) 
         ));
     }
     let mean = loss.mean(g)?;
-    let grads = all_gradients(g, mean, &trained)?;
+    let scale = settings.scale.map(|by| scale::owned(g, by)).transpose()?;
+    let grads = all_gradients(g, mean, &trained, scale)?;
     let weight = loss.scalars(g)?.1;
     let rates = update::rates(g)?;
     let grads = trained.into_iter().zip(grads).map(|((name, value), grad)| (name, value, grad)).collect();
-    update::step(g, settings, Means { loss: mean, weight, grads }, rates)
+    update::step(g, settings, Means { loss: mean, weight, grads, scale }, rates)
 }
 
 /// A training step over [several micro-batches](Settings::micro_batches), as two graphs. `g`, whose loss is `loss`, becomes that of a
@@ -86,7 +92,9 @@ pub fn accumulated_step(g: &mut Graph, loss: impl Into<Loss>, settings: &Setting
     let rates = update::rates(&mut step)?;
 
     let (value, weight) = loss.scalars(g)?;
-    let grads = all_gradients(g, value, &trained)?;
+    let given = settings.scale.map(|by| scale::given(g, by)).transpose()?;
+    let scale = settings.scale.map(|by| scale::owned(&mut step, by)).transpose()?;
+    let grads = all_gradients(g, value, &trained, given)?;
     let weight = match weight {
         Some(weight) => weight,
         None => g.scalar(1.0, value)?,
@@ -117,7 +125,7 @@ pub fn accumulated_step(g: &mut Graph, loss: impl Into<Loss>, settings: &Setting
         let parameter = step.parameter(&name, g.dtype(value), g.shape(value).clone())?;
         grads.push((name, parameter, step.div(sum, weight)?));
     }
-    update::step(&mut step, settings, Means { loss: mean, weight: Some(weight), grads }, rates)?;
+    update::step(&mut step, settings, Means { loss: mean, weight: Some(weight), grads, scale }, rates)?;
     Ok(step)
 }
 
@@ -129,18 +137,23 @@ fn trained(g: &Graph, loss: Loss, settings: &Settings) -> Result<Vec<(String, Va
         .filter(|(name, value)| g.dtype(*value).is_float() && !settings.frozen.iter().any(|frozen| frozen == name))
         .map(|(name, value)| (name.to_string(), value))
         .collect();
-    if let Some((_, narrow)) = trained.iter().find(|(_, value)| g.dtype(*value) != DType::F32) {
-        let narrow = g.describe(*narrow);
-        let advice = "keep the parameter in f32, and cast it where it is used";
-        return Err(Error::op("train", format!("{narrow} can't be trained: {advice}")));
-    }
     loss.check(g, &trained.iter().map(|(_, value)| *value).collect::<Vec<_>>())?;
     Ok(trained)
 }
 
-/// The gradients of a scalar with respect to parameters, in f32.
-fn all_gradients(g: &mut Graph, loss: ValueId, trained: &[(String, ValueId)]) -> Result<Vec<ValueId>> {
+/// The gradients of a scalar with respect to parameters, in f32, and without the scale by which they were computed.
+fn all_gradients(
+    g: &mut Graph,
+    loss: ValueId,
+    trained: &[(String, ValueId)],
+    scale: Option<Scale>,
+) -> Result<Vec<ValueId>> {
     let values: Vec<ValueId> = trained.iter().map(|(_, value)| *value).collect();
-    let grads = gradients(g, loss, &values)?;
-    grads.into_iter().map(|grad| g.cast(grad, DType::F32)).collect()
+    let scaled = scale.map_or(Ok(loss), |scale| g.mul(loss, scale.factor))?;
+    let grads = gradients(g, scaled, &values)?;
+    let grads = grads.into_iter().map(|grad| g.cast(grad, DType::F32)).collect::<Result<Vec<_>>>()?;
+    match scale {
+        Some(scale) => scale.taken_off(g, grads),
+        None => Ok(grads),
+    }
 }

@@ -1,6 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Loss, Settings, accumulated_step, names, training_step};
+use super::{
+    Loss, Settings, accumulated_step, masters, names,
+    report::{Numbers, Refusal, Report, Verdict},
+    training_step,
+};
 use crate::{
     Error, Graph, Result, Tensor,
     gpu::{Executable, Gpu, Outputs, Parameters},
@@ -33,23 +37,6 @@ pub struct Trainer {
     given: usize,
 }
 
-/// What came of a step.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// Its number; the first is 1.
-    pub step: u64,
-    /// The loss, before the step: over all its micro-batches `Σ value / Σ weight`.
-    pub loss: f32,
-    /// `Σ weight`, if the [loss](Loss) has one: the tokens of the step.
-    pub weight: Option<f32>,
-    /// The root of the sum of the squares of all gradients before they were clipped, if they are.
-    pub norm: Option<f32>,
-    /// The learning rate.
-    pub rate: f64,
-    /// The graph's own outputs; empty where a step has several micro-batches, each of which has its own.
-    pub outputs: Outputs,
-}
-
 /// What came of a micro-batch.
 #[derive(Clone, Debug)]
 pub struct MicroBatch {
@@ -67,7 +54,8 @@ pub struct MicroBatch {
 
 impl Trainer {
     /// Compiles the [training step](training_step) of a graph whose loss is `loss`. `start` has the parameters:
-    /// [`initial`](super::initial) ones, or those of a model that continues to learn.
+    /// [`initial`](super::initial) ones, or those of a model that continues to learn. One of f16 or bf16 that is trained may be given
+    /// in f32 too: then its master begins so, and the model reads it rounded.
     ///
     /// ```
     /// # use std::collections::BTreeMap;
@@ -95,6 +83,7 @@ impl Trainer {
     ) -> Result<Self> {
         let loss = loss.into();
         let mut whole = graph.clone();
+        let start = &masters::with(graph, &settings, start)?;
         let (program, adding) = if settings.micro_batches > 1 {
             let step = accumulated_step(&mut whole, loss, &settings)?;
             let known: BTreeSet<&str> = step.parameters().map(|(name, _)| name).collect();
@@ -208,15 +197,14 @@ impl Trainer {
         let rates = self.settings.rates(step)?;
         let mut outputs = self.program.run_async(&with(inputs, names::RATES, &rates)).await?;
         self.given = 0;
-        let loss = number(&mut outputs, names::LOSS).unwrap_or(f64::NAN);
-        let [weight, norm] = [names::WEIGHT, names::NORM].map(|name| number(&mut outputs, name));
-        if !loss.is_finite() || norm.is_some_and(|norm| !norm.is_finite()) {
-            return Err(self.not_finite(inputs, &format!("step {step}"), loss, weight, norm).await);
+        let [loss, weight, norm, scale] =
+            [names::LOSS, names::WEIGHT, names::NORM, names::SCALED_BY].map(|name| number(&mut outputs, name));
+        let numbers = Numbers::new(&self.settings, loss, weight, norm, scale);
+        if let Verdict::Refused(why) = numbers.verdict(&self.settings) {
+            return Err(self.refuse(inputs, &format!("step {step}"), &why, numbers.loss).await);
         }
         self.steps = step;
-        let rate = self.settings.optimizer.rate() * self.settings.schedule.factor(step);
-        let [weight, norm] = [weight, norm].map(|number| number.map(|number| number as f32));
-        Ok(Report { step, loss: loss as f32, weight, norm, rate, outputs })
+        Ok(numbers.report(&self.settings, step, outputs))
     }
 
     /// Adds a micro-batch's gradients to those of the step that it belongs to, and takes the step with the last of them: as
@@ -258,8 +246,9 @@ impl Trainer {
         let [value, weight] =
             [names::LOSS, names::WEIGHT].map(|name| self::number(&mut outputs, name).unwrap_or(f64::NAN));
         if !(value + weight).is_finite() {
-            let what = format!("micro-batch {number} of step {step}");
-            return Err(self.not_finite(inputs, &what, value / weight, None, None).await);
+            let place = format!("micro-batch {number} of step {step}");
+            let loss = value / weight;
+            return Err(self.refuse(inputs, &place, &Refusal::of_loss(loss), loss).await);
         }
         self.given = number;
         let step = if number == self.settings.micro_batches { Some(self.take_step(&[]).await?) } else { None };
@@ -436,7 +425,8 @@ impl Trainer {
         pollster::block_on(self.shared_async())
     }
 
-    /// The parameters, read from the device.
+    /// The parameters, read from the device, of the dtypes that the model reads; masters are in a
+    /// [checkpoint](Trainer::checkpoint_async).
     ///
     /// ```
     /// # use std::collections::BTreeMap;
@@ -491,8 +481,8 @@ impl Trainer {
         pollster::block_on(self.parameters_async())
     }
 
-    /// All that a step needs of the steps before: parameters that learn, under their names, what the optimizer keeps for each
-    /// (`exp_avg/name`, …), and the number of steps. In the middle of a step also what its micro-batches sum to, and how many were given;
+    /// All that a step needs of the steps before: parameters that learn, under their names, the masters of those of f16 and bf16
+    /// (`master/name`), what the optimizer keeps for each (`exp_avg/name`, …), and the number of steps. In the middle of a step also what its micro-batches sum to, and how many were given;
     /// between steps a checkpoint fits any number of micro-batches.
     ///
     /// ```
@@ -658,34 +648,19 @@ impl Trainer {
         pollster::block_on(self.restore_async(&crate::safetensors::load(path)?))
     }
 
-    /// What to say of a step, or a micro-batch, whose loss or norm of gradients is not finite.
-    async fn not_finite(
-        &self,
-        inputs: &[(&str, &Tensor)],
-        place: &str,
-        loss: f64,
-        weight: Option<f64>,
-        norm: Option<f64>,
-    ) -> Error {
-        let advice = "the parameters are as they were before it";
-        if weight == Some(0.0) {
-            let cause = "its weights sum to 0: no position of its batch counts";
-            return Error::op("train", format!("{place} has the loss {loss}; {cause}; {advice}"));
-        }
-        let what = match norm {
-            Some(norm) if loss.is_finite() => format!("the loss {loss}, but the norm of the gradients {norm}"),
-            Some(_) | None => format!("the loss {loss}"),
-        };
-        // The reference is not asked about a step of several micro-batches, each of which had a finite loss.
+    /// What to say of a step, or a micro-batch, that was refused.
+    async fn refuse(&self, inputs: &[(&str, &Tensor)], place: &str, why: &Refusal, loss: f64) -> Error {
+        let Refusal { what, help } = why;
+        // A step of several micro-batches has no inputs; each of them had a finite loss.
         let culprit = match self.parameters_async().await {
-            Ok(parameters) if !loss.is_finite() => {
+            Ok(parameters) if !loss.is_finite() && !inputs.is_empty() => {
                 let inputs = inputs.iter().map(|(name, tensor)| (name.to_string(), (*tensor).clone()));
                 culprit(&self.forward, &parameters.into_iter().chain(inputs).collect())
             }
             Ok(_) | Err(_) => None,
         };
         let culprit = culprit.map(|name| format!("; the first value that is not finite is {name}")).unwrap_or_default();
-        let help = "a lower learning rate, a warm-up or clipping may help";
+        let advice = "the parameters are as they were before it";
         Error::op("train", format!("{place} has {what}{culprit}; {advice}; {help}"))
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     Settings, names,
     optimizer::{Formula, RATES},
+    scale::Scale,
 };
 use crate::{
     DType, Graph, Result, Tensor, ValueId,
@@ -17,6 +18,8 @@ pub(super) struct Means {
     pub(super) weight: Option<ValueId>,
     /// The parameters that are trained, with their gradients in f32.
     pub(super) grads: Vec<(String, ValueId, ValueId)>,
+    /// What was taken off them.
+    pub(super) scale: Option<Scale>,
 }
 
 /// The input that the host gives each run.
@@ -31,35 +34,57 @@ pub(super) fn rates(g: &mut Graph) -> Result<[ValueId; RATES]> {
 
 /// Adds the outputs of a step, and the next value of each parameter and of what the optimizer keeps for it. Where the loss, or the norm
 /// of the gradients, is not finite, they stay what they were.
-pub(super) fn step(g: &mut Graph, settings: &Settings, means: Means, rates: [ValueId; RATES]) -> Result<()> {
-    let Means { loss, weight, grads } = means;
+pub(super) fn step(g: &mut Graph, settings: &Settings, means: Means, mut rates: [ValueId; RATES]) -> Result<()> {
+    let Means { loss, weight, grads, scale } = means;
     g.output(names::LOSS, loss)?;
     if let Some(weight) = weight {
         g.output(names::WEIGHT, weight)?;
     }
-    let mut goes_on = is_finite(g, loss)?;
-    let mut factor = None;
-    if let Some(clip) = settings.clip {
+    let good_loss = is_finite(g, loss)?;
+    let (mut goes_on, mut factor) = (good_loss, None);
+    if settings.clip.is_some() || scale.is_some() {
         let norm = norm(g, grads.iter().map(|(.., grad)| *grad))?;
         g.output(names::NORM, norm)?;
-        let finite = is_finite(g, norm)?;
-        goes_on = g.binary(Binary::And, goes_on, finite)?;
-        // PyTorch's: the small number keeps what is divided by from being 0.
-        let small = g.scalar(1e-6, norm)?;
-        let over = g.add(norm, small)?;
-        let most = g.scalar(clip, norm)?;
-        let wanted = g.div(most, over)?;
-        let one = g.scalar(1.0, norm)?;
-        factor = Some(g.min(wanted, one)?);
+        let good_grads = is_finite(g, norm)?;
+        goes_on = g.binary(Binary::And, good_loss, good_grads)?;
+        if let Some(Scale { factor, dynamic: Some(dynamic) }) = scale {
+            g.output(names::SCALED_BY, factor)?;
+            let may_skip = dynamic.may_skip(g, factor)?;
+            let counts = g.binary(Binary::Or, good_grads, may_skip)?;
+            let counts = g.binary(Binary::And, good_loss, counts)?;
+            dynamic.update(g, factor, counts, goes_on)?;
+            rates = settings.optimizer.rates_after(g, rates, dynamic.taken)?;
+        }
+        if let Some(clip) = settings.clip {
+            // PyTorch's: the small number keeps what is divided by from being 0.
+            let small = g.scalar(1e-6, norm)?;
+            let over = g.add(norm, small)?;
+            let most = g.scalar(clip, norm)?;
+            let wanted = g.div(most, over)?;
+            let one = g.scalar(1.0, norm)?;
+            factor = Some(g.min(wanted, one)?);
+        }
     }
     for (name, value, grad) in grads {
         let grad = match factor {
             Some(factor) => g.mul(grad, factor)?,
             None => grad,
         };
+        let (dtype, shape) = (g.dtype(value), g.shape(value).clone());
+        let wide = match dtype {
+            DType::F32 => value,
+            DType::F16 | DType::BF16 | DType::I32 | DType::U32 | DType::Bool => {
+                g.parameter(&names::master(&name), DType::F32, shape)?
+            }
+        };
         let mut formula = Formula { g, rates, goes_on };
-        let next = settings.optimizer.update(&mut formula, &name, value, grad)?;
-        formula.becomes(value, next)?;
+        let next = settings.optimizer.update(&mut formula, &name, wide, grad)?;
+        let next = formula.becomes(wide, next)?;
+        if wide != value {
+            let rounded = formula.g.cast(next, dtype)?;
+            // Where the step is left out it stays as it was, whoever rounded it at first.
+            formula.becomes(value, rounded)?;
+        }
     }
     Ok(())
 }

@@ -190,16 +190,15 @@ fn a_parameter_that_nothing_is_known_of_needs_a_rule() {
 
 #[test]
 fn what_cannot_be_trained_is_refused_by_name() {
-    let error = |settings: Settings, dtype: DType| {
+    let of = |settings: Settings| {
         let mut g = Graph::new();
-        let w = g.parameter("w", dtype, [2]).expect("works");
+        let w = g.parameter("w", DType::F32, [2]).expect("works");
         let other = g.parameter("other", DType::F32, [2]).expect("works");
         let sum = g.reduce(Reduce::Sum, w, &[], false).expect("works");
         g.output("other", other).expect("works");
         training_step(&mut g, sum, &settings).expect_err("is refused").to_string()
     };
     let sgd = || Settings::new(Sgd::new(0.1));
-    let of = |settings: Settings| error(settings, DType::F32);
     assert_eq!(
         of(Settings::new(Sgd::new(f64::NAN))),
         "train: the optimizer's rate is NaN, expected a number from 0 on"
@@ -225,8 +224,12 @@ fn what_cannot_be_trained_is_refused_by_name() {
         "train: the schedule ends at step 4, before its 5 steps of warm-up do"
     );
     assert_eq!(
-        error(sgd(), DType::F16),
-        "train: w: f16 [2] can't be trained: keep the parameter in f32, and cast it where it is used"
+        of(Settings { micro_batches: 0, ..sgd() }),
+        "train: a step over 0 micro-batches learns nothing, expected 1 or more"
+    );
+    assert_eq!(
+        of(Settings { micro_batches: 4, ..sgd() }),
+        "train: a step over 4 micro-batches is two graphs, expected 1: use `accumulated_step`"
     );
     let mut g = Graph::new();
     let w = g.parameter("w", DType::F32, [2]).expect("works");
