@@ -4,8 +4,10 @@
 //! - [`initial`] says how parameters begin, [`shift_right`], [`pad`] and [`batches_by_length`] what the model is shown.
 //! - [`training_step`] adds gradients ([`grad`](crate::grad)), clipping and an [`Optimizer`] to the graph: a step is **one** program, in
 //!   one pass, and parameters are states that never leave the device.
-//! - [`Trainer`] runs it: schedules, metrics, validation, checkpoints, and a stop where the loss isn't finite, which names the first
-//!   value that isn't. The trained buffers go into a [`Generator`](crate::nn::generate::Generator) without a copy.
+//! - A step may be one over several [micro-batches](Settings::micro_batches). Parameters of f16 and bf16 follow masters in f32, and a
+//!   [`LossScale`] keeps their gradients in range.
+//! - [`Trainer`] runs it, waiting for each step or not: schedules, metrics, validation, checkpoints, and a stop where the loss
+//!   isn't finite, which names the first value that isn't. The trained buffers go into a [`Generator`](crate::nn::generate::Generator) without a copy.
 //!
 //! ```
 //! use tilewise::{DType, Graph, Tensor, gpu::Gpu, graph::Reduce, nn::Linear};

@@ -20,6 +20,8 @@ pub(super) const TAKEN: &str = "train/taken";
 pub(super) const LOSS_SUM: &str = "train/loss_sum";
 /// Their weights.
 pub(super) const WEIGHT_SUM: &str = "train/weight_sum";
+/// The turn in which a run was refused, a state: the runs of that turn that come after it do nothing.
+pub(super) const STOPPED: &str = "train/stopped";
 /// In a checkpoint, how many steps were taken: the low and the high word.
 pub(super) const STEPS: &str = "train/steps";
 /// In a checkpoint, how many micro-batches of the next step were given.
@@ -30,9 +32,10 @@ pub(super) fn grad_sum(parameter: &str) -> String {
     format!("grad_sum/{parameter}")
 }
 
-/// Whether a state holds what micro-batches sum to, and is zero between steps.
-pub(super) fn is_sum(state: &str) -> bool {
-    state == LOSS_SUM || state == WEIGHT_SUM || state.starts_with("grad_sum/")
+/// Whether a checkpoint has a state, after so many micro-batches of a step: between steps, what they sum to is zero.
+pub(super) fn is_kept(state: &str, micro_batches: usize) -> bool {
+    let sum = state == LOSS_SUM || state == WEIGHT_SUM || state.starts_with("grad_sum/");
+    state != STOPPED && (micro_batches > 0 || !sum)
 }
 
 /// The parameter in f32 that one of f16 or bf16 is rounded from.

@@ -1,4 +1,4 @@
-use super::{Optimizer, Schedule, optimizer::RATES};
+use super::{LossScale, Optimizer, Schedule, optimizer::RATES};
 use crate::{Error, Graph, Result, Tensor};
 
 /// How a model is trained.
@@ -20,7 +20,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What a run of step `step`, counted from 1, gets as `train/rates`: f32 `[3]`, numbers of the optimizer.
+    /// What a run of step `step`, counted from 1, gets as `train/rates`: f32 `[4]`, numbers of the optimizer, and one that tells the run
+    /// from others: after a run that was refused, those with the same one do nothing.
     ///
     /// ```
     /// # use tilewise::train::{Settings, Sgd};
@@ -31,13 +32,21 @@ impl Settings {
     /// # Errors
     /// None: it returns a `Result` because [`Tensor::new`] does.
     pub fn rates(&self, step: u64) -> Result<Tensor> {
+        self.numbers(step, step)
+    }
+
+    /// [`Settings::rates`] of a run in this turn.
+    pub(super) fn numbers(&self, step: u64, turn: u64) -> Result<Tensor> {
         let factor = self.schedule.factor(step);
         let rates = match self.scale {
             // How many steps were skipped is known on the device alone.
             Some(LossScale::Dynamic { .. }) => self.optimizer.rates_of_any_step(factor),
             Some(LossScale::Constant(_)) | None => self.optimizer.rates(step, factor),
         };
-        Tensor::new([RATES], rates.map(|rate| rate as f32).to_vec())
+        // f32 tells 2²⁴ numbers apart; 0 is none.
+        let turn = (turn % ((1 << 24) - 1) + 1) as f32;
+        let numbers = rates.into_iter().map(|rate| rate as f32).chain([turn]);
+        Tensor::new([RATES + 1], numbers.collect::<Vec<f32>>())
     }
 
     /// All parameters, at a constant rate, without clipping, a batch a step.

@@ -3,9 +3,9 @@
 use super::{
     Loss, Settings, names,
     scale::{self, Scale},
-    update::{self, Means},
+    update::{self, Means, Turn},
 };
-use crate::{DType, Error, Graph, Result, ValueId, grad::gradients};
+use crate::{DType, Error, Graph, Result, ValueId, grad::gradients, graph::Binary};
 
 /// Adds to a graph whose loss is `loss` what makes a run of it a training step: gradients, clipping, and each parameter that is not
 /// frozen as a [state](Graph::update) that the optimizer moves on. Outputs of the graph stay, and `train/loss` and, with clipping,
@@ -16,7 +16,8 @@ use crate::{DType, Error, Graph, Result, ValueId, grad::gradients};
 /// A parameter of f16 or bf16 gets a master in f32, which is another parameter, `master/NAME`: it follows the gradient, and the
 /// parameter that the model reads is rounded from it after each step. Small steps are not lost so.
 ///
-/// Where the loss or the norm is not finite, every state stays what it was.
+/// Where the loss or the norm is not finite, every state stays what it was but `train/stopped`, by which runs that nobody waits for
+/// are left out behind it ([`Settings::rates`]).
 ///
 /// ```
 /// # use tilewise::{DType, Graph, train::{Adam, Settings, training_step}};
@@ -25,15 +26,14 @@ use crate::{DType, Error, Graph, Result, ValueId, grad::gradients};
 /// let loss = g.mul(w, w)?;
 /// training_step(&mut g, loss, &Settings::new(Adam::new(1e-3)))?;
 /// let states: Vec<&str> = g.states().map(|(name, ..)| name).collect();
-/// assert_eq!(states, ["w", "exp_avg/w", "exp_avg_sq/w"]);
+/// assert_eq!(states, ["w", "train/stopped", "exp_avg/w", "exp_avg_sq/w"]);
 /// # Ok::<(), tilewise::Error>(())
 /// ```
 ///
 /// # Errors
 /// [`Error::Op`] if the loss is no single float, its weight no single number or one that depends on what is trained, if a frozen
-/// parameter is none, if the loss depends on no parameter that is trained, if numbers of the optimizer or the schedule are
-/// out of their range, or if the step is to be one over several micro-batches
-/// ([`accumulated_step`] is theirs); as [`gradients`]; [`Error::Graph`] if the graph has values of the names above.
+/// parameter is none, if the loss depends on no parameter that is trained, if numbers of the optimizer, the schedule or the loss scale
+/// are out of their range, or if the step is to be one over several micro-batches ([`accumulated_step`] is theirs); as [`gradients`]; [`Error::Graph`] if the graph has values of the names above.
 pub fn training_step(g: &mut Graph, loss: impl Into<Loss>, settings: &Settings) -> Result<()> {
     let loss = loss.into();
     let trained = trained(g, loss, settings)?;
@@ -48,9 +48,9 @@ pub fn training_step(g: &mut Graph, loss: impl Into<Loss>, settings: &Settings) 
     let scale = settings.scale.map(|by| scale::owned(g, by)).transpose()?;
     let grads = all_gradients(g, mean, &trained, scale)?;
     let weight = loss.scalars(g)?.1;
-    let rates = update::rates(g)?;
+    let turn = Turn::of(g)?;
     let grads = trained.into_iter().zip(grads).map(|((name, value), grad)| (name, value, grad)).collect();
-    update::step(g, settings, Means { loss: mean, weight, grads, scale }, rates)
+    update::step(g, settings, Means { loss: mean, weight, grads, scale }, &turn)
 }
 
 /// A training step over [several micro-batches](Settings::micro_batches), as two graphs. `g`, whose loss is `loss`, becomes that of a
@@ -73,10 +73,10 @@ pub fn training_step(g: &mut Graph, loss: impl Into<Loss>, settings: &Settings) 
 /// let mut given = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![10.0f32])?)]);
 /// for x in [1.0f32, 3.0] {
 ///     given.insert("x".into(), Tensor::new([1], vec![x])?);
+///     given.insert("train/rates".into(), settings.rates(1)?);
 ///     given.extend(Evaluation::<f64>::new(&g, &given)?.states(&g)?);
 /// }
 /// given.remove("x");
-/// given.insert("train/rates".into(), settings.rates(1)?);
 /// let after = Evaluation::<f64>::new(&step, &given)?.states(&step)?;
 /// assert_eq!(after["w"].to_f64(), [8.0]); // 10 − (1 + 3)/2
 /// assert_eq!(after["grad_sum/w"].to_f64(), [0.0]);
@@ -89,9 +89,10 @@ pub fn accumulated_step(g: &mut Graph, loss: impl Into<Loss>, settings: &Setting
     let loss = loss.into();
     let trained = trained(g, loss, settings)?;
     let mut step = Graph::new();
-    let rates = update::rates(&mut step)?;
+    let (turn, after) = (Turn::of(g)?, Turn::of(&mut step)?);
 
     let (value, weight) = loss.scalars(g)?;
+    let weighs = weight.is_some();
     let given = settings.scale.map(|by| scale::given(g, by)).transpose()?;
     let scale = settings.scale.map(|by| scale::owned(&mut step, by)).transpose()?;
     let grads = all_gradients(g, value, &trained, given)?;
@@ -102,17 +103,19 @@ pub fn accumulated_step(g: &mut Graph, loss: impl Into<Loss>, settings: &Setting
     g.output(names::LOSS, value)?;
     g.output(names::WEIGHT, weight)?;
     let sum = g.add(value, weight)?;
-    let counts = update::is_finite(g, sum)?;
+    let good = update::is_finite(g, sum)?;
+    turn.goes_on_if(g, good)?;
+    let counts = g.binary(Binary::And, good, turn.runs)?;
     let mut add = |name: &str, part: ValueId| {
         let before = g.input(name, DType::F32, g.shape(part).clone())?;
-        let after = g.add(before, part)?;
-        let after = g.select(counts, after, before)?;
-        g.update(before, after)?;
+        let more = g.add(before, part)?;
+        let next = g.select(counts, more, before)?;
+        g.update(before, next)?;
         // The other graph takes it over, and leaves zero.
         let taken = step.input(name, DType::F32, g.shape(part).clone())?;
         let zero = step.scalar(0.0, taken)?;
-        let zeros = step.broadcast(zero, g.shape(part).clone())?;
-        step.update(taken, zeros)?;
+        let left = step.select(after.runs, zero, taken)?;
+        step.update(taken, left)?;
         Ok(taken)
     };
     let (loss, weight) = (add(names::LOSS_SUM, value)?, add(names::WEIGHT_SUM, weight)?);
@@ -125,7 +128,8 @@ pub fn accumulated_step(g: &mut Graph, loss: impl Into<Loss>, settings: &Setting
         let parameter = step.parameter(&name, g.dtype(value), g.shape(value).clone())?;
         grads.push((name, parameter, step.div(sum, weight)?));
     }
-    update::step(&mut step, settings, Means { loss: mean, weight: Some(weight), grads, scale }, rates)?;
+    let weight = weighs.then_some(weight);
+    update::step(&mut step, settings, Means { loss: mean, weight, grads, scale }, &after)?;
     Ok(step)
 }
 

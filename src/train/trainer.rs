@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Error, Graph, Result, Tensor,
-    gpu::{Executable, Gpu, Outputs, Parameters},
+    gpu::{Executable, Gpu, Outputs, Parameters, Records, Wait},
     graph::Op,
     reference::Evaluation,
 };
@@ -35,7 +35,21 @@ pub struct Trainer {
     steps: u64,
     /// Micro-batches of the next step that were given.
     given: usize,
+    /// Runs of one turn are left out behind one that was refused.
+    turn: u64,
+    /// Runs that nobody waited for yet, in order: those of a step, and with a number those of a micro-batch.
+    queued: Vec<(u64, Option<usize>)>,
+    /// What they leave, a row for each.
+    records: Option<Records>,
+    /// What came of steps that were queued, and was not asked for yet.
+    reports: Vec<Report>,
 }
+
+/// As many runs are queued at the most.
+const QUEUED: usize = 64;
+
+/// The outputs that are kept of a queued run.
+const COLUMNS: [&str; 4] = [names::LOSS, names::WEIGHT, names::NORM, names::SCALED_BY];
 
 /// What came of a micro-batch.
 #[derive(Clone, Debug)]
@@ -83,7 +97,8 @@ impl Trainer {
     ) -> Result<Self> {
         let loss = loss.into();
         let mut whole = graph.clone();
-        let start = &masters::with(graph, &settings, start)?;
+        let start = masters::with(graph, &settings, start)?;
+        let start = start.as_ref();
         let (program, adding) = if settings.micro_batches > 1 {
             let step = accumulated_step(&mut whole, loss, &settings)?;
             let known: BTreeSet<&str> = step.parameters().map(|(name, _)| name).collect();
@@ -101,7 +116,22 @@ impl Trainer {
         let frozen = graph.parameters().filter(|(name, _)| !trained.contains(*name));
         let frozen = frozen.filter_map(|(name, _)| Some((name.to_string(), start.get(name)?.clone()))).collect();
         let (gpu, forward) = (gpu.clone(), graph.clone());
-        Ok(Trainer { gpu, program, adding, forward, loss, validation: None, settings, frozen, steps: 0, given: 0 })
+        Ok(Trainer {
+            gpu,
+            program,
+            adding,
+            forward,
+            loss,
+            validation: None,
+            settings,
+            frozen,
+            steps: 0,
+            given: 0,
+            turn: 0,
+            queued: Vec::new(),
+            records: None,
+            reports: Vec::new(),
+        })
     }
 
     /// [`Trainer::new_async`], blocking.
@@ -137,7 +167,8 @@ impl Trainer {
         &self.gpu
     }
 
-    /// The number of steps that were taken.
+    /// The number of steps that were taken, or skipped by a [dynamic scale](super::LossScale::Dynamic). Those that are queued count, until
+    /// it shows that one was refused.
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -156,7 +187,8 @@ impl Trainer {
     /// Bytes of device memory that training has now, in all its programs ([`Executable::memory`]).
     pub fn memory(&self) -> u64 {
         let others = [&self.adding, &self.validation].into_iter().flatten();
-        others.chain([&self.program]).map(Executable::memory).sum()
+        let programs: u64 = others.chain([&self.program]).map(Executable::memory).sum();
+        programs + self.records.as_ref().map_or(0, Records::memory)
     }
 
     /// One step on these inputs: the loss before it, and the parameters moved on.
@@ -193,12 +225,14 @@ impl Trainer {
 
     /// Runs the program that takes a step.
     async fn take_step(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Report> {
+        self.collect().await?;
         let step = self.steps + 1;
-        let rates = self.settings.rates(step)?;
-        let mut outputs = self.program.run_async(&with(inputs, names::RATES, &rates)).await?;
+        let numbers = self.settings.numbers(step, self.turn)?;
+        // Also of a run that is dropped while it is waited for.
+        self.turn += 1;
+        let mut outputs = self.program.run_async(&with(inputs, names::RATES, &numbers)).await?;
         self.given = 0;
-        let [loss, weight, norm, scale] =
-            [names::LOSS, names::WEIGHT, names::NORM, names::SCALED_BY].map(|name| number(&mut outputs, name));
+        let [loss, weight, norm, scale] = COLUMNS.map(|name| number(&mut outputs, name));
         let numbers = Numbers::new(&self.settings, loss, weight, norm, scale);
         if let Verdict::Refused(why) = numbers.verdict(&self.settings) {
             return Err(self.refuse(inputs, &format!("step {step}"), &why, numbers.loss).await);
@@ -235,6 +269,7 @@ impl Trainer {
     /// changed, and another micro-batch may be given in its place; or if that holds for the [step](Trainer::step_async), whose micro-batches
     /// are then dropped. As [`Executable::run_async`].
     pub async fn accumulate_async(&mut self, inputs: &[(&str, &Tensor)]) -> Result<MicroBatch> {
+        self.collect().await?;
         let (step, number) = (self.steps + 1, self.given + 1);
         let Some(adding) = &mut self.adding else {
             let mut report = self.take_step(inputs).await?;
@@ -242,16 +277,18 @@ impl Trainer {
             let outputs = std::mem::take(&mut report.outputs);
             return Ok(MicroBatch { number, loss, weight, outputs, step: Some(report) });
         };
-        let mut outputs = adding.run_async(inputs).await?;
+        let numbers = self.settings.numbers(step, self.turn)?;
+        self.turn += 1;
+        let mut outputs = adding.run_async(&with(inputs, names::RATES, &numbers)).await?;
         let [value, weight] =
             [names::LOSS, names::WEIGHT].map(|name| self::number(&mut outputs, name).unwrap_or(f64::NAN));
-        if !(value + weight).is_finite() {
+        if !(value as f32 + weight as f32).is_finite() {
             let place = format!("micro-batch {number} of step {step}");
             let loss = value / weight;
             return Err(self.refuse(inputs, &place, &Refusal::of_loss(loss), loss).await);
         }
         self.given = number;
-        let step = if number == self.settings.micro_batches { Some(self.take_step(&[]).await?) } else { None };
+        let step = if number >= self.settings.micro_batches { Some(self.take_step(&[]).await?) } else { None };
         Ok(MicroBatch { number, loss: (value / weight) as f32, weight: weight as f32, outputs, step })
     }
 
@@ -302,6 +339,200 @@ impl Trainer {
     #[cfg(feature = "native")]
     pub fn step(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Report> {
         pollster::block_on(self.step_async(inputs))
+    }
+
+    /// Queues a step, or a micro-batch where a step has several, and does not wait for it: the device works while the next batch is made.
+    /// The steps have the bits that [`step`](Trainer::step_async) gives; what came of them stays on the device until
+    /// [`reports`](Trainer::reports_async) reads it. 64 runs are queued at the most; then a call waits for them. The graph's own outputs are not read.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// # let loss = g.mul(w, w)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![1.0f32])?)]);
+    /// # let settings = Settings::new(Sgd::new(0.25));
+    /// # pollster::block_on(async {
+    /// # let mut trainer = Trainer::new_async(&Gpu::new_async().await?, &g, loss, settings, &start).await?;
+    /// for _ in 0..3 {
+    ///     trainer.queue_async(&[]).await?;
+    /// }
+    /// let losses: Vec<f32> = trainer.reports_async().await?.iter().map(|report| report.loss).collect();
+    /// assert_eq!(losses, [1.0, 0.25, 0.0625]);
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Executable::run_async`]; as [`Trainer::reports_async`] where it waits.
+    pub async fn queue_async(&mut self, inputs: &[(&str, &Tensor)]) -> Result<()> {
+        // A micro-batch may be followed by its step.
+        if self.queued.len() + 2 > QUEUED {
+            self.collect().await?;
+        }
+        let records = match self.records.take() {
+            Some(records) => records,
+            None => self.gpu.records(QUEUED, COLUMNS.len()).await?,
+        };
+        let records = self.records.insert(records);
+        let step = self.steps + 1;
+        let numbers = self.settings.numbers(step, self.turn)?;
+        let all = with(inputs, names::RATES, &numbers);
+        match &mut self.adding {
+            Some(adding) => {
+                adding.queue(&all, records, self.queued.len(), &columns(adding)).await?;
+                self.given += 1;
+                self.queued.push((step, Some(self.given)));
+                if self.given < self.settings.micro_batches {
+                    return Ok(());
+                }
+                let alone = [(names::RATES, &numbers)];
+                self.program.queue(&alone, records, self.queued.len(), &columns(&self.program)).await?;
+            }
+            None => self.program.queue(&all, records, self.queued.len(), &columns(&self.program)).await?,
+        }
+        self.queued.push((step, None));
+        (self.steps, self.given) = (step, 0);
+        Ok(())
+    }
+
+    /// [`Trainer::queue_async`], blocking where that waits.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// # let loss = g.mul(w, w)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![1.0f32])?)]);
+    /// # let settings = Settings::new(Sgd::new(0.25));
+    /// # let mut trainer = Trainer::new(&Gpu::new()?, &g, loss, settings, &start)?;
+    /// trainer.queue(&[])?;
+    /// trainer.queue(&[])?;
+    /// assert_eq!(trainer.steps(), 2);
+    /// assert_eq!(trainer.parameters()?["w"].to_f64(), [0.25]); // which waits for them
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Trainer::queue_async`].
+    #[cfg(feature = "native")]
+    pub fn queue(&mut self, inputs: &[(&str, &Tensor)]) -> Result<()> {
+        pollster::block_on(self.queue_async(inputs))
+    }
+
+    /// What came of the steps that were [queued](Trainer::queue_async) since this was last asked, in order; waits for them.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [1])?;
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// let loss = g.mul(w, x)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![1.0f32])?)]);
+    /// # let settings = Settings::new(Sgd::new(0.25));
+    /// # pollster::block_on(async {
+    /// # let mut trainer = Trainer::new_async(&Gpu::new_async().await?, &g, loss, settings, &start).await?;
+    /// let [good, bad] = [1.0, f32::INFINITY].map(|x| Tensor::new([1], vec![x]).expect("fits"));
+    /// for x in [&good, &bad, &good] {
+    ///     trainer.queue_async(&[("x", x)]).await?;
+    /// }
+    /// let error = trainer.reports_async().await.expect_err("a loss is not finite").to_string();
+    /// assert!(error.starts_with("train: step 2, which was queued, has the loss inf; "));
+    /// assert_eq!(trainer.reports_async().await?.len(), 1); // the step before it
+    /// assert_eq!(trainer.parameters_async().await?["w"].to_f64(), [0.75]);
+    /// # Ok::<(), tilewise::Error>(()) })?;
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if the loss, or the norm of the gradients, of a step or a micro-batch is not finite, as
+    /// [`Trainer::step_async`] and [`Trainer::accumulate_async`] have it. Everything is as it was before it: what was queued behind it
+    /// was left out, and [`steps`](Trainer::steps) says so. The steps before it come with the next call.
+    /// [Errors of the device](crate::gpu#errors-of-the-device).
+    pub async fn reports_async(&mut self) -> Result<Vec<Report>> {
+        self.collect().await?;
+        Ok(std::mem::take(&mut self.reports))
+    }
+
+    /// [`Trainer::reports_async`], blocking.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tilewise::{DType, Graph, Tensor, gpu::Gpu, train::{Settings, Sgd, Trainer}};
+    /// # let mut g = Graph::new();
+    /// # let w = g.parameter("w", DType::F32, [1])?;
+    /// # let loss = g.mul(w, w)?;
+    /// # let start = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![1.0f32])?)]);
+    /// # let settings = Settings::new(Sgd::new(0.25));
+    /// # let mut trainer = Trainer::new(&Gpu::new()?, &g, loss, settings, &start)?;
+    /// for step in 1..=300 {
+    ///     trainer.queue(&[])?;
+    ///     if step % 100 == 0 {
+    ///         let reports = trainer.reports()?;
+    ///         println!("step {step}: {}", reports.iter().map(|report| report.loss).sum::<f32>() / 100.0);
+    ///         assert_eq!(reports.len(), 100);
+    ///     }
+    /// }
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Trainer::reports_async`].
+    #[cfg(feature = "native")]
+    pub fn reports(&mut self) -> Result<Vec<Report>> {
+        pollster::block_on(self.reports_async())
+    }
+
+    /// Waits for the runs that are queued, and keeps what came of them.
+    async fn collect(&mut self) -> Result<()> {
+        let (Some(records), false) = (&self.records, self.queued.is_empty()) else { return Ok(()) };
+        let rows = self.gpu.read_records(records, self.queued.len(), Wait::Wake).await?;
+        let queued = std::mem::take(&mut self.queued);
+        self.turn += 1;
+        let of_steps = columns(&self.program);
+        let of_micro_batches = self.adding.as_ref().map(columns).unwrap_or_default();
+        for (at, (&(step, micro_batch), row)) in queued.iter().zip(rows).enumerate() {
+            let columns = if micro_batch.is_some() { &of_micro_batches } else { &of_steps };
+            let [loss, weight, norm, scale] = COLUMNS.map(|name| {
+                let column = columns.iter().position(|column| *column == name);
+                column.and_then(|column| row.get(column)).copied()
+            });
+            let refused = match micro_batch {
+                Some(_) => {
+                    let (value, weight) = (loss.unwrap_or(f32::NAN), weight.unwrap_or(f32::NAN));
+                    (!(value + weight).is_finite()).then(|| Refusal::of_loss((value / weight).into()))
+                }
+                None => {
+                    let [loss, weight, norm, scale] = [loss, weight, norm, scale].map(|number| number.map(f64::from));
+                    let numbers = Numbers::new(&self.settings, loss, weight, norm, scale);
+                    match numbers.verdict(&self.settings) {
+                        Verdict::Refused(why) => Some(why),
+                        Verdict::Taken | Verdict::Skipped => {
+                            self.reports.push(numbers.report(&self.settings, step, Outputs::new()));
+                            None
+                        }
+                    }
+                }
+            };
+            if let Some(Refusal { what, help }) = refused {
+                // The device left out what came after it.
+                (self.steps, self.given) = (step - 1, micro_batch.map_or(0, |number| number - 1));
+                let (place, call) = match micro_batch {
+                    Some(number) => (format!("micro-batch {number} of step {step}"), "accumulate"),
+                    None => (format!("step {step}"), if self.adding.is_some() { "accumulate" } else { "step" }),
+                };
+                let behind = queued.len() - at - 1;
+                let message = format!(
+                    "{place}, which was queued, has {what}; the parameters are as they were before it, and {behind} runs that were queued \
+                     behind it were left out: give its batch to `{call}`, which names the first value that is not finite; {help}"
+                );
+                return Err(Error::op("train", message));
+            }
+        }
+        Ok(())
     }
 
     /// The loss on these inputs, and the graph's own outputs; nothing is learnt.
@@ -502,10 +733,11 @@ impl Trainer {
     /// ```
     ///
     /// # Errors
-    /// [Errors of the device](crate::gpu#errors-of-the-device).
-    pub async fn checkpoint_async(&self) -> Result<BTreeMap<String, Tensor>> {
+    /// As [`Trainer::reports_async`] if steps are queued. [Errors of the device](crate::gpu#errors-of-the-device).
+    pub async fn checkpoint_async(&mut self) -> Result<BTreeMap<String, Tensor>> {
+        self.collect().await?;
         let mut all = BTreeMap::new();
-        for (name, ..) in self.program.states().filter(|(name, ..)| self.given > 0 || !names::is_sum(name)) {
+        for (name, ..) in self.program.states().filter(|(name, ..)| names::is_kept(name, self.given)) {
             all.insert(name.to_string(), self.program.state_async(name).await?);
         }
         if self.given > 0 {
@@ -515,7 +747,7 @@ impl Trainer {
         Ok(all)
     }
 
-    /// Goes on from a checkpoint: the next step has the bits that it would have had.
+    /// Goes on from a checkpoint: the next step has the bits that it would have had. Reports of steps that are queued are dropped.
     ///
     /// ```
     /// # use std::collections::BTreeMap;
@@ -557,7 +789,7 @@ impl Trainer {
                 0
             }
         };
-        for (name, dtype, shape) in self.program.states().filter(|(name, ..)| given > 0 || !names::is_sum(name)) {
+        for (name, dtype, shape) in self.program.states().filter(|(name, ..)| names::is_kept(name, given)) {
             known.insert(name);
             match checkpoint.get(name) {
                 None => faults.push(format!("`{name}` is missing")),
@@ -584,14 +816,18 @@ impl Trainer {
         if !faults.is_empty() {
             return Err(Error::Binding(format!("checkpoint: {}", faults.join("; "))));
         }
+        // They are of the run that is left.
+        self.queued.clear();
+        self.reports.clear();
         for (name, dtype, shape) in self.program.states() {
             match checkpoint.get(name) {
                 Some(tensor) => self.program.set_state_async(name, tensor).await?,
-                // A sum, between steps.
+                // A sum, between steps, or the turn that was refused.
                 None => self.program.set_state_async(name, &Tensor::zeros(dtype, shape.clone())?).await?,
             }
         }
         (self.steps, self.given) = (steps, given);
+        self.turn += 1;
         Ok(())
     }
 
@@ -617,7 +853,7 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::checkpoint_async`] and [`safetensors::save`](crate::safetensors::save).
     #[cfg(feature = "native")]
-    pub fn save(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
+    pub fn save(&mut self, path: impl AsRef<std::path::Path>) -> Result<()> {
         crate::safetensors::save(path, &pollster::block_on(self.checkpoint_async())?)
     }
 
@@ -653,7 +889,7 @@ impl Trainer {
         let Refusal { what, help } = why;
         // A step of several micro-batches has no inputs; each of them had a finite loss.
         let culprit = match self.parameters_async().await {
-            Ok(parameters) if !loss.is_finite() && !inputs.is_empty() => {
+            Ok(parameters) if !loss.is_finite() && (self.adding.is_none() || !inputs.is_empty()) => {
                 let inputs = inputs.iter().map(|(name, tensor)| (name.to_string(), (*tensor).clone()));
                 culprit(&self.forward, &parameters.into_iter().chain(inputs).collect())
             }
@@ -689,6 +925,11 @@ async fn adding(
 /// The inputs of a run, with one more.
 fn with<'a>(inputs: &[(&'a str, &'a Tensor)], name: &'a str, tensor: &'a Tensor) -> Vec<(&'a str, &'a Tensor)> {
     inputs.iter().copied().chain([(name, tensor)]).collect()
+}
+
+/// The outputs of a program that are kept where nobody waits for it.
+fn columns(program: &Executable) -> Vec<&'static str> {
+    COLUMNS.into_iter().filter(|column| program.outputs().any(|(name, ..)| name == *column)).collect()
 }
 
 /// Takes an output of a single number.

@@ -22,37 +22,60 @@ pub(super) struct Means {
     pub(super) scale: Option<Scale>,
 }
 
-/// The input that the host gives each run.
-pub(super) fn rates(g: &mut Graph) -> Result<[ValueId; RATES]> {
-    let rates = g.input(names::RATES, DType::F32, [RATES])?;
-    let [a, b, c] = [0, 1, 2].map(|i| {
-        let rate = g.slice(rates, 0, i, i + 1)?;
-        g.reshape(rate, [])
-    });
-    Ok([a?, b?, c?])
+/// What tells a run from others.
+pub(super) struct Turn {
+    rates: [ValueId; RATES],
+    number: ValueId,
+    stopped: ValueId,
+    /// Whether no run of this turn was refused before.
+    pub(super) runs: ValueId,
+}
+
+impl Turn {
+    /// Of the input that the host gives each run.
+    pub(super) fn of(g: &mut Graph) -> Result<Self> {
+        let numbers = g.input(names::RATES, DType::F32, [RATES + 1])?;
+        let [a, b, c, number] = [0, 1, 2, RATES].map(|i| {
+            let number = g.slice(numbers, 0, i, i + 1)?;
+            g.reshape(number, [])
+        });
+        let (rates, number) = ([a?, b?, c?], number?);
+        let stopped = g.input(names::STOPPED, DType::F32, [])?;
+        let runs = g.binary(Binary::NotEqual, stopped, number)?;
+        Ok(Turn { rates, number, stopped, runs })
+    }
+
+    /// Leaves out what comes after this run in its turn, unless this is good.
+    pub(super) fn goes_on_if(&self, g: &mut Graph, good: ValueId) -> Result<()> {
+        let next = g.select(good, self.stopped, self.number)?;
+        g.update(self.stopped, next)
+    }
 }
 
 /// Adds the outputs of a step, and the next value of each parameter and of what the optimizer keeps for it. Where the loss, or the norm
 /// of the gradients, is not finite, they stay what they were.
-pub(super) fn step(g: &mut Graph, settings: &Settings, means: Means, mut rates: [ValueId; RATES]) -> Result<()> {
+pub(super) fn step(g: &mut Graph, settings: &Settings, means: Means, turn: &Turn) -> Result<()> {
+    let mut rates = turn.rates;
     let Means { loss, weight, grads, scale } = means;
     g.output(names::LOSS, loss)?;
     if let Some(weight) = weight {
         g.output(names::WEIGHT, weight)?;
     }
     let good_loss = is_finite(g, loss)?;
-    let (mut goes_on, mut factor) = (good_loss, None);
+    let (mut good, mut counts, mut factor) = (good_loss, good_loss, None);
     if settings.clip.is_some() || scale.is_some() {
         let norm = norm(g, grads.iter().map(|(.., grad)| *grad))?;
         g.output(names::NORM, norm)?;
         let good_grads = is_finite(g, norm)?;
-        goes_on = g.binary(Binary::And, good_loss, good_grads)?;
+        good = g.binary(Binary::And, good_loss, good_grads)?;
+        counts = good;
         if let Some(Scale { factor, dynamic: Some(dynamic) }) = scale {
             g.output(names::SCALED_BY, factor)?;
             let may_skip = dynamic.may_skip(g, factor)?;
-            let counts = g.binary(Binary::Or, good_grads, may_skip)?;
-            let counts = g.binary(Binary::And, good_loss, counts)?;
-            dynamic.update(g, factor, counts, goes_on)?;
+            let skips = g.binary(Binary::Or, good_grads, may_skip)?;
+            counts = g.binary(Binary::And, good_loss, skips)?;
+            let (counts, taken) = (g.binary(Binary::And, counts, turn.runs)?, g.binary(Binary::And, good, turn.runs)?);
+            dynamic.update(g, factor, counts, taken)?;
             rates = settings.optimizer.rates_after(g, rates, dynamic.taken)?;
         }
         if let Some(clip) = settings.clip {
@@ -65,6 +88,8 @@ pub(super) fn step(g: &mut Graph, settings: &Settings, means: Means, mut rates: 
             factor = Some(g.min(wanted, one)?);
         }
     }
+    turn.goes_on_if(g, counts)?;
+    let goes_on = g.binary(Binary::And, good, turn.runs)?;
     for (name, value, grad) in grads {
         let grad = match factor {
             Some(factor) => g.mul(grad, factor)?,
