@@ -41,9 +41,9 @@ impl Gpu {
 }
 
 impl Executable {
-    /// Submits a run as [`run`](Executable::run) does, and does not wait for it. Outputs in `columns`, by name, each a single f32, go
-    /// to a row of the records; no other is read. The inputs are copied before this returns; the device takes them in the order of
-    /// calls. It is not to be loaded with the guard on.
+    /// Submits a run as [`run`](Executable::run) does, and does not wait for it. Outputs in `columns`, by name, each a
+    /// single f32, go to a row of the records; no other is read. The inputs are copied before this returns; the device
+    /// takes them in the order of calls. It is not to be loaded with the guard on.
     pub(crate) async fn queue(
         &mut self,
         inputs: &[(&str, &Tensor)],

@@ -8,9 +8,10 @@ use crate::{
 
 /// What is learnt from: a loss, or a sum of losses and what it is the sum over. A value alone is a loss of weight 1.
 ///
-/// A step over the micro-batches 1 … M has the loss `Σ valueᵢ / Σ weightᵢ`, and follows `Σ ∇valueᵢ / Σ weightᵢ`. With the sum over a
-/// micro-batch's tokens as the value and their number as the weight, that is the mean over all tokens, whichever micro-batch they
-/// are in: the loss and the gradient of the joined batch. Without weights it is the mean of the micro-batches' losses.
+/// A step over the micro-batches 1 … M has the loss `Σ valueᵢ / Σ weightᵢ`, and follows `Σ ∇valueᵢ / Σ weightᵢ`. With
+/// the sum over a micro-batch's tokens as the value and their number as the weight, that is the mean over all tokens,
+/// whichever micro-batch they are in: the loss and the gradient of the joined batch. Without weights it is the mean of
+/// the micro-batches' losses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
     /// A single float.
@@ -154,9 +155,10 @@ pub fn cross_entropy(g: &mut Graph, logits: ValueId, targets: ValueId, options: 
     }
 }
 
-/// The [`cross_entropy`] of a micro-batch as a [`Loss`]: the sum of the losses, and the sum of the weights of the positions that count,
-/// which is their number unless classes have weights. A [step](super::Settings::micro_batches) over several divides the one by the
-/// other when it has them all: the mean over all positions, however many each micro-batch has.
+/// The [`cross_entropy`] of a micro-batch as a [`Loss`]: the sum of the losses, and the sum of the weights of the
+/// positions that count, which is their number unless classes have weights. A [step](super::Settings::micro_batches)
+/// over several divides the one by the other when it has them all: the mean over all positions, however many each
+/// micro-batch has.
 ///
 /// ```
 /// # use tilewise::{DType, Graph, Tensor, reference, train::{CrossEntropy, summed_cross_entropy}};

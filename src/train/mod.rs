@@ -7,7 +7,8 @@
 //! - A step may be one over several [micro-batches](Settings::micro_batches). Parameters of f16 and bf16 follow masters in f32, and a
 //!   [`LossScale`] keeps their gradients in range.
 //! - [`Trainer`] runs it, waiting for each step or not: schedules, metrics, validation, checkpoints, and a stop where the loss
-//!   isn't finite, which names the first value that isn't. The trained buffers go into a [`Generator`](crate::nn::generate::Generator) without a copy.
+//!   isn't finite, which names the first value that isn't. The trained buffers go into a
+//!   [`Generator`](crate::nn::generate::Generator) without a copy.
 //!
 //! ```
 //! use tilewise::{DType, Graph, Tensor, gpu::Gpu, graph::Reduce, nn::Linear};

@@ -12,13 +12,13 @@ pub struct Report {
     pub loss: f32,
     /// `Σ weight`, if the [loss](super::Loss) has one: the tokens of the step.
     pub weight: Option<f32>,
-    /// The root of the sum of the squares of all gradients before they were clipped, if they are clipped or the loss is scaled. Not finite
-    /// if the step was skipped.
+    /// The root of the sum of the squares of all gradients before they were clipped, if they are clipped or the loss is
+    /// scaled. Not finite if the step was skipped.
     pub norm: Option<f32>,
     /// The loss scale that the step was tried with, if the loss is scaled.
     pub scale: Option<f32>,
-    /// Whether the step was skipped, as a [dynamic scale](super::LossScale::Dynamic) does where gradients overflow: it changed the scale
-    /// and nothing else.
+    /// Whether the step was skipped, as a [dynamic scale](super::LossScale::Dynamic) does where gradients overflow: it
+    /// changed the scale and nothing else.
     pub skipped: bool,
     /// The learning rate.
     pub rate: f64,

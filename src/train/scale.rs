@@ -1,17 +1,17 @@
 use super::names;
 use crate::{DType, Error, Graph, Result, Tensor, ValueId, graph::Binary};
 
-/// By what a loss is multiplied before its gradients are computed, in f16 mostly: numbers under 6·10⁻⁸ are 0 there, and those over 65504
-/// infinite. The gradients are divided by it in f32, before they are summed, clipped and followed, so that it changes nothing else
-/// (Micikevicius et al., 2018).
+/// By what a loss is multiplied before its gradients are computed, in f16 mostly: numbers under 6·10⁻⁸ are 0 there, and
+/// those over 65504 infinite. The gradients are divided by it in f32, before they are summed, clipped and followed, so
+/// that it changes nothing else (Micikevicius et al., 2018).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LossScale {
     /// The same in every step. A step whose gradients are not finite is an error.
     Constant(f64),
     /// As `torch.amp.GradScaler` has it: a step whose gradients are not finite is skipped, which changes no parameter and nothing
-    /// that the optimizer keeps, and the scale is multiplied by `backoff`; after `interval` steps in a row that were taken it is multiplied by
-    /// `growth`, unless that is infinite. All of it happens on the device. A skipped step counts for the schedule, and
-    /// not for the optimizer: Adam's t is the number of steps that were taken.
+    /// that the optimizer keeps, and the scale is multiplied by `backoff`; after `interval` steps in a row that were
+    /// taken it is multiplied by `growth`, unless that is infinite. All of it happens on the device. A skipped step
+    /// counts for the schedule, and not for the optimizer: Adam's t is the number of steps that were taken.
     ///
     /// A step that would be skipped at a scale of 2⁻²⁰ or less is an error: its gradients don't overflow, they are not finite.
     Dynamic {

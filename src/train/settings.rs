@@ -20,8 +20,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What a run of step `step`, counted from 1, gets as `train/rates`: f32 `[4]`, numbers of the optimizer, and one that tells the run
-    /// from others: after a run that was refused, those with the same one do nothing.
+    /// What a run of step `step`, counted from 1, gets as `train/rates`: f32 `[4]`, numbers of the optimizer, and one
+    /// that tells the run from others: after a run that was refused, those with the same one do nothing.
     ///
     /// ```
     /// # use tilewise::train::{Settings, Sgd};

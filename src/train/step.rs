@@ -7,17 +7,18 @@ use super::{
 };
 use crate::{DType, Error, Graph, Result, ValueId, grad::gradients, graph::Binary};
 
-/// Adds to a graph whose loss is `loss` what makes a run of it a training step: gradients, clipping, and each parameter that is not
-/// frozen as a [state](Graph::update) that the optimizer moves on. Outputs of the graph stay, and `train/loss` and, with clipping,
-/// `train/norm` (the root of the sum of the squares of all gradients) are added, and `train/weight` for a [`Loss`] that has one;
-/// `train/rates` is an input, which [`Trainer`](super::Trainer) gives. With a [loss scale](super::LossScale) there is `train/norm` too, and
-/// for a dynamic one the output `train/scaled_by` and the states `train/scale`, `train/good_steps` and `train/taken`.
+/// Adds to a graph whose loss is `loss` what makes a run of it a training step: gradients, clipping, and each parameter
+/// that is not frozen as a [state](Graph::update) that the optimizer moves on. Outputs of the graph stay, and
+/// `train/loss` and, with clipping, `train/norm` (the root of the sum of the squares of all gradients) are added, and
+/// `train/weight` for a [`Loss`] that has one; `train/rates` is an input, which [`Trainer`](super::Trainer) gives. With
+/// a [loss scale](super::LossScale) there is `train/norm` too, and for a dynamic one the output `train/scaled_by` and
+/// the states `train/scale`, `train/good_steps` and `train/taken`.
 ///
 /// A parameter of f16 or bf16 gets a master in f32, which is another parameter, `master/NAME`: it follows the gradient, and the
 /// parameter that the model reads is rounded from it after each step. Small steps are not lost so.
 ///
-/// Where the loss or the norm is not finite, every state stays what it was but `train/stopped`, by which runs that nobody waits for
-/// are left out behind it ([`Settings::rates`]).
+/// Where the loss or the norm is not finite, every state stays what it was but `train/stopped`, by which runs that
+/// nobody waits for are left out behind it ([`Settings::rates`]).
 ///
 /// ```
 /// # use tilewise::{DType, Graph, train::{Adam, Settings, training_step}};
@@ -32,8 +33,9 @@ use crate::{DType, Error, Graph, Result, ValueId, grad::gradients, graph::Binary
 ///
 /// # Errors
 /// [`Error::Op`] if the loss is no single float, its weight no single number or one that depends on what is trained, if a frozen
-/// parameter is none, if the loss depends on no parameter that is trained, if numbers of the optimizer, the schedule or the loss scale
-/// are out of their range, or if the step is to be one over several micro-batches ([`accumulated_step`] is theirs); as [`gradients`]; [`Error::Graph`] if the graph has values of the names above.
+/// parameter is none, if the loss depends on no parameter that is trained, if numbers of the optimizer, the schedule or
+/// the loss scale are out of their range, or if the step is to be one over several micro-batches ([`accumulated_step`]
+/// is theirs); as [`gradients`]; [`Error::Graph`] if the graph has values of the names above.
 pub fn training_step(g: &mut Graph, loss: impl Into<Loss>, settings: &Settings) -> Result<()> {
     let loss = loss.into();
     let trained = trained(g, loss, settings)?;
@@ -53,11 +55,11 @@ pub fn training_step(g: &mut Graph, loss: impl Into<Loss>, settings: &Settings) 
     update::step(g, settings, Means { loss: mean, weight, grads, scale }, &turn)
 }
 
-/// A training step over [several micro-batches](Settings::micro_batches), as two graphs. `g`, whose loss is `loss`, becomes that of a
-/// micro-batch: a run adds its gradients to the states `grad_sum/NAME`, its loss and weight to `train/loss_sum` and
-/// `train/weight_sum`, and gives both as `train/loss` and `train/weight`. A run of the graph that is returned takes the step, with the
-/// outputs of a [`training_step`], and makes the sums zero. Both name the same parameters and sums, and are to get the same buffers for
-/// them, as [`Trainer`](super::Trainer) gives.
+/// A training step over [several micro-batches](Settings::micro_batches), as two graphs. `g`, whose loss is `loss`,
+/// becomes that of a micro-batch: a run adds its gradients to the states `grad_sum/NAME`, its loss and weight to
+/// `train/loss_sum` and `train/weight_sum`, and gives both as `train/loss` and `train/weight`. A run of the graph that
+/// is returned takes the step, with the outputs of a [`training_step`], and makes the sums zero. Both name the same
+/// parameters and sums, and are to get the same buffers for them, as [`Trainer`](super::Trainer) gives.
 ///
 /// A micro-batch whose loss or weight is not finite adds nothing.
 ///

@@ -68,8 +68,8 @@ pub struct MicroBatch {
 
 impl Trainer {
     /// Compiles the [training step](training_step) of a graph whose loss is `loss`. `start` has the parameters:
-    /// [`initial`](super::initial) ones, or those of a model that continues to learn. One of f16 or bf16 that is trained may be given
-    /// in f32 too: then its master begins so, and the model reads it rounded.
+    /// [`initial`](super::initial) ones, or those of a model that continues to learn. One of f16 or bf16 that is
+    /// trained may be given in f32 too: then its master begins so, and the model reads it rounded.
     ///
     /// ```
     /// # use std::collections::BTreeMap;
@@ -167,8 +167,8 @@ impl Trainer {
         &self.gpu
     }
 
-    /// The number of steps that were taken, or skipped by a [dynamic scale](super::LossScale::Dynamic). Those that are queued count, until
-    /// it shows that one was refused.
+    /// The number of steps that were taken, or skipped by a [dynamic scale](super::LossScale::Dynamic). Those that are
+    /// queued count, until it shows that one was refused.
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -178,8 +178,8 @@ impl Trainer {
         self.given
     }
 
-    /// The program of a step, to [explain](Executable), to measure or to warm up; where a step has several micro-batches, that of a
-    /// micro-batch.
+    /// The program of a step, to [explain](Executable), to measure or to warm up; where a step has several
+    /// micro-batches, that of a micro-batch.
     pub fn program(&mut self) -> &mut Executable {
         self.adding.as_mut().unwrap_or(&mut self.program)
     }
@@ -210,8 +210,8 @@ impl Trainer {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Op`] if the loss, or the norm of the gradients, is not finite: it names the first value of the graph that isn't, and the
-    /// parameters are what they were before the step; or if a step has several micro-batches, which
+    /// [`Error::Op`] if the loss, or the norm of the gradients, is not finite: it names the first value of the graph
+    /// that isn't, and the parameters are what they were before the step; or if a step has several micro-batches, which
     /// [`accumulate`](Trainer::accumulate_async) takes. As [`Executable::run_async`].
     pub async fn step_async(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Report> {
         if self.adding.is_some() {
@@ -242,7 +242,8 @@ impl Trainer {
     }
 
     /// Adds a micro-batch's gradients to those of the step that it belongs to, and takes the step with the last of them: as
-    /// [`Trainer::step`] on all of them joined, to rounding, with the memory of one. [`Settings::micro_batches`] says how many a step has.
+    /// [`Trainer::step`] on all of them joined, to rounding, with the memory of one. [`Settings::micro_batches`] says
+    /// how many a step has.
     ///
     /// ```
     /// # use std::collections::BTreeMap;
@@ -265,9 +266,9 @@ impl Trainer {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Op`] if the sum of losses or the weight is not finite: it names the first value of the graph that isn't, nothing has
-    /// changed, and another micro-batch may be given in its place; or if that holds for the [step](Trainer::step_async), whose micro-batches
-    /// are then dropped. As [`Executable::run_async`].
+    /// [`Error::Op`] if the sum of losses or the weight is not finite: it names the first value of the graph that
+    /// isn't, nothing has changed, and another micro-batch may be given in its place; or if that holds for the
+    /// [step](Trainer::step_async), whose micro-batches are then dropped. As [`Executable::run_async`].
     pub async fn accumulate_async(&mut self, inputs: &[(&str, &Tensor)]) -> Result<MicroBatch> {
         self.collect().await?;
         let (step, number) = (self.steps + 1, self.given + 1);
@@ -341,9 +342,10 @@ impl Trainer {
         pollster::block_on(self.step_async(inputs))
     }
 
-    /// Queues a step, or a micro-batch where a step has several, and does not wait for it: the device works while the next batch is made.
-    /// The steps have the bits that [`step`](Trainer::step_async) gives; what came of them stays on the device until
-    /// [`reports`](Trainer::reports_async) reads it. 64 runs are queued at the most; then a call waits for them. The graph's own outputs are not read.
+    /// Queues a step, or a micro-batch where a step has several, and does not wait for it: the device works while the
+    /// next batch is made. The steps have the bits that [`step`](Trainer::step_async) gives; what came of them stays on
+    /// the device until [`reports`](Trainer::reports_async) reads it. 64 runs are queued at the most; then a call waits
+    /// for them. The graph's own outputs are not read.
     ///
     /// ```
     /// # use std::collections::BTreeMap;
@@ -449,9 +451,9 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Op`] if the loss, or the norm of the gradients, of a step or a micro-batch is not finite, as
-    /// [`Trainer::step_async`] and [`Trainer::accumulate_async`] have it. Everything is as it was before it: what was queued behind it
-    /// was left out, and [`steps`](Trainer::steps) says so. The steps before it come with the next call.
-    /// [Errors of the device](crate::gpu#errors-of-the-device).
+    /// [`Trainer::step_async`] and [`Trainer::accumulate_async`] have it. Everything is as it was before it: what was
+    /// queued behind it was left out, and [`steps`](Trainer::steps) says so. The steps before it come with the next
+    /// call. [Errors of the device](crate::gpu#errors-of-the-device).
     pub async fn reports_async(&mut self) -> Result<Vec<Report>> {
         self.collect().await?;
         Ok(std::mem::take(&mut self.reports))
@@ -713,8 +715,9 @@ impl Trainer {
     }
 
     /// All that a step needs of the steps before: parameters that learn, under their names, the masters of those of f16 and bf16
-    /// (`master/name`), what the optimizer keeps for each (`exp_avg/name`, …), and the number of steps. In the middle of a step also what its micro-batches sum to, and how many were given;
-    /// between steps a checkpoint fits any number of micro-batches.
+    /// (`master/name`), what the optimizer keeps for each (`exp_avg/name`, …), and the number of steps. In the middle
+    /// of a step also what its micro-batches sum to, and how many were given; between steps a checkpoint fits any
+    /// number of micro-batches.
     ///
     /// ```
     /// # use std::collections::BTreeMap;
@@ -747,7 +750,8 @@ impl Trainer {
         Ok(all)
     }
 
-    /// Goes on from a checkpoint: the next step has the bits that it would have had. Reports of steps that are queued are dropped.
+    /// Goes on from a checkpoint: the next step has the bits that it would have had. Reports of steps that are queued
+    /// are dropped.
     ///
     /// ```
     /// # use std::collections::BTreeMap;
@@ -768,8 +772,9 @@ impl Trainer {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Binding`] if the checkpoint is of another model or optimizer: what is missing, unknown, or of another dtype or shape; or
-    /// if it was made after as many micro-batches of a step as a step has here, or more. Nothing has changed then. [Errors of the device](crate::gpu#errors-of-the-device).
+    /// [`Error::Binding`] if the checkpoint is of another model or optimizer: what is missing, unknown, or of another
+    /// dtype or shape; or if it was made after as many micro-batches of a step as a step has here, or more. Nothing has
+    /// changed then. [Errors of the device](crate::gpu#errors-of-the-device).
     pub async fn restore_async(&mut self, checkpoint: &BTreeMap<String, Tensor>) -> Result<()> {
         let mut faults = Vec::new();
         let mut known = BTreeSet::from([names::STEPS, names::MICRO_BATCHES]);

@@ -52,8 +52,8 @@ impl Turn {
     }
 }
 
-/// Adds the outputs of a step, and the next value of each parameter and of what the optimizer keeps for it. Where the loss, or the norm
-/// of the gradients, is not finite, they stay what they were.
+/// Adds the outputs of a step, and the next value of each parameter and of what the optimizer keeps for it. Where the
+/// loss, or the norm of the gradients, is not finite, they stay what they were.
 pub(super) fn step(g: &mut Graph, settings: &Settings, means: Means, turn: &Turn) -> Result<()> {
     let mut rates = turn.rates;
     let Means { loss, weight, grads, scale } = means;
