@@ -88,6 +88,7 @@ mod pause;
 mod pending;
 mod pipeline;
 mod poison;
+mod queue;
 mod run;
 mod scope;
 mod self_test;
@@ -108,6 +109,7 @@ pub(crate) use ledger::Lease;
 pub use load::{LoadOptions, Parameters};
 pub use open::Builder;
 pub use parts::StepRange;
+pub(crate) use queue::Records;
 #[cfg(feature = "native")]
 pub use timing::{RunProfile, StepTime, Timing};
 pub(crate) use transfer::Wait;

@@ -4,8 +4,11 @@
 //! - [`initial`] says how parameters begin, [`shift_right`], [`pad`] and [`batches_by_length`] what the model is shown.
 //! - [`training_step`] adds gradients ([`grad`](crate::grad)), clipping and an [`Optimizer`] to the graph: a step is **one** program, in
 //!   one pass, and parameters are states that never leave the device.
-//! - [`Trainer`] runs it: schedules, metrics, validation, checkpoints, and a stop where the loss isn't finite, which names the first
-//!   value that isn't. The trained buffers go into a [`Generator`](crate::nn::generate::Generator) without a copy.
+//! - A step may be one over several [micro-batches](Settings::micro_batches). Parameters of f16 and bf16 follow masters in f32, and a
+//!   [`LossScale`] keeps their gradients in range.
+//! - [`Trainer`] runs it, waiting for each step or not: schedules, metrics, validation, checkpoints, and a stop where the loss
+//!   isn't finite, which names the first value that isn't. The trained buffers go into a
+//!   [`Generator`](crate::nn::generate::Generator) without a copy.
 //!
 //! ```
 //! use tilewise::{DType, Graph, Tensor, gpu::Gpu, graph::Reduce, nn::Linear};
@@ -33,16 +36,25 @@
 mod data;
 mod initial;
 mod loss;
+mod masters;
+mod names;
 mod optimizer;
+mod report;
+mod scale;
 mod schedule;
+mod settings;
 mod step;
 mod trainer;
+mod update;
 mod uses;
 
 pub use data::{Shifted, batches_by_length, pad, shift_right};
 pub use initial::{Init, initial};
-pub use loss::{CrossEntropy, Reduction, cross_entropy};
+pub use loss::{CrossEntropy, Loss, Reduction, cross_entropy, summed_cross_entropy};
 pub use optimizer::{Adam, Optimizer, Sgd};
+pub use report::Report;
+pub use scale::LossScale;
 pub use schedule::Schedule;
-pub use step::{Settings, training_step};
-pub use trainer::{Report, Trainer};
+pub use settings::Settings;
+pub use step::{accumulated_step, training_step};
+pub use trainer::{MicroBatch, Trainer};

@@ -1,4 +1,4 @@
-use crate::{DType, Error, Graph, Result, ValueId};
+use crate::{DType, Error, Graph, Result, ValueId, graph::Binary};
 
 /// How a parameter follows its gradient. Each is PyTorch's, in PyTorch's order of operations, in f32; θ is the parameter, g its
 /// gradient, η the learning rate and λ the weight decay.
@@ -124,6 +124,47 @@ impl Optimizer {
             Optimizer::Adam(o) => {
                 let correction = o.betas.map(|beta| 1.0 - beta.powf(t as f64));
                 [-rate / correction[0], correction[1].sqrt(), 1.0 - rate * o.weight_decay]
+            }
+        }
+    }
+
+    /// [`Optimizer::rates`] without what depends on the number of steps, which [`Optimizer::rates_after`] adds.
+    pub(super) fn rates_of_any_step(&self, factor: f64) -> [f64; RATES] {
+        let rate = self.rate() * factor;
+        match self {
+            Optimizer::Sgd(o) => [-rate, 1.0 - o.dampening, 0.0],
+            Optimizer::Adam(o) => [-rate, 1.0, 1.0 - rate * o.weight_decay],
+        }
+    }
+
+    /// The numbers of a step after so many that were `taken`, i32, of those of any step.
+    pub(super) fn rates_after(
+        &self,
+        g: &mut Graph,
+        rates: [ValueId; RATES],
+        taken: ValueId,
+    ) -> Result<[ValueId; RATES]> {
+        match self {
+            Optimizer::Sgd(_) => {
+                let (none, one) = (g.scalar(0.0, taken)?, g.scalar(1.0, rates[1])?);
+                let first = g.binary(Binary::Equal, taken, none)?;
+                Ok([rates[0], g.select(first, one, rates[1])?, rates[2]])
+            }
+            Optimizer::Adam(o) => {
+                let one = g.scalar(1.0, taken)?;
+                let t = g.add(taken, one)?;
+                let t = g.cast(t, DType::F32)?;
+                let [first, second] = o.betas.map(|beta| {
+                    // 1 − βᵗ = 2h/(1 + h) for h = tanh(−t·ln β/2): no digit is lost where βᵗ is nearly 1.
+                    let half = g.scalar((-beta.ln() / 2.0).min(100.0), t)?;
+                    let half = g.mul(t, half)?;
+                    let h = g.tanh(half)?;
+                    let one = g.scalar(1.0, h)?;
+                    let (twice, over) = (g.add(h, h)?, g.add(one, h)?);
+                    g.div(twice, over)
+                });
+                let (first, second) = (first?, second?);
+                Ok([g.div(rates[0], first)?, g.sqrt(second)?, rates[2]])
             }
         }
     }

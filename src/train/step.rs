@@ -1,61 +1,24 @@
-//! A training step as one graph: forward, backward, clipping and the optimizer.
+//! A training step as one graph: forward, backward, clipping and the optimizer. Over several micro-batches it is two.
 
 use super::{
-    Optimizer, Schedule,
-    optimizer::{Formula, RATES},
+    Loss, Settings, names,
+    scale::{self, Scale},
+    update::{self, Means, Turn},
 };
-use crate::{
-    DType, Error, Graph, Result, Tensor, ValueId,
-    grad::{gradients, unreached},
-    graph::{Binary, Reduce},
-};
+use crate::{DType, Error, Graph, Result, ValueId, grad::gradients, graph::Binary};
 
-/// The names of what a training step has beside its model.
-pub(super) const RATES_NAME: &str = "train/rates";
-pub(super) const LOSS: &str = "train/loss";
-pub(super) const NORM: &str = "train/norm";
-
-/// How a model is trained.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// How parameters follow their gradients.
-    pub optimizer: Optimizer,
-    /// How the learning rate changes.
-    pub schedule: Schedule,
-    /// Gradients are scaled so that the root of the sum of all their squares is at most this, as `clip_grad_norm_` does.
-    pub clip: Option<f64>,
-    /// Parameters that stay as they are, by name.
-    pub frozen: Vec<String>,
-}
-
-impl Settings {
-    /// What a run of step `step`, counted from 1, gets as `train/rates`: f32 `[3]`, numbers of the optimizer.
-    ///
-    /// ```
-    /// # use tilewise::train::{Settings, Sgd};
-    /// assert_eq!(Settings::new(Sgd::new(0.5)).rates(1)?.to_f64()[0], -0.5);
-    /// # Ok::<(), tilewise::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// None: it returns a `Result` because [`Tensor::new`] does.
-    pub fn rates(&self, step: u64) -> Result<Tensor> {
-        let rates = self.optimizer.rates(step, self.schedule.factor(step));
-        Tensor::new([RATES], rates.map(|rate| rate as f32).to_vec())
-    }
-
-    /// All parameters, at a constant rate, without clipping.
-    pub fn new(optimizer: impl Into<Optimizer>) -> Self {
-        Settings { optimizer: optimizer.into(), schedule: Schedule::Constant, clip: None, frozen: Vec::new() }
-    }
-}
-
-/// Adds to a graph whose loss is `loss` what makes a run of it a training step: gradients, clipping, and each parameter that is not
-/// frozen as a [state](Graph::update) that the optimizer moves on. Outputs of the graph stay, and `train/loss` and, with clipping,
-/// `train/norm` (the root of the sum of the squares of all gradients) are added; `train/rates` is an input, which
-/// [`Trainer`](super::Trainer) gives.
+/// Adds to a graph whose loss is `loss` what makes a run of it a training step: gradients, clipping, and each parameter
+/// that is not frozen as a [state](Graph::update) that the optimizer moves on. Outputs of the graph stay, and
+/// `train/loss` and, with clipping, `train/norm` (the root of the sum of the squares of all gradients) are added, and
+/// `train/weight` for a [`Loss`] that has one; `train/rates` is an input, which [`Trainer`](super::Trainer) gives. With
+/// a [loss scale](super::LossScale) there is `train/norm` too, and for a dynamic one the output `train/scaled_by` and
+/// the states `train/scale`, `train/good_steps` and `train/taken`.
 ///
-/// Where the loss or the norm is not finite, every state stays what it was.
+/// A parameter of f16 or bf16 gets a master in f32, which is another parameter, `master/NAME`: it follows the gradient, and the
+/// parameter that the model reads is rounded from it after each step. Small steps are not lost so.
+///
+/// Where the loss or the norm is not finite, every state stays what it was but `train/stopped`, by which runs that
+/// nobody waits for are left out behind it ([`Settings::rates`]).
 ///
 /// ```
 /// # use tilewise::{DType, Graph, train::{Adam, Settings, training_step}};
@@ -64,91 +27,139 @@ impl Settings {
 /// let loss = g.mul(w, w)?;
 /// training_step(&mut g, loss, &Settings::new(Adam::new(1e-3)))?;
 /// let states: Vec<&str> = g.states().map(|(name, ..)| name).collect();
-/// assert_eq!(states, ["w", "exp_avg/w", "exp_avg_sq/w"]);
+/// assert_eq!(states, ["w", "train/stopped", "exp_avg/w", "exp_avg_sq/w"]);
 /// # Ok::<(), tilewise::Error>(())
 /// ```
 ///
 /// # Errors
-/// [`Error::Op`] if the loss is no single float, if a frozen parameter is none, if the loss depends on no parameter that is trained, if one
-/// of them is not f32, or if numbers of the optimizer or the schedule are out of their range; as [`gradients`]; [`Error::Graph`] if the graph has
-/// values of the names above.
-pub fn training_step(g: &mut Graph, loss: ValueId, settings: &Settings) -> Result<()> {
-    let fault = |message: String| Err(Error::op("train", message));
-    settings.optimizer.check()?;
-    settings.schedule.check()?;
-    if let Some(clip) = settings.clip.filter(|clip| clip.is_nan() || *clip <= 0.0) {
-        return fault(format!("gradients can't be clipped at {clip}, expected a number over 0"));
+/// [`Error::Op`] if the loss is no single float, its weight no single number or one that depends on what is trained, if a frozen
+/// parameter is none, if the loss depends on no parameter that is trained, if numbers of the optimizer, the schedule or
+/// the loss scale are out of their range, or if the step is to be one over several micro-batches ([`accumulated_step`]
+/// is theirs); as [`gradients`]; [`Error::Graph`] if the graph has values of the names above.
+pub fn training_step(g: &mut Graph, loss: impl Into<Loss>, settings: &Settings) -> Result<()> {
+    let loss = loss.into();
+    let trained = trained(g, loss, settings)?;
+    if settings.micro_batches > 1 {
+        let given = settings.micro_batches;
+        return Err(Error::op(
+            "train",
+            format!("a step over {given} micro-batches is two graphs, expected 1: use `accumulated_step`"),
+        ));
     }
-    if let Some(name) = settings.frozen.iter().find(|name| g.parameters().all(|(known, _)| known != name.as_str())) {
-        return fault(format!("`{name}` is to be frozen, and is no parameter"));
+    let mean = loss.mean(g)?;
+    let scale = settings.scale.map(|by| scale::owned(g, by)).transpose()?;
+    let grads = all_gradients(g, mean, &trained, scale)?;
+    let weight = loss.scalars(g)?.1;
+    let turn = Turn::of(g)?;
+    let grads = trained.into_iter().zip(grads).map(|((name, value), grad)| (name, value, grad)).collect();
+    update::step(g, settings, Means { loss: mean, weight, grads, scale }, &turn)
+}
+
+/// A training step over [several micro-batches](Settings::micro_batches), as two graphs. `g`, whose loss is `loss`,
+/// becomes that of a micro-batch: a run adds its gradients to the states `grad_sum/NAME`, its loss and weight to
+/// `train/loss_sum` and `train/weight_sum`, and gives both as `train/loss` and `train/weight`. A run of the graph that
+/// is returned takes the step, with the outputs of a [`training_step`], and makes the sums zero. Both name the same
+/// parameters and sums, and are to get the same buffers for them, as [`Trainer`](super::Trainer) gives.
+///
+/// A micro-batch whose loss or weight is not finite adds nothing.
+///
+/// ```
+/// # use std::collections::BTreeMap;
+/// # use tilewise::{DType, Graph, Tensor, reference::Evaluation, train::{Settings, Sgd, accumulated_step}};
+/// # let mut g = Graph::new();
+/// let x = g.input("x", DType::F32, [1])?;
+/// let w = g.parameter("w", DType::F32, [1])?;
+/// let loss = g.mul(w, x)?;
+/// let settings = Settings { micro_batches: 2, ..Settings::new(Sgd::new(1.0)) };
+/// let step = accumulated_step(&mut g, loss, &settings)?;
+/// let mut given = BTreeMap::from([("w".to_string(), Tensor::new([1], vec![10.0f32])?)]);
+/// for x in [1.0f32, 3.0] {
+///     given.insert("x".into(), Tensor::new([1], vec![x])?);
+///     given.insert("train/rates".into(), settings.rates(1)?);
+///     given.extend(Evaluation::<f64>::new(&g, &given)?.states(&g)?);
+/// }
+/// given.remove("x");
+/// let after = Evaluation::<f64>::new(&step, &given)?.states(&step)?;
+/// assert_eq!(after["w"].to_f64(), [8.0]); // 10 − (1 + 3)/2
+/// assert_eq!(after["grad_sum/w"].to_f64(), [0.0]);
+/// # Ok::<(), tilewise::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`training_step`], for any number of micro-batches.
+pub fn accumulated_step(g: &mut Graph, loss: impl Into<Loss>, settings: &Settings) -> Result<Graph> {
+    let loss = loss.into();
+    let trained = trained(g, loss, settings)?;
+    let mut step = Graph::new();
+    let (turn, after) = (Turn::of(g)?, Turn::of(&mut step)?);
+
+    let (value, weight) = loss.scalars(g)?;
+    let weighs = weight.is_some();
+    let given = settings.scale.map(|by| scale::given(g, by)).transpose()?;
+    let scale = settings.scale.map(|by| scale::owned(&mut step, by)).transpose()?;
+    let grads = all_gradients(g, value, &trained, given)?;
+    let weight = match weight {
+        Some(weight) => weight,
+        None => g.scalar(1.0, value)?,
+    };
+    g.output(names::LOSS, value)?;
+    g.output(names::WEIGHT, weight)?;
+    let sum = g.add(value, weight)?;
+    let good = update::is_finite(g, sum)?;
+    turn.goes_on_if(g, good)?;
+    let counts = g.binary(Binary::And, good, turn.runs)?;
+    let mut add = |name: &str, part: ValueId| {
+        let before = g.input(name, DType::F32, g.shape(part).clone())?;
+        let more = g.add(before, part)?;
+        let next = g.select(counts, more, before)?;
+        g.update(before, next)?;
+        // The other graph takes it over, and leaves zero.
+        let taken = step.input(name, DType::F32, g.shape(part).clone())?;
+        let zero = step.scalar(0.0, taken)?;
+        let left = step.select(after.runs, zero, taken)?;
+        step.update(taken, left)?;
+        Ok(taken)
+    };
+    let (loss, weight) = (add(names::LOSS_SUM, value)?, add(names::WEIGHT_SUM, weight)?);
+    let sums: Vec<ValueId> =
+        trained.iter().zip(grads).map(|((name, _), grad)| add(&names::grad_sum(name), grad)).collect::<Result<_>>()?;
+
+    let mean = step.div(loss, weight)?;
+    let mut grads = Vec::with_capacity(trained.len());
+    for ((name, value), sum) in trained.into_iter().zip(sums) {
+        let parameter = step.parameter(&name, g.dtype(value), g.shape(value).clone())?;
+        grads.push((name, parameter, step.div(sum, weight)?));
     }
+    let weight = weighs.then_some(weight);
+    update::step(&mut step, settings, Means { loss: mean, weight, grads, scale }, &after)?;
+    Ok(step)
+}
+
+/// The parameters that a step changes, if it can be taken.
+fn trained(g: &Graph, loss: Loss, settings: &Settings) -> Result<Vec<(String, ValueId)>> {
+    settings.check(g)?;
     let trained: Vec<(String, ValueId)> = g
         .parameters()
         .filter(|(name, value)| g.dtype(*value).is_float() && !settings.frozen.iter().any(|frozen| frozen == name))
         .map(|(name, value)| (name.to_string(), value))
         .collect();
-    if let Some((_, narrow)) = trained.iter().find(|(_, value)| g.dtype(*value) != DType::F32) {
-        let narrow = g.describe(*narrow);
-        return fault(format!("{narrow} can't be trained: keep the parameter in f32, and cast it where it is used"));
-    }
+    loss.check(g, &trained.iter().map(|(_, value)| *value).collect::<Vec<_>>())?;
+    Ok(trained)
+}
+
+/// The gradients of a scalar with respect to parameters, in f32, and without the scale by which they were computed.
+fn all_gradients(
+    g: &mut Graph,
+    loss: ValueId,
+    trained: &[(String, ValueId)],
+    scale: Option<Scale>,
+) -> Result<Vec<ValueId>> {
     let values: Vec<ValueId> = trained.iter().map(|(_, value)| *value).collect();
-    if unreached(g, loss, &values).len() == values.len() {
-        return fault(format!("the loss {} depends on no parameter that is trained", g.describe(loss)));
+    let scaled = scale.map_or(Ok(loss), |scale| g.mul(loss, scale.factor))?;
+    let grads = gradients(g, scaled, &values)?;
+    let grads = grads.into_iter().map(|grad| g.cast(grad, DType::F32)).collect::<Result<Vec<_>>>()?;
+    match scale {
+        Some(scale) => scale.taken_off(g, grads),
+        None => Ok(grads),
     }
-    let grads = gradients(g, loss, &values)?;
-    let scalar = g.reshape(loss, [])?;
-    g.output(LOSS, scalar)?;
-    let rates = g.input(RATES_NAME, DType::F32, [RATES])?;
-    let rates = [0, 1, 2].map(|i| {
-        let rate = g.slice(rates, 0, i, i + 1)?;
-        g.reshape(rate, [])
-    });
-    let [a, b, c] = rates;
-    let rates = [a?, b?, c?];
-    let scalar = g.cast(scalar, DType::F32)?;
-    let mut goes_on = is_finite(g, scalar)?;
-    let mut factor = None;
-    if let Some(clip) = settings.clip {
-        let norm = norm(g, &grads)?;
-        g.output(NORM, norm)?;
-        let finite = is_finite(g, norm)?;
-        goes_on = g.binary(Binary::And, goes_on, finite)?;
-        // PyTorch's: the small number keeps what is divided by from being 0.
-        let small = g.scalar(1e-6, norm)?;
-        let over = g.add(norm, small)?;
-        let most = g.scalar(clip, norm)?;
-        let wanted = g.div(most, over)?;
-        let one = g.scalar(1.0, norm)?;
-        factor = Some(g.min(wanted, one)?);
-    }
-    for ((name, value), grad) in trained.iter().zip(grads) {
-        let grad = match factor {
-            Some(factor) => g.mul(grad, factor)?,
-            None => grad,
-        };
-        let mut formula = Formula { g, rates, goes_on };
-        let next = settings.optimizer.update(&mut formula, name, *value, grad)?;
-        formula.becomes(*value, next)?;
-    }
-    Ok(())
-}
-
-/// Whether a scalar is finite.
-fn is_finite(g: &mut Graph, x: ValueId) -> Result<ValueId> {
-    let size = g.abs(x)?;
-    let infinite = g.constant(Tensor::new([], vec![f32::INFINITY])?)?;
-    g.binary(Binary::Less, size, infinite)
-}
-
-/// The root of the sum of all squares, summed tensor by tensor.
-fn norm(g: &mut Graph, grads: &[ValueId]) -> Result<ValueId> {
-    let mut sums = Vec::with_capacity(grads.len());
-    for &grad in grads {
-        let square = g.mul(grad, grad)?;
-        let sum = g.reduce(Reduce::Sum, square, &[], false)?;
-        sums.push(g.reshape(sum, [1])?);
-    }
-    let all = g.concat(&sums, 0)?;
-    let sum = g.reduce(Reduce::Sum, all, &[0], false)?;
-    g.sqrt(sum)
 }

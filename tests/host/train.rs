@@ -8,8 +8,8 @@ use tilewise::{
     nn::{EncoderLayer, Seq2Seq, Transformer},
     reference::Evaluation,
     train::{
-        Adam, CrossEntropy, Init, Optimizer, Reduction, Schedule, Settings, Sgd, batches_by_length, cross_entropy,
-        initial, pad, shift_right, training_step,
+        Adam, CrossEntropy, Init, Loss, LossScale, Optimizer, Reduction, Schedule, Settings, Sgd, accumulated_step,
+        batches_by_length, cross_entropy, initial, pad, shift_right, summed_cross_entropy, training_step,
     },
 };
 
@@ -93,6 +93,21 @@ fn adam_is_pytorchs() {
     same(&run(&Settings::new(decayed)), &by_hand(|t, w, g, kept| step(t, w, g + 0.3 * w, kept)));
     let decoupled = Adam { decoupled: true, ..decayed };
     same(&run(&Settings::new(decoupled)), &by_hand(|t, w, g, kept| step(t, w * (1.0 - 0.02 * 0.3), g, kept)));
+}
+
+/// Where the device counts the steps, what depends on their number is the same, and so is a scaled loss.
+#[test]
+fn a_scaled_loss_changes_nothing_that_is_finite() {
+    let adam = Adam { betas: [0.9, 0.999], weight_decay: 0.3, epsilon: 1e-3, ..Adam::w(0.02) };
+    let sgd = Sgd { momentum: 0.9, dampening: 0.3, weight_decay: 0.05, ..Sgd::new(0.1) };
+    let none = Adam { betas: [0.0, 0.0], ..Adam::new(0.02) };
+    for optimizer in [Optimizer::from(adam), sgd.into(), none.into()] {
+        let plain = Settings { clip: Some(0.7), ..Settings::new(optimizer) };
+        let expected = run(&plain);
+        for scale in [LossScale::DYNAMIC, LossScale::Constant(1024.0), LossScale::Constant(0.3)] {
+            same(&run(&Settings { scale: Some(scale), ..plain.clone() }), &expected);
+        }
+    }
 }
 
 #[test]
@@ -190,16 +205,15 @@ fn a_parameter_that_nothing_is_known_of_needs_a_rule() {
 
 #[test]
 fn what_cannot_be_trained_is_refused_by_name() {
-    let error = |settings: Settings, dtype: DType| {
+    let of = |settings: Settings| {
         let mut g = Graph::new();
-        let w = g.parameter("w", dtype, [2]).expect("works");
+        let w = g.parameter("w", DType::F32, [2]).expect("works");
         let other = g.parameter("other", DType::F32, [2]).expect("works");
         let sum = g.reduce(Reduce::Sum, w, &[], false).expect("works");
         g.output("other", other).expect("works");
         training_step(&mut g, sum, &settings).expect_err("is refused").to_string()
     };
     let sgd = || Settings::new(Sgd::new(0.1));
-    let of = |settings: Settings| error(settings, DType::F32);
     assert_eq!(
         of(Settings::new(Sgd::new(f64::NAN))),
         "train: the optimizer's rate is NaN, expected a number from 0 on"
@@ -225,13 +239,67 @@ fn what_cannot_be_trained_is_refused_by_name() {
         "train: the schedule ends at step 4, before its 5 steps of warm-up do"
     );
     assert_eq!(
-        error(sgd(), DType::F16),
-        "train: w: f16 [2] can't be trained: keep the parameter in f32, and cast it where it is used"
+        of(Settings { micro_batches: 0, ..sgd() }),
+        "train: a step over 0 micro-batches learns nothing, expected 1 or more"
+    );
+    assert_eq!(
+        of(Settings { micro_batches: 4, ..sgd() }),
+        "train: a step over 4 micro-batches is two graphs, expected 1: use `accumulated_step`"
     );
     let mut g = Graph::new();
     let w = g.parameter("w", DType::F32, [2]).expect("works");
     assert!(training_step(&mut g, w, &sgd()).expect_err("is refused").to_string().contains("expected a single float"));
     assert_eq!(Settings::new(Adam::new(0.1)).optimizer, Optimizer::Adam(Adam::new(0.1)));
+}
+
+#[test]
+fn a_scale_out_of_range_is_refused() {
+    let of = |scale: LossScale| {
+        let mut g = Graph::new();
+        let w = g.parameter("w", DType::F32, [1]).expect("works");
+        let settings = Settings { scale: Some(scale), ..Settings::new(Sgd::new(0.1)) };
+        training_step(&mut g, w, &settings).expect_err("is refused").to_string()
+    };
+    let dynamic = |initial, growth, backoff, interval| of(LossScale::Dynamic { initial, growth, backoff, interval });
+    let [zero, huge] = [0.0, 1e39].map(|value| of(LossScale::Constant(value)));
+    assert_eq!(zero, "train: the loss scale's value is 0, expected a number over 0, in the range of f32");
+    assert!(huge.contains("'s value is 1000000000000000000000000000000000000000, expected"), "{huge}");
+    assert_eq!(
+        dynamic(1e-7, 2.0, 0.5, 1),
+        "train: the loss scale's initial value is 0.0000001, expected a number over 2⁻²⁰, in the range of f32"
+    );
+    assert_eq!(dynamic(1.0, 1.0, 0.5, 1), "train: the loss scale's growth is 1, expected a factor over 1");
+    assert_eq!(dynamic(1.0, 2.0, 1.0, 1), "train: the loss scale's backoff is 1, expected a factor between 0 and 1");
+    assert_eq!(dynamic(1.0, 2.0, 0.5, 0), "train: the loss scale's interval is 0, expected 1 to 2³¹ − 1 steps");
+}
+
+/// The weights of a cross entropy are computed beside its losses, and are numbers of the batch all the same.
+#[test]
+fn a_weight_is_a_number_of_the_batch() {
+    let mut g = Graph::new();
+    let w = g.parameter("w", DType::F32, [3, 2]).expect("works");
+    let targets = g.input("targets", DType::I32, [3]).expect("works");
+    let loss = summed_cross_entropy(&mut g, w, targets, CrossEntropy::default()).expect("works");
+    let settings = Settings { micro_batches: 2, ..Settings::new(Sgd::new(0.1)) };
+    accumulated_step(&mut g.clone(), loss, &settings).expect("works");
+    let count = g.reduce(Reduce::Sum, targets, &[], false).expect("works");
+    training_step(&mut g.clone(), Loss { weight: Some(count), ..loss }, &Settings::new(Sgd::new(0.1))).expect("works");
+
+    let why = |g: &Graph, weight: ValueId| {
+        let loss = Loss { weight: Some(weight), ..loss };
+        accumulated_step(&mut g.clone(), loss, &settings).expect_err("is refused").to_string()
+    };
+    assert_eq!(
+        why(&g, targets),
+        "train: the weight of the loss is targets: i32 [3], expected a single number: take the sum of it"
+    );
+    let norm = g.reduce(Reduce::Sum, w, &[], false).expect("works");
+    g.name(norm, "norm").expect("works");
+    let why = why(&g, norm);
+    assert!(why.starts_with("train: the weight of the loss, norm: f32 [], depends on a parameter that is"), "{why}");
+    let options = CrossEntropy { reduction: Reduction::Sum, ..CrossEntropy::default() };
+    let why = summed_cross_entropy(&mut g, w, targets, options).expect_err("is refused").to_string();
+    assert!(why.starts_with("cross_entropy: the reduction is Sum, expected Mean: "), "{why}");
 }
 
 #[test]
