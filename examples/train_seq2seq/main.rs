@@ -23,7 +23,10 @@ struct Args {
     /// What to do wrong
     #[arg(long, value_enum, default_value = "none")]
     mistake: Mistake,
-    /// Where the parameters begin, and which utterances there are
+    /// How often its layers drop an element while it learns; 0 if nothing is said, and 0.2 to leave it on
+    #[arg(long)]
+    dropout: Option<f64>,
+    /// Where the parameters begin, what is dropped, and which utterances there are
     #[arg(long, default_value_t = 7)]
     seed: u64,
     /// Draw the learning curve to this file
@@ -35,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let gpu = Gpu::new()?;
     let started = Instant::now();
-    let mut task = Task::new(&gpu, args.mistake, args.seed)?;
+    let mut task = Task::new(&gpu, args.mistake, args.dropout.unwrap_or(args.mistake.dropout()), args.seed)?;
     let steps = args.steps.max(1);
     println!(
         "frames [{}, {}, 6] → words [{}, {}], on {}; the step compiled in {:.1?}",
@@ -64,6 +67,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("  utterances generated without a fault           {:>3.0} %", 100.0 * found.generated);
     for [said, generated] in found.examples.iter().take(4) {
         println!("  {said:?} was said, it writes {generated:?}");
+    }
+    if args.mistake == Mistake::DropoutLeftOn {
+        task.switch_dropout_off();
+        let right = task.validate()?;
+        println!("\nThe same parameters, with dropout switched off:");
+        println!("  the loss                                       {:.4}", right.loss);
+        println!("  words said right, shown the right ones before  {:>3.0} %", 100.0 * right.forced);
+        println!("  utterances generated without a fault           {:>3.0} %", 100.0 * right.generated);
     }
     println!("\nWhere it listens for each word of the first (encoder–decoder attention; columns are frames):");
     for row in &found.attention {
@@ -95,6 +106,9 @@ fn verdict(mistake: Mistake) -> &'static str {
         }
         Mistake::NoPositions => {
             "No positions: attention sees a set, not a sequence. The loss stays where guessing the order leaves it."
+        }
+        Mistake::DropoutLeftOn => {
+            "Dropout was left on: it learnt well, and says each word with a part of what it knows missing. Switch it off."
         }
     }
 }

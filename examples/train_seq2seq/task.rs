@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, error::Error};
 use rand_pcg::{Pcg64, rand_core::Rng};
 use tilewise::{
     DType, Graph, Result, Tensor, ValueId,
-    gpu::Gpu,
+    gpu::{Executable, Gpu, Outputs},
     graph::{Align, Mask, Reduce},
-    nn::{self, AttentionMasks, Decoder, DecoderLayer, Embedding, Encoder, EncoderLayer, Linear},
-    train::{Adam, CrossEntropy, Schedule, Settings, Shifted, Trainer, cross_entropy, initial, pad, shift_right},
+    nn::{self, AttentionMasks, Decoder, DecoderLayer, Dropout, Embedding, Encoder, EncoderLayer, Linear},
+    train::{Adam, CrossEntropy, Schedule, Settings, Shifted, Trainer, cross_entropy, initial, pad, seed, shift_right},
 };
 
 /// What is done wrong.
@@ -24,6 +24,15 @@ pub(crate) enum Mistake {
     LossOnPadding,
     /// Neither side knows where in a sequence a token stands.
     NoPositions,
+    /// Dropout is on while it learns, as it should be, and stays on when it is validated and generates.
+    DropoutLeftOn,
+}
+
+impl Mistake {
+    /// How often an element is dropped if nothing else is said.
+    pub(crate) fn dropout(self) -> f64 {
+        if self == Mistake::DropoutLeftOn { 0.2 } else { 0.0 }
+    }
 }
 
 pub(crate) const ITEMS: usize = 32;
@@ -111,8 +120,9 @@ fn unit(random: &mut Pcg64) -> f32 {
 
 /// The whole model with its loss. Outputs: `said` i32 `[B, T_b]`, the likeliest word of each place, and `attention` f32 `[B, T_b, T_a]`, the
 /// mean weights of the last block's encoder–decoder attention.
-fn model(mistake: Mistake) -> Result<(Graph, ValueId)> {
+fn model(mistake: Mistake, p: f64) -> Result<(Graph, ValueId)> {
     let mut g = Graph::new();
+    let dropout = if p > 0.0 { Some(Dropout { p, seed: seed(&mut g)? }) } else { None };
     let frames = g.input("frames", DType::F32, [ITEMS, SOURCE_TOKENS, FRAME])?;
     let lengths = g.input("lengths", DType::I32, [ITEMS])?;
     let seen = g.input("seen", DType::I32, [ITEMS, TARGET_TOKENS])?;
@@ -128,17 +138,20 @@ fn model(mistake: Mistake) -> Result<(Graph, ValueId)> {
         let places = nn::sinusoidal_positions(&mut g, TARGET_TOKENS, TARGET_WIDTH)?;
         target = g.add(target, places)?;
     }
-    let encoder =
-        Encoder { layer: EncoderLayer::new(SOURCE_WIDTH, HEADS, 2 * SOURCE_WIDTH), layers: LAYERS, final_norm: true };
+    let layer = EncoderLayer { dropout, ..EncoderLayer::new(SOURCE_WIDTH, HEADS, 2 * SOURCE_WIDTH) };
+    let encoder = Encoder { layer, layers: LAYERS, final_norm: true };
     let real = AttentionMasks::from(Mask::key_lengths(lengths));
     let memory = encoder.build(&mut g, "encoder", source, &real)?;
 
-    let layer =
-        DecoderLayer { memory_width: Some(SOURCE_WIDTH), ..DecoderLayer::new(TARGET_WIDTH, HEADS, 2 * TARGET_WIDTH) };
+    let layer = DecoderLayer {
+        memory_width: Some(SOURCE_WIDTH),
+        dropout,
+        ..DecoderLayer::new(TARGET_WIDTH, HEADS, 2 * TARGET_WIDTH)
+    };
     let decoder = Decoder { layer, layers: LAYERS, final_norm: true };
     let own = match mistake {
         Mistake::NoCausalMask => AttentionMasks::default(),
-        Mistake::None | Mistake::Unshifted | Mistake::LossOnPadding | Mistake::NoPositions => {
+        Mistake::None | Mistake::Unshifted | Mistake::LossOnPadding | Mistake::NoPositions | Mistake::DropoutLeftOn => {
             AttentionMasks::from(Mask::causal(Align::TopLeft))
         }
     };
@@ -160,6 +173,8 @@ fn model(mistake: Mistake) -> Result<(Graph, ValueId)> {
 /// A model in training.
 pub(crate) struct Task {
     pub(crate) trainer: Trainer,
+    /// What is validated with dropout, which is wrong, and what it draws from.
+    left_on: Option<(Executable, Settings)>,
     mistake: Mistake,
     shown: Utterances,
 }
@@ -179,16 +194,26 @@ pub(crate) struct Validation {
 }
 
 impl Task {
-    pub(crate) fn new(gpu: &Gpu, mistake: Mistake, seed: u64) -> Result<Self> {
-        let (graph, loss) = model(mistake)?;
+    /// A model whose layers drop elements with probability `dropout` while it learns.
+    pub(crate) fn new(gpu: &Gpu, mistake: Mistake, dropout: f64, seed: u64) -> Result<Self> {
+        let (graph, loss) = model(mistake, dropout)?;
         let settings = Settings {
             schedule: Schedule::InverseSquareRoot { warmup: 40 },
             clip: Some(1.0),
+            seed,
             ..Settings::new(Adam::new(5e-3))
         };
         let start = initial(&graph, seed, |_, _| None)?;
-        let trainer = Trainer::new(gpu, &graph, loss, settings, &start)?;
-        Ok(Task { trainer, mistake, shown: Utterances::new(seed + 1) })
+        let mut trainer = Trainer::new(gpu, &graph, loss, settings.clone(), &start)?;
+        let mut left_on = None;
+        if mistake == Mistake::DropoutLeftOn && dropout > 0.0 {
+            // The graph as it learns, where `Trainer::validate` takes `Graph::without_dropout`.
+            let mut graph = graph;
+            let loss = graph.reshape(loss, [])?;
+            graph.output("loss", loss)?;
+            left_on = Some((gpu.compile(&graph, trainer.shared()?)?, settings));
+        }
+        Ok(Task { trainer, left_on, mistake, shown: Utterances::new(seed + 1) })
     }
 
     /// What the decoder sees, and what it is to say.
@@ -209,17 +234,26 @@ impl Task {
         Ok(self.trainer.step(&inputs)?.loss)
     }
 
+    /// As it should be: what is validated from now on has no dropout.
+    #[allow(dead_code, reason = "the tests have no time for this mistake")]
+    pub(crate) fn switch_dropout_off(&mut self) {
+        self.left_on = None;
+    }
+
     /// Says of new utterances what it is shown, and then, as in use, generates from the start token alone.
     pub(crate) fn validate(&mut self) -> std::result::Result<Validation, Box<dyn Error>> {
         let batch = Utterances::new(999).batch()?;
         let [seen, expected] = self.teach(&batch.words)?;
-        let mut run = |seen: &Tensor| {
-            self.trainer.validate(&[
-                ("frames", &batch.frames),
-                ("lengths", &batch.lengths),
-                ("seen", seen),
-                ("expected", &expected),
-            ])
+        let mut draw = self.trainer.steps();
+        let mut run = |seen: &Tensor| -> Result<(f32, Outputs)> {
+            let inputs =
+                [("frames", &batch.frames), ("lengths", &batch.lengths), ("seen", seen), ("expected", &expected)];
+            let Some((program, settings)) = &mut self.left_on else { return self.trainer.validate(&inputs) };
+            draw += 1;
+            let seed = settings.draws(draw)?;
+            let mut outputs = program.run(&[&inputs[..], &[("train/seed", &seed)]].concat())?;
+            let loss = outputs.remove("loss").map(|loss| loss.to_f64()[0]);
+            Ok((loss.unwrap_or(f64::NAN) as f32, outputs))
         };
         let ids = |outputs: &BTreeMap<String, Tensor>| outputs["said"].as_i32().map(<[i32]>::to_vec).ok_or("no ids");
         let (loss, outputs) = run(&seen)?;

@@ -27,6 +27,7 @@ mod attention;
 mod attention_merge;
 mod attention_written_out;
 mod cross_entropy;
+mod dropout;
 mod gather;
 mod matmul;
 mod norm;

@@ -1,8 +1,8 @@
 //! Which rule an operation has.
 
 use super::{
-    append, attention, attention_merge, cross_entropy, gather, matmul, norm, pointwise, reduce, rotary, shape, softmax,
-    step::Step,
+    append, attention, attention_merge, cross_entropy, dropout, gather, matmul, norm, pointwise, reduce, rotary, shape,
+    softmax, step::Step,
 };
 use crate::{Result, ValueId, graph::Op};
 
@@ -28,6 +28,7 @@ impl Step<'_> {
             Op::Binary { function } => pointwise::binary(&mut self, function)?,
             Op::Where => pointwise::choose(&mut self)?,
             Op::Cast { .. } => pointwise::cast(&mut self)?,
+            Op::Dropout { p, stream } => dropout::dropout(&mut self, p, stream)?,
             Op::Reduce { function, axes, keep: _ } => reduce::reduce(&mut self, function, &axes)?,
             // An index doesn't change by degrees.
             Op::Argmax { .. } => {}

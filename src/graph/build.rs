@@ -431,6 +431,64 @@ impl Graph {
         Ok(CrossEntropyResults { loss: results[0], lse: results[1], weight: results[2] })
     }
 
+    /// Each element dropped with probability `p`, the others divided by 1 − p, as PyTorch's `dropout` does when it trains.
+    ///
+    /// Which are dropped is a function of the seed, i32 or u32 `[4]`, of the node's stream (each call takes the next
+    /// free one) and of an element's place: see [`Op::Dropout`]. Give another seed at each step, such as
+    /// `[seed, 0, step, 0]`; [`train::seed`](crate::train::seed) is one that a trainer gives. [`Graph::without_dropout`] switches it off.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, reference};
+    /// let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [8])?;
+    /// let seed = g.input("seed", DType::U32, [4])?;
+    /// let y = g.dropout(x, seed, 0.5)?;
+    /// g.output("y", y)?;
+    /// let run = |step: u32| {
+    ///     let seed = Tensor::new([4], vec![7, 0, step, 0])?;
+    ///     let x = Tensor::new([8], vec![1.0f32; 8])?;
+    ///     Ok::<_, tilewise::Error>(reference::evaluate(&g, &[("x".to_string(), x), ("seed".to_string(), seed)].into())?["y"].to_f64())
+    /// };
+    /// assert!(run(1)?.iter().all(|y| [0.0, 2.0].contains(y)));
+    /// assert_eq!(run(1)?, run(1)?);
+    /// assert_ne!(run(1)?, run(2)?);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Op`] if `x` is no float, if the seed is not i32 or u32 `[4]`, if p is no number from 0 to 1, or if no stream is left.
+    pub fn dropout(&mut self, x: ValueId, seed: ValueId, p: f64) -> Result<ValueId> {
+        let all_taken =
+            || Error::op("dropout", "no stream is left after 2³² − 1: push `Op::Dropout` with one of your own");
+        let stream = u32::try_from(self.free_stream).map_err(|_| all_taken())?;
+        Ok(self.push(Op::Dropout { p, stream }, &[x, seed])?[0])
+    }
+
+    /// The graph with p = 0 in every dropout, as PyTorch's `eval()`: to validate and to generate. Values and inputs stay what they
+    /// are; the seed is then read by nothing, and may be anything.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, Tensor, reference};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [3])?;
+    /// let seed = g.input("seed", DType::U32, [4])?;
+    /// let y = g.dropout(x, seed, 0.9)?;
+    /// g.output("y", y)?;
+    /// let given = [("x", Tensor::new([3], vec![1.0f32, 2.0, 3.0])?), ("seed", Tensor::zeros(DType::U32, [4])?)];
+    /// let given = given.map(|(name, tensor)| (name.to_string(), tensor)).into();
+    /// assert_eq!(reference::evaluate(&g.without_dropout(), &given)?["y"].to_f64(), [1.0, 2.0, 3.0]);
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    pub fn without_dropout(&self) -> Graph {
+        let mut graph = self.clone();
+        for node in &mut graph.nodes {
+            if let Op::Dropout { p, .. } = &mut node.op {
+                *p = 0.0;
+            }
+        }
+        graph
+    }
+
     /// A function of each element. See [`Unary`]; many have a method of their own.
     ///
     /// ```

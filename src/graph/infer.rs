@@ -1,7 +1,7 @@
 use super::{
     Binary, Op, Reduce,
     attention::places,
-    attention_grad, cross_entropy,
+    attention_grad, cross_entropy, dropout,
     operand::{Operand, broadcast, float, in_rank, same_dtype},
 };
 use crate::{
@@ -67,6 +67,7 @@ pub fn infer(op: &Op, operands: &[Operand<'_>]) -> Result<Vec<(DType, Shape)>> {
             one(a.0, broadcast(name, condition.1, &shape)?)
         }
         Op::Cast { dtype } => one(*dtype, operands[0].1.clone()),
+        Op::Dropout { p, .. } => dropout::infer(operands, *p),
         Op::Reduce { function, axes, keep } => {
             let (dtype, shape) = operands[0];
             match function {

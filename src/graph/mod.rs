@@ -44,6 +44,7 @@ mod attention_grad;
 mod behind;
 mod build;
 mod cross_entropy;
+mod dropout;
 mod function;
 mod id;
 mod infer;
@@ -72,6 +73,7 @@ pub(crate) use attention::{AttentionSizes, FARTHEST, short_of};
 pub(crate) use attention_grad::BiasGrad;
 use behind::Behind;
 pub use cross_entropy::{CrossEntropyArgs, CrossEntropyResults};
+pub(crate) use dropout::SEED_WORDS;
 pub use function::{Function, FunctionKind, MaskMod, MaskTwin, Pair, ScoreMod, ScoreTwin, Scored};
 pub use id::{NodeId, ValueId};
 pub use infer::infer;
@@ -128,6 +130,8 @@ pub struct Graph {
     calls: HashMap<String, usize>,
     /// By value.
     behind: Vec<Behind>,
+    /// The first stream of random numbers from which on none is taken.
+    free_stream: u64,
 }
 
 /// Equal lists; what is found in them is then equal too.
@@ -264,6 +268,9 @@ impl Graph {
         let operands: Vec<(DType, &Shape)> = inputs.iter().map(|&v| (self.dtype(v), self.shape(v))).collect();
         let results = infer(&op, &operands)?;
         self.check_known(&op, inputs)?;
+        if let Op::Dropout { stream, .. } = op {
+            self.free_stream = self.free_stream.max(u64::from(stream) + 1);
+        }
         let node = NodeId(self.nodes.len() as u32);
         let first = self.values.len() as u32;
         let outputs: Vec<ValueId> = (first..first + results.len() as u32).map(ValueId).collect();

@@ -164,6 +164,30 @@ pub enum Op {
         dtype: DType,
     },
 
+    /// `x, seed i32|u32 [4] → y` of the shape and dtype of x, a float: each element is dropped with probability p, and the others are
+    /// made larger so that the mean stays (Srivastava et al., 2014), as PyTorch's `dropout` does when it trains:
+    ///
+    /// ```text
+    /// y_i = x_i · keep_i / (1 − p)        keep_i = 1 if word_i ≥ threshold, else 0        threshold = round(p · 2³²)
+    /// ```
+    ///
+    /// Which are kept follows from the operands alone, and the gradient draws the same again; nothing is stored. The words
+    /// are those of Philox 4×32-10 (Salmon et al., 2011): `word_i`, of element i in row-major order, is word `i mod 4` of the
+    /// block with the counter `(i div 4, stream, seed[2], seed[3])` and the key `(seed[0], seed[1])`, lowest words first, the bits
+    /// of an i32 taken as they are. Of p the nearest multiple of 2⁻³² counts, halves rounded up.
+    ///
+    /// With p = 1 all are dropped. A product with 0 it is all the same: where a NaN or an infinity is dropped, y is NaN.
+    ///
+    /// Gradient: `dx_i = dy_i · keep_i / (1 − p)`, the same operation on dy.
+    Dropout {
+        /// The probability of being dropped, from 0 to 1.
+        p: f64,
+        /// Nodes of one graph that are to draw differently from one seed have different streams; [`Graph::dropout`](super::Graph::dropout)
+        /// takes the next free one.
+        #[serde(default)]
+        stream: u32,
+    },
+
     /// `x → y` without the reduced axes (or with size 1): sum, mean, maximum or minimum over axes. Gradient: dy (sum), dy/n (mean),
     /// or dy shared evenly by the elements that equal the result.
     Reduce {
@@ -369,6 +393,7 @@ impl Op {
             Op::Binary { function } => row(function.name(), Computed, ["a", "b"].map(Some)),
             Op::Where => row("where", Computed, ["condition", "a", "b"].map(Some)),
             Op::Cast { .. } => row("cast", Computed, [Some("x")]),
+            Op::Dropout { .. } => row("dropout", Computed, ["x", "seed"].map(Some)),
             Op::Reduce { function, .. } => row(function.name(), Computed, [Some("x")]),
             Op::Argmax { .. } => row("argmax", Computed, [Some("x")]),
             Op::Reshape { .. } => row("reshape", View, [Some("x")]),

@@ -139,6 +139,7 @@ fn options(op: &Op) -> Vec<String> {
             let smoothed = *smoothing != 0.0;
             vec![ignore.map(|ignore| format!("ignore={ignore}")), smoothed.then(|| format!("smoothing={smoothing:?}"))]
         }
+        Op::Dropout { p, stream } => vec![Some(format!("p={p:?}")), Some(format!("stream={stream}"))],
         Op::ScatterAdd { axis, size } => vec![Some(format!("axis={axis}")), Some(format!("size={size}"))],
         Op::Reduce { axes, keep, .. } => vec![Some(format!("axes={axes:?}")), flag("keep", *keep)],
         Op::Argmax { axis, keep, last } => {

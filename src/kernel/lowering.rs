@@ -2,8 +2,8 @@
 
 use super::{
     AppendProblem, Arg, ArgmaxProblem, AttentionGradProblem, AttentionMergeProblem, AttentionProblem, ConcatProblem,
-    CrossEntropyProblem, DequantizeProblem, GatherProblem, Instr, Norm, NormKind, Operands, PadProblem, Problem,
-    Product, ReduceProblem, RotaryProblem, ScatterAddProblem, Softmax,
+    CrossEntropyProblem, DequantizeProblem, Dropping, GatherProblem, Instr, Norm, NormKind, Operands, PadProblem,
+    Problem, Product, ReduceProblem, RotaryProblem, ScatterAddProblem, Softmax,
 };
 use crate::{Layout, Result, Shape, graph::Op};
 
@@ -43,6 +43,9 @@ impl<'a> Lowering<'a> {
             Op::Binary { function } => Lowering::Pointwise(Instr::Binary(*function, Arg::Operand(0), Arg::Operand(1))),
             Op::Where => Lowering::Pointwise(Instr::Where(Arg::Operand(0), Arg::Operand(1), Arg::Operand(2))),
             Op::Cast { dtype } => Lowering::Pointwise(Instr::Cast(*dtype, Arg::Operand(0))),
+            &Op::Dropout { p, stream } => {
+                Lowering::Pointwise(Instr::Dropout(Dropping { p, stream }, Arg::Operand(0), Arg::Operand(1)))
+            }
             &Op::Matmul { transpose_a, transpose_b } => Lowering::Matmul(Product::new(transpose_a, transpose_b)),
             &Op::LayerNorm { axes, epsilon, weight, bias } => {
                 Lowering::Norm(Norm { weight, bias, ..Norm::new(NormKind::Layer, axes, epsilon) })

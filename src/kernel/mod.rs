@@ -51,7 +51,7 @@ pub use matmul::{Epilogue, MatmulDTypes, MatmulProblem};
 pub(crate) use norm::Norm;
 pub use norm::{NormDTypes, NormKind, NormProblem};
 pub(crate) use operands::Operands;
-pub use pointwise::{Arg, Instr, PointwiseProblem};
+pub use pointwise::{Arg, Dropping, Instr, PointwiseProblem};
 pub use profile::{AdapterKind, Backend, CooperativeMatrix, Limits, Profile, Rates};
 pub use quirks::{QUIRKS, Quirk};
 pub use reduce::ReduceProblem;

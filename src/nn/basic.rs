@@ -41,6 +41,45 @@ impl Linear {
     }
 }
 
+/// Dropout, as `torch.nn.Dropout` in training: see [`Graph::dropout`]. Layers take one where PyTorch's have theirs; a graph that
+/// validates or generates is built without, or switched over by [`Graph::without_dropout`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    /// How often an element is dropped, from 0 to 1.
+    pub p: f64,
+    /// What is drawn from, i32 or u32 `[4]`, of the graph that is built: [`train::seed`](crate::train::seed), or one of your own.
+    pub seed: ValueId,
+}
+
+impl Dropout {
+    /// Adds it to a graph: `x […]` → the same shape. It has no parameters.
+    ///
+    /// ```
+    /// # use tilewise::{DType, Graph, nn::Dropout, train::seed};
+    /// # let mut g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2, 5, 16])?;
+    /// let dropout = Dropout { p: 0.1, seed: seed(&mut g)? };
+    /// let y = dropout.build(&mut g, "dropout", x)?;
+    /// assert_eq!(g.shape(y), &[2, 5, 16].into());
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Graph::dropout`].
+    pub fn build(&self, g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId> {
+        let y = g.dropout(x, self.seed, self.p)?;
+        g.trace(name, y)
+    }
+
+    /// Likewise, or x itself where there is none.
+    pub(super) fn maybe(dropout: Option<Self>, g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId> {
+        match dropout {
+            Some(dropout) => dropout.build(g, name, x),
+            None => g.trace(name, x),
+        }
+    }
+}
+
 /// Rows of a table, picked by i32 ids, as `torch.nn.Embedding`: `weight [entries, width]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Embedding {

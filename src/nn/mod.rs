@@ -4,8 +4,8 @@
 //! it needs under PyTorch's `state_dict` names (`encoder.layers.0.self_attn.in_proj_weight`), so that the
 //! weights of a PyTorch model load unchanged. Parameters of the same name and shape are the same parameter: this ties
 //! weights. Each layer also [traces](Graph::trace) its result under the path of PyTorch's module (also of dropouts,
-//! which do nothing here): printed graphs show the paths, and
-//! [`diff`](mod@crate::diff) compares by them.
+//! which do nothing unless a [`Dropout`] is given, to train): printed graphs show the paths, and [`diff`](mod@crate::diff) compares by
+//! them.
 //!
 //! Boolean masks have two polarities here. In a [`Mask`](crate::graph::Mask), true means that a key **takes part**; in
 //! `attn_mask` and `key_padding_mask` of [`AttentionMasks`], as in `torch.nn.MultiheadAttention`, that it is **masked**.
@@ -36,7 +36,9 @@ mod transformer;
 mod weights;
 
 pub use attention::{AttentionMasks, AttentionWeights, MultiheadAttention};
-pub use basic::{Embedding, LayerNorm, Linear, RmsNorm, alibi_slopes, learned_positions, sinusoidal_positions};
+pub use basic::{
+    Dropout, Embedding, LayerNorm, Linear, RmsNorm, alibi_slopes, learned_positions, sinusoidal_positions,
+};
 pub use cache::{Cache, Memory};
 pub use models::{Bert, BertOutput, Biases, Gpt, GptNames, Norm, Positions, Seq2Seq, Windowed};
 pub(crate) use models::{FEATURES, HEADS, LAYERS, check_sizes};

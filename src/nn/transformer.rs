@@ -1,4 +1,4 @@
-use super::{AttentionMasks, Cache, LayerNorm, Linear, Memory, MultiheadAttention, join};
+use super::{AttentionMasks, Cache, Dropout, LayerNorm, Linear, Memory, MultiheadAttention, join};
 use crate::{Graph, Result, ValueId, graph::Unary};
 
 /// The function between the two linear layers of a feed-forward block.
@@ -33,7 +33,7 @@ impl Activation {
 }
 
 /// `linear2(activation(linear1(x)))`: the same for each token, so sequences of any length pass through it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FeedForward {
     /// Features of x and of the result.
     pub width: usize,
@@ -43,6 +43,8 @@ pub struct FeedForward {
     pub activation: Activation,
     /// Whether the linear layers have biases.
     pub bias: bool,
+    /// Dropout before `linear2`.
+    pub dropout: Option<Dropout>,
 }
 
 impl FeedForward {
@@ -53,7 +55,7 @@ impl FeedForward {
     /// # use tilewise::{DType, Graph, nn::{Activation, FeedForward}};
     /// # let mut g = Graph::new();
     /// let x = g.input("x", DType::F32, [2, 5, 16])?;
-    /// let block = FeedForward { width: 16, hidden: 64, activation: Activation::SwiGlu, bias: false };
+    /// let block = FeedForward { width: 16, hidden: 64, activation: Activation::SwiGlu, bias: false, dropout: None };
     /// let y = block.build(&mut g, "mlp", x)?;
     /// assert_eq!(g.shape(y), &[2, 5, 16].into());
     /// let names: Vec<&str> = g.parameters().map(|(name, _)| name).collect();
@@ -74,7 +76,7 @@ impl FeedForward {
             hidden = g.mul(hidden, value)?;
         }
         g.trace(&join(name, "activation"), hidden)?;
-        g.trace(&join(name, "dropout"), hidden)?;
+        let hidden = Dropout::maybe(self.dropout, g, &join(name, "dropout"), hidden)?;
         down.build(g, &join(name, "linear2"), hidden)
     }
 }
@@ -100,11 +102,13 @@ macro_rules! layer {
             pub bias: bool,
             /// Operands are `[B, T, E]`; otherwise `[T, B, E]`.
             pub batch_first: bool,
+            /// Dropout behind each block and inside the feed-forward block (`dropout`), to train; attention's weights are not dropped.
+            pub dropout: Option<Dropout>,
             $($(#[$field_doc])* pub $field: $ty,)*
         }
 
         impl $name {
-            /// PyTorch's defaults (post-norm, relu), but batch first.
+            /// PyTorch's defaults (post-norm, relu), but batch first, and without dropout.
             pub fn new(width: usize, heads: usize, hidden: usize) -> Self {
                 $name {
                     width,
@@ -115,6 +119,7 @@ macro_rules! layer {
                     epsilon: 1e-5,
                     bias: true,
                     batch_first: true,
+                    dropout: None,
                     $($field: $default,)*
                 }
             }
@@ -131,11 +136,12 @@ macro_rules! layer {
                     hidden: self.hidden,
                     activation: self.activation,
                     bias: self.bias,
+                    dropout: self.dropout,
                 }
             }
 
-            /// `norm(x + block(x))`, or `x + block(norm(x))` with the norm first. Norm and dropout (which does nothing here)
-            /// are the `number`-th of the layer `name`.
+            /// `norm(x + block(x))`, or `x + block(norm(x))` with the norm first. Norm and dropout are
+            /// the `number`-th of the layer `name`.
             fn residual(
                 &self,
                 g: &mut Graph,
@@ -148,11 +154,11 @@ macro_rules! layer {
                 if self.norm_first {
                     let normed = layer.build(g, &norm, x)?;
                     let y = block(g, normed)?;
-                    g.trace(&dropout, y)?;
+                    let y = Dropout::maybe(self.dropout, g, &dropout, y)?;
                     g.add(x, y)
                 } else {
                     let y = block(g, x)?;
-                    g.trace(&dropout, y)?;
+                    let y = Dropout::maybe(self.dropout, g, &dropout, y)?;
                     let sum = g.add(x, y)?;
                     layer.build(g, &norm, sum)
                 }
@@ -398,7 +404,7 @@ pub struct Transformer {
 impl Transformer {
     /// PyTorch's arrangement: one width, the same layer everywhere.
     pub fn new(layer: EncoderLayer, encoder_layers: usize, decoder_layers: usize) -> Self {
-        let EncoderLayer { width, heads, hidden, activation, norm_first, epsilon, bias, batch_first } = layer;
+        let EncoderLayer { width, heads, hidden, activation, norm_first, epsilon, bias, batch_first, dropout } = layer;
         let decoder = DecoderLayer {
             width,
             heads,
@@ -408,6 +414,7 @@ impl Transformer {
             epsilon,
             bias,
             batch_first,
+            dropout,
             memory_width: None,
         };
         Transformer {

@@ -136,6 +136,7 @@ fn terms(op: &Op, result: usize, operands: &[f64]) -> f64 {
         },
         Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } | Op::Broadcast { .. } => operands[0],
         Op::Pad { .. } | Op::Gather { .. } | Op::Cast { .. } | Op::Rotary { .. } => operands[0],
+        Op::Dropout { .. } => 0.0,
         Op::Concat { .. } | Op::Where | Op::Append { .. } | Op::AppendPaged => largest(),
         Op::Input { .. } | Op::Parameter { .. } | Op::Constant { .. } | Op::Argmax { .. } | Op::Dequantize(_) => 0.0,
         Op::Softmax { .. } | Op::LogSoftmax { .. } => 0.0,
@@ -180,11 +181,12 @@ const U32: f64 = 1.0 / (1u64 << 24) as f64;
 /// | attention_grad | 64 + 336·c | as attention, with a product of two sums and the slope of the softcap |
 /// | attention_merge | 24 | as softmax, between two sums |
 /// | layer_norm, rms_norm | 12 | sums, `inverseSqrt`, products |
+/// | dropout | 2 | the factor 1/(1 − p), and a product |
 /// | rotary | 2 | two products and a sum, fused or not |
 /// | all else | 0 | exact or correctly rounded |
 pub fn extra(op: &Op) -> f64 {
     match op {
-        Op::Rotary { .. } => 2.0,
+        Op::Dropout { .. } | Op::Rotary { .. } => 2.0,
         Op::Matmul { .. } => 4.0,
         Op::LayerNorm { .. } | Op::RmsNorm { .. } => 12.0,
         Op::Softmax { .. } => 16.0,

@@ -31,6 +31,7 @@ pub mod compare;
 mod copy;
 mod cross_entropy;
 mod dequantize;
+mod dropout;
 mod gather;
 mod matmul;
 mod memory;
@@ -54,6 +55,7 @@ pub use attention_merge::attention_merge;
 pub use copy::{broadcast, concat, pad, permute, reshape, slice};
 pub use cross_entropy::cross_entropy;
 pub use dequantize::dequantize;
+pub use dropout::{dropout, philox};
 pub use gather::gather;
 pub use matmul::matmul;
 pub use norm::{layer_norm, rms_norm};
@@ -296,6 +298,7 @@ pub fn apply<R: Real>(op: &Op, operands: &[&Value<R>]) -> Result<Vec<Value<R>>> 
             vec![choose(operands[0].bools().ok_or_else(wrong)?, operands[1], operands[2])?]
         }
         Op::Cast { dtype } => vec![cast(operands[0], *dtype)],
+        Op::Dropout { p, stream } => stored(vec![dropout(floats(0)?, operands[1], *p, *stream)?])?,
         Op::Reduce { function, axes, keep } => vec![reduce(*function, operands[0], axes, *keep)?.stored()],
         Op::Argmax { axis, keep, last } => vec![Value::I32(match operands[0] {
             Value::Float { array, .. } => argmax(array, *axis, *keep, *last)?,

@@ -6,6 +6,7 @@
 //!   one pass, and parameters are states that never leave the device.
 //! - A step may be one over several [micro-batches](Settings::micro_batches). Parameters of f16 and bf16 follow masters in f32, and a
 //!   [`LossScale`] keeps their gradients in range.
+//! - [`seed`] is what dropouts of the graph draw from; another for each run of the model, and the same bits in a run that was resumed.
 //! - [`Trainer`] runs it, waiting for each step or not: schedules, metrics, validation, checkpoints, and a stop where the loss
 //!   isn't finite, which names the first value that isn't. The trained buffers go into a
 //!   [`Generator`](crate::nn::generate::Generator) without a copy.
@@ -42,6 +43,7 @@ mod optimizer;
 mod report;
 mod scale;
 mod schedule;
+mod seed;
 mod settings;
 mod step;
 mod trainer;
@@ -55,6 +57,7 @@ pub use optimizer::{Adam, Optimizer, Sgd};
 pub use report::Report;
 pub use scale::LossScale;
 pub use schedule::Schedule;
+pub use seed::seed;
 pub use settings::Settings;
 pub use step::{accumulated_step, training_step};
 pub use trainer::{MicroBatch, Trainer};

@@ -2,6 +2,8 @@
 
 /// The numbers of a step, an input.
 pub(super) const RATES: &str = "train/rates";
+/// What dropouts draw from, an input.
+pub(super) const SEED: &str = "train/seed";
 /// The loss of a step; of a micro-batch, what its losses sum to.
 pub(super) const LOSS: &str = "train/loss";
 /// What the losses were summed over.

@@ -1,5 +1,5 @@
 use super::{LossScale, Optimizer, Schedule, optimizer::RATES};
-use crate::{Error, Graph, Result, Tensor};
+use crate::{Error, Graph, Result, Tensor, graph::SEED_WORDS};
 
 /// How a model is trained.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,8 @@ pub struct Settings {
     pub micro_batches: usize,
     /// What the loss is multiplied by on its way back, where gradients are f16.
     pub scale: Option<LossScale>,
+    /// Which random numbers a [`seed`](super::seed()) draws: those of a run follow from this and the run's number.
+    pub seed: u64,
 }
 
 impl Settings {
@@ -49,7 +51,24 @@ impl Settings {
         Tensor::new([RATES + 1], numbers.collect::<Vec<f32>>())
     }
 
-    /// All parameters, at a constant rate, without clipping, a batch a step.
+    /// What a run of the model gets as `train/seed`, if the graph has a [`seed`](super::seed()): u32 `[4]`, the low and the high word of the
+    /// seed, and of the run's number. Runs are counted from 1: a step has one, or as many as micro-batches.
+    ///
+    /// ```
+    /// # use tilewise::train::{Settings, Sgd};
+    /// let settings = Settings { seed: 7, ..Settings::new(Sgd::new(0.5)) };
+    /// assert_eq!(settings.draws(3)?.as_u32(), Some(&[7, 0, 3, 0][..]));
+    /// # Ok::<(), tilewise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// None: it returns a `Result` because [`Tensor::new`] does.
+    pub fn draws(&self, run: u64) -> Result<Tensor> {
+        let words = [self.seed, run].map(|number| [number as u32, (number >> 32) as u32]);
+        Tensor::new([SEED_WORDS], words.concat())
+    }
+
+    /// All parameters, at a constant rate, without clipping, a batch a step, with the seed 0.
     pub fn new(optimizer: impl Into<Optimizer>) -> Self {
         Settings {
             optimizer: optimizer.into(),
@@ -58,6 +77,7 @@ impl Settings {
             frozen: Vec::new(),
             micro_batches: 1,
             scale: None,
+            seed: 0,
         }
     }
 

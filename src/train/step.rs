@@ -10,7 +10,8 @@ use crate::{DType, Error, Graph, Result, ValueId, grad::gradients, graph::Binary
 /// Adds to a graph whose loss is `loss` what makes a run of it a training step: gradients, clipping, and each parameter
 /// that is not frozen as a [state](Graph::update) that the optimizer moves on. Outputs of the graph stay, and
 /// `train/loss` and, with clipping, `train/norm` (the root of the sum of the squares of all gradients) are added, and
-/// `train/weight` for a [`Loss`] that has one; `train/rates` is an input, which [`Trainer`](super::Trainer) gives. With
+/// `train/weight` for a [`Loss`] that has one; `train/rates` is an input, which [`Trainer`](super::Trainer) gives, as it
+/// gives `train/seed` to graphs that have a [`seed`](super::seed). With
 /// a [loss scale](super::LossScale) there is `train/norm` too, and for a dynamic one the output `train/scaled_by` and
 /// the states `train/scale`, `train/good_steps` and `train/taken`.
 ///

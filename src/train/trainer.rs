@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Loss, Settings, accumulated_step, masters, names,
     report::{Numbers, Refusal, Report, Verdict},
+    seed::draws,
     training_step,
 };
 use crate::{
@@ -228,6 +229,9 @@ impl Trainer {
         self.collect().await?;
         let step = self.steps + 1;
         let numbers = self.settings.numbers(step, self.turn)?;
+        // The step of several micro-batches runs no model.
+        let seed = if self.adding.is_none() { self.seed()? } else { None };
+        let inputs = &with_seed(inputs, seed.as_ref());
         // Also of a run that is dropped while it is waited for.
         self.turn += 1;
         let mut outputs = self.program.run_async(&with(inputs, names::RATES, &numbers)).await?;
@@ -272,12 +276,14 @@ impl Trainer {
     pub async fn accumulate_async(&mut self, inputs: &[(&str, &Tensor)]) -> Result<MicroBatch> {
         self.collect().await?;
         let (step, number) = (self.steps + 1, self.given + 1);
+        let seed = self.seed()?;
         let Some(adding) = &mut self.adding else {
             let mut report = self.take_step(inputs).await?;
             let (loss, weight) = (report.loss, report.weight.unwrap_or(1.0));
             let outputs = std::mem::take(&mut report.outputs);
             return Ok(MicroBatch { number, loss, weight, outputs, step: Some(report) });
         };
+        let inputs = &with_seed(inputs, seed.as_ref());
         let numbers = self.settings.numbers(step, self.turn)?;
         self.turn += 1;
         let mut outputs = adding.run_async(&with(inputs, names::RATES, &numbers)).await?;
@@ -373,6 +379,7 @@ impl Trainer {
         if self.queued.len() + 2 > QUEUED {
             self.collect().await?;
         }
+        let seed = self.seed()?;
         let records = match self.records.take() {
             Some(records) => records,
             None => self.gpu.records(QUEUED, COLUMNS.len()).await?,
@@ -380,7 +387,7 @@ impl Trainer {
         let records = self.records.insert(records);
         let step = self.steps + 1;
         let numbers = self.settings.numbers(step, self.turn)?;
-        let all = with(inputs, names::RATES, &numbers);
+        let all = with(&with_seed(inputs, seed.as_ref()), names::RATES, &numbers);
         match &mut self.adding {
             Some(adding) => {
                 adding.queue(&all, records, self.queued.len(), &columns(adding)).await?;
@@ -537,7 +544,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// The loss on these inputs, and the graph's own outputs; nothing is learnt.
+    /// The loss on these inputs, and the graph's own outputs, [without dropout](Graph::without_dropout); nothing is learnt.
     ///
     /// ```
     /// # use std::collections::BTreeMap;
@@ -561,14 +568,16 @@ impl Trainer {
         let mut program = match self.validation.take() {
             Some(program) => program,
             None => {
-                let mut graph = self.forward.clone();
+                let mut graph = self.forward.without_dropout();
                 let loss = self.loss.mean(&mut graph)?;
                 graph.output(names::LOSS, loss)?;
                 let gpu = self.gpu.clone();
                 gpu.compile_async(&graph, self.shared_async().await?).await?
             }
         };
-        let outputs = program.run_async(inputs).await;
+        // Nothing reads it there, but an input is given.
+        let seed = self.seed()?;
+        let outputs = program.run_async(&with_seed(inputs, seed.as_ref())).await;
         self.validation = Some(program);
         let mut outputs = outputs?;
         let loss = number(&mut outputs, names::LOSS).unwrap_or(f64::NAN);
@@ -889,6 +898,12 @@ impl Trainer {
         pollster::block_on(self.restore_async(&crate::safetensors::load(path)?))
     }
 
+    /// What a graph with dropouts draws from in the next run of the model.
+    fn seed(&self) -> Result<Option<Tensor>> {
+        let run = self.steps * self.settings.micro_batches as u64 + self.given as u64 + 1;
+        draws(&self.forward).then(|| self.settings.draws(run)).transpose()
+    }
+
     /// What to say of a step, or a micro-batch, that was refused.
     async fn refuse(&self, inputs: &[(&str, &Tensor)], place: &str, why: &Refusal, loss: f64) -> Error {
         let Refusal { what, help } = why;
@@ -930,6 +945,11 @@ async fn adding(
 /// The inputs of a run, with one more.
 fn with<'a>(inputs: &[(&'a str, &'a Tensor)], name: &'a str, tensor: &'a Tensor) -> Vec<(&'a str, &'a Tensor)> {
     inputs.iter().copied().chain([(name, tensor)]).collect()
+}
+
+/// The inputs of a run, with the seed if there is one.
+fn with_seed<'a>(inputs: &[(&'a str, &'a Tensor)], seed: Option<&'a Tensor>) -> Vec<(&'a str, &'a Tensor)> {
+    inputs.iter().copied().chain(seed.map(|seed| (names::SEED, seed))).collect()
 }
 
 /// The outputs of a program that are kept where nobody waits for it.

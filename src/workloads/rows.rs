@@ -34,11 +34,32 @@ pub(super) fn workloads(size: Size) -> Result<Vec<Workload>> {
     })?);
     let (tokens, classes) = if size == Size::Quick { (16, 100) } else { (64, 30_522) };
     all.push(cross_entropy(tokens, classes, false)?);
+    let [rows, width] = if size == Size::Quick { [64, 96] } else { [4096, 768] };
+    all.push(dropout([rows, width], false)?);
+    if size != Size::Quick {
+        all.push(dropout([rows, width], true)?);
+    }
     if size != Size::Quick {
         all.push(cross_entropy(2048, 1024, false)?);
         all.push(cross_entropy(2048, 1024, true)?);
     }
     Ok(all)
+}
+
+/// Alone, and as in a layer: behind an activation, before a residual.
+fn dropout([rows, width]: [usize; 2], fused: bool) -> Result<Workload> {
+    let formula = if fused { "dropout(gelu(a))+b" } else { "dropout" };
+    Workload::new("pointwise", &format!("{rows}x{width} {formula}"), |w| {
+        let x = w.input("x", &[rows, width])?;
+        let seed = w.integers("seed", &[4], vec![7, 0, 1, 0])?;
+        if !fused {
+            return w.graph.dropout(x, seed, 0.1);
+        }
+        let residual = w.input("residual", &[rows, width])?;
+        let active = w.graph.gelu(x)?;
+        let dropped = w.graph.dropout(active, seed, 0.1)?;
+        w.graph.add(dropped, residual)
+    })
 }
 
 fn cross_entropy(tokens: usize, classes: usize, backward: bool) -> Result<Workload> {

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each binary uses a part")]
 
 pub(crate) mod attention;
+pub(crate) mod binomial;
 pub(crate) mod diff;
 pub(crate) mod generate;
 pub(crate) mod matmul;

@@ -19,6 +19,7 @@ mod ceiling;
 mod copy;
 mod cross_entropy;
 mod dequantize;
+mod dropout;
 mod gather;
 mod matmul;
 mod norm;

@@ -167,10 +167,29 @@ const ODD_ROWS: &[Mutation] = &[
         "pointwise::plain",
         &[("return select(max(a, b), a + b, is_nan(a) || is_nan(b));", "return max(a, b);")],
     ),
+    row("a dropped NaN is 0", "pointwise::plain", &[("select(nothing, x * factor,", "select(0.0, x * factor,")]),
     row(
         "a NaN as an integer",
         "pointwise::plain",
         &[("let number = select(x, 0.0, is_nan(x));", "let number = select(x, 7.0, is_nan(x));")],
+    ),
+];
+
+/// What goes wrong in what a dropout draws.
+const DRAWS: &[Mutation] = &[
+    row("nine rounds", "pointwise::plain", &[("return philox_round(c, key + 9u * step);", "return c;")]),
+    row("a carry lost", "pointwise::plain", &[(" + (low >> vec2<u32>(16u))", "")]),
+    row("the second carry lost", "pointwise::plain", &[(" + (other >> vec2<u32>(16u))", "")]),
+    row(
+        "words of the key swapped",
+        "pointwise::plain",
+        &[("key.x, low.y", "key.y, low.y"), ("key.y, low.x", "key.x, low.x")],
+    ),
+    row("what equals the threshold dropped", "pointwise::plain", &[("word >= threshold", "word > threshold")]),
+    row(
+        "one word for four elements",
+        "pointwise::plain",
+        &[("w0.y)", "w0.x)"), ("w0.z)", "w0.x)"), ("w0.w)", "w0.x)")],
     ),
 ];
 
@@ -744,7 +763,7 @@ fn every_mutation_of_shared_columns_is_noticed() {
 fn every_mutation_of_a_row_is_noticed() {
     for family in ["norm", "softmax", "argmax", "reduce", "pointwise"] {
         let cases = Cases::new(family);
-        let of_rows = SPLITS.iter().chain(NARROW_ROWS).chain(ODD_ROWS);
+        let of_rows = SPLITS.iter().chain(NARROW_ROWS).chain(ODD_ROWS).chain(DRAWS);
         every_one_is_noticed(&cases, of_rows.filter(|mutation| mutation.family() == family));
     }
 }

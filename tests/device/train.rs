@@ -13,12 +13,12 @@ use tilewise::{
     graph::{Binary, Reduce, Unary},
     lower::{Buffer, Program, Role},
     nn::{
-        EncoderLayer, Linear, Seq2Seq, Transformer,
+        Dropout, EncoderLayer, Linear, Seq2Seq, Transformer,
         generate::{Capacity, Generator, Request},
     },
     reference::{Evaluation, Random},
     train::{
-        Adam, CrossEntropy, Loss, LossScale, Optimizer, Report, Settings, Sgd, Trainer, cross_entropy, initial,
+        Adam, CrossEntropy, Loss, LossScale, Optimizer, Report, Settings, Sgd, Trainer, cross_entropy, initial, seed,
         summed_cross_entropy, training_step,
     },
 };
@@ -29,7 +29,7 @@ use crate::{
 };
 
 fn train(mistake: Mistake, steps: usize) -> (f32, task::Validation) {
-    let mut task = Task::new(gpu(), mistake, 7).expect("works");
+    let mut task = Task::new(gpu(), mistake, mistake.dropout(), 7).expect("works");
     let last = (0..steps).map(|_| task.step().expect("works")).last().expect("works");
     (last, task.validate().expect("works"))
 }
@@ -145,6 +145,60 @@ fn a_run_that_is_stopped_and_resumed_gives_the_same_bits() {
     let why = other.load(&file).expect_err("is refused").to_string();
     assert!(why.ends_with("`train/steps` is missing, or not u32 [2]: this is no checkpoint"), "{why}");
     assert_eq!(other.parameters().expect("works"), before);
+}
+
+/// The same with dropout between its layers.
+fn dropping() -> Result<(Graph, ValueId)> {
+    let mut g = Graph::new();
+    let x = g.input("x", DType::F32, [4, 6])?;
+    let wanted = g.input("wanted", DType::I32, [4])?;
+    let dropout = Dropout { p: 0.5, seed: seed(&mut g)? };
+    let x = dropout.build(&mut g, "dropout1", x)?;
+    let hidden = Linear::new(6, 8).build(&mut g, "in", x)?;
+    let hidden = g.tanh(hidden)?;
+    let hidden = dropout.build(&mut g, "dropout2", hidden)?;
+    let logits = Linear::new(8, 3).build(&mut g, "out", hidden)?;
+    g.output("logits", logits)?;
+    let loss = cross_entropy(&mut g, logits, wanted, CrossEntropy::default())?;
+    Ok((g, loss))
+}
+
+/// Each step draws anew, by its number: a run that was resumed draws what it would have drawn, and the reference draws the same.
+#[test]
+fn dropouts_draw_by_seed_and_step_and_not_in_validation() {
+    let (g, loss) = dropping().expect("works");
+    let start = initial(&g, 3, |_, _| None).expect("works");
+    let trainer = |seed: u64| {
+        let settings = Settings { seed, ..Settings::new(Sgd::new(0.1)) };
+        Trainer::new(gpu(), &g, loss, settings, &start).expect("works")
+    };
+    let mut whole = trainer(11);
+    let losses: Vec<f32> = (0..6).map(|_| step(&mut whole, 1).expect("works")).collect();
+    let mut first = trainer(11);
+    assert_eq!((0..3).map(|_| step(&mut first, 1).expect("works")).collect::<Vec<_>>(), losses[..3]);
+    let checkpoint = pollster::block_on(first.checkpoint_async()).expect("works");
+    pollster::block_on(first.restore_async(&checkpoint)).expect("works");
+    assert_eq!((3..6).map(|_| step(&mut first, 1).expect("works")).collect::<Vec<_>>(), losses[3..]);
+    assert_eq!(first.parameters().expect("works"), whole.parameters().expect("works"));
+    assert_ne!(step(&mut trainer(12), 1).expect("works"), losses[0]);
+
+    // The step's loss is that of the graph with the step's seed, a validation's that of the graph without dropout.
+    let [x, wanted] = batch(1);
+    let mut given: BTreeMap<String, Tensor> = start.clone();
+    given.extend([x.clone(), wanted.clone()].map(|(name, tensor)| (name.to_string(), tensor)));
+    let settings = Settings { seed: 11, ..Settings::new(Sgd::new(0.1)) };
+    given.insert("train/seed".into(), settings.draws(1).expect("works"));
+    let of = |g: &Graph, value: ValueId| Evaluation::<f64>::new(g, &given).expect("works").value(value).to_f64();
+    let near = |found: &[f64], expected: &[f64]| found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5);
+    let (logits, inputs) = (g.outputs()[0].1, [(x.0, &x.1), (wanted.0, &wanted.1)]);
+    let report = trainer(11).step(&inputs).expect("works");
+    assert!(near(&[report.loss.into()], &of(&g, loss)));
+    assert!(near(&report.outputs["logits"].to_f64(), &of(&g, logits)));
+    let (found, outputs) = trainer(11).validate(&inputs).expect("works");
+    let without = g.without_dropout();
+    assert!(near(&[found.into()], &of(&without, loss)));
+    assert!(near(&outputs["logits"].to_f64(), &of(&without, logits)));
+    assert!(!near(&of(&without, logits), &of(&g, logits)));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use tilewise::{
     reference::Evaluation,
     train::{
         Adam, CrossEntropy, Init, Loss, LossScale, Optimizer, Reduction, Schedule, Settings, Sgd, accumulated_step,
-        batches_by_length, cross_entropy, initial, pad, shift_right, summed_cross_entropy, training_step,
+        batches_by_length, cross_entropy, initial, pad, seed, shift_right, summed_cross_entropy, training_step,
     },
 };
 
@@ -300,6 +300,19 @@ fn a_weight_is_a_number_of_the_batch() {
     let options = CrossEntropy { reduction: Reduction::Sum, ..CrossEntropy::default() };
     let why = summed_cross_entropy(&mut g, w, targets, options).expect_err("is refused").to_string();
     assert!(why.starts_with("cross_entropy: the reduction is Sum, expected Mean: "), "{why}");
+}
+
+#[test]
+fn a_seed_is_one_input_that_says_seed_and_step() {
+    let mut g = Graph::new();
+    let first = seed(&mut g).expect("works");
+    assert_eq!(seed(&mut g).expect("works"), first);
+    assert_eq!(g.describe(first), "train/seed: u32 [4]");
+    let settings = Settings { seed: 1 << 33 | 5, ..Settings::new(Sgd::new(0.1)) };
+    assert_eq!(settings.draws(1 << 32 | 3).expect("works").as_u32(), Some(&[5, 2, 3, 1][..]));
+    let mut g = Graph::new();
+    g.input("train/seed", DType::F32, [4]).expect("works");
+    assert_eq!(seed(&mut g).expect_err("is refused").to_string(), "graph: the name `train/seed` is taken");
 }
 
 #[test]

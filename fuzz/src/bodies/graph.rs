@@ -18,7 +18,7 @@ pub(super) const TARGET: Target = Target { name: "graph", make, check: |input| c
 
 const DTYPES: [&str; 6] = ["f32", "f16", "bf16", "i32", "u32", "bool"];
 
-const OPS: [&str; 31] = [
+const OPS: [&str; 32] = [
     "input",
     "parameter",
     "constant",
@@ -29,6 +29,7 @@ const OPS: [&str; 31] = [
     "softmax",
     "log_softmax",
     "cross_entropy",
+    "dropout",
     "unary",
     "binary",
     "where",
@@ -53,7 +54,7 @@ const OPS: [&str; 31] = [
 ];
 
 /// Keys and names that graphs have somewhere.
-const WORDS: [&str; 50] = [
+const WORDS: [&str; 52] = [
     "nodes",
     "outputs",
     "updates",
@@ -88,6 +89,8 @@ const WORDS: [&str; 50] = [
     "interleaved",
     "ignore",
     "smoothing",
+    "p",
+    "stream",
     "scale",
     "softcap",
     "causal",
@@ -473,7 +476,7 @@ impl Draft<'_, '_> {
         let (d, rank) = (dtype.name(), shape.len());
         let axis = self.u.choose_index(rank.max(1))?;
         let last = shape.last().copied().unwrap_or(1);
-        let node = match self.u.int_in_range(0..=23u8)? {
+        let node = match self.u.int_in_range(0..=24u8)? {
             0 | 1 => json!({"op": "unary", "function": function(self.u, "unary")?, "inputs": [x]}),
             2..=4 => {
                 let other = match self.u.int_in_range(0..=3u8)? {
@@ -586,6 +589,12 @@ impl Draft<'_, '_> {
                 }
                 let smoothing = *self.u.choose(&[0.0, 0.1, 1.0])?;
                 json!({"op": "cross_entropy", "ignore": ignore, "smoothing": smoothing, "weight": weight, "inputs": inputs})
+            }
+            22 => {
+                let words = *self.u.choose(&["i32", "u32"])?;
+                let seed = self.source(words, &[4], new)?;
+                let (p, stream) = (*self.u.choose(&[0.0, 0.1, 0.5, 1.0])?, *self.u.choose(&[0, 1, u32::MAX])?);
+                json!({"op": "dropout", "p": p, "stream": stream, "inputs": [x, seed]})
             }
             _ => {
                 let (turned, outer) = (self.u.arbitrary::<bool>()?, self.u.int_in_range(1..=9u64)?);

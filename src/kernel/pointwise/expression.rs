@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use super::problem::{Arg, Instr};
+use super::problem::{Arg, Dropping, Instr};
 use crate::{
     DType, Error, Result,
     graph::{Binary, Unary},
     kernel::{
+        Module,
         access::{narrow, strided::Words},
         activation::unary_wgsl,
     },
@@ -44,12 +45,53 @@ pub(super) fn value_functions(operands: &[DType], body: &[Instr], dtype: DType, 
         DType::Bool => format!("u32({})", last.text),
         DType::F32 | DType::I32 | DType::U32 => format!("bitcast<u32>({})", last.text),
     };
-    let parameters: Vec<String> = (0..operands.len()).map(|n| format!("r{n}: u32")).collect();
+    let drawing = body.iter().enumerate().filter(|(_, instr)| instr.seed().is_some());
+    let drawn: Vec<String> = drawing.map(|(n, _)| format!("{}: u32", word_name(n))).collect();
+    let parameters: Vec<String> = (0..operands.len()).map(|n| format!("r{n}: u32")).chain(drawn.clone()).collect();
     let mut all = format!("fn value({}) -> u32 {{ {text}return {bits}; }}", parameters.join(", "));
     for function in chain.functions {
         all = all + "\n" + &unary_wgsl(function, &function_name(function));
     }
+    if !drawn.is_empty() {
+        let philox = Module::all().iter().find(|module| module.path == "shared::philox");
+        let functions = philox.map(Module::functions).unwrap_or_default();
+        all = functions.into_iter().fold(all, |all, (_, definition)| all + "\n" + &definition);
+    }
     Ok(all)
+}
+
+/// What the instructions that draw take, by name: the random words of the four elements of block `i`, whose operand n is `rN`.
+pub(super) fn draws(body: &[Instr], words: &mut Words) -> Vec<(String, String)> {
+    let drawing = body.iter().enumerate().filter_map(|(n, &instr)| match instr {
+        Instr::Unary(..) | Instr::Binary(..) | Instr::Where(..) | Instr::Cast(..) => None,
+        Instr::Dropout(dropping, _, seed) => Some((n, dropping.stream, seed)),
+    });
+    let draw = |(n, stream, seed): (usize, u32, Arg)| {
+        let seed = match seed {
+            Arg::Operand(operand) => format!("r{operand}"),
+            Arg::Scalar(dtype, number) => format!("vec4<u32>({})", words.add(scalar_bits(dtype, number))),
+            // `value_functions` has refused it.
+            Arg::Instr(other) => format!("v{other}"),
+        };
+        let stream = words.add(stream);
+        (word_name(n), format!("philox(vec4<u32>(i, {stream}, {seed}.zw), {seed}.xy)"))
+    };
+    drawing.map(draw).collect()
+}
+
+/// The random word of the instruction of this number.
+fn word_name(instr: usize) -> String {
+    format!("w{instr}")
+}
+
+/// A number as an operand's word has it; of a narrow float as f32.
+fn scalar_bits(dtype: DType, number: f64) -> u32 {
+    match dtype {
+        DType::F32 | DType::F16 | DType::BF16 => (number as f32).to_bits(),
+        DType::I32 => number as i32 as u32,
+        DType::U32 => number as u32,
+        DType::Bool => u32::from(number != 0.0),
+    }
 }
 
 fn function_name(function: Unary) -> String {
@@ -89,6 +131,21 @@ impl Chain<'_> {
                 let x = self.term(n, x)?;
                 Ok((cast(&x, dtype, is_last), dtype))
             }
+            Instr::Dropout(dropping, x, seed) => {
+                let x = self.term(n, x)?;
+                if !x.dtype.is_float() {
+                    return Err(Error::dtype("dropout", "x", x.dtype, "f32, f16 or bf16"));
+                }
+                if let Arg::Instr(computed) = seed {
+                    let message = format!("instruction {n} has instruction {computed} for a seed, expected an operand");
+                    return Err(Error::op("pointwise", message));
+                }
+                let seed = self.term(n, seed)?.dtype;
+                if !matches!(seed, DType::I32 | DType::U32) {
+                    return Err(Error::dtype("dropout", "seed", seed, "i32 or u32"));
+                }
+                Ok((self.dropped(n, dropping, &x)?, x.dtype))
+            }
         }
     }
 
@@ -115,18 +172,30 @@ impl Chain<'_> {
                 Error::op("pointwise", format!("instruction {n} reads instruction {i}, which is not before it"))
             }),
             Arg::Scalar(dtype, value) => {
-                let (bits, read): (u32, fn(String) -> String) = match dtype {
-                    DType::F32 | DType::F16 | DType::BF16 => {
-                        ((value as f32).to_bits(), |w| format!("bitcast<f32>({w})"))
-                    }
-                    DType::I32 => (value as i32 as u32, |w| format!("bitcast<i32>({w})")),
-                    DType::U32 => (value as u32, |w| w),
-                    DType::Bool => (u32::from(value != 0.0), |w| format!("({w} != 0u)")),
+                let word = self.words.add(scalar_bits(dtype, value));
+                let text = match dtype {
+                    DType::F32 | DType::F16 | DType::BF16 => format!("bitcast<f32>({word})"),
+                    DType::I32 => format!("bitcast<i32>({word})"),
+                    DType::U32 => word,
+                    DType::Bool => format!("({word} != 0u)"),
                 };
-                let word = self.words.add(bits);
-                Ok(Term { text: read(word), dtype, scalar: Some(value) })
+                Ok(Term { text, dtype, scalar: Some(value) })
             }
         }
+    }
+
+    /// x, if its word is not under the threshold of p.
+    fn dropped(&mut self, n: usize, Dropping { p, .. }: Dropping, x: &Term) -> Result<String> {
+        if !(0.0..=1.0).contains(&p) {
+            return Err(Error::op("dropout", format!("p is {p}, expected a probability from 0 to 1")));
+        }
+        // Where no word is above it, the highest one is kept, times 0.
+        let (threshold, factor) = match u32::try_from((p * 2f64.powi(32)).round() as u64) {
+            Ok(threshold) => (threshold, 1.0 / (1.0 - p)),
+            Err(_) => (u32::MAX, 0.0),
+        };
+        let (threshold, factor) = (self.words.add(threshold), self.words.add(scalar_bits(DType::F32, factor)));
+        Ok(format!("dropped({}, {}, {threshold}, bitcast<f32>({factor}))", x.text, word_name(n)))
     }
 
     fn unary(&mut self, function: Unary, x: &Term) -> Result<String> {

@@ -14,7 +14,7 @@ use super::{
     variant::Only,
 };
 use crate::{DType, Result};
-pub use problem::{Arg, Instr, PointwiseProblem};
+pub use problem::{Arg, Dropping, Instr, PointwiseProblem};
 pub(super) use round::{Store, round};
 
 const PLAIN: Only = blocks::only("pointwise");
@@ -35,6 +35,7 @@ impl Problem for PointwiseProblem {
         let word = self.word(elements, profile);
         let dtypes: Vec<DType> = self.operands.iter().map(|&(dtype, _)| dtype).collect();
         let value = expression::value_functions(&dtypes, &self.body, self.dtype, &mut words)?;
+        let draws = expression::draws(&self.body, &mut words);
         let mut source = Specialization::new("pointwise::plain").region("NARROW", true).function("value", value);
         let mut bindings = Vec::with_capacity(self.operands.len() + 1);
         let mut bytes = (elements * self.dtype.bytes()) as u64;
@@ -50,9 +51,13 @@ impl Problem for PointwiseProblem {
             bytes += touched(layout) * dtype.bytes() as u64;
         }
         bindings.push(Binding::write(Operand::Output(0)));
-        let read: String = (0..dtypes.len()).map(|n| format!("let r{n} = read{n}(i); ")).collect();
+        // A seed's words are one block.
+        let block = |n: usize| if self.is_seed(n) { "0u" } else { "i" };
+        let read: String = (0..dtypes.len()).map(|n| format!("let r{n} = read{n}({}); ", block(n))).collect();
+        let read = draws.iter().fold(read, |read, (word, draw)| format!("{read}let {word} = {draw}; "));
         let one = |c: &str| {
-            let arguments: Vec<String> = (0..dtypes.len()).map(|n| format!("r{n}.{c}")).collect();
+            let operands = (0..dtypes.len()).map(|n| format!("r{n}.{c}"));
+            let arguments: Vec<String> = operands.chain(draws.iter().map(|(word, _)| format!("{word}.{c}"))).collect();
             format!("value({})", arguments.join(", "))
         };
         let source = source.function(
@@ -72,7 +77,7 @@ impl Problem for PointwiseProblem {
             elements,
             word,
             loads,
-            flops: (self.body.len() * elements) as u64,
+            flops: self.body.iter().map(Instr::cost).sum::<u64>() * elements as u64,
             bytes,
         };
         Ok(Kernel { launches: vec![launch.launch(profile)?], workspace: Vec::new() })

@@ -2,7 +2,7 @@
 
 use crate::{
     DType, Error, Layout, Result, Shape,
-    graph::{Binary, Unary},
+    graph::{Binary, SEED_WORDS, Unary},
     kernel::{Operands, Profile, access::bits::Word, blocks, variant::Needs},
 };
 
@@ -12,7 +12,8 @@ use crate::{
 /// out[i] = body(x0[i], x1[i], …)         i over `shape`, operands read through their layouts
 /// ```
 ///
-/// Inputs are the operands in order; the one output is dense, of `shape` and `dtype`.
+/// Inputs are the operands in order; the one output is dense, of `shape` and `dtype`. A seed, which an [`Instr::Dropout`] reads, is an
+/// operand too, of four words that are the same for all elements.
 ///
 /// Types are the graph's: the operands of a [`Binary`] have one dtype, and so have both choices of a where. f16 and bf16
 /// values are computed in f32, and rounded (to nearest, halves to even) where they are stored or where an
@@ -29,7 +30,7 @@ pub struct PointwiseProblem {
     /// The dtype of the output, which the last instruction has.
     pub dtype: DType,
     /// The inputs: what they are, and where they lie; each layout has the shape of the output (see
-    /// [`Layout::broadcast`]). At most [`PointwiseProblem::MAX_OPERANDS`].
+    /// [`Layout::broadcast`]), but that of a seed, which has `[4]` and is nothing else in the chain. At most [`PointwiseProblem::MAX_OPERANDS`].
     pub operands: Vec<(DType, Layout)>,
     /// What is computed, in order; the last instruction is the result.
     pub body: Vec<Instr>,
@@ -49,6 +50,18 @@ pub enum Instr {
     /// Conversion: float to integer truncates and saturates, between the integer types the bits stay, anything but 0 is
     /// true.
     Cast(DType, Arg),
+    /// [`Op::Dropout`](crate::graph::Op::Dropout) of a float, with a seed: an operand, or one number for all its words. An element's place
+    /// is its place in the output.
+    Dropout(Dropping, Arg, Arg),
+}
+
+/// What is dropped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropping {
+    /// How often, from 0 to 1. It is a parameter, as is the stream: another compiles nothing.
+    pub p: f64,
+    /// The stream of random words.
+    pub stream: u32,
 }
 
 /// What an [`Instr`] works on.
@@ -86,8 +99,17 @@ impl PointwiseProblem {
                 hint: "split the chain".into(),
             });
         }
-        for (n, (_, layout)) in self.operands.iter().enumerate() {
-            if layout.shape != self.shape {
+        for (n, (dtype, layout)) in self.operands.iter().enumerate() {
+            if self.is_seed(n) {
+                let fits = matches!(dtype, DType::I32 | DType::U32) && layout.shape == Shape::from([SEED_WORDS]);
+                if !fits || self.body.iter().any(|instr| instr.computes_with(n)) {
+                    let message = format!(
+                        "`x{n}`, a seed, is {dtype} {}, expected i32 or u32 [4], read as nothing else",
+                        layout.shape
+                    );
+                    return Err(Error::op("pointwise", message));
+                }
+            } else if layout.shape != self.shape {
                 return Err(Error::shape(
                     "pointwise",
                     &format!("x{n}"),
@@ -105,6 +127,11 @@ impl PointwiseProblem {
         }
     }
 
+    /// Whether an operand is a seed.
+    pub(super) fn is_seed(&self, operand: usize) -> bool {
+        self.body.iter().any(|instr| instr.seed() == Some(Arg::Operand(operand)))
+    }
+
     pub(super) fn needs(&self) -> Result<Needs, String> {
         self.check().map(|_| blocks::needs(self.operands.len() + 1)).map_err(|fault| fault.to_string())
     }
@@ -116,6 +143,7 @@ impl PointwiseProblem {
             Instr::Unary(function, _) => matches!(function, Unary::Neg | Unary::Abs | Unary::Relu | Unary::Not),
             Instr::Binary(function, ..) => *function != Binary::Pow,
             Instr::Where(..) | Instr::Cast(..) => true,
+            Instr::Dropout(..) => false,
         });
         let computes = self.body.iter().any(|instr| matches!(instr, Instr::Binary(..)));
         match profile.shader_int64 && blocks::is_long(elements, profile) && is_brief && computes {
@@ -126,8 +154,13 @@ impl PointwiseProblem {
 
     /// Whether each element of the operand lies where the element of the output does.
     pub(super) fn fits_in_place(&self, input: usize) -> bool {
+        // The blocks of an output would overwrite what others read of a seed.
+        let read_elsewhere = self.is_seed(input);
         self.operands.get(input).is_some_and(|(dtype, layout)| {
-            layout.is_contiguous() && layout.shape == self.shape && dtype.bytes() == self.dtype.bytes()
+            !read_elsewhere
+                && layout.is_contiguous()
+                && layout.shape == self.shape
+                && dtype.bytes() == self.dtype.bytes()
         })
     }
 }
@@ -140,6 +173,34 @@ impl Instr {
             Instr::Binary(function, ..) => function.name(),
             Instr::Where(..) => "where",
             Instr::Cast(..) => "cast",
+            Instr::Dropout(..) => "dropout",
+        }
+    }
+
+    /// Operations for an element, roughly.
+    pub(super) fn cost(&self) -> u64 {
+        match self {
+            Instr::Unary(..) | Instr::Binary(..) | Instr::Where(..) | Instr::Cast(..) => 1,
+            // For each of four elements a quarter of ten rounds of some thirty.
+            Instr::Dropout(..) => 75,
+        }
+    }
+
+    /// The seed that it draws from.
+    pub(crate) fn seed(&self) -> Option<Arg> {
+        match *self {
+            Instr::Unary(..) | Instr::Binary(..) | Instr::Where(..) | Instr::Cast(..) => None,
+            Instr::Dropout(_, _, seed) => Some(seed),
+        }
+    }
+
+    /// Whether it reads the elements of an operand, not its words as a seed.
+    fn computes_with(&self, operand: usize) -> bool {
+        let is = |arg: Arg| arg == Arg::Operand(operand);
+        match *self {
+            Instr::Unary(_, x) | Instr::Cast(_, x) | Instr::Dropout(_, x, _) => is(x),
+            Instr::Binary(_, a, b) => is(a) || is(b),
+            Instr::Where(condition, a, b) => is(condition) || is(a) || is(b),
         }
     }
 }
@@ -150,7 +211,9 @@ impl PointwiseProblem {
         let (shape, dtype) = (operands.out_shape().clone(), operands.out_dtype(0));
         let mut inputs = Vec::with_capacity(operands.count());
         for i in 0..operands.count() {
-            inputs.push((operands.dtype(i), operands.layout(i).broadcast(&shape)));
+            let (layout, is_seed) =
+                (operands.layout(i), body.iter().any(|instr| instr.seed() == Some(Arg::Operand(i))));
+            inputs.push((operands.dtype(i), if is_seed { layout } else { layout.broadcast(&shape) }));
         }
         Ok(PointwiseProblem::new(shape, dtype, inputs, body.to_vec()))
     }
@@ -164,6 +227,7 @@ impl Instr {
             Instr::Binary(function, a, b) => Instr::Binary(function, arg(a), arg(b)),
             Instr::Where(condition, a, b) => Instr::Where(arg(condition), arg(a), arg(b)),
             Instr::Cast(dtype, x) => Instr::Cast(dtype, arg(x)),
+            Instr::Dropout(dropping, x, seed) => Instr::Dropout(dropping, arg(x), arg(seed)),
         }
     }
 }

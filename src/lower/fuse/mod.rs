@@ -224,12 +224,12 @@ impl Fusion<'_, '_> {
                 continue;
             }
             let result = node.outputs[0];
-            let reads = node.inputs.iter().copied().filter(|&v| graph.uniform(v).is_none());
-            let reads: BTreeSet<ValueId> = reads.collect();
+            let reads = reads(node).filter(|read| graph.uniform(read.value).is_none());
+            let reads: BTreeSet<Read> = reads.collect();
             let joined = self.fuse.then(|| self.chain_for((result, instr), &reads, &chains, &chain_of, operands));
             let place = match joined {
                 Some(Ok(chain)) => {
-                    chains[chain].reads.remove(&result);
+                    chains[chain].reads.remove(&Read { value: result, whole: false });
                     chains[chain].reads.extend(reads);
                     chain
                 }
@@ -253,7 +253,7 @@ impl Fusion<'_, '_> {
     fn chain_for(
         &self,
         (result, instr): (ValueId, Instr),
-        reads: &BTreeSet<ValueId>,
+        reads: &BTreeSet<Read>,
         chains: &[Chain<'_>],
         chain_of: &[Option<usize>],
         operands: usize,
@@ -270,6 +270,10 @@ impl Fusion<'_, '_> {
         if readers.iter().any(|reader| self.bypassed[reader.index()] > 0) {
             return Err(Some(format!("{} is read by a kernel that widens it itself", survey.quote(result))));
         }
+        let whole = Read { value: result, whole: true };
+        if readers.iter().any(|reader| self::reads(survey.graph.node(*reader)).any(|read| read == whole)) {
+            return Err(Some(format!("all of {} is read for each element, as a seed", survey.quote(result))));
+        }
         let (chain, shape) = (&chains[first], survey.graph.shape(result));
         if chain.shape != shape && !is_cheap(instr) {
             return Err(Some(format!(
@@ -278,12 +282,12 @@ impl Fusion<'_, '_> {
                 chain.shape
             )));
         }
-        if chain.nodes.len() >= LONGEST {
+        if chain.nodes.iter().map(|(_, instr)| length(*instr)).sum::<usize>() + length(instr) > LONGEST {
             return Err(Some(format!(
-                "the kernel computes {LONGEST} functions already, and longer ones compile slowly"
+                "the kernel computes {LONGEST} functions already, or as much, and longer ones compile slowly"
             )));
         }
-        let count = chain.reads.union(reads).filter(|&&v| v != result).count();
+        let count = chain.reads.union(reads).filter(|read| read.value != result).count();
         if count > operands {
             return Err(Some(format!("the kernel would read {count} tensors, it can read {operands}")));
         }
@@ -295,22 +299,23 @@ impl Fusion<'_, '_> {
         let graph = self.survey.graph;
         let mut nodes = chain.nodes;
         nodes.reverse();
-        let mut inputs: Vec<ValueId> = Vec::new();
-        let mut read = |value: ValueId| {
+        let mut inputs: Vec<Read> = Vec::new();
+        let mut read = |read: Read| {
+            let Read { value, .. } = read;
             if let Ok(instr) = nodes.binary_search_by_key(&graph.value(value).node, |(id, _)| *id) {
                 return Arg::Instr(instr);
             }
             if let Some(number) = graph.uniform(value) {
                 return Arg::Scalar(graph.dtype(value), number);
             }
-            let known = inputs.iter().position(|&input| input == value);
+            let known = inputs.iter().position(|&input| input == read);
             Arg::Operand(known.unwrap_or_else(|| {
-                inputs.push(value);
+                inputs.push(read);
                 inputs.len() - 1
             }))
         };
         let body = nodes.iter().map(|&(id, instr)| {
-            let operands = &graph.node(id).inputs;
+            let operands: Vec<Read> = reads(graph.node(id)).collect();
             instr.over(|arg| match arg {
                 Arg::Operand(i) => read(operands[i]),
                 Arg::Instr(_) | Arg::Scalar(..) => arg,
@@ -323,6 +328,7 @@ impl Fusion<'_, '_> {
             let names: Vec<&str> = nodes.iter().map(|(id, _)| graph.node(*id).op.name()).collect();
             self.note(RULE_POINTWISE, result, true, format!("{} in one kernel", names.join(", ")));
         }
+        let inputs = inputs.into_iter().map(|read| read.value).collect();
         let problem = problem_of(move |operands| PointwiseProblem::of(&body, operands));
         self.units.push(Unit { problem, inputs, outputs: vec![result], computes, at });
     }
@@ -334,13 +340,35 @@ const RULE_POINTWISE: &str = "fuse pointwise";
 /// Functions in one kernel. Compilers of drivers take more than proportional time for long functions.
 const LONGEST: usize = 256;
 
+/// As how many functions one counts.
+fn length(instr: Instr) -> usize {
+    match instr {
+        Instr::Unary(..) | Instr::Binary(..) | Instr::Where(..) | Instr::Cast(..) => 1,
+        // Ten rounds, each of four products of halves, twice.
+        Instr::Dropout(..) => 32,
+    }
+}
+
 /// Pointwise nodes that are to be one kernel.
 struct Chain<'a> {
     /// From the last to the first, each with its function of its operands.
     nodes: Vec<(NodeId, Instr)>,
     /// The tensors that they read from memory.
-    reads: BTreeSet<ValueId>,
+    reads: BTreeSet<Read>,
     shape: &'a Shape,
+}
+
+/// A tensor that a pointwise function reads: its element at the function's place or, of a seed, all of it. One tensor can be both.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Read {
+    value: ValueId,
+    whole: bool,
+}
+
+/// What a pointwise node reads, in order.
+fn reads(node: &Node) -> impl Iterator<Item = Read> {
+    let seed = matches!(node.op, Op::Dropout { .. }).then_some(1);
+    node.inputs.iter().enumerate().map(move |(i, &value)| Read { value, whole: seed == Some(i) })
 }
 
 /// Whether to compute a pointwise function again for each element that it is stretched to costs less than to store it.
@@ -350,6 +378,7 @@ fn is_cheap(instr: Instr) -> bool {
         Instr::Unary(function, _) => function.is_exact(),
         Instr::Binary(function, ..) => function.is_exact(),
         Instr::Where(..) | Instr::Cast(..) => true,
+        Instr::Dropout(..) => false,
     }
 }
 

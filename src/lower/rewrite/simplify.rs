@@ -91,6 +91,7 @@ fn simpler(graph: &Graph, op: &Op, inputs: &[ValueId]) -> Option<(Simpler, &'sta
             before.iter().chain(after).all(|&n| n == 0).then_some((Value(x), "the frame is empty"))
         }
         Op::Concat { .. } => (inputs.len() == 1).then_some((Value(x), "there is nothing to join it with")),
+        Op::Dropout { p, .. } => (*p == 0.0).then_some((Value(x), "it drops nothing")),
         Op::Reduce { axes, .. } => axes.is_empty().then_some((Value(x), "no axis is reduced")),
         Op::Unary { function } => match (function, &definition.op) {
             (Unary::Not, Op::Constant { value }) => {

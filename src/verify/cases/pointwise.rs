@@ -1,7 +1,7 @@
 use super::case::{Cases, Draft};
 use crate::{
     DType, Result, Tensor, ValueId,
-    graph::{Binary, Unary},
+    graph::{Binary, Op, Unary},
     reference::compare::Check,
 };
 
@@ -13,6 +13,7 @@ pub(super) fn cases(mut all: Cases) -> Result<Cases> {
     functions_of_two(&mut all)?;
     choices_and_casts(&mut all)?;
     chains(&mut all)?;
+    dropouts(&mut all)?;
     not_finite(&mut all)?;
     Ok(all)
 }
@@ -21,6 +22,12 @@ pub(super) fn cases(mut all: Cases) -> Result<Cases> {
 fn not_finite(all: &mut Cases) -> Result<()> {
     const ODD: [f64; 8] = [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, 1.0, -1.0, 0.5];
     for dtype in FLOATS {
+        // Dropped or not.
+        all.add_not_finite(FAMILY, format!("dropout of {dtype}"), Check::Exact, |draft| {
+            let x = draft.numbers("x", dtype, [4, ODD.len()], &[ODD; 4].concat())?;
+            let seed = seed(draft, DType::U32)?;
+            Ok(vec![draft.graph.dropout(x, seed, 0.5)?, draft.graph.dropout(x, seed, 1.0)?])
+        })?;
         for function in Unary::ALL.into_iter().filter(|function| *function != Unary::Not) {
             all.add_not_finite(
                 FAMILY,
@@ -249,6 +256,104 @@ fn choices_and_casts(all: &mut Cases) -> Result<()> {
         let x = draft.given("x", Tensor::new([x.len()], x)?)?;
         Ok(vec![draft.graph.cast(x, DType::F16)?, draft.graph.cast(x, DType::BF16)?])
     })
+}
+
+/// Which are dropped must be equal to the bit: with p = ½ and ¾ all results are.
+fn dropouts(all: &mut Cases) -> Result<()> {
+    let shapes = all.choose::<&[usize]>(&[&[259], &[5, 7], &[], &[0]], &[&[3, 5, 64], &[70_001]]);
+    for dtype in FLOATS {
+        for &shape in &shapes {
+            let whole = shape.len() < 2;
+            if dtype != DType::F32 && !whole && !all.is_full() {
+                continue;
+            }
+            for (p, check) in [(0.5, Check::Exact), (0.1, Check::measured())] {
+                let x = if p == 0.5 { [-50, 50] } else { [-9, 9] };
+                all.add(FAMILY, format!("{dtype} dropout {p} of {shape:?}"), check, |draft| {
+                    let x = draft.wholes("x", dtype, shape, x)?;
+                    let seed = seed(draft, DType::U32)?;
+                    Ok(vec![draft.graph.dropout(x, seed, p)?])
+                })?;
+            }
+        }
+    }
+    // Both ends, and a probability that no threshold is near enough to.
+    for p in [0.0, 1.0, 1.0 - 2f64.powi(-40), 2f64.powi(-33), 0.75] {
+        all.add(FAMILY, format!("dropout {p}"), Check::Exact, |draft| {
+            let x = draft.wholes("x", DType::F32, [67], [-9, 9])?;
+            let seed = seed(draft, DType::I32)?;
+            Ok(vec![draft.graph.dropout(x, seed, p)?])
+        })?;
+    }
+    // The first words of the seed 0 as thresholds: what equals one is kept, and what is under it by one is not.
+    for word in [0x6627_e8d5u32, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8] {
+        for threshold in [u64::from(word), u64::from(word) + 1] {
+            all.add(FAMILY, format!("dropout at the word {threshold:x}"), Check::measured(), |draft| {
+                let x = draft.wholes("x", DType::F32, [4], [1, 9])?;
+                let seed = draft.given("seed", Tensor::zeros(DType::U32, [4])?)?;
+                Ok(vec![draft.graph.dropout(x, seed, threshold as f64 / 2f64.powi(32))?])
+            })?;
+        }
+    }
+    // Each word of the seed, and the stream, at its ends.
+    for (n, words) in
+        [[0; 4], [u32::MAX; 4], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]].into_iter().enumerate()
+    {
+        all.add(FAMILY, format!("dropout by seed {words:x?}"), Check::Exact, |draft| {
+            let x = draft.wholes("x", DType::F32, [41], [1, 9])?;
+            let seed = match n % 2 {
+                0 => draft.given("seed", Tensor::new([4], words.to_vec())?)?,
+                _ => draft.graph.constant(Tensor::new([4], words.to_vec())?)?,
+            };
+            let streams = [0, 1, u32::MAX].map(|stream| draft.graph.push(Op::Dropout { p: 0.5, stream }, &[x, seed]));
+            streams.into_iter().map(|y| Ok(y?[0])).collect()
+        })?;
+    }
+    all.add(FAMILY, "dropouts in a chain", Check::Measured { magnitude: 9.0 }, |draft| {
+        let [x, y, z] = three(draft, DType::F32)?;
+        let seed = seed(draft, DType::U32)?;
+        let x = draft.graph.add(x, z)?;
+        let x = draft.graph.gelu(x)?;
+        let x = draft.graph.dropout(x, seed, 0.25)?;
+        let x = draft.graph.mul(x, y)?;
+        let x = draft.graph.dropout(x, seed, 0.5)?;
+        Ok(vec![draft.graph.add(x, y)?])
+    })?;
+    all.add(FAMILY, "a dropout of turned elements by a seed among others", Check::Exact, |draft| {
+        let x = draft.wholes("x", DType::F32, [9, 14], [1, 50])?;
+        let turned = draft.graph.permute(x, &[1, 0])?;
+        let seeds = draft.wholes("seeds", DType::I32, [4, 3], [-9, 9])?;
+        let column = draft.graph.slice(seeds, 1, 2, 3)?;
+        let column = draft.graph.reshape(column, [4])?;
+        let row = draft.graph.permute(seeds, &[1, 0])?;
+        let row = draft.graph.slice(row, 0, 1, 2)?;
+        let row = draft.graph.reshape(row, [4])?;
+        let y = draft.graph.dropout(turned, column, 0.5)?;
+        let z = draft.graph.dropout(x, row, 0.5)?;
+        Ok(vec![y, z])
+    })?;
+    all.add(FAMILY, "a dropout of what its seed computes", Check::Exact, |draft| {
+        let seed = seed(draft, DType::U32)?;
+        let small = draft.graph.scalar(1000.0, seed)?;
+        let next = draft.graph.min(seed, small)?;
+        let x = draft.graph.cast(next, DType::F32)?;
+        let y = draft.graph.dropout(x, next, 0.5)?;
+        Ok(vec![draft.graph.add(x, y)?])
+    })?;
+    all.add(FAMILY, "dropouts of a shape that is stretched", Check::Exact, |draft| {
+        let x = draft.wholes("x", DType::F32, [5, 1], [1, 9])?;
+        let y = draft.wholes("y", DType::F32, [5, 33], [1, 9])?;
+        let seed = seed(draft, DType::U32)?;
+        let x = draft.graph.dropout(x, seed, 0.5)?;
+        Ok(vec![draft.graph.mul(x, y)?])
+    })
+}
+
+fn seed(draft: &mut Draft, dtype: DType) -> Result<ValueId> {
+    let words = [(); 4].map(|()| draft.random.bits() as u32);
+    let signed = words.map(|word| word as i32);
+    let seed = if dtype == DType::I32 { Tensor::new([4], signed.to_vec()) } else { Tensor::new([4], words.to_vec()) };
+    draft.given("seed", seed?)
 }
 
 /// What lowering puts into one kernel.

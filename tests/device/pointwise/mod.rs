@@ -8,7 +8,7 @@ mod layouts;
 use tilewise::{
     DType, Layout, Shape, Tensor,
     graph::Op,
-    kernel::{Arg, Instr, PointwiseProblem},
+    kernel::{Arg, Dropping, Instr, PointwiseProblem},
     reference::{
         self, Real, Value,
         compare::{self, Bound, Comparison},
@@ -31,6 +31,7 @@ fn evaluate<R: Real>(problem: &PointwiseProblem, operands: &[Value<R>]) -> Value
             Instr::Binary(function, a, b) => (Op::Binary { function }, vec![arg(a), arg(b)]),
             Instr::Where(condition, a, b) => (Op::Where, vec![arg(condition), arg(a), arg(b)]),
             Instr::Cast(dtype, x) => (Op::Cast { dtype }, vec![arg(x)]),
+            Instr::Dropout(Dropping { p, stream }, x, seed) => (Op::Dropout { p, stream }, vec![arg(x), arg(seed)]),
         };
         let args: Vec<&Value<R>> = args.iter().collect();
         values.push(reference::apply(&op, &args).unwrap_or_else(|error| panic!("{instr:?}: {error}")).remove(0));
@@ -46,6 +47,7 @@ fn extra(problem: &PointwiseProblem) -> f64 {
         Instr::Unary(function, _) => compare::extra(&Op::Unary { function }),
         Instr::Binary(function, ..) => compare::extra(&Op::Binary { function }),
         Instr::Where(..) | Instr::Cast(..) => 0.0,
+        Instr::Dropout(Dropping { p, stream }, ..) => compare::extra(&Op::Dropout { p, stream }),
     };
     problem.body.iter().map(one).sum()
 }

@@ -181,6 +181,39 @@ fn softmaxes() {
 }
 
 #[test]
+fn dropouts_for_a_fixed_seed() {
+    let seed = || whole([4], &[7, 0, -1, 9]);
+    for p in [0.0, 0.25, 0.9, 1.0] {
+        check(&format!("dropout {p}"), &[between([3, 7], -3.0, 3.0, 1), seed()], one(Op::Dropout { p, stream: 5 }));
+    }
+    // Each draws by its own stream, and draws the same again backwards, through what stands between.
+    check("two dropouts in a row", &[between([5, 5], 0.5, 2.0, 2), seed()], |g, x| {
+        let y = g.dropout(x[0], x[1], 0.5)?;
+        let y = g.exp(y)?;
+        let y = g.permute(y, &[1, 0])?;
+        Ok(vec![g.dropout(y, x[1], 0.25)?])
+    });
+}
+
+#[test]
+fn the_gradient_of_a_dropout_is_where_it_kept() {
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        let mut g = Graph::new();
+        let x = g.constant(Tensor::new([64], vec![1.0f32; 64]).expect("fits")).expect("fits");
+        let x = g.cast(x, dtype).expect("fits");
+        let seed = g.constant(Tensor::new([4], vec![1u32, 2, 3, 4]).expect("fits")).expect("fits");
+        let y = g.dropout(x, seed, 0.75).expect("fits");
+        let wide = g.cast(y, DType::F32).expect("fits");
+        let loss = g.reduce(Reduce::Sum, wide, &[], false).expect("fits");
+        let dx = tilewise::grad::gradients(&mut g, loss, &[x]).expect("differentiable")[0];
+        let values = tilewise::reference::Evaluation::<f64>::new(&g, &Default::default()).expect("evaluates");
+        assert_eq!(g.dtype(dx), dtype);
+        assert_eq!(values.value(dx).to_f64(), values.value(y).to_f64());
+        assert!([0.0, 4.0].iter().all(|number| values.value(dx).to_f64().contains(number)));
+    }
+}
+
+#[test]
 fn cross_entropies() {
     let targets = || whole([2, 3], &[0, 3, -1, 1, 4, 2]);
     for (ignore, smoothing) in [(None, 0.0), (Some(2), 0.0), (Some(1), 0.25), (None, 1.0)] {

@@ -173,6 +173,31 @@ fn cross_entropy() {
 }
 
 #[test]
+fn dropout() {
+    let op = |p| Op::Dropout { p, stream: 3 };
+    let u32s = || (DType::U32, [4].into());
+    gives(&op(0.1), &[f32s([2, 3]), u32s()], &[f32s([2, 3])]);
+    gives(&op(0.0), &[f32s([]), i32s([4])], &[f32s([])]);
+    gives(&op(1.0), &[(DType::BF16, [0].into()), u32s()], &[(DType::BF16, [0].into())]);
+    gives(&op(1.0), &[(DType::F16, [7].into()), u32s()], &[(DType::F16, [7].into())]);
+    refuses(&op(0.1), &[f32s([2])], "dropout: 1 operands were given, expected 2 (x, seed)");
+    refuses(&op(0.1), &[i32s([2]), u32s()], "dropout: `x` is i32, expected f32, f16 or bf16");
+    refuses(&op(0.1), &[f32s([2]), f32s([4])], "dropout: `seed` is f32, expected i32 or u32");
+    refuses(&op(0.1), &[f32s([2]), bools([4])], "dropout: `seed` is bool, expected i32 or u32");
+    for shape in [vec![], vec![2], vec![1, 4]] {
+        let given = tilewise::Shape::from(&shape[..]);
+        let message = format!(
+            "dropout: `seed` has shape {given}, expected [4]: two words of the key (a seed) and two of the counter (a step's number)"
+        );
+        refuses(&op(0.1), &[f32s([2]), (DType::U32, given)], &message);
+    }
+    for p in [-0.1, 1.5, f64::NAN, f64::INFINITY] {
+        let message = format!("dropout: p is {p}, expected a probability from 0 to 1");
+        refuses(&op(p), &[f32s([2]), u32s()], &message);
+    }
+}
+
+#[test]
 fn functions_of_elements() {
     for function in Unary::ALL {
         let op = Op::Unary { function };

@@ -39,6 +39,9 @@ fn everything() -> tilewise::Result<Graph> {
     let smoothed = CrossEntropyArgs { weight: Some(row), ignore: Some(9), smoothing: 0.1 };
     g.cross_entropy(p, classes, smoothed)?;
     g.cross_entropy(p, classes, CrossEntropyArgs::default())?;
+    let seed = g.constant(Tensor::new([4], vec![7u32, 0, u32::MAX, 0])?)?;
+    g.dropout(p, seed, 0.1)?;
+    g.push(Op::Dropout { p: 1.0, stream: u32::MAX }, &[p, seed])?;
     for function in Unary::ALL {
         let operand = if function == Unary::Not { seen } else { p };
         g.unary(function, operand)?;

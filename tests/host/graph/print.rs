@@ -23,6 +23,8 @@ fn graph() -> tilewise::Result<Graph> {
     let least = g.reduce(Reduce::Min, x, &[0, 2], true)?;
     let framed = g.pad(least, &[(0, 0), (1, 2), (0, 0)], f64::NEG_INFINITY)?;
     g.constant(Tensor::zeros(DType::F16, [3, 3])?)?;
+    let seed = g.constant(Tensor::new([4], vec![7u32, 0, 1, 0])?)?;
+    g.dropout(framed, seed, 0.1)?;
     let state = g.input("state", DType::F32, [1, 8, 1])?;
     let next = g.add(state, least)?;
     g.update(state, next)?;
@@ -48,12 +50,14 @@ attended, %9, _  f32 [2, 2, 8, 3], f32 [2, 2, 8] = attention(%6, %6, %6, %7) wit
 %13           f32 [1, 8, 1]                   = reduce_min(x) axes=[0, 2] keep
 %14           f32 [1, 11, 1]                  = pad(%13) before=[0, 1, 0] after=[0, 2, 0] value=-inf
 %15           f16 [3, 3]                      = constant
+%16           u32 [4]                         = constant [7, 0, 1, 0]
+%17           f32 [1, 11, 1]                  = dropout(%14, %16) p=0.1 stream=0
 state         f32 [1, 8, 1]                   = input
-%17           f32 [1, 8, 1]                   = add(state, %13)
+%19           f32 [1, 8, 1]                   = add(state, %13)
 output out = attended
 output best = %12
 output framed = %14
-update state = %17
+update state = %19
 ";
     let squeeze =
         |text: &str| text.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
@@ -84,6 +88,6 @@ fn graphviz_gets_a_node_and_an_edge_for_each_use() {
     );
     let dot = graph().expect("fits").to_dot();
     assert!(dot.contains("[label=\"%9: f32 [2, 2, 8]\"]"), "{dot}");
-    assert!(dot.contains(" -> n12 [style=dashed, constraint=false, label=\"next run\"];"), "{dot}");
+    assert!(dot.contains(" -> n14 [style=dashed, constraint=false, label=\"next run\"];"), "{dot}");
     assert!(dot.contains("label=\"attended\\nattention with key_lengths causal"), "{dot}");
 }

@@ -3,7 +3,7 @@
 use tilewise::{
     DType, Layout, Shape,
     graph::{Binary, Unary},
-    kernel::{Arg, Candidate, Instr, PointwiseProblem, Problem, Profile},
+    kernel::{Arg, Candidate, Dropping, Instr, PointwiseProblem, Problem, Profile},
 };
 
 fn problem(operands: &[DType], dtype: DType, body: Vec<Instr>) -> PointwiseProblem {
@@ -14,6 +14,48 @@ fn problem(operands: &[DType], dtype: DType, body: Vec<Instr>) -> PointwiseProbl
 
 fn message(problem: &PointwiseProblem) -> String {
     problem.kernel("plain", &Profile::portable()).expect_err("it must be refused").to_string()
+}
+
+#[test]
+fn faults_of_a_dropout_are_named() {
+    let (x, seed) = (Arg::Operand(0), Arg::Operand(1));
+    let four = |operands: &[(DType, &[usize])], body: Vec<Instr>| {
+        let operands = operands.iter().map(|&(dtype, shape)| (dtype, Layout::contiguous(shape))).collect();
+        message(&PointwiseProblem::new([2, 3], DType::F32, operands, body))
+    };
+    let half = Dropping { p: 0.5, stream: 0 };
+    let drop = |x, seed| vec![Instr::Dropout(half, x, seed)];
+    let wide: &[usize] = &[2, 3];
+    assert_eq!(
+        four(&[(DType::F32, wide), (DType::U32, wide)], drop(x, seed)),
+        "pointwise: `x1`, a seed, is u32 [2, 3], expected i32 or u32 [4], read as nothing else"
+    );
+    assert_eq!(
+        four(&[(DType::F32, wide), (DType::F32, &[4])], drop(x, seed)),
+        "pointwise: `x1`, a seed, is f32 [4], expected i32 or u32 [4], read as nothing else"
+    );
+    let mut body = vec![Instr::Cast(DType::F32, seed)];
+    body.extend(drop(Arg::Instr(0), seed));
+    assert_eq!(
+        four(&[(DType::F32, wide), (DType::U32, &[4])], body),
+        "pointwise: `x1`, a seed, is u32 [4], expected i32 or u32 [4], read as nothing else"
+    );
+    assert_eq!(
+        four(&[(DType::I32, wide), (DType::U32, &[4])], drop(x, seed)),
+        "dropout: `x` is i32, expected f32, f16 or bf16"
+    );
+    assert_eq!(
+        four(&[(DType::F32, wide)], vec![Instr::Cast(DType::U32, x), Instr::Dropout(half, x, Arg::Instr(0))]),
+        "pointwise: instruction 1 has instruction 0 for a seed, expected an operand"
+    );
+    assert_eq!(
+        four(&[(DType::F32, wide)], drop(x, Arg::Scalar(DType::F32, 1.0))),
+        "dropout: `seed` is f32, expected i32 or u32"
+    );
+    assert_eq!(
+        four(&[(DType::F32, wide), (DType::U32, &[4])], vec![Instr::Dropout(Dropping { p: 1.5, stream: 0 }, x, seed)]),
+        "dropout: p is 1.5, expected a probability from 0 to 1"
+    );
 }
 
 #[test]

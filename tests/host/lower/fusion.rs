@@ -366,3 +366,88 @@ fn the_gradient_of_a_cross_entropy_is_one_kernel_over_the_logits() {
         assert_eq!(wide(&lowered(dtype, false, 0.1, true)), 1);
     }
 }
+
+fn seeded(g: &mut Graph) -> Result<[ValueId; 2]> {
+    let x = input(g, "x", &[4, 8])?;
+    Ok([x, g.input("seed", DType::U32, [4])?])
+}
+
+#[test]
+fn a_dropout_is_part_of_a_chain() {
+    let chain = program(|g| {
+        let [x, seed] = seeded(g)?;
+        let bias = input(g, "bias", &[8])?;
+        let y = g.add(x, bias)?;
+        let y = g.gelu(y)?;
+        let y = g.dropout(y, seed, 0.1)?;
+        g.add(y, x)
+    });
+    assert_eq!(families(&chain), ["pointwise"], "{chain}");
+    assert_eq!(chain.steps[0].summary, "add gelu dropout add (f32, f32, u32) -> f32 [4, 8]");
+    applied(&chain, POINTWISE, "add, gelu, dropout, add in one kernel");
+    // Behind a product it is a kernel of its own: an epilogue has no place for it.
+    let behind = program(|g| {
+        let y = product(g)?;
+        let seed = g.input("seed", DType::U32, [4])?;
+        g.dropout(y, seed, 0.1)
+    });
+    assert_eq!(families(&behind), ["matmul", "pointwise"], "{behind}");
+}
+
+#[test]
+fn a_dropout_of_nothing_is_left_out() {
+    let none = program(|g| {
+        let [x, seed] = seeded(g)?;
+        let y = g.relu(x)?;
+        let y = g.dropout(y, seed, 0.0)?;
+        g.add(y, x)
+    });
+    assert_eq!(none.steps[0].summary, "relu add (f32) -> f32 [4, 8]");
+    applied(&none, "simplify", "dropout of `%2`: it drops nothing");
+    // What the graph takes, the program takes.
+    assert!(none.buffers.iter().any(|buffer| buffer.name == "seed"));
+}
+
+/// It is read for every element, so that it must be in memory; and what it computes may be read as elements too.
+#[test]
+fn a_seed_joins_no_chain() {
+    let computed = program(|g| {
+        let [x, seed] = seeded(g)?;
+        let one = g.scalar(1.0, seed)?;
+        let next = g.add(seed, one)?;
+        g.dropout(x, next, 0.1)
+    });
+    assert_eq!(families(&computed), ["pointwise", "pointwise"], "{computed}");
+    refused(&computed, POINTWISE, "all of `%3` is read for each element, as a seed");
+    let both = program(|g| {
+        let seed = g.input("seed", DType::U32, [4])?;
+        let x = g.cast(seed, DType::F32)?;
+        g.dropout(x, seed, 0.1)
+    });
+    assert_eq!(both.steps[0].summary, "cast dropout (u32, u32) -> f32 [4]");
+}
+
+/// What is drawn for an element is drawn where the dropout has its shape.
+#[test]
+fn a_dropout_is_not_computed_anew_where_it_is_stretched() {
+    let stretched = program(|g| {
+        let [x, seed] = seeded(g)?;
+        let column = input(g, "column", &[4, 1])?;
+        let column = g.dropout(column, seed, 0.1)?;
+        g.mul(x, column)
+    });
+    assert_eq!(families(&stretched), ["pointwise", "pointwise"], "{stretched}");
+    refused(&stretched, POINTWISE, "`%3` [4, 1] would be computed anew for each element of [4, 8]");
+}
+
+#[test]
+fn a_chain_has_few_dropouts() {
+    let many = program(|g| {
+        let [mut x, seed] = seeded(g)?;
+        for _ in 0..20 {
+            x = g.dropout(x, seed, 0.1)?;
+        }
+        Ok(x)
+    });
+    assert_eq!(families(&many), ["pointwise"; 3], "{many}");
+}

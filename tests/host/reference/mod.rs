@@ -5,6 +5,7 @@ mod attention;
 mod cases;
 mod copy;
 mod cross_entropy;
+mod dropout;
 mod evaluation;
 mod matmul;
 mod norm;
