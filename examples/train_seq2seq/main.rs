@@ -23,7 +23,7 @@ struct Args {
     /// What to do wrong
     #[arg(long, value_enum, default_value = "none")]
     mistake: Mistake,
-    /// How often its layers drop an element while it learns; 0 if nothing is said, and 0.2 to leave it on
+    /// How often its layers drop an element while it learns; 0 if nothing is said, and 0.4 to leave it on
     #[arg(long)]
     dropout: Option<f64>,
     /// Where the parameters begin, what is dropped, and which utterances there are

@@ -31,7 +31,7 @@ pub(crate) enum Mistake {
 impl Mistake {
     /// How often an element is dropped if nothing else is said.
     pub(crate) fn dropout(self) -> f64 {
-        if self == Mistake::DropoutLeftOn { 0.2 } else { 0.0 }
+        if self == Mistake::DropoutLeftOn { 0.4 } else { 0.0 }
     }
 }
 
