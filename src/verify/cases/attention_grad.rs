@@ -43,6 +43,8 @@ pub(super) fn cases(mut all: Cases) -> Result<Cases> {
     for [batch, heads, key_heads, queries, keys, width, value_width] in sizes {
         add(&mut all, "", &Setup { batch, heads, key_heads, queries, keys, width, value_width, ..Setup::default() })?;
     }
+    // Keys of several sequences in a panel or tile.
+    add(&mut all, "", &Setup { batch: 4, queries: 7, keys: 9, packed: true, ..Setup::default() })?;
     // Each option is in the tests of the kernels too.
     let few = FEATURES.into_iter().enumerate().filter(|(at, _)| all.is_full() || QUICK.contains(at));
     for (_, feature) in few.collect::<Vec<_>>() {
