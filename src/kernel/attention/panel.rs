@@ -123,19 +123,7 @@ struct Tile {
 
 impl Tile {
     fn of(setup: &Setup<'_>, depth: Depth) -> Result<Self, String> {
-        let lanes = match setup.profile.subgroup {
-            Some((least, most)) if least == most => least as usize,
-            Some((least, most)) => {
-                return Err(format!("subgroups have from {least} to {most} invocations, not one size"));
-            }
-            None => return Err("the device has no subgroup operations".into()),
-        };
-        if !(4..=64).contains(&lanes) || !lanes.is_power_of_two() {
-            return Err(format!("a subgroup has {lanes} invocations; the kernel is written for 4, 8, 16, 32 or 64"));
-        }
-        if setup.sizes.d == 0 || setup.sizes.dv == 0 {
-            return Err("a head without columns leaves nothing to hold".into());
-        }
+        let lanes = setup.lanes()?;
         let d4 = setup.sizes.d.div_ceil(4);
         // Where a lane would have four columns of q or fewer, a load of eight is none the less.
         let q_run = if d4 > lanes && Read::of(setup, Float::Q) == Read::Eight { 2 } else { 1 };

@@ -142,6 +142,24 @@ impl<'a> Setup<'a> {
         Ok(())
     }
 
+    /// Invocations of a subgroup that holds a panel; or why none can.
+    pub(super) fn lanes(&self) -> Result<usize, String> {
+        let lanes = match self.profile.subgroup {
+            Some((least, most)) if least == most => least as usize,
+            Some((least, most)) => {
+                return Err(format!("subgroups have from {least} to {most} invocations, not one size"));
+            }
+            None => return Err("the device has no subgroup operations".into()),
+        };
+        if !(4..=64).contains(&lanes) || !lanes.is_power_of_two() {
+            return Err(format!("a subgroup has {lanes} invocations; the kernel is written for 4, 8, 16, 32 or 64"));
+        }
+        if self.sizes.d == 0 || self.sizes.dv == 0 {
+            return Err("a head without columns leaves nothing to hold".into());
+        }
+        Ok(lanes)
+    }
+
     /// The same, of a variant that writes out, and lse if it is asked for.
     pub(super) fn needs_of_outputs(&self) -> Result<Needs, String> {
         self.needs(1 + usize::from(self.problem.lse))

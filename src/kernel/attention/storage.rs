@@ -89,6 +89,22 @@ pub(super) fn vec4s(columns: usize) -> usize {
     2 * columns.div_ceil(8).next_power_of_two().max(2)
 }
 
+/// `{name}_eight` and `{name}_four`, which read eight elements of a row at once, and `{name}_elem`.
+pub(super) fn reads_eights(source: Specialization, name: &str, dtype: DType) -> Specialization {
+    let (ty, [low, high]) = eight(dtype);
+    let load = format!("let w = {name}[(row + d.x) >> 3u];");
+    source
+        .ty(&format!("{name}_elem"), ty)
+        .function(
+            &format!("{name}_four"),
+            format!("fn {name}_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f32> {{ {load} return select({low}, {high}, ((row + d.x) & 4u) != 0u); }}"),
+        )
+        .function(
+            &format!("{name}_eight"),
+            format!("fn {name}_eight(row: u32, d: vec4<u32>, e: vec4<u32>, step: u32) -> Eight {{ {load} return Eight({low}, {high}); }}"),
+        )
+}
+
 impl Setup<'_> {
     /// `{name}_at`, which reads one element, and `{name}_elem`.
     pub(super) fn reads_one(&self, source: Specialization, operand: Float) -> Specialization {
@@ -187,19 +203,7 @@ impl Setup<'_> {
     /// `{name}_eight` and `{name}_four`, which read eight elements of a row at once, and `{name}_elem`; see
     /// [`Setup::has_groups`].
     pub(super) fn reads_eight(&self, source: Specialization, operand: Float) -> Specialization {
-        let (name, dtype) = (operand.name(), self.dtype(operand));
-        let (ty, [low, high]) = eight(dtype);
-        let load = format!("let w = {name}[(row + d.x) >> 3u];");
-        source
-            .ty(&format!("{name}_elem"), ty)
-            .function(
-                &format!("{name}_four"),
-                format!("fn {name}_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f32> {{ {load} return select({low}, {high}, ((row + d.x) & 4u) != 0u); }}"),
-            )
-            .function(
-                &format!("{name}_eight"),
-                format!("fn {name}_eight(row: u32, d: vec4<u32>, e: vec4<u32>, step: u32) -> Eight {{ {load} return Eight({low}, {high}); }}"),
-            )
+        reads_eights(source, operand.name(), self.dtype(operand))
     }
 
     /// `out_eight` and `write_eight`, which read and write eight sums at once; see [`Setup::out_has_groups`].

@@ -9,10 +9,9 @@ use crate::{
     DType, Result,
     kernel::{
         AdapterKind, Kernel, Specialization,
-        access::long::eight,
         attention::{
             setup::{Rank, refused},
-            storage::Float,
+            storage::{Float, reads_eights},
         },
         variant::{Needs, Variant},
     },
@@ -62,29 +61,18 @@ impl Row {
 impl Tile {
     fn of(setup: &Setup<'_>) -> Result<Self, String> {
         let attention = &setup.attention;
-        let lanes = match attention.profile.subgroup {
-            Some((least, most)) if least == most => least as usize,
-            Some((least, most)) => {
-                return Err(format!("subgroups have from {least} to {most} invocations, not one size"));
-            }
-            None => return Err("the device has no subgroup operations".into()),
-        };
-        if !(4..=64).contains(&lanes) || !lanes.is_power_of_two() {
-            return Err(format!("a subgroup has {lanes} invocations; the kernel is written for 4, 8, 16, 32 or 64"));
-        }
+        let lanes = attention.lanes()?;
         let sizes = &attention.sizes;
-        if sizes.d == 0 || sizes.dv == 0 {
-            return Err("a head without columns leaves nothing to hold".into());
-        }
-        let has_eights = !attention.profile.shares_loads();
-        let [narrow, wide] = [sizes.d, sizes.dv].map(|columns| Row::of(columns, lanes, has_eights));
+        // Where loads are shared, compiling is quick as well.
+        let is_quick = attention.profile.shares_loads();
+        let [narrow, wide] = [sizes.d, sizes.dv].map(|columns| Row::of(columns, lanes, !is_quick));
         let rows = sizes.rows.max(sizes.keys);
         let all = narrow.all + wide.all;
-        if all > MOST_OF_ONE {
+        if all > MOST_OF_ONE && !is_quick {
             return Err(format!("heads of {} and {} columns would take minutes to compile", sizes.d, sizes.dv));
         }
         let fits =
-            |&c: &usize| 2 * c * all <= MOST_HELD && (c == 1 || all <= MOST_OF_MANY) && (c == 1 || c * lanes <= rows);
+            |&c: &usize| 2 * c * all <= MOST_HELD && (c == 1 || (all <= MOST_OF_MANY || is_quick) && c * lanes <= rows);
         let c = STEPS.into_iter().find(fits).unwrap_or(1);
         Ok(Tile { lanes, c, narrow, wide })
     }
@@ -143,26 +131,10 @@ impl Tile {
             }
         });
         match !attention.profile.shares_loads() && attention.lies_in_groups(&setup.problem.dout, DType::F32, 8) {
-            true => reads_eight(source),
+            true => reads_eights(source, "dout", DType::F32),
             false => setup.reads_dout(source),
         }
     }
-}
-
-/// `dout_eight` and `dout_four`, which read eight elements of a row at once.
-fn reads_eight(source: Specialization) -> Specialization {
-    let (ty, [low, high]) = eight(DType::F32);
-    let load = "let w = dout[(row + d.x) >> 3u];";
-    source
-        .ty("dout_elem", ty)
-        .function(
-            "dout_four",
-            format!("fn dout_four(row: u32, d: vec4<u32>, step: u32) -> vec4<f32> {{ {load} return select({low}, {high}, ((row + d.x) & 4u) != 0u); }}"),
-        )
-        .function(
-            "dout_eight",
-            format!("fn dout_eight(row: u32, d: vec4<u32>, e: vec4<u32>, step: u32) -> Eight {{ {load} return Eight({low}, {high}); }}"),
-        )
 }
 
 #[derive(Debug)]

@@ -43,7 +43,7 @@ pub(super) fn rounds(setup: &Setup<'_>, pass: Pass) -> usize {
     match pass {
         Pass::Rows(_) => sizes.keys.div_ceil(4) * (2 * d + dv + 1) + once,
         Pass::Keys(_) => sizes.group() * (sizes.rows.div_ceil(4) * (2 * d + 2 * dv + 1) + 1) + once,
-        Pass::Elements(_) => sizes.batch * sizes.heads * (d + dv + 2) + 64,
+        Pass::Elements(_) => setup.shared().into_iter().product::<usize>() * (d + dv + 2) + 64,
     }
 }
 

@@ -218,6 +218,12 @@ impl<'a> Setup<'a> {
         }
     }
 
+    /// Items and heads that share an element of a bias.
+    pub(super) fn shared(&self) -> [usize; 2] {
+        let [items, heads, _] = self.bias_axes();
+        [self.attention.sizes.batch / items.max(1), self.attention.sizes.heads / heads.max(1)]
+    }
+
     fn elements(&self) -> usize {
         let [items, heads, columns] = self.bias_axes();
         items * heads * self.attention.sizes.rows * columns
@@ -297,7 +303,8 @@ impl<'a> Setup<'a> {
             Pass::Keys(rows) => (1, rows),
             Pass::Elements(_) => (1, 1),
         };
-        let [items, heads, columns] = self.bias_axes();
+        let [_, heads, columns] = self.bias_axes();
+        let [shared_items, shared_heads] = self.shared();
         let [kv_b, kv_h, kv_t] =
             if sizes.packed { [0, 1, sizes.kv_heads] } else { [sizes.kv_heads * sizes.keys, sizes.keys, 1] };
         let steps = attention.strides(&problem.dout);
@@ -314,8 +321,8 @@ impl<'a> Setup<'a> {
             .set("bias_columns", columns)
             .set("bias_heads", heads)
             .set("bias_elements", self.elements())
-            .set("shared_items", sizes.batch / items.max(1))
-            .set("shared_heads", sizes.heads / heads.max(1))
+            .set("shared_items", shared_items)
+            .set("shared_heads", shared_heads)
     }
 
     /// Elements of an output.
